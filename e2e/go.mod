@@ -1,0 +1,3 @@
+module observability-hub/e2e
+
+go 1.26
