@@ -1,0 +1,95 @@
+package postgres
+
+import (
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// folderPrefix names the folders of this package below the system's temporary folder. It is short because
+// the path of a unix socket is limited to 107 bytes.
+const folderPrefix = "hub-pg-"
+
+var (
+	sweepOnce     sync.Once
+	interruptOnce sync.Once
+	openMu        sync.Mutex
+	open          = map[*Cluster]bool{}
+)
+
+// ownedFolder makes a folder for one cluster and a lock file beside it. The lock lives as long as this process, however it
+// ends, which is how sweep tells an abandoned folder from one in use.
+func ownedFolder() (string, *os.File, error) {
+	lock, err := os.CreateTemp("", folderPrefix+"*.lock")
+	if err != nil {
+		return "", nil, err
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		_ = lock.Close()
+		return "", nil, err
+	}
+	dir := strings.TrimSuffix(lock.Name(), ".lock")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		_ = lock.Close()
+		return "", nil, err
+	}
+	return dir, lock, nil
+}
+
+// sweep removes the folders that processes left behind which had no chance to: killed, or ended by a panic.
+func sweep() {
+	locks, _ := filepath.Glob(filepath.Join(os.TempDir(), folderPrefix+"*.lock"))
+	for _, path := range locks {
+		lock, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			continue // somebody else's
+		}
+		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+			dir := strings.TrimSuffix(path, ".lock")
+			_ = unmountDisk(filepath.Join(dir, "data"))
+			if os.RemoveAll(dir) == nil {
+				_ = os.Remove(path)
+			}
+		}
+		_ = lock.Close()
+	}
+}
+
+// register notes an open cluster, so that an interrupted process closes it.
+func register(c *Cluster) {
+	interruptOnce.Do(func() {
+		signals := make(chan os.Signal, 1)
+		signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+		go func() {
+			caught := <-signals
+			signal.Reset()
+			for _, c := range opened() {
+				_ = c.Close()
+			}
+			// Die of the same signal, as the caller expects.
+			_ = syscall.Kill(os.Getpid(), caught.(syscall.Signal))
+		}()
+	})
+	openMu.Lock()
+	defer openMu.Unlock()
+	open[c] = true
+}
+
+func unregister(c *Cluster) {
+	openMu.Lock()
+	defer openMu.Unlock()
+	delete(open, c)
+}
+
+func opened() []*Cluster {
+	openMu.Lock()
+	defer openMu.Unlock()
+	var all []*Cluster
+	for c := range open {
+		all = append(all, c)
+	}
+	return all
+}
