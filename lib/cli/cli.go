@@ -188,4 +188,3 @@ func (s *Stdout) Record(level string, lines []byte) error {
 	_, err := s.Write(lines)
 	return err
 }
-

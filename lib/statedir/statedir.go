@@ -3,9 +3,11 @@
 package statedir
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,16 +57,16 @@ func Open(ctx context.Context, path string, wait time.Duration) (*Dir, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		if err := os.MkdirAll(path, 0o700); err != nil {
-			return nil, unwritable(err)
+			return nil, Unwritable(err)
 		}
 		f, err = os.Open(path)
 	}
 	if err != nil {
-		return nil, unwritable(err)
+		return nil, Unwritable(err)
 	}
 	if info, err := f.Stat(); err != nil || !info.IsDir() {
 		f.Close()
-		return nil, unwritable(&os.PathError{Op: "open", Path: path, Err: syscall.ENOTDIR})
+		return nil, Unwritable(&os.PathError{Op: "open", Path: path, Err: syscall.ENOTDIR})
 	}
 	d := &Dir{Path: path, f: f}
 	if err := d.lock(ctx, wait); err != nil {
@@ -120,13 +122,25 @@ func (d *Dir) clear() error {
 // Join returns the path of the file called name.
 func (d *Dir) Join(name string) string { return filepath.Join(d.Path, name) }
 
-// WriteFile replaces the file called name by data: written to a temporary
-// file, fsynced, renamed, and the directory fsynced. After a crash the file is
-// the old or the new one.
+// WriteFile replaces the file called name by data. See [Dir.ReplaceFrom].
 func (d *Dir) WriteFile(name string, data []byte) error {
-	err := renameio.WriteFile(d.Join(name), data, 0o600, renameio.WithTempDir(d.Path))
+	return d.ReplaceFrom(name, bytes.NewReader(data))
+}
+
+// ReplaceFrom replaces the file called name by what r holds: written to a
+// temporary file, fsynced, renamed, and the directory fsynced. After a crash,
+// and after an error, the file is the old or the new one.
+func (d *Dir) ReplaceFrom(name string, r io.Reader) error {
+	f, err := renameio.NewPendingFile(d.Join(name), renameio.WithTempDir(d.Path), renameio.WithStaticPermissions(0o600))
 	if err != nil {
-		return unwritable(err)
+		return Unwritable(err)
+	}
+	defer f.Cleanup()
+	if _, err := io.Copy(f, r); err != nil {
+		return Unwritable(err)
+	}
+	if err := f.CloseAtomicallyReplace(); err != nil {
+		return Unwritable(err)
 	}
 	return d.Sync()
 }
@@ -134,7 +148,7 @@ func (d *Dir) WriteFile(name string, data []byte) error {
 // Sync makes renames and removals in the directory durable.
 func (d *Dir) Sync() error {
 	if err := d.f.Sync(); err != nil {
-		return unwritable(fmt.Errorf("fsync %s: %w", d.Path, err))
+		return Unwritable(fmt.Errorf("fsync %s: %w", d.Path, err))
 	}
 	return nil
 }
@@ -142,7 +156,8 @@ func (d *Dir) Sync() error {
 // Close releases the lock.
 func (d *Dir) Close() error { return d.f.Close() }
 
-func unwritable(err error) error {
+// Unwritable gives an error of writing state its exit status and a hint.
+func Unwritable(err error) error {
 	hint := "give the user of this run a writable folder with --state-dir"
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		hint = "make room on that file system; what was stored there before is unchanged"

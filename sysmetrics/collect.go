@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+
+	"observability-hub/lib/cli"
+	"observability-hub/lib/record"
+	"observability-hub/lib/statedir"
+	"observability-hub/lib/sysexits"
+)
+
+// collectCmd samples this host.
+type collectCmd struct {
+	stateFlags
+	databaseFlags
+	Flush    bool          `help:"Insert the records, and what the spool holds, instead of printing them."`
+	Interval time.Duration `placeholder:"D" help:"Take the rates over a fresh window of this length, by sampling twice."`
+	Host     string        `placeholder:"NAME" help:"Host name to record (default: the kernel's)."`
+
+	Interfaces        []string `placeholder:"PATTERN" help:"Only these interfaces count."`
+	InterfacesExclude []string `default:"lo,docker*,veth*,br-*,tun*,tailscale*,wg*,zt*,dummy*,virbr*" placeholder:"PATTERN" help:"Interfaces that do not count (${default})."`
+	Disks             []string `placeholder:"PATTERN" help:"Only these block devices count."`
+	DisksExclude      []string `default:"loop*,ram*,zram*,sr*,fd*,nbd*" placeholder:"PATTERN" help:"Block devices that do not count (${default})."`
+	Mounts            []string `placeholder:"PATTERN" help:"Mount points that count whatever their type."`
+	MountsExclude     []string `default:"/boot,/boot/*" placeholder:"PATTERN" help:"Mount points that do not count (${default})."`
+	FsTypes           []string `placeholder:"TYPE" help:"File system types that count although they are pseudo, image, FUSE or network ones (nfs4, fuse.sshfs)."`
+
+	Procfs    string `default:"/proc" placeholder:"DIR" help:"Read this tree, or a copy of one, as /proc (${default})."`
+	Sysfs     string `default:"/sys" placeholder:"DIR" help:"Read this tree, or a copy of one, as /sys (${default})."`
+	OsRelease string `default:"/etc/os-release" placeholder:"FILE" help:"Where the name of the system is (${default})."`
+	Now       string `placeholder:"TIME" help:"Time of the records in RFC 3339 instead of the clock's; with --procfs, for copies and tests."`
+}
+
+// reading is everything that one pass over the kernel's files gave.
+type reading struct {
+	snapshot
+	cpu                                 *cpuState
+	memory                              *memoryState
+	disk                                *diskState
+	network                             *networkState
+	cpuNotes, memNotes, dskNotes, netNs notes
+}
+
+// Run takes one sample.
+func (c *collectCmd) Run(ctx context.Context, env *cli.Env) error {
+	h, err := newHost(c.Procfs, c.Sysfs, c.OsRelease)
+	if err != nil {
+		return sysexits.New(sysexits.Config, "no_procfs", err).WithHint("is it mounted, and is the path right?")
+	}
+	now, err := c.clock(h)
+	if err != nil {
+		return err
+	}
+	if c.Interval < 0 || c.Interval > time.Hour {
+		return sysexits.New(sysexits.Usage, "usage", fmt.Errorf("--interval %v: not between 0 and 1h", c.Interval))
+	}
+	path, err := statedir.Resolve(c.StateDir, env.Service)
+	if err != nil {
+		return err
+	}
+	dir, err := statedir.Open(ctx, path, 0)
+	if sysexits.Code(err) == sysexits.CantCreate {
+		// Without state there are still numbers to show, over the time since boot.
+		return errors.Join(c.sample(ctx, env, h, now, nil), err)
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return c.sample(ctx, env, h, now, dir)
+}
+
+// clock returns what tells the time: the kernel, or, for a copied /proc, the
+// uptime that was copied with it.
+func (c *collectCmd) clock(h *host) (func() (clock, error), error) {
+	var wall time.Time
+	if c.Now != "" {
+		var err error
+		if wall, err = time.Parse(time.RFC3339Nano, c.Now); err != nil {
+			return nil, sysexits.New(sysexits.Usage, "usage", fmt.Errorf("--now %q: not a time in RFC 3339", c.Now)).
+				WithHint("for example 2026-01-02T03:04:05Z")
+		}
+	}
+	return func() (clock, error) {
+		k, err := readClock()
+		if err != nil {
+			return k, err
+		}
+		if c.Procfs != "/proc" {
+			if data, err := h.read("uptime"); err == nil {
+				up, err := parseUptime(data)
+				if err != nil {
+					return k, err
+				}
+				k.monotonic, k.boottime = up, up
+			}
+		}
+		if c.Now != "" {
+			k.wall = wall
+		}
+		return k, nil
+	}, nil
+}
+
+// sample reads the host, makes the records and hands them on. What cannot be
+// kept in dir (nil if there is none) is an error, after the records are out.
+func (c *collectCmd) sample(ctx context.Context, env *cli.Env, h *host, now func() (clock, error), dir *statedir.Dir) error {
+	var prev *snapshot
+	if dir != nil {
+		var err error
+		if prev, err = loadState(dir); err != nil {
+			env.Diag.Warn("state_unreadable", err.Error()+"; rates begin anew, since boot")
+		}
+	}
+	var remembered []hung
+	if prev != nil {
+		remembered = prev.hung
+	}
+	cur, err := c.read(ctx, h, now, remembered)
+	if err != nil {
+		return err
+	}
+	if c.Interval > 0 {
+		select {
+		case <-time.After(c.Interval):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		prev = &cur.snapshot
+		if cur, err = c.read(ctx, h, now, cur.hung); err != nil {
+			return err
+		}
+	}
+	lines, err := c.records(env, h, prev, cur)
+	if err != nil {
+		return err
+	}
+	if c.Flush {
+		batch := make([]entry, len(lines))
+		for i, line := range lines {
+			batch[i] = entry{line: line, host: c.Host, time: cur.clock.wall}
+		}
+		d := delivery{env: env, stateFlags: c.stateFlags, databaseFlags: c.databaseFlags}
+		err = errors.Join(d.deliver(ctx, dir, batch), d.finish())
+	} else {
+		var all []byte
+		for _, line := range lines {
+			all = append(all, line...)
+		}
+		err = env.Stdout.Record(record.Info, all)
+	}
+	if dir == nil || err != nil && !c.Flush {
+		return err // what nobody saw stays in the next run's window
+	}
+	return errors.Join(err, dir.WriteFile(stateFile, cur.encode()))
+}
+
+// read makes one pass over the kernel's files.
+func (c *collectCmd) read(ctx context.Context, h *host, now func() (clock, error), remembered []hung) (*reading, error) {
+	r := &reading{}
+	r.counters = make(counters, 256)
+	r.hung = remembered
+	var err error
+	if r.bootID, err = h.bootID(); err != nil {
+		return nil, err
+	}
+	if r.clock, err = now(); err != nil {
+		return nil, err
+	}
+	r.cpu = h.readCPU(r.counters, &r.cpuNotes)
+	r.memory = h.readMemory(r.counters, &r.memNotes)
+	r.network = h.readNetwork(filter{c.Interfaces, c.InterfacesExclude}, r.counters, &r.netNs)
+	r.disk = h.readDisk(ctx, diskFilter{
+		mounts:  mountFilter{filter{skip: c.MountsExclude}, strings.Split(skipTypes, ","), c.FsTypes, c.Mounts},
+		devices: filter{c.Disks, c.DisksExclude},
+	}, r.clock, &r.hung, r.counters, &r.dskNotes)
+	return r, ctx.Err()
+}
+
+// records makes the four lines of a sample.
+func (c *collectCmd) records(env *cli.Env, h *host, prev *snapshot, cur *reading) ([][]byte, error) {
+	if c.Host == "" {
+		var err error
+		if c.Host, err = h.hostname(); err != nil {
+			return nil, err
+		}
+	}
+	w, os := newWindow(prev, &cur.snapshot), h.os()
+	nothing := func() {}
+	lines := make([][]byte, 0, 4)
+	for _, r := range []struct {
+		metricType string
+		notes      *notes
+		write      func(payload)
+		self       bool
+	}{
+		{"cpu", &cur.cpuNotes, cur.cpu.write, true},
+		{"memory", &cur.memNotes, cur.memory.write, false},
+		{"disk", &cur.dskNotes, cur.disk.write, false},
+		{"network", &cur.netNs, cur.network.write, false},
+	} {
+		l := record.New(cur.clock.wall, record.Info, "sample", env.Service)
+		l.String("host", c.Host)
+		l.String("os", os)
+		l.String("metric_type", r.metricType)
+		more := nothing
+		if r.self {
+			more = func() { writeSelf(l) }
+		}
+		l.Object("payload", func() {
+			r.write(payload{l, w, r.notes})
+			r.notes.write(l, w, cur.bootID, more)
+		})
+		lines = append(lines, l.End())
+	}
+	return lines, nil
+}
+
+// writeSelf adds what this run has cost so far: CPU time in milliseconds and
+// the largest resident size in bytes.
+func writeSelf(l *record.Line) {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return
+	}
+	l.Object("self", func() {
+		l.Float("cpu_ms", float64(u.Utime.Nano()+u.Stime.Nano())/1e6)
+		l.Int("max_rss", u.Maxrss<<10)
+	})
+}

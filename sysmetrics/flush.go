@@ -1,0 +1,187 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"observability-hub/lib/cli"
+	"observability-hub/lib/diag"
+	"observability-hub/lib/statedir"
+	"observability-hub/lib/sysexits"
+)
+
+// flushCmd inserts records from stdin.
+type flushCmd struct {
+	stateFlags
+	databaseFlags
+}
+
+const (
+	// maxRecord bounds a line of stdin; records of this toolkit are far shorter.
+	maxRecord = 1 << 20
+	// lockWait is how long a batch waits for a sample that is being taken.
+	lockWait = 10 * time.Second
+	// idle is how long an unfinished batch waits for more of a slow stream.
+	idle = time.Second
+)
+
+// input is one line of stdin: a record, or why it is none.
+type input struct {
+	number int
+	entry  entry
+	err    error
+}
+
+// Run inserts batch after batch. The lock is held for a batch, not while stdin
+// is silent, so that a stream from another host does not stop this one's timer.
+func (f *flushCmd) Run(ctx context.Context, env *cli.Env) error {
+	path, err := statedir.Resolve(f.StateDir, env.Service)
+	if err != nil {
+		return err
+	}
+	d := &delivery{env: env, stateFlags: f.stateFlags, databaseFlags: f.databaseFlags}
+	lines := make(chan input)
+	go readRecords(env.Stdin, lines, ctx.Done())
+
+	var failures error
+	refused := 0
+	for more := true; more; {
+		var batch []entry
+		var bad []input
+		batch, bad, more = nextBatch(ctx, lines)
+		for _, b := range bad {
+			refused++
+			env.Diag.Warn("bad_record", fmt.Sprintf("stdin line %d: %v; left out", b.number, b.err), diag.Field{Key: "line", Value: b.number})
+		}
+		if ctx.Err() != nil {
+			return errors.Join(failures, context.Cause(ctx))
+		}
+		// An empty batch at the end inserts what the spool holds.
+		if err := f.batch(ctx, d, path, batch); err != nil {
+			failures = errors.Join(failures, err)
+			if code := sysexits.Code(err); code == sysexits.TempFail || code == sysexits.CantCreate {
+				break // what is read now would be lost
+			}
+		}
+	}
+	if refused > 0 {
+		failures = errors.Join(failures, sysexits.New(sysexits.DataErr, "bad_input", fmt.Errorf("%d lines of stdin are no records; the others are taken", refused)).
+			WithHint("a record is a JSON object with time (RFC 3339), host, metric_type and payload, as sysmetrics prints it"))
+	}
+	return errors.Join(failures, d.finish())
+}
+
+// batch delivers one batch under the lock.
+func (f *flushCmd) batch(ctx context.Context, d *delivery, path string, batch []entry) error {
+	dir, err := statedir.Open(ctx, path, lockWait)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return d.deliver(ctx, dir, batch)
+}
+
+// nextBatch returns the lines up to a full batch, the end, or a pause.
+func nextBatch(ctx context.Context, lines <-chan input) (batch []entry, bad []input, more bool) {
+	size := 0
+	var pause <-chan time.Time
+	for len(batch) < batchRecords && size < batchBytes && len(bad) < batchRecords {
+		select {
+		case in, ok := <-lines:
+			if !ok {
+				return batch, bad, false
+			}
+			if in.err != nil {
+				bad = append(bad, in)
+			} else {
+				batch, size = append(batch, in.entry), size+len(in.entry.line)
+			}
+			pause = time.After(idle)
+		case <-pause:
+			return batch, bad, true
+		case <-ctx.Done():
+			return batch, bad, false
+		}
+	}
+	return batch, bad, true
+}
+
+// readRecords sends the lines of r until it ends or stop is closed. Empty
+// lines are passed over.
+func readRecords(r io.Reader, lines chan<- input, stop <-chan struct{}) {
+	defer close(lines)
+	buf := bufio.NewReaderSize(r, 64<<10)
+	for number := 1; ; number++ {
+		line, err := readLine(buf)
+		in := input{number: number}
+		switch {
+		case err == io.EOF && len(line) == 0:
+			return
+		case err != nil && err != io.EOF:
+			in.err = err
+		case len(bytes.TrimSpace(line)) == 0:
+			continue
+		default:
+			in.entry, in.err = parseRecord(line)
+		}
+		select {
+		case lines <- in:
+		case <-stop:
+			return
+		}
+		if err != nil && !errors.Is(err, errTooLong) {
+			return
+		}
+	}
+}
+
+var errTooLong = fmt.Errorf("longer than %d bytes", maxRecord)
+
+// readLine returns the next line. One that is too long is skipped to its end.
+func readLine(r *bufio.Reader) ([]byte, error) {
+	var line []byte
+	long := false
+	for {
+		part, err := r.ReadSlice('\n')
+		if long = long || len(line)+len(part) > maxRecord; !long {
+			line = append(line, part...)
+		}
+		if err == bufio.ErrBufferFull {
+			continue
+		}
+		if long {
+			return nil, errTooLong
+		}
+		return line, err
+	}
+}
+
+// parseRecord checks one line and writes it again as one compact line.
+func parseRecord(line []byte) (entry, error) {
+	var r struct {
+		Time       time.Time       `json:"time"`
+		Host       string          `json:"host"`
+		MetricType string          `json:"metric_type"`
+		Payload    json.RawMessage `json:"payload"`
+	}
+	if err := json.Unmarshal(line, &r); err != nil {
+		return entry{}, fmt.Errorf("not a record: %w", err)
+	}
+	switch {
+	case r.Time.IsZero():
+		return entry{}, errors.New("no time")
+	case r.Host == "":
+		return entry{}, errors.New("no host")
+	case r.MetricType == "":
+		return entry{}, errors.New("no metric_type")
+	case !bytes.HasPrefix(r.Payload, []byte("{")):
+		return entry{}, errors.New("payload is not an object")
+	}
+	return entry{line: append(bytes.TrimSpace(line), '\n'), host: r.Host, time: r.Time}, nil
+}

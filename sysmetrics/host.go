@@ -1,0 +1,145 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/prometheus/procfs"
+	"github.com/prometheus/procfs/blockdevice"
+)
+
+// host is where the kernel's files are read from: /proc and /sys of this
+// machine, or a copy of another's.
+type host struct {
+	procRoot, sysRoot, osRelease string
+	proc                         procfs.FS
+	block                        blockdevice.FS
+	buf                          []byte // reused by read: valid until the next call
+}
+
+func newHost(procRoot, sysRoot, osRelease string) (*host, error) {
+	proc, err := procfs.NewFS(procRoot)
+	if err != nil {
+		return nil, fmt.Errorf("--procfs: %w", err)
+	}
+	// blockdevice wants both trees to exist, and reads only procRoot/diskstats here.
+	block, err := blockdevice.NewFS(procRoot, procRoot)
+	if err != nil {
+		return nil, fmt.Errorf("--procfs: %w", err)
+	}
+	return &host{procRoot: procRoot, sysRoot: sysRoot, osRelease: osRelease, proc: proc, block: block, buf: make([]byte, 16<<10)}, nil
+}
+
+// read returns the content of a file below /proc; it is valid until the next
+// call. Files there have no size to ask for, and one large read(2) gives one
+// consistent answer.
+func (h *host) read(name ...string) ([]byte, error) {
+	return h.readPath(h.procRoot + "/" + strings.Join(name, "/"))
+}
+
+func (h *host) readPath(path string) ([]byte, error) {
+	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	defer syscall.Close(fd)
+	n := 0
+	for {
+		if n == len(h.buf) {
+			h.buf = append(h.buf, make([]byte, len(h.buf))...)
+		}
+		m, err := syscall.Read(fd, h.buf[n:])
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err != nil:
+			return nil, fmt.Errorf("read %s: %w", path, err)
+		case m == 0:
+			return h.buf[:n], nil
+		}
+		n += m
+	}
+}
+
+// readLine returns the content of a one-line file as text.
+func (h *host) readLine(path string) (string, error) {
+	b, err := h.readPath(path)
+	return string(bytes.TrimSpace(b)), err
+}
+
+func (h *host) bootID() (string, error) {
+	return h.readLine(filepath.Join(h.procRoot, "sys/kernel/random/boot_id"))
+}
+
+func (h *host) hostname() (string, error) {
+	return h.readLine(filepath.Join(h.procRoot, "sys/kernel/hostname"))
+}
+
+// os returns ID and VERSION_ID of os-release(5), for example "debian 12";
+// a rolling distribution has no version, and a missing file gives "linux",
+// the default of ID.
+func (h *host) os() string {
+	id, version := "linux", ""
+	b, err := h.readPath(h.osRelease)
+	if err != nil {
+		return id
+	}
+	for line := range strings.Lines(string(b)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		value = strings.Trim(value, `"'`)
+		switch key {
+		case "ID":
+			id = value
+		case "VERSION_ID":
+			version = " " + value
+		}
+	}
+	return id + version
+}
+
+// fields iterates over the space-separated fields of a line without
+// allocating a slice for them.
+type fields []byte
+
+func (f *fields) next() ([]byte, error) {
+	b := bytes.TrimLeft(*f, " \t")
+	if len(b) == 0 {
+		*f = nil
+		return nil, io.ErrUnexpectedEOF
+	}
+	end := bytes.IndexAny(b, " \t")
+	if end < 0 {
+		end = len(b)
+	}
+	*f = b[end:]
+	return b[:end], nil
+}
+
+// uint parses the next field.
+func (f *fields) uint() (uint64, error) {
+	b, err := f.next()
+	if err != nil {
+		return 0, err
+	}
+	return parseUint(b)
+}
+
+// parseUint is strconv.ParseUint for bytes, in base 10.
+func parseUint(b []byte) (uint64, error) {
+	var n uint64
+	for _, c := range b {
+		d := uint64(c - '0')
+		if d > 9 || n > (1<<64-1)/10 || n*10 > 1<<64-1-d {
+			return 0, fmt.Errorf("%q is not a number of 64 bits", b)
+		}
+		n = n*10 + d
+	}
+	if len(b) == 0 {
+		return 0, fmt.Errorf("a number is missing")
+	}
+	return n, nil
+}

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lib/pq"
+)
+
+// insert puts entries into the table and returns how many were not there yet.
+// What the database refuses for its content goes to reject, one by one; the
+// rest still goes in.
+func (d *database) insert(ctx context.Context, batch []entry, reject func(entry, error) error) (inserted int64, err error) {
+	n, err := d.exec(ctx, insertSQL(batch))
+	if pe, ok := errors.AsType[*pq.Error](err); ok {
+		switch {
+		case pe.Code == "42P01": // undefined_table
+			n, err = d.retry(ctx, tableSQL, batch)
+		case pe.Code == "23514" && pe.Constraint == "": // no partition takes the row
+			n, err = d.retry(ctx, partitionSQL(batch, time.Now()), batch)
+		}
+	}
+	if err == nil {
+		return n, nil
+	}
+	if !refusesContent(err) {
+		return 0, databaseError(err)
+	}
+	if len(batch) == 1 {
+		return 0, reject(batch[0], err)
+	}
+	half := len(batch) / 2
+	for _, part := range [][]entry{batch[:half], batch[half:]} {
+		n, err := d.insert(ctx, part, reject)
+		inserted += n
+		if err != nil {
+			return inserted, err
+		}
+	}
+	return inserted, nil
+}
+
+// retry prepares the table and inserts again. That two hosts prepare at once
+// is no error: whoever comes second finds it done.
+func (d *database) retry(ctx context.Context, prepare string, batch []entry) (int64, error) {
+	if prepare != "" {
+		_, err := d.exec(ctx, prepare)
+		pe, ok := errors.AsType[*pq.Error](err)
+		if err != nil && !(ok && (pe.Code == "42P07" || pe.Code == "23505")) { // duplicate_table, unique_violation
+			return 0, err
+		}
+	}
+	return d.exec(ctx, insertSQL(batch))
+}
+
+// refusesContent tells an error that the content of a record causes from one
+// of the database's state, which passes: data exceptions, violated
+// constraints, exceeded limits (PostgreSQL, appendix A).
+func refusesContent(err error) bool {
+	pe, ok := errors.AsType[*pq.Error](err)
+	if !ok {
+		return false
+	}
+	switch class(pe) {
+	case "22", "23", "54", "P0":
+		return true
+	}
+	return false
+}
+
+// insertSQL returns one message for the database that inserts the records
+// which are not there yet.
+//
+// A record is there if a row has its time, host and metric type; where the
+// column holds whole seconds only, as in tables of older hubs, the payload must
+// be the same too, as two samples may share a second. The rows are cast to the
+// table's own types first, so that a time is compared as it would be stored.
+//
+// The table need not have a unique index, so the check must not race with
+// another session: above all not with the one of a killed run, whose statement
+// the server may yet execute. The advisory lock of each host makes them take
+// turns, and the INSERT, a statement of its own, sees what the turn before
+// committed. The bounds on time let partitions, chunks and indexes be skipped.
+func insertSQL(batch []entry) string {
+	var b strings.Builder
+	records := make([]string, len(batch))
+	var locks []string
+	from, to := batch[0].time, batch[0].time
+	for i, e := range batch {
+		records[i] = string(e.line)
+		from, to = minTime(from, e.time), maxTime(to, e.time)
+		locks = append(locks, fmt.Sprintf("pg_advisory_xact_lock(%d)", lockKey(e.host)))
+	}
+	// In one order everywhere, so that two sessions cannot wait for each other.
+	slices.Sort(locks)
+	locks = slices.Compact(locks)
+	fmt.Fprintf(&b, "SELECT %s;\n", strings.Join(locks, ", "))
+	b.WriteString("INSERT INTO system_metrics (time, host, os, metric_type, payload)\n" +
+		"SELECT DISTINCT r.time, r.host, coalesce(r.os, ''), r.metric_type, r.payload\n" +
+		"FROM json_populate_recordset(NULL::system_metrics, ")
+	b.WriteString(pq.QuoteLiteral("[" + strings.Join(records, ",") + "]"))
+	fmt.Fprintf(&b, ") r\nWHERE NOT EXISTS (SELECT FROM system_metrics m\n"+
+		"WHERE m.time = r.time AND m.host = r.host AND m.metric_type = r.metric_type\n"+
+		"AND (m.payload = r.payload OR r.time <> date_trunc('second', r.time))\n"+
+		"AND m.time BETWEEN %s AND %s)\n"+
+		"ORDER BY 1\nON CONFLICT DO NOTHING",
+		timeLiteral(from.Add(-time.Second)), timeLiteral(to.Add(time.Second)))
+	return b.String()
+}
+
+// lockKey is the advisory lock of a host's rows.
+func lockKey(host string) int64 {
+	h := fnv.New64a()
+	h.Write([]byte("system_metrics\x00" + host))
+	return int64(h.Sum64())
+}
+
+func timeLiteral(t time.Time) string {
+	return "'" + t.UTC().Format("2006-01-02 15:04:05.999999") + "+00'"
+}
+
+func minTime(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func maxTime(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// Partitions are made for days in this range around now. A record of another
+// time has a wrong clock; a table for its day would stay for ever.
+const (
+	partitionPast   = 400 * 24 * time.Hour
+	partitionFuture = 2 * 24 * time.Hour
+)
+
+// partitionSQL returns the statements that make the daily partitions (UTC) of
+// a batch.
+func partitionSQL(batch []entry, now time.Time) string {
+	var b strings.Builder
+	seen := make(map[string]bool)
+	for _, e := range batch {
+		day := e.time.UTC().Truncate(24 * time.Hour)
+		name := partitionPrefix + day.Format("20060102")
+		if seen[name] || day.Before(now.Add(-partitionPast)) || day.After(now.Add(partitionFuture)) {
+			continue
+		}
+		seen[name] = true
+		fmt.Fprintf(&b, "CREATE TABLE IF NOT EXISTS %s PARTITION OF system_metrics FOR VALUES FROM (%s) TO (%s);\n",
+			name, timeLiteral(day), timeLiteral(day.Add(24*time.Hour)))
+	}
+	return b.String()
+}

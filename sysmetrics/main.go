@@ -1,0 +1,62 @@
+// Sysmetrics samples a host: it reads /proc and /sys once, prints one record
+// for each of CPU, memory, disk and network, and exits.
+//
+// Synopsis:
+//
+//	sysmetrics [collect] [--flush] [--interval D]
+//	sysmetrics flush < RECORDS
+//	sysmetrics schema | psql
+//	sysmetrics prune --keep 90d
+//
+// It never sleeps: rates are the difference between the kernel's counters now
+// and those that the previous run kept in the state directory. With --flush,
+// or through the flush command, records become rows of the table
+// system_metrics; while no database can be reached they wait in a spool.
+// sysmetrics(1) is the manual.
+package main
+
+import (
+	"os"
+	"time"
+
+	"observability-hub/lib/cli"
+)
+
+// commandLine is everything that can be said to the tool.
+type commandLine struct {
+	cli.VersionFlag
+	Collect collectCmd `cmd:"" default:"withargs" help:"Sample this host and print the records (the default)."`
+	Flush   flushCmd   `cmd:"" help:"Insert the records that stdin holds, of this host or of others."`
+	Schema  schemaCmd  `cmd:"" help:"Print the SQL that makes the table, for psql."`
+	Prune   pruneCmd   `cmd:"" help:"Delete rows that are older than --keep."`
+	Statfs  statfsCmd  `cmd:"" hidden:"" help:"Internal: statfs mounts in a disposable process."`
+}
+
+// stateFlags say where the tool keeps what it must remember.
+type stateFlags struct {
+	StateDir string `placeholder:"DIR" help:"Folder for counters and spool (default: $STATE_DIRECTORY, else ~/.local/state/system-metrics)."`
+	SpoolMax int64  `default:"64" placeholder:"MIB" help:"Size of the spool; beyond it the oldest records are dropped (${default} MiB)."`
+}
+
+// databaseFlags bound the conversation with the database. Which database it is
+// comes from the credential database_url, $DATABASE_URL or libpq's PG* variables.
+type databaseFlags struct {
+	Timeout time.Duration `default:"20s" help:"Longest time for all work on the database (${default})."`
+}
+
+var app = cli.App{
+	Name:        "sysmetrics",
+	Service:     "system-metrics",
+	Description: "Sample CPU, memory, disks and network from /proc: JSON lines to stdout, or rows to PostgreSQL.",
+	Examples: `  sysmetrics | jq 'select(.metric_type == "cpu").payload.usage'
+  sysmetrics --interval 1s
+  sysmetrics schema | psql hub
+  DATABASE_URL=postgres://server@/hub?host=/run/postgresql sysmetrics --flush
+  ssh web2 sysmetrics | sysmetrics flush
+  sysmetrics prune --keep 90d
+`,
+}
+
+func main() {
+	os.Exit(cli.Main(app, &commandLine{}, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}

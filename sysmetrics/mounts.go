@@ -1,0 +1,165 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// mount is one line of proc_pid_mountinfo(5).
+type mount struct {
+	device   string // major:minor
+	root     string // the folder of the file system that is mounted
+	point    string
+	fstype   string
+	source   string // for example /dev/sda1
+	readOnly bool
+}
+
+// mountFilter decides which mounts count.
+type mountFilter struct {
+	points   filter
+	skip     []string // file system types that are not a disk of this host, as patterns
+	also     []string // of those, the types that count all the same
+	selected []string // mount points that count whatever their type, as patterns
+}
+
+// skipTypes are the file systems that hold no disk space of this host: the
+// kernel's own, memory, overlays, images, FUSE and the network's.
+const skipTypes = "autofs,bdev,binfmt_misc,bpf,cgroup,cgroup2,configfs,cpuset,debugfs,devpts,devtmpfs,efivarfs,fusectl,hugetlbfs,mqueue,nsfs,pipefs,proc,pstore,ramfs,rpc_pipefs,secretmem,securityfs,selinuxfs,sockfs,sysfs,tmpfs,tracefs," +
+	"overlay,aufs,squashfs,erofs,iso9660,udf," +
+	"fuse,fuse.*,fuseblk,virtiofs," +
+	"nfs,nfs4,cifs,smb3,smbfs,9p,afs,ceph,coda,glusterfs,gpfs,lustre,beegfs,ncpfs,ocfs2,orangefs"
+
+// allows looks at the type and the name, the two things that cost nothing.
+func (f mountFilter) allows(m mount) bool {
+	if matchAny(f.selected, m.point) {
+		return true
+	}
+	if !f.points.allows(m.point) {
+		return false
+	}
+	return !matchAny(f.skip, m.fstype) || matchAny(f.also, m.fstype)
+}
+
+// doubtful reports whether statfs(2) on the mount may hang: whether it needs
+// an answer from outside the kernel. What the default filter skips is either
+// that or cannot have been selected by mistake.
+func (m mount) doubtful() bool {
+	return matchAny(strings.Split(skipTypes, ","), m.fstype) && m.fstype != "tmpfs" && m.fstype != "overlay"
+}
+
+// parseMountinfo returns the mounts that the filter allows. A line that it
+// drops is not parsed beyond its type and mount point.
+func parseMountinfo(data []byte, f mountFilter) ([]mount, error) {
+	var mounts []mount
+	for len(data) > 0 {
+		var line []byte
+		line, data, _ = bytes.Cut(data, []byte("\n"))
+		if len(line) == 0 {
+			continue
+		}
+		// 36 35 98:0 /root /point rw,noatime shared:1 - ext4 /dev/sda1 rw
+		left, right, ok := bytes.Cut(line, []byte(" - "))
+		if !ok {
+			return nil, fmt.Errorf("mountinfo: line %q has no separator", line)
+		}
+		var l [6][]byte
+		rest := fields(left)
+		for i := range l {
+			var err error
+			if l[i], err = rest.next(); err != nil {
+				return nil, fmt.Errorf("mountinfo: line %q is short", line)
+			}
+		}
+		rest = fields(right)
+		fstype, err := rest.next()
+		if err != nil {
+			return nil, fmt.Errorf("mountinfo: line %q has no type", line)
+		}
+		m := mount{point: unescape(l[4]), fstype: string(fstype)}
+		if !f.allows(m) {
+			continue
+		}
+		source, err := rest.next()
+		if err != nil {
+			return nil, fmt.Errorf("mountinfo: line %q has no source", line)
+		}
+		super, _ := rest.next() // "" is a file system without options
+		m.device, m.root, m.source = string(l[2]), unescape(l[3]), unescape(source)
+		m.readOnly = hasOption(l[5], "ro") || hasOption(super, "ro")
+		mounts = append(mounts, m)
+	}
+	return distinct(mounts), nil
+}
+
+// distinct leaves one mount of each file system, and of each btrfs subvolume:
+// a bind mount shows the same space again. The root folder is kept before
+// others, then the mount of the largest part of the file system, then the
+// first. A mount that a later one at the same place hides is dropped. The
+// result is sorted by mount point.
+func distinct(mounts []mount) []mount {
+	type identity struct{ device, subvolume string }
+	best := make(map[identity]mount)
+	visible := make(map[string]int, len(mounts))
+	for i, m := range mounts {
+		visible[m.point] = i
+	}
+	for i, m := range mounts {
+		if visible[m.point] != i {
+			continue
+		}
+		id := identity{device: m.device}
+		if m.fstype == "btrfs" {
+			id.subvolume = m.root
+		}
+		if old, ok := best[id]; !ok || m.before(old) {
+			best[id] = m
+		}
+	}
+	result := make([]mount, 0, len(best))
+	for _, m := range best {
+		result = append(result, m)
+	}
+	slices.SortFunc(result, func(a, b mount) int { return strings.Compare(a.point, b.point) })
+	return result
+}
+
+func (m mount) before(other mount) bool {
+	if (m.point == "/") != (other.point == "/") {
+		return m.point == "/"
+	}
+	return len(m.root) < len(other.root)
+}
+
+func hasOption(options []byte, name string) bool {
+	for len(options) > 0 {
+		var o []byte
+		o, options, _ = bytes.Cut(options, []byte(","))
+		if string(o) == name {
+			return true
+		}
+	}
+	return false
+}
+
+// unescape undoes the \ooo that the kernel writes for space, tab, line break
+// and backslash (fs/seq_file.c, mangle_path).
+func unescape(b []byte) string {
+	if bytes.IndexByte(b, '\\') < 0 {
+		return string(b)
+	}
+	var out []byte
+	for i := 0; i < len(b); i++ {
+		if b[i] == '\\' && i+3 < len(b) && octal(b[i+1]) && octal(b[i+2]) && octal(b[i+3]) {
+			out = append(out, (b[i+1]-'0')<<6|(b[i+2]-'0')<<3|(b[i+3]-'0'))
+			i += 3
+			continue
+		}
+		out = append(out, b[i])
+	}
+	return string(out)
+}
+
+func octal(c byte) bool { return c >= '0' && c <= '7' }

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"observability-hub/lib/cli"
+	"observability-hub/lib/record"
+	"observability-hub/lib/sysexits"
+)
+
+// pruneCmd deletes old rows, of all hosts.
+type pruneCmd struct {
+	databaseFlags
+	Keep age `required:"" placeholder:"AGE" help:"Keep the rows of this last time: 90d, 12w, 36h."`
+}
+
+// age is a duration that may also be given in days or weeks.
+type age time.Duration
+
+// UnmarshalText parses 90d, 12w or what time.ParseDuration knows; not less than an hour.
+func (a *age) UnmarshalText(text []byte) error {
+	s := string(text)
+	var d time.Duration
+	var err error
+	if number, unit := s[:max(len(s)-1, 0)], s[max(len(s)-1, 0):]; unit == "d" || unit == "w" {
+		var n uint64
+		n, err = strconv.ParseUint(number, 10, 16)
+		d = time.Duration(n) * 24 * time.Hour
+		if unit == "w" {
+			d *= 7
+		}
+	} else {
+		d, err = time.ParseDuration(s)
+	}
+	if err != nil || d < time.Hour {
+		return fmt.Errorf("%q is not an age of an hour or more, such as 90d, 12w or 36h", s)
+	}
+	*a = age(d)
+	return nil
+}
+
+// Run drops whole partitions and chunks where it can, and deletes the rest.
+func (p *pruneCmd) Run(ctx context.Context, env *cli.Env) error {
+	cfg, ok, err := databaseConfig()
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return sysexits.New(sysexits.Config, "no_database", fmt.Errorf("no database is configured")).
+			WithHint("set DATABASE_URL or libpq's PGHOST, PGDATABASE, …")
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
+	defer cancel()
+	db, err := connect(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer db.close()
+	cutoff := time.Now().Add(-time.Duration(p.Keep))
+	partitions, err := db.oldPartitions(ctx, cutoff)
+	if err != nil {
+		return databaseError(err)
+	}
+	for _, name := range partitions {
+		if _, err := db.exec(ctx, "DROP TABLE IF EXISTS "+name); err != nil {
+			return databaseError(err)
+		}
+	}
+	rows, err := db.deleteBefore(ctx, cutoff)
+	if err != nil {
+		return databaseError(err)
+	}
+	l := record.New(time.Now(), record.Info, "pruned", env.Service)
+	l.String("before", cutoff.UTC().Format(record.TimeFormat))
+	l.Int("partitions", int64(len(partitions)))
+	l.Int("rows", rows)
+	return env.Stdout.Record(record.Info, l.End())
+}
+
+// oldPartitions returns the daily partitions whose last moment is before cutoff.
+func (d *database) oldPartitions(ctx context.Context, cutoff time.Time) ([]string, error) {
+	names, err := d.column(ctx, "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = to_regclass('system_metrics') ORDER BY 1")
+	if err != nil {
+		return nil, err
+	}
+	var old []string
+	for _, name := range names {
+		bare := name[strings.LastIndexByte(name, '.')+1:]
+		day, err := time.Parse("20060102", strings.TrimPrefix(bare, partitionPrefix))
+		if err == nil && strings.HasPrefix(bare, partitionPrefix) && !day.Add(24*time.Hour).After(cutoff) {
+			old = append(old, name)
+		}
+	}
+	return old, nil
+}
+
+// deleteBefore deletes the rows before cutoff: a hypertable's whole chunks
+// first, which costs nothing, then what is left.
+func (d *database) deleteBefore(ctx context.Context, cutoff time.Time) (int64, error) {
+	hyper, err := d.column(ctx, "SELECT to_regclass('timescaledb_information.hypertables')::text")
+	if err != nil {
+		return 0, err
+	}
+	before := timeLiteral(cutoff)
+	if len(hyper) == 1 && hyper[0] != "" {
+		is, err := d.column(ctx, "SELECT 'yes' FROM timescaledb_information.hypertables WHERE hypertable_name = 'system_metrics'")
+		if err != nil {
+			return 0, err
+		}
+		if len(is) > 0 {
+			if _, err := d.column(ctx, "SELECT drop_chunks('system_metrics', older_than => "+before+"::timestamptz)::text"); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return d.exec(ctx, "DELETE FROM system_metrics WHERE time < "+before)
+}

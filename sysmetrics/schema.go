@@ -1,0 +1,30 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"io"
+
+	"observability-hub/lib/cli"
+)
+
+//go:embed schema.sql
+var schemaSQL string
+
+// tableSQL is the plain table that flush makes where there is none: for the
+// first run on a new database. schema.sql makes the better one.
+const tableSQL = `CREATE TABLE IF NOT EXISTS system_metrics (
+	time timestamptz NOT NULL, host text NOT NULL, os text NOT NULL, metric_type text NOT NULL, payload jsonb NOT NULL);
+CREATE UNIQUE INDEX IF NOT EXISTS system_metrics_key ON system_metrics (host, metric_type, time)`
+
+// partitionPrefix and a day in UTC as YYYYMMDD are the name of a partition.
+const partitionPrefix = "system_metrics_p"
+
+// schemaCmd prints the SQL that makes the table.
+type schemaCmd struct{}
+
+// Run prints schema.sql.
+func (*schemaCmd) Run(_ context.Context, env *cli.Env) error {
+	_, err := io.WriteString(env.Stdout, schemaSQL)
+	return err
+}

@@ -1,0 +1,46 @@
+-- The table of sysmetrics. Run it as the role that will insert:
+--
+--     sysmetrics schema | psql --set ON_ERROR_STOP=1 DATABASE
+--
+-- A table that is there stays as it is, with its rows. A new one has daily
+-- partitions, which "sysmetrics flush" makes and "sysmetrics prune" drops; where
+-- the extension TimescaleDB is there, it is a hypertable instead. With
+-- TimescaleDB's compression, the columns of the unique index must be in
+-- timescaledb.compress_segmentby (host, metric_type) and compress_orderby (time).
+DO $$
+BEGIN
+    IF to_regclass('system_metrics') IS NOT NULL THEN
+        RAISE NOTICE 'system_metrics exists and is kept as it is';
+    ELSIF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
+        CREATE TABLE system_metrics (
+            time        timestamptz NOT NULL,
+            host        text        NOT NULL,
+            os          text        NOT NULL,
+            metric_type text        NOT NULL,
+            payload     jsonb       NOT NULL
+        );
+        PERFORM create_hypertable('system_metrics', 'time', chunk_time_interval => interval '1 day');
+    ELSE
+        CREATE TABLE system_metrics (
+            time        timestamptz NOT NULL,
+            host        text        NOT NULL,
+            os          text        NOT NULL,
+            metric_type text        NOT NULL,
+            payload     jsonb       NOT NULL
+        ) PARTITION BY RANGE (time);
+    END IF;
+END
+$$;
+
+-- The order serves a dashboard: one host, one type, a range of time.
+DO $$
+BEGIN
+    CREATE UNIQUE INDEX IF NOT EXISTS system_metrics_key ON system_metrics (host, metric_type, time);
+EXCEPTION WHEN unique_violation THEN
+    RAISE WARNING 'no unique index: the table holds rows with the same host, metric_type and time. sysmetrics makes no duplicates without it either';
+    CREATE INDEX IF NOT EXISTS system_metrics_lookup ON system_metrics (host, metric_type, time);
+END
+$$;
+
+-- A few pages for months of rows, for ranges of time over all hosts.
+CREATE INDEX IF NOT EXISTS system_metrics_time ON system_metrics USING brin (time);

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"syscall"
+	"time"
+
+	"observability-hub/lib/statedir"
+)
+
+// The queues in the state directory. Both hold records as they were printed.
+const (
+	spoolFile    = "spool.jsonl"    // waiting for the database
+	rejectedFile = "rejected.jsonl" // refused by it for their content; "sysmetrics flush" takes them again
+)
+
+// entry is one record on its way to the database.
+type entry struct {
+	line []byte // with its line break
+	host string
+	time time.Time
+}
+
+// A batch is at most this many records and about this many bytes.
+const (
+	batchRecords = 1000
+	batchBytes   = 1 << 20
+)
+
+// queue is a file of JSON lines: bounded, appended to at its end, forgotten
+// from its start. Whoever uses it holds the state directory's lock.
+type queue struct {
+	dir  *statedir.Dir
+	name string
+	max  int64 // bytes
+}
+
+// repair drops what an interrupted append left behind the last line break and
+// returns the size and the number of bytes dropped. A missing file has size 0.
+func (q queue) repair() (size, torn int64, err error) {
+	f, err := os.OpenFile(q.dir.Join(q.name), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, 0, nil
+	}
+	if err != nil {
+		return 0, 0, statedir.Unwritable(err)
+	}
+	defer f.Close()
+	end, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return 0, 0, err
+	}
+	size = end
+	buf := make([]byte, 4096)
+	for size > 0 {
+		from := max(size-int64(len(buf)), 0)
+		part := buf[:size-from]
+		if _, err := f.ReadAt(part, from); err != nil {
+			return 0, 0, err
+		}
+		if i := bytes.LastIndexByte(part, '\n'); i >= 0 {
+			size = from + int64(i) + 1
+			break
+		}
+		size = from
+	}
+	if size == end {
+		return size, 0, nil
+	}
+	if err := f.Truncate(size); err != nil {
+		return 0, 0, statedir.Unwritable(err)
+	}
+	return size, end - size, nil
+}
+
+// append adds entries behind size, which repair returned, and makes them
+// durable. If the queue would grow beyond its bound, it first forgets its
+// oldest records, to nine tenths of it, and returns how many those were. After
+// an error nothing of entries is in the queue.
+func (q queue) append(size int64, entries []entry) (dropped int, err error) {
+	var data []byte
+	for _, e := range entries {
+		data = append(data, e.line...)
+	}
+	if len(data) == 0 {
+		return 0, nil
+	}
+	if size > 0 && size+int64(len(data)) > q.max {
+		excess := size + int64(len(data)) - q.max/10*9
+		if size, dropped, err = q.shorten(size, excess); err != nil {
+			return dropped, err
+		}
+	}
+	f, err := os.OpenFile(q.dir.Join(q.name), os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return dropped, statedir.Unwritable(err)
+	}
+	defer f.Close()
+	if _, err = f.WriteAt(data, size); err == nil {
+		err = syscall.Fdatasync(int(f.Fd()))
+	}
+	if err != nil {
+		return dropped, statedir.Unwritable(errors.Join(err, f.Truncate(size)))
+	}
+	if size == 0 { // it may be new
+		return dropped, q.dir.Sync()
+	}
+	return dropped, nil
+}
+
+// shorten forgets at least excess bytes of whole records, all if need be.
+func (q queue) shorten(size, excess int64) (rest int64, dropped int, err error) {
+	f, err := os.Open(q.dir.Join(q.name))
+	if err != nil {
+		return size, 0, err
+	}
+	defer f.Close()
+	var offset int64
+	for r := bufio.NewReaderSize(f, 64<<10); offset < min(excess, size); {
+		part, err := r.ReadSlice('\n')
+		offset += int64(len(part))
+		if err == nil {
+			dropped++
+		} else if err != bufio.ErrBufferFull {
+			return size, 0, err
+		}
+	}
+	if err := q.forget(offset); err != nil {
+		return size, 0, err
+	}
+	return size - offset, dropped, nil
+}
+
+// batches calls yield with the queue's records, oldest first, and the offset
+// behind them, until it returns false.
+func (q queue) batches(yield func(batch []entry, end int64) bool) error {
+	f, err := os.Open(q.dir.Join(q.name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var batch []entry
+	var bytes, end int64
+	for r := bufio.NewReaderSize(f, 64<<10); ; {
+		line, err := r.ReadBytes('\n')
+		if err != nil && err != io.EOF {
+			return err
+		}
+		if err == nil {
+			e := entry{line: line}
+			e.host, e.time = describe(line)
+			batch, bytes, end = append(batch, e), bytes+int64(len(line)), end+int64(len(line))
+		}
+		if len(batch) > 0 && (err == io.EOF || len(batch) >= batchRecords || bytes >= batchBytes) {
+			if !yield(batch, end) {
+				return nil
+			}
+			batch, bytes = nil, 0
+		}
+		if err == io.EOF {
+			return nil
+		}
+	}
+}
+
+// describe returns the host and time of a record, zero where it has none: such
+// a record is damaged and the database will refuse it.
+func describe(line []byte) (host string, t time.Time) {
+	var r struct {
+		Host string    `json:"host"`
+		Time time.Time `json:"time"`
+	}
+	_ = json.Unmarshal(line, &r)
+	return r.Host, r.Time
+}
+
+// forget drops the first n bytes. A crash leaves the queue with or without them.
+func (q queue) forget(n int64) error {
+	if n == 0 {
+		return nil
+	}
+	f, err := os.OpenFile(q.dir.Join(q.name), os.O_RDWR, 0)
+	if err != nil {
+		return statedir.Unwritable(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if n >= info.Size() {
+		if err := f.Truncate(0); err != nil {
+			return statedir.Unwritable(err)
+		}
+		return nil
+	}
+	if err := q.dir.ReplaceFrom(q.name, io.NewSectionReader(f, n, info.Size()-n)); err != nil {
+		return fmt.Errorf("shorten %s: %w", q.name, err)
+	}
+	return nil
+}
+
+// has reports whether the queue holds a line.
+func (q queue) has(line []byte) (found bool, err error) {
+	err = q.batches(func(batch []entry, _ int64) bool {
+		for _, e := range batch {
+			found = found || bytes.Equal(e.line, line)
+		}
+		return !found
+	})
+	return found, err
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+
+	"observability-hub/lib/statedir"
+)
+
+// stateFile holds the counters of the last run.
+const stateFile = "counters"
+
+// snapshot is what one run keeps for the next: the counters, when they were
+// read, and the mounts that hang.
+type snapshot struct {
+	bootID   string
+	clock    clock // without the wall clock: it is of no use for rates
+	counters counters
+	hung     []hung
+}
+
+const stateHeader = "sysmetrics-counters 1"
+
+// encode writes a snapshot as text, one thing a line:
+//
+//	sysmetrics-counters 1
+//	boot BOOT-ID MONOTONIC-NS BOOTTIME-NS
+//	hung RETRY-NS FAILURES "DEVICE" "TYPE" "POINT"
+//	counter VALUE NAME
+//	end
+func (s *snapshot) encode() []byte {
+	b := make([]byte, 0, 64*(len(s.counters)+4))
+	b = fmt.Appendf(b, "%s\nboot %s %d %d\n", stateHeader, s.bootID, s.clock.monotonic, s.clock.boottime)
+	for _, h := range s.hung {
+		b = fmt.Appendf(b, "hung %d %d %q %q %q\n", h.retry, h.failures, h.mount.device, h.mount.fstype, h.mount.point)
+	}
+	names := sortedKeys(s.counters)
+	for _, name := range names {
+		b = append(b, "counter "...)
+		b = strconv.AppendUint(b, s.counters[name], 10)
+		b = append(b, ' ')
+		b = append(b, name...)
+		b = append(b, '\n')
+	}
+	return append(b, "end\n"...)
+}
+
+// decodeState reads what encode wrote, and refuses anything else.
+func decodeState(data []byte) (*snapshot, error) {
+	body, whole := bytes.CutSuffix(data, []byte("end\n"))
+	header, body, _ := bytes.Cut(body, []byte("\n"))
+	if !whole || string(header) != stateHeader {
+		return nil, errors.New("not a whole file of version 1")
+	}
+	s := &snapshot{counters: make(counters, bytes.Count(body, []byte("\n")))}
+	for len(body) > 0 {
+		var line []byte
+		line, body, _ = bytes.Cut(body, []byte("\n"))
+		if err := s.decodeLine(line); err != nil {
+			return nil, fmt.Errorf("line %q: %w", line, err)
+		}
+	}
+	if s.bootID == "" {
+		return nil, errors.New("no boot line")
+	}
+	return s, nil
+}
+
+func (s *snapshot) decodeLine(line []byte) error {
+	f := fields(line)
+	kind, err := f.next()
+	if err != nil {
+		return err
+	}
+	switch string(kind) {
+	case "counter":
+		v, err := f.uint()
+		if err != nil || len(f) < 2 {
+			return fmt.Errorf("not a value and a name: %w", err)
+		}
+		s.counters[string(f[1:])] = v
+		return nil
+	case "boot":
+		_, err := fmt.Sscanf(string(line), "boot %s %d %d", &s.bootID, &s.clock.monotonic, &s.clock.boottime)
+		return err
+	case "hung":
+		var h hung
+		_, err := fmt.Sscanf(string(line), "hung %d %d %q %q %q", &h.retry, &h.failures, &h.mount.device, &h.mount.fstype, &h.mount.point)
+		s.hung = append(s.hung, h)
+		return err
+	}
+	return errors.New("unknown kind")
+}
+
+// loadState returns the previous snapshot; nil and no error if there is none.
+func loadState(dir *statedir.Dir) (*snapshot, error) {
+	data, err := os.ReadFile(dir.Join(stateFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	s, err := decodeState(data)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", dir.Join(stateFile), err)
+	}
+	return s, nil
+}
