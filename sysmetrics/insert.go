@@ -99,7 +99,8 @@ func insertSQL(batch []entry) string {
 	// In one order everywhere, so that two sessions cannot wait for each other.
 	slices.Sort(locks)
 	locks = slices.Compact(locks)
-	fmt.Fprintf(&b, "SELECT %s;\n", strings.Join(locks, ", "))
+	// Where a database's default is repeatable read, the snapshot would be older than the lock.
+	fmt.Fprintf(&b, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;\nSELECT %s;\n", strings.Join(locks, ", "))
 	b.WriteString("INSERT INTO system_metrics (time, host, os, metric_type, payload)\n" +
 		"SELECT DISTINCT r.time, r.host, coalesce(r.os, ''), r.metric_type, r.payload\n" +
 		"FROM json_populate_recordset(NULL::system_metrics, ")
