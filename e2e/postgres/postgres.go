@@ -205,6 +205,9 @@ func (c *Cluster) configure() error {
 		}
 		hba = append(hba, kind+" all all 127.0.0.1/32 scram-sha-256")
 	}
+	if c.config.Disk != 0 {
+		conf = append(conf, "max_wal_size = '16MB'", "min_wal_size = '4MB'")
+	}
 	conf = append(conf, c.config.Conf...)
 	for name, lines := range map[string][]string{"postgresql.conf": conf, "pg_hba.conf": hba, "pg_ident.conf": ident} {
 		path := filepath.Join(c.data(), name)
