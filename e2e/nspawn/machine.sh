@@ -1,0 +1,96 @@
+#!/bin/bash
+# The life of one machine: machine.sh DIR LIMIT BASE [NSPAWN-OPTION…]
+#
+# It runs twice. The outer run is the child of the test: it starts the inner
+# one in mount and PID namespaces of its own, and clears up when the test is
+# gone. The inner run, PID 1 there, mounts, boots and brings out the journal.
+# However either ends, the kernel ends everything inside with the namespaces:
+# processes, mounts and loop devices.
+#
+# DIR/console   what the machine wrote to its console
+# DIR/status    exit status of systemd-nspawn, or "limit" when LIMIT ended it
+# DIR/journal   the machine's journal, one JSON object per line
+# DIR/cgroups   cgroups made for the machine
+set -euo pipefail
+
+# Machines that shared the caller's cgroup would manage each other's services.
+enter_cgroup() {
+  local dir=$1 name hierarchies path mounted
+  name=$(basename "$dir")
+  while IFS=: read -r _ hierarchies path; do
+    case $hierarchies in
+      name=systemd) mounted=/sys/fs/cgroup/systemd ;;
+      '') mounted=/sys/fs/cgroup/unified && [[ -d $mounted ]] || mounted=/sys/fs/cgroup ;;
+      *) continue ;;
+    esac
+    if [[ ! -e $mounted$path/cgroup.procs ]]; then continue; fi
+    mkdir "${mounted}${path%/}/$name"
+    printf '%s\n' "${mounted}${path%/}/$name" >>"$dir/cgroups"
+    echo 0 >"${mounted}${path%/}/$name/cgroup.procs"
+  done </proc/self/cgroup
+}
+
+leave_cgroup() {
+  local dir=$1 cgroup try
+  if [[ ! -e $dir/cgroups ]]; then return; fi
+  while read -r cgroup; do
+    # What was killed takes a moment to be gone, and a cgroup in use stays.
+    for ((try = 0; try < 100; try++)); do
+      find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null || :
+      if [[ ! -e $cgroup ]]; then break; fi
+      sleep 0.05
+    done
+  done <"$dir/cgroups"
+}
+
+# mount_root: an overlay costs nothing; where DIR is itself on one, a copy will do.
+mount_root() {
+  local dir=$1 base=$2
+  mkdir "$dir/root" "$dir/upper" "$dir/work"
+  if ! mount -t overlay overlay -o "lowerdir=$base,upperdir=$dir/upper,workdir=$dir/work" "$dir/root" 2>/dev/null; then
+    cp -a --reflink=auto "$base/." "$dir/root"
+  fi
+}
+
+inner() {
+  local dir=$1 limit=$2 base=$3 disk status=0
+  shift 3
+  enter_cgroup "$dir"
+  mount_root "$dir" "$base"
+  # What the test installs, over folders that keep their own owner and mode.
+  tar -C "$dir/layer" -c . | tar -C "$dir/root" -x --no-overwrite-dir --keep-directory-symlink
+  for disk in "$dir"/disks/*.img; do
+    if [[ ! -e $disk ]]; then continue; fi
+    mkfs.ext4 -q "$disk"
+    mkdir "${disk%.img}"
+    mount -o loop "$disk" "${disk%.img}"
+  done
+  # systemd-nspawn cannot clear its own folder when /run is on a disk.
+  mkdir -p /run/systemd/nspawn
+  mount -t tmpfs tmpfs /run/systemd/nspawn
+  SECONDS=0
+  timeout --kill-after=10 "$limit" systemd-nspawn --quiet --directory="$dir/root" --machine="$(basename "$dir")" \
+    --register=no --keep-unit --settings=no --link-journal=no --resolv-conf=off --timezone=off \
+    --private-network --console=pipe --bind="$dir/e2e:/e2e" "$@" \
+    --boot systemd.unit=e2e.service </dev/null >"$dir/console" 2>&1 || status=$?
+  journalctl --directory="$dir/root/var/log/journal" --output=json --all --no-pager --quiet >"$dir/journal" || :
+  # The script may exit with what timeout(1) exits with.
+  if ((SECONDS >= limit && (status == 124 || status == 137))); then status=limit; fi
+  echo "$status" >"$dir/status"
+}
+
+outer() {
+  local dir=$1 child='' status=0
+  # The signal comes from the test, or from the kernel when the test is gone,
+  # or from the terminal to all of us at once.
+  trap 'kill -KILL "$child" 2>/dev/null || :; wait "$child" || :; leave_cgroup "$dir"; rm -rf "$dir"; exit 143' TERM INT HUP
+  unshare --mount --pid --fork --kill-child --mount-proc -- bash "$0" inner "$@" &
+  child=$!
+  wait "$child" || status=$?
+  leave_cgroup "$dir"
+  exit "$status"
+}
+
+case $1 in
+  inner | outer) "$@" ;;
+esac

@@ -1,0 +1,183 @@
+package nspawn
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// victimEnv makes the test binary boot a machine and wait to be killed.
+const victimEnv = "NSPAWN_TEST_VICTIM"
+
+func TestScript(t *testing.T) {
+	shared := t.TempDir()
+	result := Run(t, Config{
+		Files: []File{
+			{Path: "/etc/example/one", Content: "first\n"},
+			{Path: "/usr/local/bin/two", Content: "#!/bin/sh\necho second\n", Mode: 0o755},
+		},
+		Binds: []Bind{{From: shared, To: "/shared"}},
+		Disks: []Disk{{Path: "/data", MiB: 16}},
+		Script: `
+cat /etc/example/one
+two
+echo from inside >/shared/file
+echo left >/e2e/left
+systemd-run --quiet --wait --unit=speaks.service echo to the journal
+stat --file-system --format=%T /data
+df --output=size --block-size=M /data | tail -1 | tr -d ' '
+systemctl is-enabled systemd-networkd.service || :
+ls /sys/class/net
+echo to stderr >&2
+exit 42
+`,
+	})
+	if want := "first\nsecond\next2/ext3\n"; !strings.HasPrefix(result.Stdout, want) {
+		t.Errorf("stdout begins with %q; want %q", result.Stdout, want)
+	}
+	if !strings.HasSuffix(result.Stdout, "\nlo\n") {
+		t.Errorf("there are other network interfaces than lo: %q", result.Stdout)
+	}
+	if want := "to stderr\n"; !strings.HasSuffix(result.Stderr, want) {
+		t.Errorf("stderr = %q; want it to end in %q", result.Stderr, want)
+	}
+	if result.Status != 42 {
+		t.Errorf("status = %d; want 42", result.Status)
+	}
+	for path, want := range map[string]string{
+		filepath.Join(shared, "file"):     "from inside\n",
+		filepath.Join(result.Dir, "left"): "left\n",
+	} {
+		if content, err := os.ReadFile(path); string(content) != want {
+			t.Errorf("%s holds %q, %v; want %q", path, content, err, want)
+		}
+	}
+	if !slices.ContainsFunc(result.Journal, func(e Entry) bool {
+		return e["_SYSTEMD_UNIT"] == "speaks.service" && e["MESSAGE"] == "to the journal" && e["PRIORITY"] == "6"
+	}) {
+		t.Errorf("the journal, of %d entries, has not what the unit wrote", len(result.Journal))
+	}
+	if left := traces(t, filepath.Base(filepath.Dir(result.Dir))); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+func TestCommandAndStop(t *testing.T) {
+	m := Start(t, Config{})
+	out, err := m.Command("systemctl", "show", "--property=ActiveState", "multi-user.target").CombinedOutput()
+	if err != nil || string(out) != "ActiveState=active\n" {
+		t.Errorf("systemctl show: %v, %s", err, out)
+	}
+	if result := m.Stop(); !strings.Contains(fmt.Sprint(result.Journal), "Reached target multi-user.target") {
+		t.Error("the journal does not tell of the boot")
+	}
+}
+
+// TestApart has two machines at once, each with processes and a journal of its own.
+func TestApart(t *testing.T) {
+	a, b := Start(t, Config{}), Start(t, Config{})
+	for _, m := range []*Machine{a, b} {
+		// A service manager that saw the other's cgroups would kill what is in them.
+		if out, err := m.Command("systemd-run", "--quiet", "--unit=same.service", "sleep", "infinity").CombinedOutput(); err != nil {
+			t.Fatalf("systemd-run: %v\n%s", err, out)
+		}
+	}
+	if out, err := a.Command("systemctl", "stop", "same.service").CombinedOutput(); err != nil {
+		t.Errorf("stop the unit in one machine: %v\n%s", err, out)
+	}
+	if out, err := b.Command("systemctl", "is-active", "same.service").CombinedOutput(); err != nil {
+		t.Errorf("the unit of that name in the other: %v, %s", err, out)
+	}
+	a.Stop()
+	b.Stop()
+}
+
+// TestVictim is the process that TestKilled kills.
+func TestVictim(t *testing.T) {
+	if os.Getenv(victimEnv) == "" {
+		return
+	}
+	m := Start(t, Config{Disks: []Disk{{Path: "/data", MiB: 16}}})
+	fmt.Println(m.dir)
+	m.Wait()
+}
+
+func TestKilled(t *testing.T) {
+	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGINT} {
+		t.Run(signal.String(), func(t *testing.T) {
+			victim := exec.Command(os.Args[0], "-test.run=^TestVictim$")
+			victim.Env = append(os.Environ(), victimEnv+"=1")
+			stdout, err := victim.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := victim.Start(); err != nil {
+				t.Fatal(err)
+			}
+			dir, err := bufio.NewReader(stdout).ReadString('\n')
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir = strings.TrimSpace(dir)
+			if len(traces(t, filepath.Base(dir))) == 0 {
+				t.Error("the running machine leaves no trace: there is nothing to compare with")
+			}
+			if err := victim.Process.Signal(signal); err != nil {
+				t.Fatal(err)
+			}
+			_ = victim.Wait() // it died of the signal
+			// The supervisor has yet to notice.
+			deadline := time.After(30 * time.Second)
+			tick := time.NewTicker(20 * time.Millisecond)
+			defer tick.Stop()
+			for {
+				left := traces(t, filepath.Base(dir))
+				_, err := os.Stat(dir)
+				if len(left) == 0 && os.IsNotExist(err) {
+					return
+				}
+				select {
+				case <-deadline:
+					t.Fatalf("left behind: %q; %s: %v", left, dir, err)
+				case <-tick.C:
+				}
+			}
+		})
+	}
+}
+
+// traces lists what the machine of that name has on the host: processes, mounts, loop devices, cgroups, folders of
+// systemd-nspawn.
+func traces(t *testing.T, machine string) []string {
+	t.Helper()
+	var found []string
+	for pattern, what := range map[string]string{
+		"/proc/[0-9]*/cmdline":                    "process",
+		"/proc/self/mounts":                       "mount",
+		"/sys/block/loop*/loop/backing_file":      "loop device",
+		"/sys/fs/cgroup/" + machine:               "cgroup",
+		"/sys/fs/cgroup/*/" + machine:             "cgroup",
+		"/run/systemd/nspawn/*/*" + machine + "*": "folder",
+	} {
+		paths, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range paths {
+			content, _ := os.ReadFile(path) // a process may be gone
+			for line := range strings.Lines(path + "\n" + string(content)) {
+				if strings.Contains(line, machine) {
+					found = append(found, what+" "+strings.ReplaceAll(line, "\x00", " "))
+				}
+			}
+		}
+	}
+	return found
+}

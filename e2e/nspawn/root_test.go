@@ -1,0 +1,83 @@
+package nspawn
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// standIn puts a shell script in the place of mmdebstrap, and an empty cache in the place of the real one.
+func standIn(t *testing.T, script string) {
+	t.Helper()
+	bin := t.TempDir()
+	if err := os.WriteFile(filepath.Join(bin, "mmdebstrap"), []byte("#!/bin/bash\n"+script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+}
+
+func TestRootIsBuiltOnce(t *testing.T) {
+	calls := filepath.Join(t.TempDir(), "calls")
+	standIn(t, `echo "$*" >>`+calls+`; mkdir "${@: -1}"; echo whole >"${@: -1}/file"`)
+	dirs := make([]string, 4)
+	var group sync.WaitGroup
+	for i := range dirs {
+		group.Go(func() {
+			var err error
+			// The order of the packages makes no other root.
+			if dirs[i], err = Root([][]string{{"jq", "git"}, {"git", "jq", "git"}}[i%2]...); err != nil {
+				t.Errorf("Root: %v", err)
+			}
+		})
+	}
+	group.Wait()
+	for _, dir := range dirs {
+		if dir != dirs[0] {
+			t.Errorf("two roots for the same packages: %s, %s", dir, dirs[0])
+		}
+	}
+	if content, err := os.ReadFile(filepath.Join(dirs[0], "file")); string(content) != "whole\n" {
+		t.Errorf("the root is not whole: %q, %v", content, err)
+	}
+	log, err := os.ReadFile(calls)
+	if err != nil || strings.Count(string(log), "\n") != 1 || !strings.Contains(string(log), "--include=dbus,git,jq,systemd,systemd-sysv ") {
+		t.Errorf("mmdebstrap ran with %q, %v; want one run", log, err)
+	}
+	if other, err := Root("git"); err != nil || other == dirs[0] {
+		t.Errorf("Root with other packages = %s, %v", other, err)
+	}
+}
+
+func TestRootFails(t *testing.T) {
+	standIn(t, `mkdir "${@: -1}"; echo no mirror >&2; exit 3`)
+	if dir, err := Root(); err == nil || !strings.Contains(err.Error(), "no mirror") {
+		t.Errorf("Root = %q, %v; want what mmdebstrap said", dir, err)
+	}
+	if left, err := filepath.Glob(filepath.Join(CacheDir(), suite+"-*[!k]")); err != nil || len(left) > 0 {
+		t.Errorf("left in the cache: %q, %v", left, err)
+	}
+}
+
+func TestRootAfterAKill(t *testing.T) {
+	standIn(t, `mkdir "${@: -1}"`)
+	dir, err := Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A build that was killed leaves its unfinished folder.
+	if err := os.Rename(dir, dir+".new"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir+".new", "half"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if dir, err = Root(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "half")); !os.IsNotExist(err) {
+		t.Errorf("a half-built root is in use: %v", err)
+	}
+}
