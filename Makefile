@@ -1,0 +1,91 @@
+# The Observability Hub's host tools.
+#
+#   make build                             binaries and man pages into bin/
+#   make install [TOOLS="sysmetrics …"]    them, with their units and scripts, below $(DESTDIR)$(PREFIX)
+#   make uninstall [TOOLS="sysmetrics …"]  the reverse
+#
+# install copies files and nothing else: enabling a unit is the admin's decision.
+
+PREFIX  = /usr/local
+DESTDIR =
+VERSION := $(shell git describe --always --dirty 2>/dev/null || echo devel)
+
+# The tools that are there, each in a folder of its own.
+TOOLS = $(patsubst %/go.mod,%,$(wildcard $(ALL:=/go.mod)))
+ALL   = gitsync readsync sysmetrics volbackup
+
+# What a tool's units and scripts begin with, in systemd/ and scripts/.
+units.gitsync     = gitops-
+units.readsync    = reading-sync
+units.sysmetrics  = system-metrics
+units.volbackup   = volume-backup
+scripts.volbackup = manage_volume.sh
+
+unknown := $(filter-out $(ALL),$(TOOLS))
+ifneq ($(unknown),)
+$(error no such tool: $(unknown). The tools are: $(ALL))
+endif
+
+bindir  = $(DESTDIR)$(PREFIX)/bin
+unitdir = $(DESTDIR)$(PREFIX)/lib/systemd/system
+libdir  = $(DESTDIR)$(PREFIX)/lib
+mandir  = $(DESTDIR)$(PREFIX)/share/man/man1
+
+# What to install for $(1), a list of tools: paths in this folder.
+tool_units   = $(foreach t,$(1),$(foreach kind,service timer socket,$(wildcard systemd/$(units.$(t))*.$(kind))))
+tool_scripts = $(foreach t,$(1),$(wildcard $(addprefix scripts/,$(scripts.$(t)))))
+tool_pages   = $(foreach t,$(1),$(patsubst $(t)/%.scd,bin/%,$(wildcard $(t)/*.1.scd)))
+# What every tool needs, whichever are installed.
+common_units  = systemd/hub-failure@.service
+common_script = scripts/hub-failure
+
+.PHONY: build install uninstall
+
+# Always by the go command, which knows what is up to date, and then with this commit's version.
+build: $(call tool_pages,$(TOOLS))
+	$(foreach t,$(TOOLS),$(call go_build,$(t),bin/$(t))$(newline))
+
+# $(1) = tool, $(2) = file to write, relative to this folder
+go_build = cd $(1) && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X observability-hub/lib/cli.Version=$(VERSION)" -o ../$(2) .
+
+define newline
+
+
+endef
+
+# For `make install`: only what is missing or older than its sources, so that
+# `make build` as oneself and `make install` as root needs no compiler as root.
+.SECONDEXPANSION:
+$(addprefix bin/,$(ALL)): bin/%: $$(wildcard $$*/*.go $$*/go.mod lib/*.go lib/*/*.go lib/go.mod)
+	$(call go_build,$*,$@)
+
+bin/%.1: $$(wildcard $(addsuffix /$$*.1.scd,$(ALL)))
+	@mkdir -p bin
+	scdoc <$< >$@.tmp
+	mv $@.tmp $@
+
+install: $(addprefix bin/,$(TOOLS)) $$(call tool_pages,$(TOOLS))
+	install -d $(bindir) $(unitdir) $(mandir) $(libdir)/systemd/system-preset $(libdir)/sysusers.d $(libdir)/tmpfiles.d
+	install -m 755 $(addprefix bin/,$(TOOLS)) $(call tool_scripts,$(TOOLS)) $(common_script) $(bindir)
+	install -m 644 $(call tool_units,$(TOOLS)) $(common_units) $(unitdir)
+	$(if $(call tool_pages,$(TOOLS)),install -m 644 $(call tool_pages,$(TOOLS)) $(mandir))
+	install -m 644 systemd/80-observability-hub.preset $(libdir)/systemd/system-preset
+	install -m 644 systemd/sysusers.d/observability-hub.conf $(libdir)/sysusers.d
+	install -m 644 systemd/tmpfiles.d/observability-hub.conf $(libdir)/tmpfiles.d
+
+# On a running host the units stop first: a timer whose service is gone would
+# go on failing, and an enabled unit would leave a dead link behind. What all
+# tools share goes with the last of them.
+uninstall:
+	if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then \
+		systemctl disable --now $(filter-out %@.service %@.timer,$(notdir $(call tool_units,$(TOOLS)))) || :; fi
+	rm -f $(addprefix $(bindir)/,$(TOOLS) $(notdir $(call tool_scripts,$(TOOLS))))
+	rm -f $(addprefix $(unitdir)/,$(notdir $(call tool_units,$(TOOLS))))
+	rm -f $(addprefix $(mandir)/,$(notdir $(call tool_pages,$(TOOLS))))
+	for tool in $(ALL); do [ ! -e $(bindir)/$$tool ] || exit 0; done; \
+	rm -f $(bindir)/$(notdir $(common_script)) $(unitdir)/$(notdir $(common_units)) \
+		$(libdir)/systemd/system-preset/80-observability-hub.preset \
+		$(libdir)/sysusers.d/observability-hub.conf $(libdir)/tmpfiles.d/observability-hub.conf
+	if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+	for dir in $(unitdir) $(libdir)/systemd/system-preset $(libdir)/systemd $(libdir)/sysusers.d $(libdir)/tmpfiles.d $(mandir); do \
+		[ ! -d $$dir ] || rmdir --ignore-fail-on-non-empty $$dir; done
