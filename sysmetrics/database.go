@@ -65,7 +65,7 @@ func databaseConfig() (cfg pq.Config, ok bool, err error) {
 		cfg.ConnectTimeout = 5 * time.Second
 	}
 	if cfg.ApplicationName == "" {
-		cfg.ApplicationName = app.Name
+		cfg.ApplicationName = name
 	}
 	return cfg, true, nil
 }

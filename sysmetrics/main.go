@@ -22,16 +22,6 @@ import (
 	"observability-hub/lib/cli"
 )
 
-// commandLine is everything that can be said to the tool.
-type commandLine struct {
-	cli.VersionFlag
-	Collect collectCmd `cmd:"" default:"withargs" help:"Sample this host and print the records (the default)."`
-	Flush   flushCmd   `cmd:"" help:"Insert the records that stdin holds, of this host or of others."`
-	Schema  schemaCmd  `cmd:"" help:"Print the SQL that makes the table, for psql."`
-	Prune   pruneCmd   `cmd:"" help:"Delete rows that are older than --keep."`
-	Statfs  statfsCmd  `cmd:"" hidden:"" help:"Internal: statfs mounts in a disposable process."`
-}
-
 // stateFlags say where the tool keeps what it must remember.
 type stateFlags struct {
 	StateDir string `placeholder:"DIR" help:"Folder for counters and spool (default: $STATE_DIRECTORY, else ~/.local/state/system-metrics)."`
@@ -44,19 +34,33 @@ type databaseFlags struct {
 	Timeout time.Duration `default:"20s" help:"Longest time for all work on the database (${default})."`
 }
 
-var app = cli.App{
-	Name:        "sysmetrics",
-	Service:     "system-metrics",
-	Description: "Sample CPU, memory, disks and network from /proc: JSON lines to stdout, or rows to PostgreSQL.",
-	Examples: `  sysmetrics | jq 'select(.metric_type == "cpu").payload.usage'
+func main() {
+	os.Exit(cli.Main(app(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// app is everything that can be said to the tool. The flags of a command are
+// the fields of its struct.
+func app() cli.App {
+	return cli.App{
+		Name:        name,
+		Service:     "system-metrics",
+		Description: "Sample CPU, memory, disks and network from /proc: JSON lines to stdout, or rows to PostgreSQL.",
+		Commands: []cli.Command{
+			{Name: "collect", Help: "Sample this host and print the records (the default).", Default: true, Grammar: &collectCmd{}},
+			{Name: "flush", Help: "Insert the records that stdin holds, of this host or of others.", Grammar: &flushCmd{}},
+			{Name: "schema", Help: "Print the SQL that makes the table, for psql.", Grammar: &schemaCmd{}},
+			{Name: "prune", Help: "Delete rows that are older than --keep.", Grammar: &pruneCmd{}},
+			{Name: "statfs", Help: "Internal: statfs mounts in a disposable process.", Hidden: true, Grammar: &statfsCmd{}},
+		},
+		Examples: `  sysmetrics | jq 'select(.metric_type == "cpu").payload.usage'
   sysmetrics --interval 1s
   sysmetrics schema | psql hub
-  DATABASE_URL=postgres://server@/hub?host=/run/postgresql sysmetrics --flush
+  DATABASE_URL=postgres:///hub sysmetrics --flush
   ssh web2 sysmetrics | sysmetrics flush
   sysmetrics prune --keep 90d
 `,
+	}
 }
 
-func main() {
-	os.Exit(cli.Main(app, &commandLine{}, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
-}
+// name is the command, and how the database knows its sessions.
+const name = "sysmetrics"

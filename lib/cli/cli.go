@@ -31,6 +31,16 @@ type App struct {
 	Service     string // the unit family, the service of every record
 	Description string // one paragraph, the head of --help
 	Examples    string // runnable command lines, the end of --help
+	Commands    []Command
+}
+
+// Command is one command of a tool.
+type Command struct {
+	Name    string
+	Help    string
+	Default bool // what the tool does when no command is named
+	Hidden  bool // not for people
+	Grammar any  // a pointer to a struct of flags for kong, with a method Run(context.Context, *Env) error
 }
 
 // Env is what a command works with.
@@ -41,32 +51,22 @@ type Env struct {
 	Diag   *diag.Logger
 }
 
-// Grammar is a tool's command line: a struct of flags and commands for kong.
-// Each command has a method Run(context.Context, *Env) error.
-type Grammar any
-
-// VersionFlag is the --version that every grammar embeds.
-type VersionFlag struct {
-	Version kong.VersionFlag `help:"Print the version and exit."`
-}
-
 // Main parses args, runs the command that they name and returns the exit
 // status. SIGINT and SIGTERM cancel the command's context; after it has
 // returned the signal is raised again, so that the caller sees the tool die of
 // it. SIGPIPE is left alone: a filter whose reader is gone dies quietly.
-func Main(app App, grammar Grammar, args []string, stdin io.Reader, stdout, stderr *os.File) int {
+func Main(app App, args []string, stdin io.Reader, stdout, stderr *os.File) int {
 	env := &Env{
 		App:    app,
 		Stdin:  stdin,
 		Stdout: &Stdout{f: stdout},
 		Diag:   diag.New(app.Name, app.Service, stderr),
 	}
-	err := run(env, grammar, args, stderr)
+	err := run(env, args, stderr)
 	if err == nil {
 		err = env.Stdout.err
 	}
-	var died killedBy
-	if errors.As(err, &died) {
+	if died, ok := errors.AsType[killedBy](err); ok {
 		raise(died.Signal)
 	}
 	if err != nil {
@@ -83,7 +83,7 @@ func (k killedBy) Error() string { return "ended by " + k.Signal.String() }
 // exited is how kong's --help and --version leave the parser.
 type exited int
 
-func run(env *Env, grammar Grammar, args []string, stderr io.Writer) (err error) {
+func run(env *Env, args []string, stderr io.Writer) (err error) {
 	defer func() {
 		switch r := recover().(type) {
 		case nil:
@@ -93,24 +93,10 @@ func run(env *Env, grammar Grammar, args []string, stderr io.Writer) (err error)
 			panic(r)
 		}
 	}()
-	parser, err := kong.New(grammar,
-		kong.Name(env.Name),
-		kong.Description(env.Description),
-		kong.DefaultEnvars(strings.ToUpper(env.Name)),
-		kong.Vars{"version": env.Name + " " + Version},
-		kong.Writers(env.Stdout, stderr),
-		kong.Exit(func(code int) { panic(exited(code)) }),
-		kong.Help(help(env)),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-	)
+	call, err := parse(env, args, stderr)
 	if err != nil {
-		return fmt.Errorf("command line: %w", err)
+		return err
 	}
-	call, err := parser.Parse(args)
-	if err != nil {
-		return sysexits.New(sysexits.Usage, "usage", err).WithHint(env.Name + " --help lists the commands and flags")
-	}
-
 	ctx, stop := signalContext()
 	defer stop()
 	call.BindTo(ctx, (*context.Context)(nil))
@@ -119,6 +105,117 @@ func run(env *Env, grammar Grammar, args []string, stderr io.Writer) (err error)
 		return died
 	}
 	return err
+}
+
+// parse gives args to kong. Building kong's model takes longer than all else
+// that a small run does, so kong is told only of the command that is called,
+// and of help texts only when they are to be shown.
+func parse(env *Env, args []string, stderr io.Writer) (*kong.Context, error) {
+	base := &struct {
+		Version versionFlag `help:"Print the version and exit."`
+	}{}
+	commands, helpful := env.called(args)
+	options := []kong.Option{
+		kong.Name(env.Name),
+		kong.Description(env.Description),
+		kong.Writers(env.Stdout, stderr),
+		kong.Exit(func(code int) { panic(exited(code)) }),
+		kong.Resolvers(environment(env.Name)),
+	}
+	if helpful {
+		options = append(options, kong.Help(help(env)),
+			kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+			kong.PostBuild(eachFlag(func(f *kong.Flag) {
+				if name := variable(env.Name, f); f.Name != "help" && f.Name != "version" {
+					f.Help += " ($$" + name + ")"
+				}
+			})))
+	} else {
+		options = append(options, kong.PostBuild(eachFlag(func(f *kong.Flag) { f.Help, f.PlaceHolder = "", "" })))
+	}
+	for _, c := range commands {
+		var tags []string
+		if c.Default {
+			tags = append(tags, `default:"withargs"`)
+		}
+		if c.Hidden {
+			tags = append(tags, `hidden:""`)
+		}
+		options = append(options, kong.DynamicCommand(c.Name, c.Help, "", c.Grammar, tags...))
+	}
+	parser, err := kong.New(base, options...)
+	if err != nil {
+		return nil, fmt.Errorf("command line: %w", err)
+	}
+	call, err := parser.Parse(args)
+	if _, ok := errors.AsType[*sysexits.Error](err); ok {
+		return nil, err // --help could not be written
+	}
+	if err != nil {
+		return nil, sysexits.New(sysexits.Usage, "usage", err).WithHint(env.Name + " --help lists the commands and flags")
+	}
+	return call, nil
+}
+
+// called returns the commands that kong must know for args, and whether it is
+// to print help. If it is not plain which command is called, that is all.
+func (a App) called(args []string) (commands []Command, help bool) {
+	for _, arg := range args {
+		if arg == "--" {
+			break
+		}
+		help = help || arg == "-h" || arg == "--help"
+	}
+	if help {
+		return a.Commands, true
+	}
+	for _, c := range a.Commands {
+		if len(args) > 0 && args[0] == c.Name || c.Default && (len(args) == 0 || strings.HasPrefix(args[0], "-")) {
+			return []Command{c}, false
+		}
+	}
+	return a.Commands, false
+}
+
+// versionFlag prints the version as soon as it is seen.
+type versionFlag bool
+
+// BeforeReset is kong's hook for a flag that was given.
+func (versionFlag) BeforeReset(k *kong.Kong) error {
+	_, err := fmt.Fprintln(k.Stdout, k.Model.Name, Version)
+	k.Exit(0)
+	return err
+}
+
+// environment gives a flag that was not given the value of its environment
+// variable, if that is set and not empty.
+func environment(prefix string) kong.Resolver {
+	return kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, f *kong.Flag) (any, error) {
+		if f.Name == "help" || f.Name == "version" {
+			return nil, nil
+		}
+		if v := os.Getenv(variable(prefix, f)); v != "" {
+			return v, nil
+		}
+		return nil, nil
+	})
+}
+
+// variable returns the environment variable of a flag: SYSMETRICS_STATE_DIR.
+func variable(prefix string, f *kong.Flag) string {
+	return strings.ToUpper(prefix + "_" + strings.ReplaceAll(f.Name, "-", "_"))
+}
+
+// eachFlag calls do for every flag of the model.
+func eachFlag(do func(*kong.Flag)) func(*kong.Kong) error {
+	return func(k *kong.Kong) error {
+		return kong.Visit(k.Model.Node, func(n kong.Visitable, next kong.Next) error {
+			if f, ok := n.(*kong.Flag); ok {
+				do(f)
+			}
+			return next(nil)
+		})
+	}
 }
 
 // stopWithin is how long a signalled command may take to finish or undo its
