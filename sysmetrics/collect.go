@@ -48,6 +48,19 @@ type reading struct {
 
 // Run takes one sample.
 func (c *collectCmd) Run(ctx context.Context, env *cli.Env) error {
+	if c.waits() {
+		return cli.Interruptible(ctx, func(ctx context.Context) error { return c.run(ctx, env) })
+	}
+	return c.run(ctx, env)
+}
+
+// waits reports whether the run may wait for anything: a database, the end of
+// the interval, or a mount that does not answer.
+func (c *collectCmd) waits() bool {
+	return c.Flush || c.Interval > 0 || len(c.Mounts)+len(c.FsTypes) > 0
+}
+
+func (c *collectCmd) run(ctx context.Context, env *cli.Env) error {
 	h, err := newHost(c.Procfs, c.Sysfs, c.OsRelease)
 	if err != nil {
 		return sysexits.New(sysexits.Config, "no_procfs", err).WithHint("is it mounted, and is the path right?")
@@ -157,7 +170,11 @@ func (c *collectCmd) sample(ctx context.Context, env *cli.Env, h *host, now func
 	if dir == nil || err != nil && !c.Flush {
 		return err // what nobody saw stays in the next run's window
 	}
-	return errors.Join(err, dir.WriteFile(stateFile, cur.encode()))
+	save := func() error { return dir.WriteFile(stateFile, cur.encode()) }
+	if !c.waits() {
+		return errors.Join(err, cli.Uninterrupted(save))
+	}
+	return errors.Join(err, save())
 }
 
 // read makes one pass over the kernel's files.

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"fmt"
 	"strings"
 )
 
@@ -16,30 +18,66 @@ func (d blockDevice) counter(name string) string { return "disk " + d.name + " "
 // sectorSize is the unit of /proc/diskstats, whatever the device's own is.
 const sectorSize = 512
 
+// deviceColumns are the columns of /proc/diskstats that count here, by
+// position behind the name. Later kernels have more, for discards and flushes.
+var deviceColumns = []struct {
+	column int
+	name   string
+	unit   uint64
+}{
+	{0, "reads", 1}, {2, "read_bytes", sectorSize}, {3, "read_ms", 1},
+	{4, "writes", 1}, {6, "write_bytes", sectorSize}, {7, "write_ms", 1},
+	{9, "busy_ms", 1}, {10, "queue_ms", 1},
+}
+
+const inFlightColumn = 8
+
+// parseDiskstats returns the devices that the filter allows and that are no
+// partitions. The numbers of others are not looked at.
+func parseDiskstats(data []byte, f filter, c counters) ([]blockDevice, error) {
+	var devices []blockDevice
+	names := make(map[string]bool)
+	for len(data) > 0 {
+		var line []byte
+		line, data, _ = bytes.Cut(data, []byte("\n"))
+		rest := fields(line)
+		var name []byte
+		for range 3 { // major, minor, name
+			var err error
+			if name, err = rest.next(); err != nil {
+				return nil, fmt.Errorf("diskstats: line %q is short", line)
+			}
+		}
+		d := blockDevice{name: string(name)}
+		names[d.name] = true // a partition comes behind its disk
+		if !f.allows(d.name) || isPartition(d.name, names) {
+			continue
+		}
+		var columns [11]uint64
+		for i := range columns {
+			var err error
+			if columns[i], err = rest.uint(); err != nil {
+				return nil, fmt.Errorf("diskstats: line %q: %w", line, err)
+			}
+		}
+		for _, col := range deviceColumns {
+			c[d.counter(col.name)] = columns[col.column] * col.unit
+		}
+		d.inFlight = columns[inFlightColumn]
+		devices = append(devices, d)
+	}
+	return devices, nil
+}
+
 func (h *host) readDevices(f filter, c counters, n *notes) []blockDevice {
-	stats, err := h.block.ProcDiskstats()
+	data, err := h.read("diskstats")
 	if err != nil {
 		n.miss("_io", err)
 		return nil
 	}
-	names := make(map[string]bool, len(stats))
-	for _, s := range stats {
-		names[s.DeviceName] = true
-	}
-	var devices []blockDevice
-	for _, s := range stats {
-		if !f.allows(s.DeviceName) || isPartition(s.DeviceName, names) {
-			continue
-		}
-		d := blockDevice{name: s.DeviceName, inFlight: s.IOsInProgress}
-		for name, v := range map[string]uint64{
-			"reads": s.ReadIOs, "read_bytes": s.ReadSectors * sectorSize, "read_ms": s.ReadTicks,
-			"writes": s.WriteIOs, "write_bytes": s.WriteSectors * sectorSize, "write_ms": s.WriteTicks,
-			"busy_ms": s.IOsTotalTicks, "queue_ms": s.WeightedIOTicks,
-		} {
-			c[d.counter(name)] = v
-		}
-		devices = append(devices, d)
+	devices, err := parseDiskstats(data, f, c)
+	if err != nil {
+		n.fail("_io", err.Error())
 	}
 	return devices
 }

@@ -41,6 +41,10 @@ type input struct {
 // Run inserts batch after batch. The lock is held for a batch, not while stdin
 // is silent, so that a stream from another host does not stop this one's timer.
 func (f *flushCmd) Run(ctx context.Context, env *cli.Env) error {
+	return cli.Interruptible(ctx, func(ctx context.Context) error { return f.run(ctx, env) })
+}
+
+func (f *flushCmd) run(ctx context.Context, env *cli.Env) error {
 	path, err := statedir.Resolve(f.StateDir, env.Service)
 	if err != nil {
 		return err

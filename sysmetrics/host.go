@@ -9,7 +9,6 @@ import (
 	"syscall"
 
 	"github.com/prometheus/procfs"
-	"github.com/prometheus/procfs/blockdevice"
 )
 
 // host is where the kernel's files are read from: /proc and /sys of this
@@ -17,7 +16,6 @@ import (
 type host struct {
 	procRoot, sysRoot, osRelease string
 	proc                         procfs.FS
-	block                        blockdevice.FS
 	buf                          []byte // reused by read: valid until the next call
 }
 
@@ -26,12 +24,7 @@ func newHost(procRoot, sysRoot, osRelease string) (*host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--procfs: %w", err)
 	}
-	// blockdevice wants both trees to exist, and reads only procRoot/diskstats here.
-	block, err := blockdevice.NewFS(procRoot, procRoot)
-	if err != nil {
-		return nil, fmt.Errorf("--procfs: %w", err)
-	}
-	return &host{procRoot: procRoot, sysRoot: sysRoot, osRelease: osRelease, proc: proc, block: block, buf: make([]byte, 16<<10)}, nil
+	return &host{procRoot: procRoot, sysRoot: sysRoot, osRelease: osRelease, proc: proc, buf: make([]byte, 16<<10)}, nil
 }
 
 // read returns the content of a file below /proc; it is valid until the next

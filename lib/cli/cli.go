@@ -52,9 +52,7 @@ type Env struct {
 }
 
 // Main parses args, runs the command that they name and returns the exit
-// status. SIGINT and SIGTERM cancel the command's context; after it has
-// returned the signal is raised again, so that the caller sees the tool die of
-// it. SIGPIPE is left alone: a filter whose reader is gone dies quietly.
+// status. SIGPIPE is left alone: a filter whose reader is gone dies quietly.
 func Main(app App, args []string, stdin io.Reader, stdout, stderr *os.File) int {
 	env := &Env{
 		App:    app,
@@ -97,14 +95,8 @@ func run(env *Env, args []string, stderr io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	ctx, stop := signalContext()
-	defer stop()
-	call.BindTo(ctx, (*context.Context)(nil))
-	err = call.Run(env)
-	if died, ok := context.Cause(ctx).(killedBy); ok && err != nil {
-		return died
-	}
-	return err
+	call.BindTo(context.Background(), (*context.Context)(nil))
+	return call.Run(env)
 }
 
 // parse gives args to kong. Building kong's model takes longer than all else
@@ -222,10 +214,13 @@ func eachFlag(do func(*kong.Flag)) func(*kong.Kong) error {
 // step. One that still waits for a peer then dies like any other program.
 const stopWithin = 4 * time.Second
 
-// signalContext returns a context that SIGINT and SIGTERM cancel, with the
-// signal as its cause.
-func signalContext() (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(context.Background())
+// Interruptible calls work with a context that SIGINT and SIGTERM cancel. If
+// one of them came and work failed, the error is that of a process which the
+// signal ended: [Main] raises it again, so that the caller sees the tool die of
+// it. A command that can take longer than a moment does its work in here.
+func Interruptible(ctx context.Context, work func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	go func() {
@@ -237,7 +232,20 @@ func signalContext() (context.Context, func()) {
 		time.Sleep(stopWithin)
 		raise(s)
 	}()
-	return ctx, func() { cancel(nil) }
+	err := work(ctx)
+	if died, ok := context.Cause(ctx).(killedBy); ok && err != nil {
+		return died
+	}
+	return err
+}
+
+// Uninterrupted calls work, of a moment, with SIGINT and SIGTERM ignored: for
+// a command that is not [Interruptible], so that it leaves no half-written
+// file behind. Catching the signals instead takes two threads more.
+func Uninterrupted(work func() error) error {
+	signal.Ignore(syscall.SIGINT, syscall.SIGTERM)
+	defer signal.Reset(syscall.SIGINT, syscall.SIGTERM)
+	return work()
 }
 
 // raise ends the process by s, whatever was caught before.
