@@ -54,6 +54,14 @@ func psql(tb testing.TB, c *postgres.Cluster, statements string) string {
 	return strings.TrimSpace(out)
 }
 
+// slow makes every insert take a while (an SQL expression, in seconds) before it commits, as on a busy server: what another session does meanwhile is then
+// no matter of luck.
+func slow(tb testing.TB, c *postgres.Cluster, seconds string) {
+	tb.Helper()
+	psql(tb, c, `CREATE OR REPLACE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(`+seconds+`); RETURN NULL; END$$;
+		CREATE TRIGGER slow AFTER INSERT ON system_metrics FOR EACH STATEMENT EXECUTE FUNCTION slow()`)
+}
+
 // expect runs a query and compares its rows, fields joined by |.
 func expect(tb testing.TB, c *postgres.Cluster, query, want string) {
 	tb.Helper()
@@ -360,6 +368,7 @@ func TestConcurrentReplayMakesNoDuplicate(t *testing.T) {
 	for _, table := range variants {
 		t.Run(table.name, func(t *testing.T) {
 			table.make(t, c)
+			slow(t, c, "0.1")
 			inserted := 0
 			for i, got := range atOnce(runs, func(int) outcome {
 				return sysmetrics(t, "DATABASE_URL="+c.URL()).run(records("web2", minutes), "flush")
