@@ -4,7 +4,16 @@
 #   make install [TOOLS="sysmetrics …"]    them, with their units and scripts, below $(DESTDIR)$(PREFIX)
 #   make uninstall [TOOLS="sysmetrics …"]  the reverse
 #
+#   make demo                              each tool's main job once, on throw-away servers
+#   make test                              everything: builds, unit tests, end-to-end tests
+#   make lint                              formatting, static analysis, unit files
+#   make torture                           the kill matrices and random faults in full
+#   make bench                             the cost beside that of other tools, as ratios
+#   make cover                             test coverage per package
+#   make dist                              static binaries with checksums in dist/
+#
 # install copies files and nothing else: enabling a unit is the admin's decision.
+# The others install the Debian packages that they need (e2e/install-packages).
 
 PREFIX  = /usr/local
 DESTDIR =
@@ -31,15 +40,18 @@ unitdir = $(DESTDIR)$(PREFIX)/lib/systemd/system
 libdir  = $(DESTDIR)$(PREFIX)/lib
 mandir  = $(DESTDIR)$(PREFIX)/share/man/man1
 
+# scdoc makes the man pages; without it everything else is built.
+scdoc := $(shell command -v scdoc)
+
 # What to install for $(1), a list of tools: paths in this folder.
 tool_units   = $(foreach t,$(1),$(foreach kind,service timer socket,$(wildcard systemd/$(units.$(t))*.$(kind))))
 tool_scripts = $(foreach t,$(1),$(wildcard $(addprefix scripts/,$(scripts.$(t)))))
-tool_pages   = $(foreach t,$(1),$(patsubst $(t)/%.scd,bin/%,$(wildcard $(t)/*.1.scd)))
+tool_pages   = $(if $(scdoc),$(foreach t,$(1),$(patsubst $(t)/%.scd,bin/%,$(wildcard $(t)/*.1.scd))))
 # What every tool needs, whichever are installed.
 common_units  = systemd/hub-failure@.service
 common_script = scripts/hub-failure
 
-.PHONY: build install uninstall
+.PHONY: build install uninstall demo test lint torture bench cover dist modules
 
 # Always by the go command, which knows what is up to date, and then with this commit's version.
 build: $(call tool_pages,$(TOOLS))
@@ -89,3 +101,52 @@ uninstall:
 	if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 	for dir in $(unitdir) $(libdir)/systemd/system-preset $(libdir)/systemd $(libdir)/sysusers.d $(libdir)/tmpfiles.d $(mandir); do \
 		[ ! -d $$dir ] || rmdir --ignore-fail-on-non-empty $$dir; done
+
+# Tests need root (systemd-nspawn, users, mounts): as another user they run by sudo.
+as_root = $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,CI,HUB_TORTURE,HUB_SEED )
+packages = $(foreach d,lib $(TOOLS) e2e,./$(d)/...)
+
+demo:
+	e2e/install-packages build demo
+	$(MAKE) build
+	e2e/demo.sh
+
+# Each module must build alone, as somebody who depends on it does.
+modules:
+	$(foreach d,lib $(TOOLS) e2e,cd $(d) && GOWORK=off go build ./... && GOWORK=off go vet ./...$(newline))
+
+test:
+	e2e/install-packages build test
+	$(MAKE) build modules
+	$(as_root)go test -count=1 -timeout 30m $(packages)
+	$(as_root)bats scripts/tests
+
+torture:
+	e2e/install-packages build test
+	HUB_TORTURE=1 $(as_root)go test -count=1 -timeout 3h -v -run 'Fault|Kill' ./e2e/...
+
+bench:
+	e2e/install-packages build bench
+	$(MAKE) build
+	$(as_root)go run ./e2e/bench
+
+cover:
+	go test -count=1 -cover ./lib/... $(foreach t,$(TOOLS),./$(t)/...)
+
+staticcheck = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+govulncheck = golang.org/x/vuln/cmd/govulncheck@v1.9.0
+shell_files = $(shell git ls-files | xargs grep -lE '^\#!/(usr/bin/env bash|bin/(ba)?sh)')
+
+lint:
+	e2e/install-packages lint
+	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
+	$(foreach d,lib $(TOOLS) e2e,cd $(d) && go vet ./... && go run $(staticcheck) ./...$(newline))
+	shellcheck $(shell_files)
+	shfmt -i 2 -ci -bn -d $(shell_files)
+	e2e/verify-units
+	@$(foreach t,$(TOOLS),e2e/vulnerabilities $(t) $(govulncheck) &&) :
+
+dist:
+	rm -rf dist && mkdir dist
+	$(foreach arch,amd64 arm64,$(foreach t,$(TOOLS),export GOARCH=$(arch); $(call go_build,$(t),dist/$(t)-$(VERSION)-linux-$(arch))$(newline)))
+	cd dist && sha256sum * >SHA256SUMS && cat SHA256SUMS
