@@ -504,8 +504,8 @@ func TestKillAtEveryStep(t *testing.T) {
 	}
 }
 
-// TestFullStateDisk runs out of space for the spool, with the server away and there, killed and not: what was safe stays.
-func TestFullStateDisk(t *testing.T) {
+// TestFaultyStateDisk runs out of space for the spool, with the server away and there, killed and not: what was safe stays.
+func TestFaultyStateDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("a disk that can be filled needs root: run the tests as root")
 	}
