@@ -93,7 +93,7 @@ uninstall:
 		systemctl disable --now $(filter-out %@.service %@.timer,$(notdir $(call tool_units,$(TOOLS)))) || :; fi
 	rm -f $(addprefix $(bindir)/,$(TOOLS) $(notdir $(call tool_scripts,$(TOOLS))))
 	rm -f $(addprefix $(unitdir)/,$(notdir $(call tool_units,$(TOOLS))))
-	rm -f $(addprefix $(mandir)/,$(notdir $(call tool_pages,$(TOOLS))))
+	rm -f $(foreach t,$(TOOLS),$(patsubst $(t)/%.scd,$(mandir)/%,$(wildcard $(t)/*.1.scd)))
 	for tool in $(ALL); do [ ! -e $(bindir)/$$tool ] || exit 0; done; \
 	rm -f $(bindir)/$(notdir $(common_script)) $(unitdir)/$(notdir $(common_units)) \
 		$(libdir)/systemd/system-preset/80-observability-hub.preset \
