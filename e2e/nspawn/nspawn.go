@@ -104,6 +104,9 @@ type Machine struct {
 //go:embed machine.sh
 var machineScript string
 
+// hostname is every machine's.
+const hostname = "e2e"
+
 // runner is what systemd starts; the exit status of the script becomes that of the machine.
 const runner = `[Unit]
 Description=The test's script
@@ -188,6 +191,8 @@ func prepare(dir string, config Config) ([]string, error) {
 		{Path: filepath.Join(dir, "machine.sh"), Content: machineScript},
 		{Path: filepath.Join(dir, "e2e/script"), Content: config.Script},
 		{Path: filepath.Join(layer, "etc/machine-id"), Content: fmt.Sprintf("%x\n", id), Mode: 0o444},
+		// mmdebstrap copies the name of the host.
+		{Path: filepath.Join(layer, "etc/hostname"), Content: hostname + "\n"},
 		{Path: filepath.Join(layer, "etc/systemd/system/e2e.service"), Content: runner},
 	}, config.Files...)
 	for i, file := range files {
@@ -203,7 +208,7 @@ func prepare(dir string, config Config) ([]string, error) {
 			return nil, err
 		}
 	}
-	options := []string{"--hostname=e2e"}
+	options := []string{"--hostname=" + hostname}
 	for _, bind := range config.Binds {
 		if bind.ReadOnly {
 			options = append(options, "--bind-ro="+bind.From+":"+bind.To)

@@ -28,6 +28,7 @@ func TestScript(t *testing.T) {
 		Script: `
 cat /etc/example/one
 two
+hostname
 echo from inside >/shared/file
 echo left >/e2e/left
 systemd-run --quiet --wait --unit=speaks.service echo to the journal
@@ -39,7 +40,7 @@ echo to stderr >&2
 exit 42
 `,
 	})
-	if want := "first\nsecond\next2/ext3\n"; !strings.HasPrefix(result.Stdout, want) {
+	if want := "first\nsecond\ne2e\next2/ext3\n"; !strings.HasPrefix(result.Stdout, want) {
 		t.Errorf("stdout begins with %q; want %q", result.Stdout, want)
 	}
 	if !strings.HasSuffix(result.Stdout, "\nlo\n") {
