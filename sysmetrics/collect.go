@@ -34,6 +34,31 @@ type collectCmd struct {
 	Sysfs     string `default:"/sys" placeholder:"DIR" help:"Read this tree, or a copy of one, as /sys (${default})."`
 	OsRelease string `default:"/etc/os-release" placeholder:"FILE" help:"Where the name of the system is (${default})."`
 	Now       string `placeholder:"TIME" help:"Time of the records in RFC 3339 instead of the clock's; with --procfs, for copies and tests."`
+
+	statfs statfsFunc `kong:"-"` // in tests: what the mounts of the copy say
+}
+
+// Validate is kong's check after parsing.
+func (c *collectCmd) Validate() error {
+	if c.Interval < 0 || c.Interval > time.Hour {
+		return fmt.Errorf("--interval %v: not between 0 and 1h", c.Interval)
+	}
+	if _, err := c.wall(); err != nil {
+		return err
+	}
+	return validate(c.stateFlags, c.databaseFlags)
+}
+
+// wall returns the time of --now, zero if it was not given.
+func (c *collectCmd) wall() (time.Time, error) {
+	if c.Now == "" {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.RFC3339Nano, c.Now)
+	if err != nil {
+		return t, fmt.Errorf("--now %q: not a time in RFC 3339, such as 2026-01-02T03:04:05Z", c.Now)
+	}
+	return t, nil
 }
 
 // reading is everything that one pass over the kernel's files gave.
@@ -65,13 +90,6 @@ func (c *collectCmd) run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return sysexits.New(sysexits.Config, "no_procfs", err).WithHint("is it mounted, and is the path right?")
 	}
-	now, err := c.clock(h)
-	if err != nil {
-		return err
-	}
-	if c.Interval < 0 || c.Interval > time.Hour {
-		return sysexits.New(sysexits.Usage, "usage", fmt.Errorf("--interval %v: not between 0 and 1h", c.Interval))
-	}
 	path, err := statedir.Resolve(c.StateDir, env.Service)
 	if err != nil {
 		return err
@@ -79,50 +97,42 @@ func (c *collectCmd) run(ctx context.Context, env *cli.Env) error {
 	dir, err := statedir.Open(ctx, path, 0)
 	if sysexits.Code(err) == sysexits.CantCreate {
 		// Without state there are still numbers to show, over the time since boot.
-		return errors.Join(c.sample(ctx, env, h, now, nil), err)
+		return errors.Join(c.sample(ctx, env, h, nil), err)
 	}
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	return c.sample(ctx, env, h, now, dir)
+	return c.sample(ctx, env, h, dir)
 }
 
 // clock returns what tells the time: the kernel, or, for a copied /proc, the
 // uptime that was copied with it.
-func (c *collectCmd) clock(h *host) (func() (clock, error), error) {
-	var wall time.Time
-	if c.Now != "" {
-		var err error
-		if wall, err = time.Parse(time.RFC3339Nano, c.Now); err != nil {
-			return nil, sysexits.New(sysexits.Usage, "usage", fmt.Errorf("--now %q: not a time in RFC 3339", c.Now)).
-				WithHint("for example 2026-01-02T03:04:05Z")
-		}
+func (c *collectCmd) clock(h *host) (clock, error) {
+	k, err := readClock()
+	if err != nil {
+		return k, err
 	}
-	return func() (clock, error) {
-		k, err := readClock()
-		if err != nil {
-			return k, err
-		}
-		if c.Procfs != "/proc" {
-			if data, err := h.read("uptime"); err == nil {
-				up, err := parseUptime(data)
-				if err != nil {
-					return k, err
-				}
-				k.monotonic, k.boottime = up, up
-			}
-		}
-		if c.Now != "" {
-			k.wall = wall
-		}
+	if wall, err := c.wall(); err != nil {
+		return k, err
+	} else if !wall.IsZero() {
+		k.wall = wall
+	}
+	if c.Procfs == "/proc" {
 		return k, nil
-	}, nil
+	}
+	data, err := h.read("uptime")
+	if err != nil {
+		return k, nil // a copy without it: this machine's clocks will do
+	}
+	k.monotonic, err = parseUptime(data)
+	k.boottime = k.monotonic
+	return k, err
 }
 
 // sample reads the host, makes the records and hands them on. What cannot be
 // kept in dir (nil if there is none) is an error, after the records are out.
-func (c *collectCmd) sample(ctx context.Context, env *cli.Env, h *host, now func() (clock, error), dir *statedir.Dir) error {
+func (c *collectCmd) sample(ctx context.Context, env *cli.Env, h *host, dir *statedir.Dir) error {
 	var prev *snapshot
 	if dir != nil {
 		var err error
@@ -134,7 +144,7 @@ func (c *collectCmd) sample(ctx context.Context, env *cli.Env, h *host, now func
 	if prev != nil {
 		remembered = prev.hung
 	}
-	cur, err := c.read(ctx, h, now, remembered)
+	cur, err := c.read(ctx, h, remembered)
 	if err != nil {
 		return err
 	}
@@ -145,7 +155,7 @@ func (c *collectCmd) sample(ctx context.Context, env *cli.Env, h *host, now func
 			return context.Cause(ctx)
 		}
 		prev = &cur.snapshot
-		if cur, err = c.read(ctx, h, now, cur.hung); err != nil {
+		if cur, err = c.read(ctx, h, cur.hung); err != nil {
 			return err
 		}
 	}
@@ -178,15 +188,15 @@ func (c *collectCmd) sample(ctx context.Context, env *cli.Env, h *host, now func
 }
 
 // read makes one pass over the kernel's files.
-func (c *collectCmd) read(ctx context.Context, h *host, now func() (clock, error), remembered []hung) (*reading, error) {
+func (c *collectCmd) read(ctx context.Context, h *host, remembered []hung) (*reading, error) {
 	r := &reading{}
 	r.counters = make(counters, 256)
 	r.hung = remembered
 	var err error
 	if r.bootID, err = h.bootID(); err != nil {
-		return nil, err
+		r.bootID = "unknown" // then a reboot shows as a monotonic clock that went back
 	}
-	if r.clock, err = now(); err != nil {
+	if r.clock, err = c.clock(h); err != nil {
 		return nil, err
 	}
 	r.cpu = h.readCPU(r.counters, &r.cpuNotes)

@@ -22,6 +22,9 @@ type flushCmd struct {
 	databaseFlags
 }
 
+// Validate is kong's check after parsing.
+func (f *flushCmd) Validate() error { return validate(f.stateFlags, f.databaseFlags) }
+
 const (
 	// maxRecord bounds a line of stdin; records of this toolkit are far shorter.
 	maxRecord = 1 << 20

@@ -22,6 +22,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"time"
 
@@ -34,10 +36,26 @@ type stateFlags struct {
 	SpoolMax int64  `default:"64" placeholder:"MIB" help:"Size of the spool; beyond it the oldest records are dropped (${default} MiB)."`
 }
 
+// Validate is kong's check after parsing.
+func (s stateFlags) Validate() error {
+	if s.SpoolMax < 1 {
+		return fmt.Errorf("--spool-max %d: not at least 1 MiB", s.SpoolMax)
+	}
+	return nil
+}
+
 // databaseFlags bound the conversation with the database. Which database it is
 // comes from the credential database_url, $DATABASE_URL or libpq's PG* variables.
 type databaseFlags struct {
 	Timeout time.Duration `default:"20s" help:"Longest time for all work on the database (${default})."`
+}
+
+// Validate is kong's check after parsing.
+func (d databaseFlags) Validate() error {
+	if d.Timeout <= 0 {
+		return fmt.Errorf("--timeout %v: not more than 0", d.Timeout)
+	}
+	return nil
 }
 
 func main() {
@@ -66,6 +84,11 @@ func app() cli.App {
   sysmetrics prune --keep 90d
 `,
 	}
+}
+
+// validate checks the flags that two embedded structs hold.
+func validate(s stateFlags, d databaseFlags) error {
+	return errors.Join(s.Validate(), d.Validate())
 }
 
 // name is the command, and how the database knows its sessions.

@@ -67,8 +67,14 @@ func (l *Logger) Debug(event, text string, fields ...Field) {
 }
 
 // Error reports err with the event and hint that it carries, if it is a
-// [sysexits.Error], else as "failed".
+// [sysexits.Error], else as "failed". Of errors that are joined, each is reported.
 func (l *Logger) Error(err error) {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, err := range joined.Unwrap() {
+			l.Error(err)
+		}
+		return
+	}
 	event, hint := "failed", ""
 	if e, ok := errors.AsType[*sysexits.Error](err); ok {
 		event, hint = e.Event, e.Hint

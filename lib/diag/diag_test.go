@@ -35,6 +35,8 @@ func TestForms(t *testing.T) {
 			envelope + `ERROR","msg":"locked","service":"a-service","error":"state: held\nby another","hint":"wait for it"}` + "\n"},
 		{"json plain error", false, false, func(l *Logger) { l.Error(errors.New("x")) },
 			envelope + `ERROR","msg":"failed","service":"a-service","error":"x"}` + "\n"},
+		{"joined errors", true, false, func(l *Logger) { l.Error(errors.Join(errors.New("one"), errors.Join(errors.New("two")))) },
+			"tool: error: one\ntool: error: two\n"},
 		{"json fields", false, false, func(l *Logger) { l.Warn("e", "t", Field{"n", 3}, Field{"s", "v"}, Field{"b", true}) },
 			envelope + `WARN","msg":"e","service":"a-service","detail":"t","n":3,"s":"v","b":true}` + "\n"},
 		{"journal error", false, true, func(l *Logger) { l.Error(errors.New("x")) },
