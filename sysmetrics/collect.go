@@ -90,6 +90,9 @@ func (c *collectCmd) run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return sysexits.New(sysexits.Config, "no_procfs", err).WithHint("is it mounted, and is the path right?")
 	}
+	if c.statfs != nil {
+		h.statfs = c.statfs
+	}
 	path, err := statedir.Resolve(c.StateDir, env.Service)
 	if err != nil {
 		return err

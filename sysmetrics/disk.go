@@ -41,7 +41,7 @@ func (h *host) readDisk(ctx context.Context, f diskFilter, now clock, remembered
 	}
 	for _, m := range mounts {
 		if !m.doubtful() {
-			u, err := statfs(m.point)
+			u, err := h.statfs(m.point)
 			s.add(m, u, err, n)
 		} else if k := known[m.point]; k.same(m) && now.boottime < k.retry {
 			hanging = append(hanging, k)

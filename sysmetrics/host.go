@@ -15,6 +15,7 @@ import (
 // machine, or a copy of another's.
 type host struct {
 	procRoot, sysRoot, osRelease string
+	statfs                       statfsFunc // asks a mount of this machine
 	proc                         procfs.FS
 	buf                          []byte // reused by read: valid until the next call
 }
@@ -24,7 +25,7 @@ func newHost(procRoot, sysRoot, osRelease string) (*host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--procfs: %w", err)
 	}
-	return &host{procRoot: procRoot, sysRoot: sysRoot, osRelease: osRelease, proc: proc, buf: make([]byte, 16<<10)}, nil
+	return &host{procRoot: procRoot, sysRoot: sysRoot, osRelease: osRelease, statfs: statfs, proc: proc, buf: make([]byte, 16<<10)}, nil
 }
 
 // read returns the content of a file below /proc; it is valid until the next

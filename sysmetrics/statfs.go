@@ -20,6 +20,9 @@ type usage struct {
 	magic                  int64
 }
 
+// statfsFunc asks the file system that is mounted at point.
+type statfsFunc func(point string) (usage, error)
+
 func statfs(path string) (usage, error) {
 	var st syscall.Statfs_t
 	for {
@@ -46,13 +49,19 @@ func statfs(path string) (usage, error) {
 // line for each mount as its answer comes.
 type statfsCmd struct {
 	Points []string `arg:"" help:"Mount points."`
+
+	statfs statfsFunc `kong:"-"` // in tests: what the mounts say
 }
 
 func (s *statfsCmd) Run(_ context.Context, env *cli.Env) error {
+	ask := s.statfs
+	if ask == nil {
+		ask = statfs
+	}
 	answers := make(chan string)
 	for i, point := range s.Points {
 		go func() { // a hung statfs holds its thread, so each has its own
-			u, err := statfs(point)
+			u, err := ask(point)
 			text := ""
 			if err != nil {
 				text = err.Error()
