@@ -1,0 +1,164 @@
+// Bench measures what a sample costs, side by side with what else could take it: an empty Go program, sysmetrics without
+// and with a database, sysstat's sadc and sadf with psql behind them, one scrape of node-exporter, and psql with one row.
+//
+// Run it as root from the project's folder: go run ./e2e/bench. It starts its own PostgreSQL, touches nothing else on the host, and takes
+// about two minutes. The candidates take turns, round by round, so that a noisy moment hits them all; figures are medians,
+// and the ratios beside them mean more than the milliseconds, which are this machine's alone.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"observability-hub/e2e/postgres"
+	"observability-hub/e2e/workspace"
+)
+
+func main() {
+	rounds := flag.Int("rounds", 200, "how often each candidate runs")
+	check := flag.Bool("check", false, "exit 1 if a target is missed")
+	loaded := flag.Bool("in-loaded-host", false, "internal: run commands from stdin in a host with many interfaces and mounts")
+	flag.Parse()
+	var err error
+	switch {
+	case *loaded:
+		err = serveLoadedHost(os.Stdin, os.Stdout, flag.Args())
+	case flag.NArg() > 0 || *rounds < 1:
+		flag.Usage()
+		os.Exit(64)
+	default:
+		err = run(*rounds, *check)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench: error:", err)
+		os.Exit(1)
+	}
+}
+
+func run(rounds int, check bool) (err error) {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("the host with many interfaces and mounts is made of namespaces: run as root")
+	}
+	work, err := os.MkdirTemp("", "hub-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	defer workspace.Clean()
+	// fsync as on a real server: it costs the client no CPU, but time.
+	db, err := postgres.New(postgres.Config{Conf: []string{"fsync = on"}})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	b := &bench{work: work, db: db, rounds: rounds}
+	if err := b.prepare(); err != nil {
+		return err
+	}
+	if err := b.measureAll(); err != nil {
+		return err
+	}
+	if err := b.measureLoaded(); err != nil {
+		return err
+	}
+	missed := b.report(os.Stdout)
+	if check && missed > 0 {
+		return fmt.Errorf("%d targets are missed", missed)
+	}
+	return nil
+}
+
+// bench is one run of the program.
+type bench struct {
+	work   string
+	db     *postgres.Cluster
+	rounds int
+
+	candidates []*candidate
+	exporter   *exporter
+	plain      map[string]*figures // on this host, by the candidate's name, in turns with:
+	loaded     map[string]*figures // on the one with many interfaces and mounts
+	perf       map[string]string   // why perf does not count an event, "" if it does
+}
+
+// Names of the candidates, which the report looks up.
+const (
+	emptyName   = "empty Go program"
+	collectName = "sysmetrics"
+	flushName   = "sysmetrics --flush"
+	chainName   = "sadc | sadf | psql"
+	psqlName    = "psql, one row"
+)
+
+// prepare builds and finds the programs, and gives each what it needs from an earlier run.
+func (b *bench) prepare() error {
+	empty, err := buildEmpty(b.work)
+	if err != nil {
+		return err
+	}
+	tool, err := workspace.Binary("sysmetrics")
+	if err != nil {
+		return err
+	}
+	psql, err := findProgram("/usr/lib/postgresql/*/bin/psql") // the one in PATH is a script that looks for it
+	if err != nil {
+		return err
+	}
+	sadc, err := findProgram("/usr/lib/sysstat/sadc")
+	if err != nil {
+		return err
+	}
+	sadf, err := findProgram("/usr/bin/sadf")
+	if err != nil {
+		return err
+	}
+	if err := b.makeTables(tool); err != nil {
+		return err
+	}
+	socket := filepath.Dir(b.db.Socket())
+	env := []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "HOME=" + b.work}
+	pgEnv := append([]string{"PGHOST=" + socket, fmt.Sprintf("PGPORT=%d", b.db.Port), "PGUSER=hub", "PGDATABASE=hub"}, env...)
+	dataFile := filepath.Join(b.work, "sa")
+	seed := filepath.Join(b.work, "sa.seed")
+	// The activities that a record of sysmetrics has too. The seed is the minute before: rates need two snapshots.
+	snapshot := sadc + " -S DISK,XDISK,SNMP 1 1 "
+	if _, err := measure(command{Argv: []string{"sh", "-c", snapshot + seed}, Env: env}); err != nil {
+		return err
+	}
+	chain := snapshot + dataFile + " && { printf \"INSERT INTO system_metrics SELECT now(), 'chain', 'linux', 'sadf', \\$json\\$\"; " +
+		sadf + " -j " + dataFile + " -- -u ALL -P ALL -q ALL -w -r ALL -S -B -d -F -n DEV,EDEV,TCP,UDP,SOCK; " +
+		"printf '$json$'; } | " + psql + " -X -q"
+	b.candidates = []*candidate{
+		{name: emptyName, shown: "func main() {}", command: command{Argv: []string{empty}, Env: env}, programs: []string{empty}},
+		{name: collectName, shown: "sysmetrics", command: command{Argv: []string{tool},
+			Env: append([]string{"SYSMETRICS_STATE_DIR=" + filepath.Join(b.work, "collect")}, env...)}, programs: []string{tool}},
+		{name: flushName, shown: "sysmetrics collect --flush", command: command{Argv: []string{tool, "collect", "--flush"},
+			Env: append([]string{"SYSMETRICS_STATE_DIR=" + filepath.Join(b.work, "flush"), "DATABASE_URL=" + b.db.URL()}, env...)}, programs: []string{tool}, client: true},
+		{name: chainName, shown: chain, command: command{Argv: []string{"sh", "-c", chain}, Env: pgEnv}, programs: []string{sadc, sadf, psql}, client: true,
+			before: func() error { return copyFile(seed, dataFile) }},
+		{name: psqlName, shown: "psql -X -q -c \"INSERT …\"", command: command{Argv: []string{psql, "-X", "-q", "-c",
+			"INSERT INTO system_metrics VALUES (now(), 'psql', 'linux', 'psql', '{\"usage\":1}')"}, Env: pgEnv}, programs: []string{psql}, client: true},
+	}
+	exporter, err := findProgram("/usr/bin/prometheus-node-exporter")
+	if err != nil {
+		return err
+	}
+	b.exporter = newExporter(exporter)
+	return nil
+}
+
+// makeTables makes the table as a user would, and today's partition.
+func (b *bench) makeTables(tool string) error {
+	out, err := output(command{Argv: []string{tool, "schema"}, Env: []string{}})
+	if err != nil {
+		return err
+	}
+	if _, err := b.db.PSQL("SET ROLE hub;\n" + out); err != nil {
+		return err
+	}
+	_, err = measure(command{Argv: []string{tool, "collect", "--flush"},
+		Env: []string{"SYSMETRICS_STATE_DIR=" + filepath.Join(b.work, "flush"), "DATABASE_URL=" + b.db.URL()}})
+	return err
+}
