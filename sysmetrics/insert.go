@@ -1,7 +1,8 @@
 package main
 
 import (
-	"context"
+	"bytes"
+
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -15,14 +16,17 @@ import (
 // insert puts entries into the table and returns how many were not there yet.
 // What the database refuses for its content goes to reject, one by one; the
 // rest still goes in.
-func (d *database) insert(ctx context.Context, batch []entry, reject func(entry, error) error) (inserted int64, err error) {
-	n, err := d.exec(ctx, insertSQL(batch))
+func (d *database) insert(batch []entry, reject func(entry, error) error) (inserted int64, err error) {
+	n, err := int64(0), errNUL
+	if !slices.ContainsFunc(batch, entry.hasNUL) {
+		n, err = d.exec(insertSQL(batch))
+	}
 	if pe, ok := errors.AsType[*pq.Error](err); ok {
 		switch {
 		case pe.Code == "42P01": // undefined_table
-			n, err = d.retry(ctx, tableSQL, batch)
+			n, err = d.retry(tableSQL, batch)
 		case pe.Code == "23514" && pe.Constraint == "": // no partition takes the row
-			n, err = d.retry(ctx, partitionSQL(batch, time.Now()), batch)
+			n, err = d.retry(partitionSQL(batch, time.Now()), batch)
 		}
 	}
 	if err == nil {
@@ -36,7 +40,7 @@ func (d *database) insert(ctx context.Context, batch []entry, reject func(entry,
 	}
 	half := len(batch) / 2
 	for _, part := range [][]entry{batch[:half], batch[half:]} {
-		n, err := d.insert(ctx, part, reject)
+		n, err := d.insert(part, reject)
 		inserted += n
 		if err != nil {
 			return inserted, err
@@ -45,23 +49,33 @@ func (d *database) insert(ctx context.Context, batch []entry, reject func(entry,
 	return inserted, nil
 }
 
+// errNUL refuses a record ahead of the server: a NUL byte ends the statement
+// there, and its answer, a protocol error, is also what a pooler says of a
+// passing trouble. No JSON holds one; a spool on a disk that lost power may.
+var errNUL = errors.New("a NUL byte in the record")
+
+func (e entry) hasNUL() bool { return bytes.IndexByte(e.line, 0) >= 0 }
+
 // retry prepares the table and inserts again. That two hosts prepare at once
 // is no error: whoever comes second finds it done.
-func (d *database) retry(ctx context.Context, prepare string, batch []entry) (int64, error) {
+func (d *database) retry(prepare string, batch []entry) (int64, error) {
 	if prepare != "" {
-		_, err := d.exec(ctx, prepare)
+		_, err := d.exec(prepare)
 		pe, ok := errors.AsType[*pq.Error](err)
 		if err != nil && !(ok && (pe.Code == "42P07" || pe.Code == "23505")) { // duplicate_table, unique_violation
 			return 0, err
 		}
 	}
-	return d.exec(ctx, insertSQL(batch))
+	return d.exec(insertSQL(batch))
 }
 
 // refusesContent tells an error that the content of a record causes from one
 // of the database's state, which passes: data exceptions, violated
 // constraints, exceeded limits (PostgreSQL, appendix A).
 func refusesContent(err error) bool {
+	if err == errNUL {
+		return true
+	}
 	pe, ok := errors.AsType[*pq.Error](err)
 	if !ok {
 		return false
