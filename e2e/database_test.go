@@ -422,9 +422,12 @@ func TestPoisonIsSetAside(t *testing.T) {
 		"a lone surrogate":       bad(1, `"host":"web2","payload":{"name":"\ud800"}`),
 		"a huge number":          bad(2, `"host":"web2","payload":{"usage":1e200000}`),
 		"NUL in the host":        bad(3, `"host":"we\u0000b2","payload":{}`),
+		"not UTF-8":              bad(5, `"host":"web2","payload":{"name":"`+"\xff\xfe"+`"}`),
+		"nested too deep":        bad(6, `"host":"web2","payload":{"name":`+strings.Repeat("[", 9000)+strings.Repeat("]", 9000)+`}`),
 		"against the constraint": bad(4, `"host":"forbidden","payload":{}`),
 	}
-	c := postgres.Run(t, postgres.Config{})
+	// The least stack, so that a record that nests too deep need not be huge.
+	c := postgres.Run(t, postgres.Config{Conf: []string{"max_stack_depth = '100kB'"}})
 	for _, table := range tables {
 		t.Run(table.name, func(t *testing.T) {
 			table.make(t, c)

@@ -49,15 +49,6 @@ func fuseMount(t *testing.T) (point string, server *os.Process) {
 	return point, cmd.Process
 }
 
-func await(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !done(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited 30 s for %s", what)
-		}
-	}
-}
-
 // diskPayload is what a sample says of the disks.
 type diskPayload struct {
 	Mounts map[string]json.RawMessage

@@ -1,0 +1,196 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"observability-hub/e2e/postgres"
+)
+
+// A backlog of days goes in by batches, oldest first, and a server that dies in the middle makes neither gap nor duplicate.
+func TestLongBacklog(t *testing.T) {
+	const minutes = 3000
+	for _, table := range []int{0, 2} {
+		t.Run(tables[table].name, func(t *testing.T) {
+			c := postgres.Run(t, postgres.Config{})
+			tables[table].make(t, c)
+			slow(t, c, "0.2") // each batch: time enough to kill the server between two
+			m := sysmetrics(t)
+			m.want(0, records("web2", minutes), "flush")
+			expectSpooled(t, m, 4*minutes)
+
+			m.env = []string{"DATABASE_URL=" + c.URL()}
+			cmd := m.command("", "flush")
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			await(t, "the first batch", func() bool {
+				rows, err := c.Query("SELECT 1 FROM system_metrics LIMIT 1")
+				return err == nil && len(rows) == 1
+			})
+			if err := c.Kill9(); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait() // the status is looked at below
+			if got := exitStatus(cmd.ProcessState); got != exitUnavailable {
+				t.Errorf("exit status %d after the server died; want %d: %s", got, exitUnavailable, &stderr)
+			}
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			// What is in are the oldest, without a gap.
+			expect(t, c, "SELECT count(*) BETWEEN 1 AND 11999, count(*) = (SELECT count(*) FROM generate_series(0, 2999) AS n, (VALUES (1), (2), (3), (4)) AS kinds "+
+				"WHERE n * 4 < (SELECT count(*) FROM system_metrics)) FROM system_metrics", "t|t")
+			m.want(0, "", "flush")
+			expectRows(t, c, 4*minutes)
+			expectSpooled(t, m, 0)
+		})
+	}
+}
+
+// The spool is bounded: the oldest records go, are counted, and the newest stay.
+func TestSpoolIsBounded(t *testing.T) {
+	const minutes = 2000
+	input := records("web2", minutes)
+	if len(input) < 3<<19 {
+		t.Fatalf("%d bytes do not fill a spool of 1 MiB", len(input))
+	}
+	c := postgres.Run(t, postgres.Config{})
+	m := sysmetrics(t)
+	lines := strings.SplitAfter(input, "\n")
+	dropped, spooled := 0, 0
+	for len(lines) > 1 {
+		n := min(len(lines), 800)
+		got := m.want(0, strings.Join(lines[:n], ""), "flush", "--spool-max", "1")
+		lines = lines[n:]
+		f := got.flushed(t)
+		dropped, spooled = dropped+f.Dropped, spooled+f.Spooled
+		if info, err := os.Stat(filepath.Join(m.state, "spool.jsonl")); err != nil || info.Size() > 1<<20 {
+			t.Fatalf("the spool: %v, %v; want at most 1 MiB", info.Size(), err)
+		}
+		if (f.Dropped > 0) != strings.Contains(got.stderr, "drop") {
+			t.Errorf("%d dropped, and stderr says: %q", f.Dropped, got.stderr)
+		}
+	}
+	if dropped == 0 || spooled != 4*minutes {
+		t.Errorf("%d spooled, %d dropped; want %d and some", spooled, dropped, 4*minutes)
+	}
+	m.env = []string{"DATABASE_URL=" + c.URL()}
+	m.want(0, "", "flush")
+	expectRows(t, c, 4*minutes-dropped)
+	expect(t, c, "SELECT max(time) = '"+sampleTime(minutes-1).Format(time.RFC3339Nano)+"' FROM system_metrics", "t")
+	expect(t, c, fmt.Sprintf("SELECT count(*) FROM system_metrics WHERE time < '%s'", sampleTime(dropped/4).Format(time.RFC3339Nano)), "0")
+}
+
+// What a power cut leaves: half a record at the end of the spool, or nothing but half a record.
+func TestTornSpool(t *testing.T) {
+	c := postgres.Run(t, postgres.Config{})
+	whole := records("web2", 2)
+	half := strings.SplitAfter(records("web3", 1), "\n")[0][:100]
+	for name, spool := range map[string]struct {
+		content string
+		records int
+	}{
+		"half a record":         {half, 0},
+		"half after whole ones": {whole + half, 8},
+		"zeros after whole":     {whole + strings.Repeat("\x00", 700), 8},
+		"empty":                 {"", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			psql(t, c, drop)
+			m := sysmetrics(t, "DATABASE_URL="+c.URL())
+			if err := os.MkdirAll(m.state, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(m.state, "spool.jsonl"), []byte(spool.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			host := newFixtureHost(t, "web1")
+			host.tick(t)
+			m.want(0, "", collect(host)...)
+			expectRows(t, c, spool.records+4)
+			expectSpooled(t, m, 0)
+		})
+	}
+}
+
+// A damaged line in the middle of the spool is set aside like a poison record: what is behind it is not lost.
+func TestDamagedSpoolLine(t *testing.T) {
+	c := postgres.Run(t, postgres.Config{})
+	for _, table := range tables {
+		t.Run(table.name, func(t *testing.T) {
+			table.make(t, c)
+			m := sysmetrics(t, "DATABASE_URL="+c.URL())
+			if err := os.MkdirAll(m.state, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			lines := strings.SplitAfter(records("web2", 2), "\n")
+			damaged := strings.Replace(lines[3], `"host"`, "\x00\x00\x00\x00\x00\x00", 1)
+			content := strings.Join(lines[:3], "") + damaged + strings.Join(lines[4:], "")
+			if err := os.WriteFile(filepath.Join(m.state, "spool.jsonl"), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			m.want(exitPartial, "", "flush")
+			expectRows(t, c, 7)
+			expectSpooled(t, m, 0)
+			m.want(0, "", "flush")
+		})
+	}
+}
+
+// SIGTERM while the database does not answer: the records are safe and the tool is gone in time.
+func TestTerminatedWhileTheDatabaseHangs(t *testing.T) {
+	c := postgres.Run(t, postgres.Config{})
+	if err := c.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	host := newFixtureHost(t, "web1")
+	host.tick(t)
+	m := sysmetrics(t, "DATABASE_URL="+c.URL())
+	cmd := m.command("", append([]string{"collect", "--flush"}, host.args()...)...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the sample in the spool", func() bool { return len(m.spooled("spool.jsonl")) == 4 })
+	began := time.Now()
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // the status is looked at below
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("took %s to end", took)
+	}
+	if got := exitStatus(cmd.ProcessState); got != 128+int(syscall.SIGTERM) {
+		t.Errorf("exit status %d; want to have died of SIGTERM", got)
+	}
+	expectSpooled(t, m, 4)
+	if left, _ := filepath.Glob(filepath.Join(m.state, "*tmp*")); left != nil {
+		t.Errorf("left behind: %v", left)
+	}
+	if err := c.Thaw(); err != nil {
+		t.Fatal(err)
+	}
+	m.want(0, "", "flush")
+	expectRows(t, c, 4)
+}
+
+// An old table keeps whole seconds. Two samples of one second are two rows all the same, and their replay is none.
+func TestTwoSamplesOfOneSecond(t *testing.T) {
+	c := postgres.Run(t, postgres.Config{})
+	tables[0].make(t, c)
+	m := sysmetrics(t, "DATABASE_URL="+c.URL())
+	first := strings.SplitAfter(records("web2", 1), "\n")[0]
+	second := strings.Replace(strings.Replace(first, ".000Z", ".250Z", 1), `"usage":0.5`, `"usage":77`, 1)
+	for range 3 {
+		m.want(0, first+second, "flush")
+		expect(t, c, "SELECT count(*), sum((payload->>'usage')::float) FROM system_metrics", "2|77.5")
+	}
+}
