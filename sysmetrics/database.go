@@ -128,15 +128,15 @@ type database struct {
 	conn driver.Conn
 }
 
-// connect opens a session that no peer can keep for longer than ctx lasts.
+// connect opens a session that no peer can keep for longer than ctx lasts; it
+// must have a deadline. The connection itself ends with ctx, so the statements
+// are run without one, which would take the driver a goroutine for each.
 func connect(ctx context.Context, cfg pq.Config) (*database, error) {
 	connector, err := pq.NewConnectorConfig(cfg)
 	if err != nil {
 		return nil, configError(err)
 	}
-	if deadline, ok := ctx.Deadline(); ok {
-		connector.Dialer(dialer{deadline: deadline})
-	}
+	connector.Dialer(dialer{ctx: ctx})
 	conn, err := connector.Connect(ctx)
 	if err != nil {
 		return nil, databaseError(fmt.Errorf("connect to the database: %w", err))
@@ -148,12 +148,12 @@ func (d *database) close() error { return d.conn.Close() }
 
 // exec runs statements that have no parameters, several at once in one
 // transaction, in one round trip, and returns the last one's number of rows.
-func (d *database) exec(ctx context.Context, sql string) (int64, error) {
+func (d *database) exec(sql string) (int64, error) {
 	execer, ok := d.conn.(driver.ExecerContext)
 	if !ok {
 		return 0, errors.New("the PostgreSQL driver cannot execute plain statements")
 	}
-	result, err := execer.ExecContext(ctx, sql, nil)
+	result, err := execer.ExecContext(context.Background(), sql, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -190,30 +190,33 @@ func class(e *pq.Error) string {
 	return string(e.Code)[:min(2, len(e.Code))]
 }
 
-// dialer opens connections that end at a deadline, whatever the driver sets.
+// dialer opens connections that end with ctx, whatever the driver waits for.
 type dialer struct {
 	net.Dialer
-	deadline time.Time
+	ctx context.Context
 }
 
 func (d dialer) Dial(network, address string) (net.Conn, error) {
-	return d.DialContext(context.Background(), network, address)
+	return d.DialContext(d.ctx, network, address)
 }
 
 func (d dialer) DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	ctx, cancel := context.WithTimeout(d.ctx, timeout)
 	defer cancel()
 	return d.DialContext(ctx, network, address)
 }
 
+// DialContext is what the driver calls, with a context that has its
+// connect_timeout.
 func (d dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	ctx, cancel := context.WithDeadline(ctx, d.deadline)
-	defer cancel()
 	conn, err := d.Dialer.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
-	return mortal{conn, d.deadline}, conn.SetDeadline(d.deadline)
+	deadline, _ := d.ctx.Deadline()
+	// A signal cancels ctx before its deadline.
+	context.AfterFunc(d.ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	return mortal{conn, deadline}, conn.SetDeadline(deadline)
 }
 
 // mortal is a connection whose deadline can be brought forward, never put off.
@@ -222,6 +225,7 @@ type mortal struct {
 	deadline time.Time
 }
 
+// SetDeadline is net.Conn's; the zero time means the last possible one.
 func (m mortal) SetDeadline(t time.Time) error {
 	if t.IsZero() || t.After(m.deadline) {
 		t = m.deadline
@@ -231,12 +235,12 @@ func (m mortal) SetDeadline(t time.Time) error {
 
 // column runs one query and returns the first column of its rows as text; NULL
 // is the empty string.
-func (d *database) column(ctx context.Context, sql string) ([]string, error) {
+func (d *database) column(sql string) ([]string, error) {
 	queryer, ok := d.conn.(driver.QueryerContext)
 	if !ok {
 		return nil, errors.New("the PostgreSQL driver cannot run plain queries")
 	}
-	rows, err := queryer.QueryContext(ctx, sql, nil)
+	rows, err := queryer.QueryContext(context.Background(), sql, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -44,19 +44,19 @@ func (d *delivery) deliver(ctx context.Context, dir *statedir.Dir, batch []entry
 		safe = spoolErr == nil
 		alone = safe && before == 0
 	}
-	err := d.session(ctx, func(ctx context.Context) error {
+	err := d.session(ctx, func() error {
 		switch {
 		case alone && safe:
-			if err := d.insert(ctx, dir, batch); err != nil {
+			if err := d.insert(dir, batch); err != nil {
 				return err
 			}
 			return spool.forget(math.MaxInt64)
 		case alone:
-			return d.insert(ctx, nil, batch)
+			return d.insert(nil, batch)
 		case safe:
-			return d.drain(ctx, spool)
+			return d.drain(spool)
 		}
-		return errors.Join(d.drain(ctx, spool), d.insert(ctx, dir, batch))
+		return errors.Join(d.drain(spool), d.insert(dir, batch))
 	})
 	inserted := err == nil
 	if err == errNoDatabase {
@@ -68,7 +68,8 @@ func (d *delivery) deliver(ctx context.Context, dir *statedir.Dir, batch []entry
 	if !inserted {
 		d.spooled += int64(len(batch))
 	}
-	if safe {
+	d.spoolBytes = 0
+	if safe && !(inserted && alone) {
 		d.spoolBytes, _, spoolErr = spool.repair()
 	}
 	return errors.Join(err, spoolErr)
@@ -82,7 +83,7 @@ var errNoDatabase = errors.New("no database")
 const retryAfter = 30 * time.Second
 
 // session calls work with an open session, within the time-out.
-func (d *delivery) session(ctx context.Context, work func(context.Context) error) error {
+func (d *delivery) session(ctx context.Context, work func() error) error {
 	if time.Now().Before(d.offUntil) {
 		return errNoDatabase
 	}
@@ -94,7 +95,7 @@ func (d *delivery) session(ctx context.Context, work func(context.Context) error
 		ctx, cancel := context.WithTimeout(ctx, d.Timeout)
 		defer cancel()
 		if d.db, err = connect(ctx, cfg); err == nil {
-			err = work(ctx)
+			err = work()
 			_ = d.db.close() // what is inserted is committed
 		}
 	}
@@ -130,11 +131,11 @@ func (d *delivery) spool(q queue, batch []entry) (before int64, err error) {
 }
 
 // drain inserts what the spool holds, in batches, and forgets what is in.
-func (d *delivery) drain(ctx context.Context, q queue) error {
+func (d *delivery) drain(q queue) error {
 	var done int64
 	var failure error
 	err := q.batches(func(batch []entry, end int64) bool {
-		if failure = d.insert(ctx, q.dir, batch); failure == nil {
+		if failure = d.insert(q.dir, batch); failure == nil {
 			done = end
 		}
 		return failure == nil
@@ -145,12 +146,12 @@ func (d *delivery) drain(ctx context.Context, q queue) error {
 
 // insert inserts a batch; what the database refuses for its content is set
 // aside in dir.
-func (d *delivery) insert(ctx context.Context, dir *statedir.Dir, batch []entry) error {
+func (d *delivery) insert(dir *statedir.Dir, batch []entry) error {
 	if len(batch) == 0 {
 		return nil
 	}
 	rejected := d.rejected
-	n, err := d.db.insert(ctx, batch, func(e entry, cause error) error {
+	n, err := d.db.insert(batch, func(e entry, cause error) error {
 		d.rejected++
 		return d.setAside(dir, e, cause)
 	})

@@ -1,9 +1,3 @@
-// A process of a few milliseconds has no use for a number of threads that
-// follows its cgroup's quota, nor for names on its memory mappings.
-//go:debug containermaxprocs=0
-//go:debug updatemaxprocs=0
-//go:debug decoratemappings=0
-
 // Sysmetrics samples a host: it reads /proc and /sys once, prints one record
 // for each of CPU, memory, disk and network, and exits.
 //

@@ -65,16 +65,16 @@ func (p *pruneCmd) run(ctx context.Context, env *cli.Env) error {
 	}
 	defer db.close()
 	cutoff := time.Now().Add(-time.Duration(p.Keep))
-	partitions, err := db.oldPartitions(ctx, cutoff)
+	partitions, err := db.oldPartitions(cutoff)
 	if err != nil {
 		return databaseError(err)
 	}
 	for _, name := range partitions {
-		if _, err := db.exec(ctx, "DROP TABLE IF EXISTS "+name); err != nil {
+		if _, err := db.exec("DROP TABLE IF EXISTS " + name); err != nil {
 			return databaseError(err)
 		}
 	}
-	rows, err := db.deleteBefore(ctx, cutoff)
+	rows, err := db.deleteBefore(cutoff)
 	if err != nil {
 		return databaseError(err)
 	}
@@ -86,8 +86,8 @@ func (p *pruneCmd) run(ctx context.Context, env *cli.Env) error {
 }
 
 // oldPartitions returns the daily partitions whose last moment is before cutoff.
-func (d *database) oldPartitions(ctx context.Context, cutoff time.Time) ([]string, error) {
-	names, err := d.column(ctx, "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = to_regclass('system_metrics') ORDER BY 1")
+func (d *database) oldPartitions(cutoff time.Time) ([]string, error) {
+	names, err := d.column("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = to_regclass('system_metrics') ORDER BY 1")
 	if err != nil {
 		return nil, err
 	}
@@ -104,22 +104,22 @@ func (d *database) oldPartitions(ctx context.Context, cutoff time.Time) ([]strin
 
 // deleteBefore deletes the rows before cutoff: a hypertable's whole chunks
 // first, which costs nothing, then what is left.
-func (d *database) deleteBefore(ctx context.Context, cutoff time.Time) (int64, error) {
-	hyper, err := d.column(ctx, "SELECT to_regclass('timescaledb_information.hypertables')::text")
+func (d *database) deleteBefore(cutoff time.Time) (int64, error) {
+	hyper, err := d.column("SELECT to_regclass('timescaledb_information.hypertables')::text")
 	if err != nil {
 		return 0, err
 	}
 	before := timeLiteral(cutoff)
 	if len(hyper) == 1 && hyper[0] != "" {
-		is, err := d.column(ctx, "SELECT 'yes' FROM timescaledb_information.hypertables WHERE hypertable_name = 'system_metrics'")
+		is, err := d.column("SELECT 'yes' FROM timescaledb_information.hypertables WHERE hypertable_name = 'system_metrics'")
 		if err != nil {
 			return 0, err
 		}
 		if len(is) > 0 {
-			if _, err := d.column(ctx, "SELECT drop_chunks('system_metrics', older_than => "+before+"::timestamptz)::text"); err != nil {
+			if _, err := d.column("SELECT drop_chunks('system_metrics', older_than => " + before + "::timestamptz)::text"); err != nil {
 				return 0, err
 			}
 		}
 	}
-	return d.exec(ctx, "DELETE FROM system_metrics WHERE time < "+before)
+	return d.exec("DELETE FROM system_metrics WHERE time < " + before)
 }
