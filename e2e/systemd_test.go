@@ -1,0 +1,413 @@
+package e2e
+
+import (
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"observability-hub/e2e/nspawn"
+	"observability-hub/e2e/workspace"
+)
+
+//go:embed testdata/systemd/script.sh
+var systemdScript string
+
+//go:embed testdata/systemd/probe.sh
+var systemdProbe string
+
+// TestSystemd boots a machine with systemd and PostgreSQL, where the timer of system-metrics fires three times: into a database
+// that is down, into one that has come back, and once more. It takes two to three minutes, most of it waiting for the clock.
+func TestSystemd(t *testing.T) {
+	root, err := workspace.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	result := nspawn.Run(t, nspawn.Config{
+		Packages: []string{"iproute2", "make", "man-db", "postgresql"},
+		Tools:    []string{"sysmetrics"},
+		Files:    []nspawn.File{{Path: "/usr/local/bin/probe", Content: systemdProbe}},
+		Binds:    []nspawn.Bind{{From: root, To: "/src", ReadOnly: true}},
+		Disks:    []nspawn.Disk{{Path: "/home", MiB: 64}},
+		Script:   systemdScript,
+		Timeout:  5 * time.Minute,
+	})
+	if result.Status != 0 {
+		t.Errorf("the script exited %d\n%s\n%s", result.Status, result.Stdout, result.Stderr)
+		for _, entry := range result.Journal {
+			t.Logf("%s: %s", entry["SYSLOG_IDENTIFIER"], entry["MESSAGE"])
+		}
+		return
+	}
+	left := func(name string) string {
+		t.Helper()
+		content, err := os.ReadFile(filepath.Join(result.Dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(content)
+	}
+	for name, want := range map[string]string{
+		"enabled-by-install": "disabled\ndisabled\n",
+		"enabled-by-preset":  "disabled\nenabled\n",
+		"verify":             "",
+		"bad-credential":     "failed\n",
+		// Seven samples of four resources.
+		"final-count": "28|28\n",
+	} {
+		if got := left(name); got != want {
+			t.Errorf("%s: %q; want %q", name, got, want)
+		}
+	}
+	t.Run("security", func(t *testing.T) { checkSecurity(t, left("security")) })
+	t.Run("sandbox", func(t *testing.T) { checkSandbox(t, result.Journal, left("home-size")) })
+	t.Run("timer", func(t *testing.T) { checkTimer(t, result.Journal) })
+	t.Run("records", func(t *testing.T) { checkRecords(t, result.Journal) })
+	t.Run("rows", func(t *testing.T) { checkRows(t, left("rows"), left("home-size")) })
+	t.Run("hub-failure", func(t *testing.T) { checkFailures(t, result.Journal) })
+	t.Run("uninstall", func(t *testing.T) { checkUninstalled(t, left("after-uninstall")) })
+	t.Run("promtail", func(t *testing.T) { checkPromtail(t, result.Journal) })
+}
+
+// checkSecurity reads lines of the exit status of systemd-analyze security --threshold=13 and its summary.
+func checkSecurity(t *testing.T, lines string) {
+	units := 0
+	for line := range strings.Lines(lines) {
+		units++
+		t.Log(strings.TrimSpace(line))
+		if !strings.HasPrefix(line, "0 ") {
+			t.Errorf("above 1.3: %s", line)
+		}
+	}
+	if units != 2 {
+		t.Errorf("%d services were scored; want 2", units)
+	}
+}
+
+// checkSandbox reads what probe.sh said.
+func checkSandbox(t *testing.T, journal []nspawn.Entry, homeSize string) {
+	var writes, rest []string
+	for _, entry := range of(journal, "probe.service") {
+		if dir, found := strings.CutPrefix(entry["MESSAGE"], "writes "); found {
+			writes = append(writes, dir)
+		} else {
+			rest = append(rest, entry["MESSAGE"])
+		}
+	}
+	if want := []string{"/var/lib/probe"}; !slices.Equal(writes, want) {
+		t.Errorf("it writes %q; want %q", writes, want)
+	}
+	for _, want := range []string{
+		"reads /proc/stat", "reads /proc/meminfo", "reads /proc/net/dev", "reads /proc/1/mountinfo", "reads /sys/block",
+		"executes itself", "sees the socket", "connects by TCP",
+	} {
+		if !slices.Contains(rest, want) {
+			t.Errorf("it does not say %q but %q", want, rest)
+		}
+	}
+	var blocks, size int64
+	if n, err := fmt.Sscanf(find(rest, "home "), "home %d %d", &blocks, &size); n != 2 {
+		t.Errorf("the size of /home: %v in %q", err, rest)
+	} else if got := fmt.Sprint(blocks * size); got != strings.TrimSpace(homeSize) {
+		t.Errorf("/home has %s bytes in the sandbox, %s outside", got, homeSize)
+	}
+}
+
+// checkTimer looks at when systemd started the unit while the timer was there.
+func checkTimer(t *testing.T, journal []nspawn.Entry) {
+	var minutes []string
+	perMinute := map[string]int{}
+	for _, entry := range journal {
+		if entry["UNIT"] != "system-metrics.service" || !strings.HasPrefix(entry["MESSAGE"], "Starting ") {
+			continue
+		}
+		microseconds, err := strconv.ParseInt(entry["__REALTIME_TIMESTAMP"], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.UnixMicro(microseconds).UTC()
+		minute := start.Format("15:04")
+		if perMinute[minute]++; perMinute[minute] == 1 {
+			minutes = append(minutes, minute)
+			if start.Second() > 5 {
+				t.Errorf("the first start of the minute was at %v", start)
+			}
+		}
+	}
+	// The last of the three minutes may also be that of the starts by hand, with credentials.
+	if len(minutes) != 3 || perMinute[minutes[0]] != 3 || perMinute[minutes[1]] != 1 || perMinute[minutes[2]] != 3 {
+		t.Errorf("starts per minute: %v in %v; want 3 (the database was down), 1, and 1 with 2 by hand", perMinute, minutes)
+	}
+}
+
+// checkRecords looks at what the unit itself said.
+func checkRecords(t *testing.T, journal []nspawn.Entry) {
+	type record struct {
+		Time              time.Time
+		Level             string
+		Msg               string
+		Service           string
+		Inserted, Spooled int
+	}
+	priorities := map[string]string{"INFO": "6", "WARN": "4", "ERROR": "3"}
+	var got []string
+	for _, entry := range of(journal, "system-metrics.service") {
+		var r record
+		if err := json.Unmarshal([]byte(entry["MESSAGE"]), &r); err != nil {
+			t.Errorf("%q: %v", entry["MESSAGE"], err)
+			continue
+		}
+		if entry["SYSLOG_IDENTIFIER"] != "sysmetrics" || entry["PRIORITY"] != priorities[r.Level] || r.Service != "system-metrics" || r.Time.IsZero() {
+			t.Errorf("identifier %s, priority %s: %s", entry["SYSLOG_IDENTIFIER"], entry["PRIORITY"], entry["MESSAGE"])
+		}
+		if r.Msg == "flushed" {
+			got = append(got, fmt.Sprintf("inserted %d, spooled %d", r.Inserted, r.Spooled))
+		} else {
+			got = append(got, r.Level+" "+r.Msg)
+		}
+	}
+	want := []string{
+		// The database is down, at the first start and at two retries.
+		"inserted 0, spooled 4", "ERROR database_unavailable",
+		"inserted 0, spooled 4", "ERROR database_unavailable",
+		"inserted 0, spooled 4", "ERROR database_unavailable",
+		// It is up again: the spool goes before the new sample.
+		"inserted 16, spooled 0",
+		"inserted 4, spooled 0",
+		// A bad credential, then a good one.
+		"inserted 0, spooled 4", "ERROR bad_configuration",
+		"inserted 8, spooled 0",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the unit said %q; want %q", got, want)
+	}
+}
+
+// checkRows looks at the table as it was after the third run.
+func checkRows(t *testing.T, rows, homeSize string) {
+	var table []struct {
+		Time       time.Time
+		Host, OS   string
+		MetricType string `json:"metric_type"`
+		Payload    map[string]json.RawMessage
+	}
+	if err := json.Unmarshal([]byte(rows), &table); err != nil {
+		t.Fatalf("%v in %s", err, rows)
+	}
+	samples := map[time.Time][]string{}
+	for _, row := range table {
+		samples[row.Time] = append(samples[row.Time], row.MetricType)
+		if row.Host != "e2e" || row.OS != "debian 12" {
+			t.Errorf("host %q, os %q; want e2e, debian 12", row.Host, row.OS)
+		}
+		want := map[string]struct{ key, field, value string }{
+			"cpu":     {"usage", "", ""},
+			"memory":  {"total", "", memTotal(t)},
+			"disk":    {"/home", "total", strings.TrimSpace(homeSize)},
+			"network": {"eth0", "rx_bytes", "0"},
+		}[row.MetricType]
+		value := row.Payload[want.key]
+		if want.field != "" {
+			var object map[string]json.RawMessage
+			_ = json.Unmarshal(value, &object) // what is no object has no field
+			value = object[want.field]
+		}
+		if _, err := strconv.ParseFloat(string(value), 64); err != nil || want.value != "" && string(value) != want.value {
+			t.Errorf("%s: %s %s = %s; want %s", row.MetricType, want.key, want.field, value, want.value)
+		}
+	}
+	for at, types := range samples {
+		if !slices.Equal(types, []string{"cpu", "disk", "memory", "network"}) {
+			t.Errorf("the sample of %v has %q", at, types)
+		}
+	}
+	if len(samples) != 5 {
+		t.Errorf("%d samples; want 5", len(samples))
+	}
+}
+
+// memTotal is this host's memory in bytes, which is also the machine's.
+func memTotal(t *testing.T) string {
+	t.Helper()
+	content, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kib int64
+	if _, err := fmt.Sscanf(string(content), "MemTotal: %d kB", &kib); err != nil {
+		t.Fatal(err)
+	}
+	return strconv.FormatInt(kib*1024, 10)
+}
+
+// checkFailures looks at the records of hub-failure.
+func checkFailures(t *testing.T, journal []nspawn.Entry) {
+	type record struct {
+		Level, Msg, Service, Unit, Result string
+		ExitCode                          string `json:"exit_code"`
+		ExitStatus                        string `json:"exit_status"`
+		InvocationID                      string `json:"invocation_id"`
+		Restarts                          int
+		Lines                             []string
+	}
+	type failure struct {
+		unit, result, exitCode, exitStatus string
+		restarts                           int
+	}
+	wanted := map[failure]string{ // and what one of the lines must match
+		{"hostile.service", "exit-code", "exited", "3", 0}:         "^\"quoted\\\\ \x01\ufffd é$",
+		{"system-metrics.service", "exit-code", "exited", "69", 3}: `"msg":"database_unavailable"`,
+		{"hang.service", "timeout", "killed", "KILL", 3}:           `start operation timed out`,
+		{"system-metrics.service", "exit-code", "exited", "78", 0}: `"msg":"bad_configuration"`,
+	}
+	for _, entry := range journal {
+		unit, instance := entry["_SYSTEMD_UNIT"], ""
+		if !strings.HasPrefix(unit, "hub-failure@") {
+			continue
+		}
+		instance = strings.TrimSuffix(strings.TrimPrefix(unit, "hub-failure@"), ".service")
+		var r record
+		if err := json.Unmarshal([]byte(entry["MESSAGE"]), &r); err != nil {
+			t.Errorf("%s said %q: %v", unit, entry["MESSAGE"], err)
+			continue
+		}
+		if entry["PRIORITY"] != "3" || entry["SYSLOG_IDENTIFIER"] != "hub-failure" || r.Level != "ERROR" || r.Msg != "unit_failed" ||
+			r.Unit != instance || r.Service != strings.TrimSuffix(instance, ".service") || len(r.InvocationID) != 32 {
+			t.Errorf("priority %s, identifier %s, unit %s: %s", entry["PRIORITY"], entry["SYSLOG_IDENTIFIER"], unit, entry["MESSAGE"])
+		}
+		key := failure{r.Unit, r.Result, r.ExitCode, r.ExitStatus, r.Restarts}
+		pattern, found := wanted[key]
+		if !found {
+			t.Errorf("unexpected, or twice: %s", entry["MESSAGE"])
+			continue
+		}
+		delete(wanted, key)
+		if !slices.ContainsFunc(r.Lines, regexp.MustCompile(pattern).MatchString) {
+			t.Errorf("%s: no line of %q matches %s", r.Unit, r.Lines, pattern)
+		}
+	}
+	for key := range wanted {
+		t.Errorf("no record of %v", key)
+	}
+}
+
+// checkUninstalled reads what is-active says of the timer, and the files with our names: only what users and runs made is left.
+func checkUninstalled(t *testing.T, lines string) {
+	got := strings.Fields(lines)
+	slices.Sort(got)
+	want := []string{
+		"/etc/observability-hub",
+		"/etc/observability-hub/system-metrics.env",
+		"/var/lib/system-metrics",
+		"inactive",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("after uninstall: %q; want %q", got, want)
+	}
+}
+
+// of gives what the processes of the unit wrote.
+func of(journal []nspawn.Entry, unit string) []nspawn.Entry {
+	return slices.DeleteFunc(slices.Clone(journal), func(e nspawn.Entry) bool { return e["_SYSTEMD_UNIT"] != unit })
+}
+
+// find gives the first text with the prefix.
+func find(texts []string, prefix string) string {
+	for _, text := range texts {
+		if strings.HasPrefix(text, prefix) {
+			return text
+		}
+	}
+	return ""
+}
+
+// TestInstall installs and uninstalls into an empty folder.
+func TestInstall(t *testing.T) {
+	root, err := workspace.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dest := t.TempDir()
+	run := func(target string) {
+		t.Helper()
+		if out, err := exec.Command("make", "-C", root, target, "TOOLS=sysmetrics", "DESTDIR="+dest).CombinedOutput(); err != nil {
+			t.Fatalf("make %s: %v\n%s", target, err, out)
+		}
+	}
+	// files lists what is not a folder.
+	files := func() (paths []string) {
+		t.Helper()
+		err := filepath.WalkDir(dest, func(path string, entry os.DirEntry, err error) error {
+			if err == nil && !entry.IsDir() {
+				paths = append(paths, strings.TrimPrefix(path, dest+"/usr/local/"))
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return paths
+	}
+	run("build")
+	run("install")
+	want := []string{
+		"bin/hub-failure",
+		"bin/sysmetrics",
+		"lib/systemd/system/hub-failure@.service",
+		"lib/systemd/system/system-metrics.service",
+		"lib/systemd/system/system-metrics.timer",
+		"lib/systemd/system-preset/80-observability-hub.preset",
+		"lib/sysusers.d/observability-hub.conf",
+		"lib/tmpfiles.d/observability-hub.conf",
+		"share/man/man1/sysmetrics.1",
+	}
+	if got := files(); !slices.Equal(got, want) {
+		t.Errorf("installed: %q; want %q", got, want)
+	}
+	for _, unit := range []string{"system-metrics.service", "system-metrics.timer"} {
+		// It exits 1 for a unit that is not enabled.
+		if out, _ := exec.Command("systemctl", "--root="+dest, "is-enabled", unit).CombinedOutput(); string(out) != "disabled\n" {
+			t.Errorf("%s is %s", unit, out)
+		}
+	}
+	version, err := exec.Command(filepath.Join(dest, "usr/local/bin/sysmetrics"), "--version").Output()
+	if describe, _ := exec.Command("git", "-C", root, "describe", "--always", "--dirty").Output(); err != nil ||
+		string(version) != "sysmetrics "+string(describe) {
+		t.Errorf("version %q, %v; want that of %q", version, err, describe)
+	}
+
+	// Another tool that is installed keeps what all share.
+	other := filepath.Join(dest, "usr/local/bin/volbackup")
+	if err := os.WriteFile(other, nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	run("uninstall")
+	want = []string{
+		"bin/hub-failure",
+		"bin/volbackup",
+		"lib/systemd/system/hub-failure@.service",
+		"lib/systemd/system-preset/80-observability-hub.preset",
+		"lib/sysusers.d/observability-hub.conf",
+		"lib/tmpfiles.d/observability-hub.conf",
+	}
+	if got := files(); !slices.Equal(got, want) {
+		t.Errorf("left beside another tool: %q; want %q", got, want)
+	}
+	if err := os.Remove(other); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // to uninstall what is not there is no error
+		run("uninstall")
+		if got := files(); len(got) > 0 {
+			t.Errorf("left: %q", got)
+		}
+	}
+}
