@@ -271,6 +271,24 @@ func TestEventsAreAsDocumented(t *testing.T) {
 	host.tick(t)
 	provoke("sample", there, "", host.args()...)
 
+	// The kinds of host that the unit tests know, with sensors, odd mounts and old kernels.
+	root, err := workspace.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden, err := filepath.Glob(filepath.Join(root, "sysmetrics", "testdata", "*", "want.*.jsonl"))
+	if err != nil || len(golden) == 0 {
+		t.Errorf("golden output: %d files, %v", len(golden), err)
+	}
+	for _, path := range golden {
+		want, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The cost of a run is no part of golden output.
+		look(path, strings.ReplaceAll(string(want), `"self":{}`, `"self":{"cpu_ms":1,"max_rss":1}`))
+	}
+
 	put(there, "counters", "half a fi")
 	provoke("state_unreadable", there, "")
 	provoke("flushed", there, "", "--flush")
@@ -322,10 +340,6 @@ func TestEventsAreAsDocumented(t *testing.T) {
 	provoke("records_rejected", m, strings.Replace(poison, "web2", "web3", 1), "flush")
 	provoke("database_refused", m.with("DATABASE_URL="+c.SocketURL("hub", "missing")), "", "--flush")
 
-	root, err := workspace.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, unit := range []string{"system-metrics.service", "gitops-sync@web.service"} {
 		script := exec.Command(filepath.Join(root, "scripts", "hub-failure"), unit)
 		out, err := script.Output()
