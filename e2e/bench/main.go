@@ -47,8 +47,8 @@ func run(rounds int, check bool) (err error) {
 	}
 	defer os.RemoveAll(work)
 	defer workspace.Clean()
-	// fsync as on a real server: it costs the client no CPU, but time.
-	db, err := postgres.New(postgres.Config{Conf: []string{"fsync = on"}})
+	// As on a real server: it costs the client no CPU, but time.
+	db, err := postgres.New(postgres.Config{OnDisk: true, Conf: []string{"fsync = on"}})
 	if err != nil {
 		return err
 	}

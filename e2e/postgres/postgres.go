@@ -47,6 +47,8 @@ type Config struct {
 	// Disk, if not 0, is the size in bytes of a tmpfs that the data lies on, so that it can be filled. It needs root.
 	// 64 MiB leave room for a few thousand rows.
 	Disk int64
+	// OnDisk keeps the cluster out of memory file systems, for measurements of time.
+	OnDisk bool
 	// Conf holds lines for postgresql.conf; they win over those of this package.
 	Conf []string
 }
@@ -117,7 +119,7 @@ func prepare(config Config) (_ *Cluster, err error) {
 	}
 	sweepOnce.Do(sweep)
 	c := &Cluster{config: config, bin: bin, user: user, Password: rand.Text()}
-	if c.Dir, c.lock, err = ownedFolder(); err != nil {
+	if c.Dir, c.lock, err = ownedFolder(config.OnDisk); err != nil {
 		return nil, err
 	}
 	register(c)

@@ -9,9 +9,20 @@ import (
 	"syscall"
 )
 
-// folderPrefix names the folders of this package below the system's temporary folder. It is short because
-// the path of a unix socket is limited to 107 bytes.
+// folderPrefix names the folders of this package. It is short because the path of a unix socket is limited to 107 bytes.
 const folderPrefix = "hub-pg-"
+
+// memoryFolder is a tmpfs on every Linux: copying a new cluster's 35 MB there takes an eighth of the time of a disk.
+const memoryFolder = "/dev/shm"
+
+// parentFolder is where a cluster goes: into memory if there is plenty and nobody has said otherwise.
+func parentFolder(onDisk bool) string {
+	var st syscall.Statfs_t
+	if !onDisk && os.Getenv("TMPDIR") == "" && syscall.Statfs(memoryFolder, &st) == nil && st.Bavail*uint64(st.Bsize) > 2<<30 {
+		return memoryFolder
+	}
+	return os.TempDir()
+}
 
 var (
 	sweepOnce     sync.Once
@@ -22,8 +33,8 @@ var (
 
 // ownedFolder makes a folder for one cluster and a lock file beside it. The lock lives as long as this process, however it
 // ends, which is how sweep tells an abandoned folder from one in use.
-func ownedFolder() (string, *os.File, error) {
-	lock, err := os.CreateTemp("", folderPrefix+"*.lock")
+func ownedFolder(onDisk bool) (string, *os.File, error) {
+	lock, err := os.CreateTemp(parentFolder(onDisk), folderPrefix+"*.lock")
 	if err != nil {
 		return "", nil, err
 	}
@@ -41,8 +52,9 @@ func ownedFolder() (string, *os.File, error) {
 
 // sweep removes the folders that processes left behind which had no chance to: killed, or ended by a panic.
 func sweep() {
-	locks, _ := filepath.Glob(filepath.Join(os.TempDir(), folderPrefix+"*.lock"))
-	for _, path := range locks {
+	here, _ := filepath.Glob(filepath.Join(os.TempDir(), folderPrefix+"*.lock"))
+	there, _ := filepath.Glob(filepath.Join(memoryFolder, folderPrefix+"*.lock"))
+	for _, path := range append(here, there...) {
 		lock, err := os.OpenFile(path, os.O_RDWR, 0)
 		if err != nil {
 			continue // somebody else's
