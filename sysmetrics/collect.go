@@ -243,7 +243,7 @@ func (c *collectCmd) records(env *cli.Env, h *host, prev *snapshot, cur *reading
 			more = func() { writeSelf(l) }
 		}
 		l.Object("payload", func() {
-			r.write(payload{l, w, r.notes})
+			r.write(payload{Line: l, window: w, notes: r.notes})
 			r.notes.write(l, w, cur.bootID, more)
 		})
 		lines = append(lines, l.End())

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"strings"
 )
 
@@ -45,10 +46,10 @@ func parseStat(data []byte, c counters) (*cpuState, error) {
 			cpu := string(name)
 			for i, mode := range cpuModes {
 				v, err := f.uint()
+				if i >= 4 && err == io.ErrUnexpectedEOF {
+					break // the columns after idle came one by one, up to Linux 2.6.33
+				}
 				if err != nil {
-					if i >= 4 && len(f) == 0 {
-						break // the columns after idle came one by one, up to Linux 2.6.33
-					}
 					return nil, fmt.Errorf("stat: line %q: %w", line, err)
 				}
 				c[cpu+" "+mode] = v

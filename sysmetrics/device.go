@@ -32,6 +32,15 @@ var deviceColumns = []struct {
 
 const inFlightColumn = 8
 
+// deviceCounters iterates over the names in deviceColumns.
+func deviceCounters(yield func(string) bool) {
+	for _, col := range deviceColumns {
+		if !yield(col.name) {
+			return
+		}
+	}
+}
+
 // parseDiskstats returns the devices that the filter allows and that are no
 // partitions. The numbers of others are not looked at.
 func parseDiskstats(data []byte, f filter, c counters) ([]blockDevice, error) {
@@ -102,6 +111,7 @@ func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 // time that an operation took in milliseconds (null if there was none), and
 // the percentage of the window in which the device was busy.
 func (d blockDevice) write(p payload) {
+	p = p.device(d.counter(""), deviceCounters)
 	p.rate("read_bytes_per_s", d.counter("read_bytes"))
 	p.rate("write_bytes_per_s", d.counter("write_bytes"))
 	p.rate("read_iops", d.counter("reads"))
@@ -117,7 +127,7 @@ func (d blockDevice) write(p payload) {
 func (d blockDevice) await(p payload, key string, times, operations []string) {
 	ms, ok1 := d.sum(p, times)
 	n, ok2 := d.sum(p, operations)
-	if !ok1 || !ok2 || n == 0 {
+	if !ok1 || !ok2 || n == 0 || p.void {
 		p.Null(key)
 		return
 	}

@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-
-	"observability-hub/lib/record"
 )
 
 // tmpfsMagic is the statfs type of a tmpfs (linux/magic.h).
@@ -102,12 +100,8 @@ func (s *diskState) add(m mount, u usage, err error, n *notes) {
 // keys with an underscore before them. used and used_percent are df(1)'s: what
 // is reserved for root is neither used nor free.
 func (s *diskState) write(p payload) {
-	for i, m := range s.mounts {
-		if p.Len() > room {
-			p.fail("_mounts", fmt.Sprintf("%d left out: the line would exceed %d bytes", len(s.mounts)-i, record.MaxLine))
-			break
-		}
-		u := s.usages[i]
+	p.list(listRoom, "_mounts", len(s.mounts), func(i int) {
+		m, u := s.mounts[i], s.usages[i]
 		p.Object(m.point, func() {
 			used := u.total - min(u.free, u.total)
 			p.Uint("total", u.total)
@@ -123,15 +117,11 @@ func (s *diskState) write(p payload) {
 			p.String("device", m.source)
 			p.String("fstype", m.fstype)
 		})
-	}
+	})
 	p.Object("_io", func() {
-		for _, d := range s.devices {
-			if p.Len() > room+4<<10 {
-				p.fail("_io", fmt.Sprintf("some of %d devices left out: the line would exceed %d bytes", len(s.devices), record.MaxLine))
-				break
-			}
-			p.Object(d.name, func() { d.write(p) })
-		}
+		p.list(lastRoom, "_io", len(s.devices), func(i int) {
+			p.Object(s.devices[i].name, func() { s.devices[i].write(p) })
+		})
 	})
 	s.pressure.write(p, "_pressure")
 }

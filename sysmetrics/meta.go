@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
 	"syscall"
@@ -40,15 +41,60 @@ func (n *notes) write(l *record.Line, w *window, bootID string, more func()) {
 		l.Bool("first", w.first)
 		l.Float("suspended_s", w.suspended)
 		l.String("boot_id", bootID)
-		l.Strings("reset", n.reset)
+		l.Strings("reset", n.bounded(n.reset))
 		l.Strings("unsupported", n.unsupported)
 		l.Object("failed", func() {
-			for _, name := range sortedKeys(n.failed) {
-				l.String(name, n.failed[name])
+			names := sortedKeys(n.failed)
+			left := within(l, l.Len()+metaRoom, len(names), func(i int) { l.String(names[i], n.failed[names[i]]) })
+			if left > 0 {
+				l.String("_more", fmt.Sprintf("%d left out: %s", left, tooLong))
 			}
 		})
 		more()
 	})
+}
+
+// No line may exceed record.MaxLine. The lists of a payload, of interfaces,
+// mounts and block devices, take what they need up to these lengths of the
+// line; the rest of it, which is short, and the lists in _meta fit behind.
+const (
+	listRoom = 28 << 10 // interfaces or mounts
+	lastRoom = 34 << 10 // block devices, behind the mounts
+	metaRoom = 5 << 10  // each list of _meta, for itself
+)
+
+// tooLong says why something is left out.
+const tooLong = "the line would exceed 48 KiB"
+
+// within adds n items to the open object, each with add, and takes back those
+// that would make the line longer than limit. It returns their number.
+func within(l *record.Line, limit, n int, add func(i int)) (left int) {
+	for i := range n {
+		before := l.Len()
+		if add(i); l.Len() > limit {
+			l.Truncate(before)
+			left++
+		}
+	}
+	return left
+}
+
+// list adds the items of one list and notes as failed what had to be left out.
+func (p payload) list(limit int, key string, n int, add func(i int)) {
+	if left := within(p.Line, limit, n, add); left > 0 {
+		p.fail(key, fmt.Sprintf("%d of %d left out: %s", left, n, tooLong))
+	}
+}
+
+// bounded returns as much of a list of names as metaRoom holds.
+func (n *notes) bounded(names []string) []string {
+	size := 0
+	for i, name := range names {
+		if size += len(name) + len(`"",`); size > metaRoom {
+			return append(names[:i:i], fmt.Sprintf("and %d more", len(names)-i))
+		}
+	}
+	return names
 }
 
 // payload writes one resource's payload. Rates of counters that were reset
@@ -57,6 +103,21 @@ type payload struct {
 	*record.Line
 	*window
 	*notes
+	void bool // the device that is written has been reset: none of its counters can be compared
+}
+
+// device returns the payload for one device, whose counters are called prefix
+// and one of names. They are reset together, by a device that went and came
+// back, so if one of them went backwards the others prove nothing by being
+// larger.
+func (p payload) device(prefix string, names func(func(string) bool)) payload {
+	for name := range names {
+		if _, o := p.delta(prefix + name); o == wentBack {
+			p.void = true
+			p.noteReset(prefix + name)
+		}
+	}
+	return p
 }
 
 // rate adds the field key: the counter's growth per second, or null.
@@ -80,13 +141,20 @@ func (p payload) share(key, counter string, unit float64) {
 }
 
 func (p payload) number(key, counter string, v float64, o outcome) {
-	if o == counted {
+	if o == counted && !p.void {
 		p.Float(key, v)
 		return
 	}
 	p.Null(key)
-	if o != unknown && !slices.Contains(p.reset, counter) {
-		p.reset = append(p.reset, counter)
+	if o != counted && o != unknown {
+		p.noteReset(counter)
+	}
+}
+
+// noteReset adds a counter to the reset ones, once.
+func (n *notes) noteReset(counter string) {
+	if !slices.Contains(n.reset, counter) {
+		n.reset = append(n.reset, counter)
 	}
 }
 

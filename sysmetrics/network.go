@@ -5,8 +5,6 @@ import (
 	"fmt"
 
 	"github.com/prometheus/procfs"
-
-	"observability-hub/lib/record"
 )
 
 // interfaceColumns are the columns of /proc/net/dev that count here, by
@@ -17,6 +15,15 @@ var interfaceColumns = []struct {
 }{
 	{0, "rx_bytes"}, {1, "rx_packets"}, {2, "rx_errors"}, {3, "rx_drops"},
 	{8, "tx_bytes"}, {9, "tx_packets"}, {10, "tx_errors"}, {11, "tx_drops"},
+}
+
+// interfaceCounters iterates over the names in interfaceColumns.
+func interfaceCounters(yield func(string) bool) {
+	for _, col := range interfaceColumns {
+		if !yield(col.name) {
+			return
+		}
+	}
 }
 
 // networkState is what /proc/net says beyond counters.
@@ -146,27 +153,21 @@ func (h *host) readNetwork(f filter, c counters, n *notes) *networkState {
 	return s
 }
 
-// room is how much of a line may be filled before the rest of a long list is
-// left out: what follows the list fits behind it, whatever it is.
-const room = record.MaxLine - 8<<10
-
 // write writes the network payload: an object for each interface, and our own
 // keys with an underscore before them.
 func (s *networkState) write(p payload) {
-	for i, name := range s.interfaces {
-		if p.Len() > room {
-			p.fail("_interfaces", fmt.Sprintf("%d left out: the line would exceed %d bytes", len(s.interfaces)-i, record.MaxLine))
-			break
-		}
+	p.list(listRoom, "_interfaces", len(s.interfaces), func(i int) {
+		name := s.interfaces[i]
 		p.Object(name, func() {
 			counter := "net " + name + " "
+			p := p.device(counter, interfaceCounters)
 			p.Uint("rx_bytes", p.cur[counter+"rx_bytes"])
 			p.Uint("tx_bytes", p.cur[counter+"tx_bytes"])
 			for _, col := range interfaceColumns {
 				p.rate(col.name+"_per_s", counter+col.name)
 			}
 		})
-	}
+	})
 	for _, protocol := range []struct{ key, name string }{{"_tcp", "Tcp"}, {"_udp", "Udp"}} {
 		p.Object(protocol.key, func() {
 			if protocol.name == "Tcp" && s.established != nil {
