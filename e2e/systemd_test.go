@@ -70,7 +70,20 @@ func TestSystemd(t *testing.T) {
 	t.Run("security", func(t *testing.T) { checkSecurity(t, left("security")) })
 	t.Run("sandbox", func(t *testing.T) { checkSandbox(t, result.Journal, left("home-size")) })
 	t.Run("timer", func(t *testing.T) { checkTimer(t, result.Journal) })
-	t.Run("records", func(t *testing.T) { checkRecords(t, result.Journal) })
+	t.Run("no database", func(t *testing.T) { checkRecords(t, of(result.Journal, "plain.service"), "inserted 0, spooled 4") })
+	t.Run("records", func(t *testing.T) {
+		checkRecords(t, of(result.Journal, "system-metrics.service"),
+			// The database is down, at the first start and at two retries.
+			"inserted 0, spooled 4", "ERROR database_unavailable",
+			"inserted 0, spooled 4", "ERROR database_unavailable",
+			"inserted 0, spooled 4", "ERROR database_unavailable",
+			// It is up again: the spool goes before the new sample.
+			"inserted 16, spooled 0",
+			"inserted 4, spooled 0",
+			// A bad credential, then a good one.
+			"inserted 0, spooled 4", "ERROR bad_configuration",
+			"inserted 8, spooled 0")
+	})
 	t.Run("rows", func(t *testing.T) { checkRows(t, left("rows"), left("home-size")) })
 	t.Run("hub-failure", func(t *testing.T) { checkFailures(t, result.Journal) })
 	t.Run("uninstall", func(t *testing.T) { checkUninstalled(t, left("after-uninstall")) })
@@ -148,8 +161,8 @@ func checkTimer(t *testing.T, journal []nspawn.Entry) {
 	}
 }
 
-// checkRecords looks at what the unit itself said.
-func checkRecords(t *testing.T, journal []nspawn.Entry) {
+// checkRecords compares what a unit itself said, in short, with what it should have.
+func checkRecords(t *testing.T, entries []nspawn.Entry, want ...string) {
 	type record struct {
 		Time              time.Time
 		Level             string
@@ -159,7 +172,7 @@ func checkRecords(t *testing.T, journal []nspawn.Entry) {
 	}
 	priorities := map[string]string{"INFO": "6", "WARN": "4", "ERROR": "3"}
 	var got []string
-	for _, entry := range of(journal, "system-metrics.service") {
+	for _, entry := range entries {
 		var r record
 		if err := json.Unmarshal([]byte(entry["MESSAGE"]), &r); err != nil {
 			t.Errorf("%q: %v", entry["MESSAGE"], err)
@@ -173,18 +186,6 @@ func checkRecords(t *testing.T, journal []nspawn.Entry) {
 		} else {
 			got = append(got, r.Level+" "+r.Msg)
 		}
-	}
-	want := []string{
-		// The database is down, at the first start and at two retries.
-		"inserted 0, spooled 4", "ERROR database_unavailable",
-		"inserted 0, spooled 4", "ERROR database_unavailable",
-		"inserted 0, spooled 4", "ERROR database_unavailable",
-		// It is up again: the spool goes before the new sample.
-		"inserted 16, spooled 0",
-		"inserted 4, spooled 0",
-		// A bad credential, then a good one.
-		"inserted 0, spooled 4", "ERROR bad_configuration",
-		"inserted 8, spooled 0",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("the unit said %q; want %q", got, want)

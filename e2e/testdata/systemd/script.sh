@@ -44,6 +44,10 @@ for unit in system-metrics.service system-metrics.timer; do
   systemctl is-enabled "$unit" || :
 done >/e2e/enabled-by-install
 
+# Out of the box: no environment file, no credential, no database.
+variant plain 'sysmetrics collect --flush'
+systemctl start plain.service
+
 # A database that the user `server` reaches through the socket, as itself.
 runuser -u postgres -- createuser server
 runuser -u postgres -- createdb --owner=server hub
