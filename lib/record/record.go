@@ -54,10 +54,6 @@ func (l *Line) Len() int { return len(l.buf) }
 // between two fields of the object that is open now.
 func (l *Line) Truncate(n int) { l.buf = l.buf[:n] }
 
-// Cut drops what was added since the line had n bytes: a field that turned out
-// to be too long for it.
-func (l *Line) Cut(n int) { l.buf = l.buf[:n] }
-
 // End closes the line's object and returns the bytes with their newline.
 func (l *Line) End() []byte {
 	l.buf = append(l.buf, '}', '\n')

@@ -61,3 +61,18 @@ func FuzzAppendString(f *testing.F) {
 		}
 	})
 }
+
+// A field that turns out to be too long is taken back, with its comma.
+func TestTruncate(t *testing.T) {
+	var l Line
+	l.Object("a", func() {
+		l.Int("x", 1)
+		before := l.Len()
+		l.Object("y", func() { l.String("z", "long") })
+		l.Truncate(before)
+		l.Int("w", 2)
+	})
+	if got, want := string(l.buf), `"a":{"x":1,"w":2}`; got != want {
+		t.Errorf("line = %s; want %s", got, want)
+	}
+}
