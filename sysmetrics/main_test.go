@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -133,5 +134,34 @@ func writeTree(t testing.TB, dir string, files map[string]string) {
 		if err := os.WriteFile(path, []byte(data), 0o644); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// fixtures returns the content of a file in every copied /proc, as seeds.
+func fixtures(t testing.TB, name string) [][]byte {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join("testdata/*/proc/1", name))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no fixture has %s: %v", name, err)
+	}
+	var all [][]byte
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, data)
+	}
+	return all
+}
+
+// wantKept checks that the state file can hold what a parser accepted: counters
+// whose names would break its lines would make the next run begin anew.
+func wantKept(t *testing.T, c counters) {
+	t.Helper()
+	s := &snapshot{bootID: "b", counters: c}
+	got, err := decodeState(s.encode())
+	if err != nil || !maps.Equal(got.counters, c) {
+		t.Fatalf("decodeState(encode(%v)) = %+v, %v; want the same", c, got, err)
 	}
 }

@@ -1,0 +1,214 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"observability-hub/lib/cli"
+	"observability-hub/lib/record"
+)
+
+// The defaults are what the hub's dashboards have always been about: the
+// host's own network, and its own disks.
+func TestDefaultFilters(t *testing.T) {
+	c := parsed(t)
+	interfaces := filter{c.Interfaces, c.InterfacesExclude}
+	for _, tc := range []struct {
+		names string
+		want  bool
+	}{
+		{"eth0 eth1 eno1 enp3s0 enp0s31f6 ens3 enx00e04c680001 wlan0 wlp2s0 wwan0 br0 bond0 team0 vlan10 eth0.100 ib0 usb0 macvtap0 loop0", true},
+		{"lo docker0 docker_gwbridge veth0 veth1a2b3c4 br-9f1c2ab34d5e tun0 tun12 tailscale0 wg0 wg-home zt0 ztabcdefgh dummy0 virbr0 virbr0-nic", false},
+	} {
+		for name := range strings.FieldsSeq(tc.names) {
+			if got := interfaces.allows(name); got != tc.want {
+				t.Errorf("interface %s counts: %v; want %v", name, got, tc.want)
+			}
+		}
+	}
+	disks := filter{c.Disks, c.DisksExclude}
+	for _, tc := range []struct {
+		names string
+		want  bool
+	}{
+		{"sda sdaa nvme0n1 vda xvda mmcblk0 dm-0 md0 md127 bcache0 rbd0 drbd0", true},
+		{"loop0 loop12 ram0 zram0 sr0 fd0 nbd0", false},
+	} {
+		for name := range strings.FieldsSeq(tc.names) {
+			if got := disks.allows(name); got != tc.want {
+				t.Errorf("disk %s counts: %v; want %v", name, got, tc.want)
+			}
+		}
+	}
+	mounts := mountFilter{filter{skip: c.MountsExclude}, strings.Split(skipTypes, ","), c.FsTypes, c.Mounts}
+	for _, tc := range []struct {
+		mounts string // type:point
+		want   bool
+	}{
+		{"ext4:/ xfs:/home btrfs:/srv zfs:/tank vfat:/mnt/stick f2fs:/data ext4:/bootstrap ext4:/srv/boot bcachefs:/x ntfs3:/mnt/w exfat:/mnt/e", true},
+		{"ext4:/boot vfat:/boot/efi vfat:/boot/firmware", false},
+		{"proc:/proc sysfs:/sys tmpfs:/run devtmpfs:/dev cgroup2:/sys/fs/cgroup overlay:/var/lib/docker/overlay2/a/merged squashfs:/snap/x/1 nsfs:/run/docker/netns/default", false},
+		{"nfs:/mnt/a nfs4:/mnt/b cifs:/mnt/c fuse.sshfs:/mnt/d fuse:/mnt/e fuseblk:/mnt/f virtiofs:/mnt/g ceph:/mnt/h autofs:/mnt/i 9p:/mnt/j", false},
+	} {
+		for pair := range strings.FieldsSeq(tc.mounts) {
+			fstype, point, _ := strings.Cut(pair, ":")
+			if got := mounts.allows(mount{fstype: fstype, point: point}); got != tc.want {
+				t.Errorf("mount %s counts: %v; want %v", pair, got, tc.want)
+			}
+		}
+	}
+}
+
+// The flags replace the defaults.
+func TestFilterFlags(t *testing.T) {
+	c := parsed(t, "--interfaces=veth*,lo", "--fs-types=nfs4,fuse.*", "--mounts=/boot,/run/user/*", "--disks=loop*")
+	for name, want := range map[string]bool{"veth1": true, "lo": true, "eth0": false} {
+		if got := (filter{c.Interfaces, c.InterfacesExclude}).allows(name); got != want {
+			t.Errorf("interface %s counts: %v; want %v", name, got, want)
+		}
+	}
+	f := mountFilter{filter{skip: c.MountsExclude}, strings.Split(skipTypes, ","), c.FsTypes, c.Mounts}
+	for _, tc := range []struct {
+		fstype, point string
+		want          bool
+	}{
+		{"nfs4", "/mnt/a", true}, {"nfs", "/mnt/a", false}, {"fuse.sshfs", "/mnt/b", true}, {"ext4", "/", true},
+		{"ext4", "/boot", true}, {"vfat", "/boot/efi", false}, {"tmpfs", "/run/user/1000", true}, {"tmpfs", "/run", false},
+	} {
+		if got := f.allows(mount{fstype: tc.fstype, point: tc.point}); got != tc.want {
+			t.Errorf("mount %s:%s counts: %v; want %v", tc.fstype, tc.point, got, tc.want)
+		}
+	}
+}
+
+// parsed returns the command collect as the command line sets it.
+func parsed(t *testing.T, args ...string) *collectCmd {
+	t.Helper()
+	root := t.TempDir()
+	writeTree(t, root, minimalProc)
+	a := app()
+	c := a.Commands[0].Grammar.(*collectCmd)
+	c.statfs = func(string) (usage, error) { return usage{}, nil }
+	args = append(args, "--procfs="+root, "--sysfs="+root, "--state-dir="+t.TempDir())
+	stdout, stderr := tempFile(t), tempFile(t)
+	if status := cli.Main(a, args, strings.NewReader(""), stdout, stderr); status != 0 {
+		t.Fatalf("sysmetrics %q: status %d, %s", args, status, content(t, stderr))
+	}
+	return c
+}
+
+// minimalProc is the least that collect can do with.
+var minimalProc = map[string]string{
+	"sys/kernel/random/boot_id": "0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0\n",
+	"sys/kernel/hostname":       "web1\n",
+	"uptime":                    "1000.00 900.00\n",
+	"stat":                      "cpu  100 0 50 850 0 0 0 0 0 0\ncpu0 100 0 50 850 0 0 0 0 0 0\nctxt 5\nprocesses 6\n",
+	"net/dev":                   netDevHeader,
+	"1/mountinfo":               "",
+	"diskstats":                 "",
+}
+
+// A host may have more than a line of the journal can hold. Then the rest is
+// left out, and the record says so.
+func TestLongPayloads(t *testing.T) {
+	wide := func(n int) string { // an interface name has at most 15 bytes
+		return fmt.Sprintf("x%014d", n)
+	}
+	var netdev, later, stat, diskstats, mountinfo strings.Builder
+	netdev.WriteString(netDevHeader)
+	later.WriteString(netDevHeader)
+	for i := range 2000 {
+		fmt.Fprintf(&netdev, "%s: %s\n", wide(i), strings.Repeat(" 18446744073709551615", 16))
+		fmt.Fprintf(&later, "%s: %s\n", wide(i), strings.Repeat(" 1", 16))
+	}
+	stat.WriteString("cpu 100 0 50 850\n")
+	for i := range 1024 {
+		fmt.Fprintf(&stat, "cpu%d 100 0 50 850\n", i)
+	}
+	for i := range 500 {
+		fmt.Fprintf(&diskstats, "8 %d disk%d-%s\n", i, i, strings.Repeat(" 18446744073709551", 17))
+		fmt.Fprintf(&mountinfo, "%d 1 8:%d / /srv/%s/%d rw - ext4 /dev/mapper/vg-%d rw\n", 100+i, i, strings.Repeat("long", 20), i, i)
+	}
+	for _, tc := range []struct {
+		name        string
+		proc, again map[string]string
+		ask         statfsFunc
+		says        map[string]string // metric type and a key of _meta.failed or _meta.reset
+	}{
+		{"many", map[string]string{"net/dev": netdev.String(), "stat": stat.String(), "diskstats": diskstats.String(), "1/mountinfo": mountinfo.String()},
+			nil, func(string) (usage, error) { return usage{1 << 60, 1 << 50, 1 << 50, 1 << 40, 1 << 40, 0xef53}, nil },
+			map[string]string{"network": "_interfaces", "disk": "_mounts"}},
+		{"all counters reset", map[string]string{"net/dev": netdev.String(), "stat": strings.ReplaceAll(stat.String(), "100", "99999999"), "diskstats": diskstats.String()},
+			map[string]string{"net/dev": later.String(), "stat": stat.String(), "diskstats": strings.ReplaceAll(diskstats.String(), "18446744073709551", "1")}, nil,
+			map[string]string{"network": "_interfaces"}},
+		{"all mounts fail", map[string]string{"1/mountinfo": mountinfo.String()},
+			nil, func(string) (usage, error) { return usage{}, errors.New("statfs: permission denied") }, nil},
+		{"names as long as they can be", map[string]string{"1/mountinfo": longNames(4095, "\\001", "\\001")},
+			nil, func(string) (usage, error) { return usage{1 << 60, 1 << 50, 1 << 50, 1 << 40, 1 << 40, 0xef53}, nil },
+			map[string]string{"disk": "_mounts"}},
+		{"names as long as they can be, that fail", map[string]string{"1/mountinfo": longNames(4095, "\\001", "x")},
+			nil, func(string) (usage, error) { return usage{}, errors.New("statfs: permission denied") }, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			root, state := t.TempDir(), t.TempDir()
+			writeTree(t, root, minimalProc)
+			writeTree(t, root, tc.proc)
+			ask := tc.ask
+			if ask == nil {
+				ask = func(string) (usage, error) { return usage{}, nil }
+			}
+			args := []string{"--procfs=" + root, "--sysfs=" + root, "--state-dir=" + state, "--disks=*", "--interfaces=*"}
+			for n := 1; n <= 2; n++ {
+				if n == 2 {
+					writeTree(t, root, map[string]string{"uptime": "1060.00 900.00\n"})
+					writeTree(t, root, tc.again)
+				}
+				r := run(t, ask, "", args...)
+				if r.status != 0 || r.stderr != "" {
+					t.Fatalf("run %d: status %d, stderr %s", n, r.status, r.stderr)
+				}
+				checkLong(t, r.stdout, tc.says)
+			}
+		})
+	}
+}
+
+// longNames is a mountinfo of 20 mounts whose points and devices have n bytes.
+func longNames(n int, inPoint, inSource string) string {
+	var b strings.Builder
+	for i := range 20 {
+		unit := len(unescape([]byte(inPoint)))
+		fmt.Fprintf(&b, "%d 1 8:%d / /%c%s rw - ext4 /%s rw\n", 100+i, i, 'a'+i, strings.Repeat(inPoint, (n-2)/unit), strings.Repeat(inSource, n-1))
+	}
+	return b.String()
+}
+
+func checkLong(t *testing.T, out string, says map[string]string) {
+	t.Helper()
+	lines := strings.SplitAfter(strings.TrimSuffix(out, "\n"), "\n")
+	if len(lines) != 4 {
+		t.Errorf("%d lines; want 4", len(lines))
+	}
+	for _, line := range lines {
+		var r struct {
+			MetricType string `json:"metric_type"`
+			Payload    struct {
+				Meta struct {
+					Failed map[string]string `json:"failed"`
+				} `json:"_meta"`
+			} `json:"payload"`
+		}
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Errorf("%v: %.200s", err, line)
+		}
+		if len(line) > record.MaxLine {
+			t.Errorf("%s: a line of %d bytes; want at most %d", r.MetricType, len(line), record.MaxLine)
+		}
+		if key, ok := says[r.MetricType]; ok && !strings.Contains(r.Payload.Meta.Failed[key], "left out") {
+			t.Errorf("%s: _meta.failed = %.300q; want %s to say what was left out", r.MetricType, r.Payload.Meta.Failed, key)
+		}
+	}
+}
