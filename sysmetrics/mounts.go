@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 )
@@ -97,11 +98,12 @@ func parseMountinfo(data []byte, f mountFilter) ([]mount, error) {
 // distinct leaves one mount of each file system, and of each btrfs subvolume:
 // a bind mount shows the same space again. The root folder is kept before
 // others, then the mount of the largest part of the file system, then the
-// first. A mount that a later one at the same place hides is dropped. The
+// first; never a bind mount of a single file, as container engines make of
+// /etc/hosts. A mount that a later one at the same place hides is dropped. The
 // result is sorted by mount point.
 func distinct(mounts []mount) []mount {
 	type identity struct{ device, subvolume string }
-	best := make(map[identity]mount)
+	candidates := make(map[identity][]mount)
 	visible := make(map[string]int, len(mounts))
 	for i, m := range mounts {
 		visible[m.point] = i
@@ -114,23 +116,38 @@ func distinct(mounts []mount) []mount {
 		if m.fstype == "btrfs" {
 			id.subvolume = m.root
 		}
-		if old, ok := best[id]; !ok || m.before(old) {
-			best[id] = m
-		}
+		candidates[id] = append(candidates[id], m)
 	}
-	result := make([]mount, 0, len(best))
-	for _, m := range best {
-		result = append(result, m)
+	result := make([]mount, 0, len(candidates))
+	for _, same := range candidates {
+		slices.SortStableFunc(same, preference)
+		if i := slices.IndexFunc(same, func(m mount) bool { return !m.isFile() }); i >= 0 {
+			result = append(result, same[i])
+		}
 	}
 	slices.SortFunc(result, func(a, b mount) int { return strings.Compare(a.point, b.point) })
 	return result
 }
 
-func (m mount) before(other mount) bool {
-	if (m.point == "/") != (other.point == "/") {
-		return m.point == "/"
+// preference orders the mounts of one file system.
+func preference(a, b mount) int {
+	if (a.point == "/") != (b.point == "/") {
+		if a.point == "/" {
+			return -1
+		}
+		return 1
 	}
-	return len(m.root) < len(other.root)
+	return len(a.root) - len(b.root)
+}
+
+// isFile reports whether a single file is mounted. A whole file system never
+// is one, and a doubtful one is not asked: that may hang.
+func (m mount) isFile() bool {
+	if m.root == "/" || m.doubtful() {
+		return false
+	}
+	info, err := os.Lstat(m.point)
+	return err == nil && !info.IsDir()
 }
 
 func hasOption(options []byte, name string) bool {
