@@ -81,6 +81,8 @@ func parseMountinfo(data []byte, f mountFilter) ([]mount, error) {
 		}
 		m := mount{point: unescape(l[4]), fstype: string(fstype)}
 		if !f.allows(m) {
+			// What it covers is out of reach: statfs would ask m, which may hang.
+			mounts = slices.DeleteFunc(mounts, func(covered mount) bool { return covered.point == m.point })
 			continue
 		}
 		source, err := rest.next()
