@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -28,11 +29,14 @@ func (a *age) UnmarshalText(text []byte) error {
 	var err error
 	if number, unit := s[:max(len(s)-1, 0)], s[max(len(s)-1, 0):]; unit == "d" || unit == "w" {
 		var n uint64
-		n, err = strconv.ParseUint(number, 10, 16)
-		d = time.Duration(n) * 24 * time.Hour
+		length := 24 * time.Hour
 		if unit == "w" {
-			d *= 7
+			length *= 7
 		}
+		if n, err = strconv.ParseUint(number, 10, 16); n > uint64(math.MaxInt64/length) {
+			n = 0 // it would wrap around, to as little as days
+		}
+		d = time.Duration(n) * length
 	} else {
 		d, err = time.ParseDuration(s)
 	}

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"strconv"
+	"testing"
+	"time"
+)
+
+func TestAge(t *testing.T) {
+	const day = 24 * time.Hour
+	for _, tc := range []struct {
+		text string
+		want time.Duration // 0: refused
+	}{
+		{"90d", 90 * day}, {"1d", day}, {"12w", 84 * day}, {"36h", 36 * time.Hour}, {"1h", time.Hour}, {"1h30m", 90 * time.Minute},
+		{"36500d", 36500 * day},
+		{"", 0}, {"d", 0}, {"w", 0}, {"90", 0}, {"0d", 0}, {"-1d", 0}, {"59m", 0}, {"-36h", 0}, {"1.5d", 0}, {"90 d", 0}, {"90D", 0}, {"1d12h", 0},
+		// A number of weeks that overflows must not come out as three days.
+		{"30501w", 0}, {"65535w", 0}, {"99999999999d", 0}, {"9999999999999h", 0},
+	} {
+		var a age
+		err := a.UnmarshalText([]byte(tc.text))
+		if time.Duration(a) != tc.want || (err == nil) != (tc.want != 0) {
+			t.Errorf("UnmarshalText(%q) = %v, %v; want %v", tc.text, time.Duration(a), err, tc.want)
+		}
+	}
+}
+
+func FuzzAge(f *testing.F) {
+	for _, s := range []string{"90d", "12w", "36h", "30501w", "1h", "-1d", ""} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		var a age
+		if a.UnmarshalText([]byte(s)) != nil {
+			return
+		}
+		if d := time.Duration(a); d < time.Hour {
+			t.Fatalf("UnmarshalText(%q) = %v, which would delete nearly all", s, d)
+		}
+		for unit, length := range map[string]time.Duration{"d": 24 * time.Hour, "w": 168 * time.Hour} {
+			if n, err := strconv.Atoi(s[:len(s)-1]); err == nil && s[len(s)-1:] == unit && time.Duration(a)/length != time.Duration(n) {
+				t.Fatalf("UnmarshalText(%q) = %v", s, time.Duration(a))
+			}
+		}
+	})
+}
