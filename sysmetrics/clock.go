@@ -37,7 +37,7 @@ func readClock() (clock, error) {
 func parseUptime(data []byte) (time.Duration, error) {
 	field, _, _ := bytes.Cut(data, []byte(" "))
 	s, err := strconv.ParseFloat(string(bytes.TrimSpace(field)), 64)
-	if err != nil || s < 0 || s > 1e9 {
+	if err != nil || !(s >= 0 && s <= 1e9) { // which NaN is not
 		return 0, fmt.Errorf("uptime: %q is not a number of seconds", field)
 	}
 	return time.Duration(s * float64(time.Second)), nil

@@ -85,13 +85,20 @@ func (s *snapshot) decodeLine(line []byte) error {
 		s.counters[string(f[1:])] = v
 		return nil
 	case "boot":
-		_, err := fmt.Sscanf(string(line), "boot %s %d %d", &s.bootID, &s.clock.monotonic, &s.clock.boottime)
-		return err
+		var more string
+		n, err := fmt.Sscanf(string(line)+" .", "boot %s %d %d %s", &s.bootID, &s.clock.monotonic, &s.clock.boottime, &more)
+		if n != 4 || more != "." || s.clock.monotonic < 0 || s.clock.boottime < 0 {
+			return fmt.Errorf("not a boot id and two clocks: %v", err)
+		}
+		return nil
 	case "hung":
 		var h hung
 		_, err := fmt.Sscanf(string(line), "hung %d %d %q %q %q", &h.retry, &h.failures, &h.mount.device, &h.mount.fstype, &h.mount.point)
+		if err != nil || h.retry < 0 || h.failures < 0 {
+			return fmt.Errorf("not a time, a number and a mount: %v", err)
+		}
 		s.hung = append(s.hung, h)
-		return err
+		return nil
 	}
 	return errors.New("unknown kind")
 }
