@@ -143,11 +143,7 @@ func (c *collectCmd) sample(ctx context.Context, env *cli.Env, h *host, dir *sta
 			env.Diag.Warn("state_unreadable", err.Error()+"; rates begin anew, since boot")
 		}
 	}
-	var remembered []hung
-	if prev != nil {
-		remembered = prev.hung
-	}
-	cur, err := c.read(ctx, h, remembered)
+	cur, err := c.read(ctx, h, prev)
 	if err != nil {
 		return err
 	}
@@ -158,7 +154,7 @@ func (c *collectCmd) sample(ctx context.Context, env *cli.Env, h *host, dir *sta
 			return context.Cause(ctx)
 		}
 		prev = &cur.snapshot
-		if cur, err = c.read(ctx, h, cur.hung); err != nil {
+		if cur, err = c.read(ctx, h, prev); err != nil {
 			return err
 		}
 	}
@@ -190,14 +186,17 @@ func (c *collectCmd) sample(ctx context.Context, env *cli.Env, h *host, dir *sta
 	return errors.Join(err, save())
 }
 
-// read makes one pass over the kernel's files.
-func (c *collectCmd) read(ctx context.Context, h *host, remembered []hung) (*reading, error) {
+// read makes one pass over the kernel's files. Of the one before, it needs the
+// mounts that hang; those of another boot are other mounts.
+func (c *collectCmd) read(ctx context.Context, h *host, prev *snapshot) (*reading, error) {
 	r := &reading{}
 	r.counters = make(counters, 256)
-	r.hung = remembered
 	var err error
 	if r.bootID, err = h.bootID(); err != nil {
 		r.bootID = "unknown" // then a reboot shows as a monotonic clock that went back
+	}
+	if prev != nil && prev.bootID == r.bootID {
+		r.hung = prev.hung
 	}
 	if r.clock, err = c.clock(h); err != nil {
 		return nil, err

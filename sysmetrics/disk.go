@@ -41,7 +41,7 @@ func (h *host) readDisk(ctx context.Context, f diskFilter, now clock, remembered
 		if !m.doubtful() {
 			u, err := h.statfs(m.point)
 			s.add(m, u, err, n)
-		} else if k := known[m.point]; k.same(m) && now.boottime < k.retry {
+		} else if k := known[m.point]; k.same(m) && k.waits(now.boottime) {
 			hanging = append(hanging, k)
 			n.fail(m.point, fmt.Sprintf("hung before; asked again in %.0f s", (k.retry-now.boottime).Seconds()))
 		} else {

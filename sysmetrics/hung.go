@@ -22,6 +22,12 @@ func (h hung) again(m mount, now time.Duration) hung {
 	return hung{mount: mount{device: m.device, point: m.point, fstype: m.fstype}, retry: now + wait, failures: h.failures + 1}
 }
 
+// waits reports whether it is too early to ask again. A wait longer than any
+// is from before the clock went back, as in a restored virtual machine.
+func (h hung) waits(now time.Duration) bool {
+	return now < h.retry && h.retry-now <= hungMaxRetry
+}
+
 // same reports whether m is still the mount that is remembered.
 func (h hung) same(m mount) bool {
 	return h.mount.device == m.device && h.mount.point == m.point && h.mount.fstype == m.fstype
