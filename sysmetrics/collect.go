@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -26,7 +27,7 @@ type collectCmd struct {
 	InterfacesExclude []string `default:"lo,docker*,veth*,br-*,tun*,tailscale*,wg*,zt*,dummy*,virbr*" placeholder:"PATTERN" help:"Interfaces that do not count (${default})."`
 	Disks             []string `placeholder:"PATTERN" help:"Only these block devices count."`
 	DisksExclude      []string `default:"loop*,ram*,zram*,sr*,fd*,nbd*" placeholder:"PATTERN" help:"Block devices that do not count (${default})."`
-	Mounts            []string `placeholder:"PATTERN" help:"Mount points that count whatever their type."`
+	Mounts            []string `placeholder:"PATTERN" help:"Only these mount points count, whatever their type."`
 	MountsExclude     []string `default:"/boot,/boot/*" placeholder:"PATTERN" help:"Mount points that do not count (${default})."`
 	FsTypes           []string `placeholder:"TYPE" help:"File system types that count although they are pseudo, image, FUSE or network ones (nfs4, fuse.sshfs)."`
 
@@ -93,12 +94,8 @@ func (c *collectCmd) run(ctx context.Context, env *cli.Env) error {
 	if c.statfs != nil {
 		h.statfs = c.statfs
 	}
-	path, err := statedir.Resolve(c.StateDir, env.Service)
-	if err != nil {
-		return err
-	}
-	dir, err := statedir.Open(ctx, path, 0)
-	if sysexits.Code(err) == sysexits.CantCreate {
+	dir, err := c.open(ctx, env)
+	if code := sysexits.Code(err); code == sysexits.CantCreate || code == sysexits.Config {
 		// Without state there are still numbers to show, over the time since boot.
 		return errors.Join(c.sample(ctx, env, h, nil), err)
 	}
@@ -133,6 +130,15 @@ func (c *collectCmd) clock(h *host) (clock, error) {
 	return k, err
 }
 
+// open resolves and locks the state directory.
+func (c *collectCmd) open(ctx context.Context, env *cli.Env) (*statedir.Dir, error) {
+	path, err := statedir.Resolve(c.StateDir, env.Service)
+	if err != nil {
+		return nil, err
+	}
+	return statedir.Open(ctx, path, 0)
+}
+
 // sample reads the host, makes the records and hands them on. What cannot be
 // kept in dir (nil if there is none) is an error, after the records are out.
 func (c *collectCmd) sample(ctx context.Context, env *cli.Env, h *host, dir *statedir.Dir) error {
@@ -162,28 +168,26 @@ func (c *collectCmd) sample(ctx context.Context, env *cli.Env, h *host, dir *sta
 	if err != nil {
 		return err
 	}
+	// What nobody has seen or stored stays in the next run's window.
+	keep := nothing
+	if dir != nil {
+		keep = func() error { return dir.WriteFile(stateFile, cur.encode()) }
+	}
 	if c.Flush {
 		batch := make([]entry, len(lines))
 		for i, line := range lines {
 			batch[i] = entry{line: line, host: c.Host, time: cur.clock.wall}
 		}
 		d := delivery{env: env, stateFlags: c.stateFlags, databaseFlags: c.databaseFlags}
-		err = errors.Join(d.deliver(ctx, dir, batch), d.finish())
-	} else {
-		var all []byte
-		for _, line := range lines {
-			all = append(all, line...)
-		}
-		err = env.Stdout.Record(record.Info, all)
+		return d.finish(d.deliver(ctx, dir, batch, keep))
 	}
-	if dir == nil || err != nil && !c.Flush {
-		return err // what nobody saw stays in the next run's window
+	if err := env.Stdout.Record(record.Info, slices.Concat(lines...)); err != nil {
+		return err
 	}
-	save := func() error { return dir.WriteFile(stateFile, cur.encode()) }
-	if !c.waits() {
-		return errors.Join(err, cli.Uninterrupted(save))
+	if c.waits() {
+		return keep()
 	}
-	return errors.Join(err, save())
+	return cli.Uninterrupted(keep)
 }
 
 // read makes one pass over the kernel's files. Of the one before, it needs the
@@ -205,7 +209,7 @@ func (c *collectCmd) read(ctx context.Context, h *host, prev *snapshot) (*readin
 	r.memory = h.readMemory(r.counters, &r.memNotes)
 	r.network = h.readNetwork(filter{c.Interfaces, c.InterfacesExclude}, r.counters, &r.netNs)
 	r.disk = h.readDisk(ctx, diskFilter{
-		mounts:  mountFilter{filter{skip: c.MountsExclude}, strings.Split(skipTypes, ","), c.FsTypes, c.Mounts},
+		mounts:  mountFilter{filter{c.Mounts, c.MountsExclude}, strings.Split(skipTypes, ","), c.FsTypes},
 		devices: filter{c.Disks, c.DisksExclude},
 	}, r.clock, &r.hung, r.counters, &r.dskNotes)
 	return r, ctx.Err()

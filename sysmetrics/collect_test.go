@@ -43,7 +43,7 @@ func TestDefaultFilters(t *testing.T) {
 			}
 		}
 	}
-	mounts := mountFilter{filter{skip: c.MountsExclude}, strings.Split(skipTypes, ","), c.FsTypes, c.Mounts}
+	mounts := mountFilter{filter{c.Mounts, c.MountsExclude}, strings.Split(skipTypes, ","), c.FsTypes}
 	for _, tc := range []struct {
 		mounts string // type:point
 		want   bool
@@ -64,22 +64,26 @@ func TestDefaultFilters(t *testing.T) {
 
 // The flags replace the defaults.
 func TestFilterFlags(t *testing.T) {
-	c := parsed(t, "--interfaces=veth*,lo", "--fs-types=nfs4,fuse.*", "--mounts=/boot,/run/user/*", "--disks=loop*")
+	c := parsed(t, "--interfaces=veth*,lo", "--disks=loop*")
 	for name, want := range map[string]bool{"veth1": true, "lo": true, "eth0": false} {
 		if got := (filter{c.Interfaces, c.InterfacesExclude}).allows(name); got != want {
 			t.Errorf("interface %s counts: %v; want %v", name, got, want)
 		}
 	}
-	f := mountFilter{filter{skip: c.MountsExclude}, strings.Split(skipTypes, ","), c.FsTypes, c.Mounts}
-	for _, tc := range []struct {
-		fstype, point string
-		want          bool
-	}{
-		{"nfs4", "/mnt/a", true}, {"nfs", "/mnt/a", false}, {"fuse.sshfs", "/mnt/b", true}, {"ext4", "/", true},
-		{"ext4", "/boot", true}, {"vfat", "/boot/efi", false}, {"tmpfs", "/run/user/1000", true}, {"tmpfs", "/run", false},
+	for _, tc := range []struct{ flag, yes, no string }{ // type:point
+		{"--fs-types=nfs4,fuse.*", "nfs4:/mnt/a fuse.sshfs:/mnt/b ext4:/", "nfs:/mnt/c ext4:/boot tmpfs:/run"},
+		{"--mounts=/boot,/run/user/*", "ext4:/boot tmpfs:/run/user/1000", "ext4:/ vfat:/boot/efi tmpfs:/run"},
+		{"--mounts-exclude=/srv/*", "ext4:/boot ext4:/", "ext4:/srv/a nfs4:/mnt/a"},
 	} {
-		if got := f.allows(mount{fstype: tc.fstype, point: tc.point}); got != tc.want {
-			t.Errorf("mount %s:%s counts: %v; want %v", tc.fstype, tc.point, got, tc.want)
+		c := parsed(t, tc.flag)
+		f := mountFilter{filter{c.Mounts, c.MountsExclude}, strings.Split(skipTypes, ","), c.FsTypes}
+		for want, pairs := range map[bool]string{true: tc.yes, false: tc.no} {
+			for pair := range strings.FieldsSeq(pairs) {
+				fstype, point, _ := strings.Cut(pair, ":")
+				if got := f.allows(mount{fstype: fstype, point: point}); got != want {
+					t.Errorf("%s: mount %s counts: %v; want %v", tc.flag, pair, got, want)
+				}
+			}
 		}
 	}
 }

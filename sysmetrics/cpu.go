@@ -94,7 +94,7 @@ func (h *host) readCPU(c counters, n *notes) *cpuState {
 		s.load1, s.load5, s.l15, s.hasLoad = load.Load1, load.Load5, load.Load15, true
 	}
 	s.temperature = h.readTemperature(n)
-	s.pressure = h.readPressure("cpu", c, n)
+	s.pressure = h.readPressure("cpu", "pressure", c, n)
 	return s
 }
 

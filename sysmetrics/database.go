@@ -26,34 +26,38 @@ const socketFolder = "/run/postgresql"
 
 // databaseConfig returns how to reach the database: the credential
 // database_url, $DATABASE_URL, or libpq's PG* variables. ok is false if none
-// of them says anything. The TLS mode is never left to the library: where none
-// is given it is verify-full, except to this machine itself.
+// of them says anything. As with libpq, no host means the local socket. The TLS
+// mode is never left to the library: where none is given it is verify-full,
+// except to this machine itself.
 func databaseConfig() (cfg pq.Config, ok bool, err error) {
 	dsn, ok, err := credential.Lookup("database_url")
 	if err != nil {
 		return cfg, false, configError(err)
 	}
-	if !ok && !slices.ContainsFunc([]string{"PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE", "PGUSER"}, func(v string) bool { return os.Getenv(v) != "" }) {
+	if !ok && !isSet("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE", "PGUSER") {
 		return cfg, false, nil
 	}
-	hasHost := os.Getenv("PGHOST")+os.Getenv("PGHOSTADDR")+os.Getenv("PGSERVICE") != ""
-	if dsn != "" {
-		given, err := namesHost(dsn)
-		if err != nil {
-			return cfg, false, err
-		}
-		hasHost = hasHost || given
-	}
-	cfg, err = pq.NewConfig(dsn)
-	if err != nil {
-		// The library's message may quote any part of a string that it did not understand.
-		if dsn != "" && leaks(err.Error(), dsn) {
-			err = errors.New("not a connection string that the PostgreSQL driver understands")
-		}
+	if err := checkForm(dsn); err != nil {
 		return cfg, false, configError(fmt.Errorf("database_url: %w", err))
 	}
-	if !hasHost {
-		cfg.Host = socketFolder
+	if !isSet("PGHOST", "PGHOSTADDR", "PGSERVICE") && !strings.Contains(dsn, "hostaddr") && !strings.Contains(dsn, "service") {
+		// The driver's own default is localhost; its environment is behind the string.
+		if err := os.Setenv("PGHOST", socketFolder); err != nil {
+			return cfg, false, err
+		}
+		defer os.Unsetenv("PGHOST")
+	}
+	cfg, err = pq.NewConfig(dsn)
+	if err != nil && dsn != "" {
+		// The driver's message may quote any part of a string that it did not understand.
+		err = errors.New("database_url: not a connection string that the PostgreSQL driver understands: a keyword, its value or the quoting is wrong")
+	}
+	if err != nil {
+		return cfg, false, configError(err)
+	}
+	cfg.Host = strings.Trim(cfg.Host, "[]") // of an IPv6 address in a URL
+	if filepath.IsAbs(cfg.Host) && !local(cfg) && !saysPlainText(dsn) {
+		return cfg, false, configError(errors.New("database_url: a socket first and another machine behind it: the driver would do without TLS for both"))
 	}
 	if cfg.SSLMode == "" {
 		cfg.SSLMode = pq.SSLModeVerifyFull
@@ -70,36 +74,35 @@ func databaseConfig() (cfg pq.Config, ok bool, err error) {
 	return cfg, true, nil
 }
 
+// saysPlainText reports whether TLS is expressly not wanted.
+func saysPlainText(dsn string) bool {
+	return strings.Contains(strings.ReplaceAll(dsn, " ", ""), "sslmode=disable") || os.Getenv("PGSSLMODE") == "disable"
+}
+
+// isSet reports whether one of the environment variables says something.
+func isSet(variables ...string) bool {
+	return slices.ContainsFunc(variables, func(v string) bool { return os.Getenv(v) != "" })
+}
+
 func configError(err error) error {
 	return sysexits.New(sysexits.Config, "bad_configuration", err).
 		WithHint("database_url reads postgres://user:password@host/database?sslmode=verify-full, or user=… host=… dbname=…")
 }
 
-// namesHost reports whether a connection string names a host.
-func namesHost(dsn string) (bool, error) {
-	if !strings.HasPrefix(dsn, "postgres://") && !strings.HasPrefix(dsn, "postgresql://") {
-		if strings.Contains(dsn, "://") || !strings.Contains(dsn, "=") {
-			return false, configError(errors.New("database_url: not a PostgreSQL connection string"))
+// checkForm refuses what is neither of the two forms of a connection string,
+// without a word of it: what is wrong may be the password.
+func checkForm(dsn string) error {
+	switch {
+	case dsn == "":
+		return nil // all is in the environment
+	case strings.HasPrefix(dsn, "postgres://"), strings.HasPrefix(dsn, "postgresql://"):
+		if _, err := url.Parse(dsn); err != nil {
+			return errors.New("not a well-formed URL (a special character in the password must be %-encoded)")
 		}
-		return strings.Contains(dsn, "host"), nil
+	case strings.Contains(dsn, "://") || !strings.Contains(dsn, "="):
+		return errors.New("not a PostgreSQL connection string")
 	}
-	u, err := url.Parse(dsn)
-	if err != nil {
-		// url.Error quotes the whole string, password and all.
-		return false, configError(errors.New("database_url: not a well-formed URL (a special character in the password must be %-encoded)"))
-	}
-	q := u.Query()
-	return u.Host != "" || q.Has("host") || q.Has("hostaddr") || q.Has("service"), nil
-}
-
-// leaks reports whether a message quotes a part of a secret.
-func leaks(message, secret string) bool {
-	for _, word := range strings.FieldsFunc(message, func(r rune) bool { return strings.ContainsRune(" \"'`:=,", r) }) {
-		if len(word) > 2 && strings.Contains(secret, word) {
-			return true
-		}
-	}
-	return false
+	return nil
 }
 
 // local reports whether every host of the configuration is this machine.
@@ -167,22 +170,17 @@ func databaseError(err error) error {
 	if e, ok := errors.AsType[*sysexits.Error](err); ok {
 		return e
 	}
-	pe, ok := errors.AsType[*pq.Error](err)
-	if !ok {
-		return sysexits.New(sysexits.Unavailable, "database_unavailable", err).
-			WithHint("the records are kept in the spool; the next run that reaches the database inserts them")
+	if pe, ok := errors.AsType[*pq.Error](err); ok {
+		switch class(pe) {
+		case "28", "3D": // wrong password, unknown role or database
+			return sysexits.New(sysexits.Config, "database_refused", err).
+				WithHint("check database_url, and pg_hba.conf on the server")
+		case "42", "3F": // no privilege, another table of that name
+			return sysexits.New(sysexits.Config, "database_refused", err).
+				WithHint("run: sysmetrics schema | psql, as the role that inserts")
+		}
 	}
-	hint := ""
-	switch class(pe) {
-	case "28", "3D": // wrong password, unknown role or database
-		hint = "check database_url, and pg_hba.conf on the server; the records are kept in the spool"
-	case "42", "3F": // no privilege, another table of that name
-		hint = "run: sysmetrics schema | psql, as the role that inserts; the records are kept in the spool"
-	default:
-		return sysexits.New(sysexits.Unavailable, "database_unavailable", fmt.Errorf("%w (SQLSTATE %s)", err, pe.Code)).
-			WithHint("the records are kept in the spool; the next run that reaches the database inserts them")
-	}
-	return sysexits.New(sysexits.Config, "database_refused", fmt.Errorf("%w (SQLSTATE %s)", err, pe.Code)).WithHint(hint)
+	return sysexits.New(sysexits.Unavailable, "database_unavailable", err)
 }
 
 // class returns the first two characters of the SQLSTATE.

@@ -24,25 +24,27 @@ type delivery struct {
 	db       *database // the session of the current batch
 	offUntil time.Time // do not ask a database again that failed just now
 	failed   bool      // a database is configured, and not all is in it
+	aside    string    // where rejected records are, if there are any
 
-	inserted, duplicates, rejected, spooled, dropped int64
-	spoolBytes                                       int64
+	inserted, duplicates, rejected, spooled, dropped, lost int64
+	spoolBytes                                             int64
 }
 
 // deliver spools a batch and then inserts all that the spool holds, oldest
 // first. Without a database, or with one that fails, the batch stays in the
 // spool. dir is nil if there is no place for one: then only the batch itself
-// can be inserted.
-func (d *delivery) deliver(ctx context.Context, dir *statedir.Dir, batch []entry) error {
-	var spoolErr error
+// can be inserted. keep is called once the batch is safe: in the spool, or, if
+// that took nothing, in the database.
+func (d *delivery) deliver(ctx context.Context, dir *statedir.Dir, batch []entry, keep func() error) error {
+	var spoolErr, keepErr error
 	spool := queue{dir, spoolFile, d.SpoolMax << 20}
 	safe := false       // the batch is in the spool
 	alone := dir == nil // nothing is to insert but the batch itself
 	if dir != nil {
 		var before int64
-		before, spoolErr = d.spool(spool, batch)
-		safe = spoolErr == nil
-		alone = safe && before == 0
+		if before, spoolErr = d.spool(spool, batch); spoolErr == nil {
+			safe, alone, keepErr = true, before == 0, keep()
+		}
 	}
 	err := d.session(ctx, func() error {
 		switch {
@@ -62,17 +64,22 @@ func (d *delivery) deliver(ctx context.Context, dir *statedir.Dir, batch []entry
 	if err == errNoDatabase {
 		err = nil
 	}
-	if !inserted && !safe {
-		return errors.Join(spoolErr, err, d.lost(len(batch)))
-	}
-	if !inserted {
+	switch {
+	case !inserted && !safe:
+		d.lost += int64(len(batch))
+		return errors.Join(spoolErr, err)
+	case !inserted:
 		d.spooled += int64(len(batch))
+		err = keptInSpool(err)
+	}
+	if inserted && !safe {
+		keepErr = keep()
 	}
 	d.spoolBytes = 0
 	if safe && !(inserted && alone) {
 		d.spoolBytes, _, spoolErr = spool.repair()
 	}
-	return errors.Join(err, spoolErr)
+	return errors.Join(err, spoolErr, keepErr)
 }
 
 // errNoDatabase says that no database is configured, or that the one that is
@@ -105,12 +112,25 @@ func (d *delivery) session(ctx context.Context, work func() error) error {
 	return err
 }
 
-// lost is the error of records that could be neither spooled nor inserted.
-func (d *delivery) lost(n int) error {
-	if n == 0 {
-		return nil
+// keptInSpool adds to the hint of a database's error that nothing is lost.
+func keptInSpool(err error) error {
+	e, ok := errors.AsType[*sysexits.Error](err)
+	if !ok {
+		return err
 	}
-	return sysexits.New(sysexits.CantCreate, "records_lost", fmt.Errorf("%d records are lost: neither the spool nor the database took them", n))
+	if e.Hint != "" {
+		e.Hint += "; "
+	}
+	e.Hint += "the records are kept in the spool, and the next run that reaches the database inserts them"
+	return err
+}
+
+// plural returns a count with its noun.
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // spool appends a batch and returns the size that the spool had before.
@@ -165,9 +185,15 @@ func (d *delivery) insert(dir *statedir.Dir, batch []entry) error {
 // setAside keeps a record that the database will never take, so that it does
 // not block the ones behind it.
 func (d *delivery) setAside(dir *statedir.Dir, e entry, cause error) error {
-	d.env.Diag.Warn("record_rejected", fmt.Sprintf("the database refuses a record for its content: %v; it is set aside in %s", cause, rejectedFile),
+	where := "it is lost, as there is no state directory"
+	if dir != nil {
+		d.aside = dir.Join(rejectedFile)
+		where = "it is set aside in " + d.aside
+	}
+	d.env.Diag.Warn("record_rejected", fmt.Sprintf("the database refuses a record for its content: %v; %s", cause, where),
 		diag.Field{Key: "record", Value: string(e.line[:min(len(e.line), 1024)])})
 	if dir == nil {
+		d.lost++
 		return nil
 	}
 	q := queue{dir, rejectedFile, d.SpoolMax << 20}
@@ -183,10 +209,11 @@ func (d *delivery) setAside(dir *statedir.Dir, e entry, cause error) error {
 	return err
 }
 
-// finish prints the flushed record.
-func (d *delivery) finish() error {
+// finish prints the flushed record and returns err, which the batches left,
+// behind what is worse and before what is less.
+func (d *delivery) finish(err error) error {
 	level := record.Info
-	if d.failed || d.rejected+d.dropped > 0 {
+	if d.failed || d.rejected+d.dropped+d.lost > 0 {
 		level = record.Warn
 	}
 	l := record.New(time.Now(), level, "flushed", d.env.Service)
@@ -195,11 +222,16 @@ func (d *delivery) finish() error {
 	l.Int("rejected", d.rejected)
 	l.Int("spooled", d.spooled)
 	l.Int("dropped", d.dropped)
+	l.Int("lost", d.lost)
 	l.Int("spool_bytes", d.spoolBytes)
-	err := d.env.Stdout.Record(level, l.End())
-	if d.rejected > 0 {
-		err = errors.Join(err, sysexits.New(sysexits.Partial, "records_rejected", fmt.Errorf("%d records are set aside in %s", d.rejected, rejectedFile)).
-			WithHint("mend them or the table, then: sysmetrics flush < "+rejectedFile))
+	err = errors.Join(err, d.env.Stdout.Record(level, l.End()))
+	if d.lost > 0 {
+		err = errors.Join(sysexits.New(sysexits.CantCreate, "records_lost",
+			fmt.Errorf("lost %s: neither the state directory nor the database took them", plural(int(d.lost), "record"))), err)
+	}
+	if d.aside != "" {
+		err = errors.Join(err, sysexits.New(sysexits.Partial, "records_rejected", fmt.Errorf("set %s aside in %s", plural(int(d.rejected), "record"), d.aside)).
+			WithHint("mend them or the table, then run: sysmetrics flush < "+d.aside+", and remove that file"))
 	}
 	return err
 }

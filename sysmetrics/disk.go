@@ -67,7 +67,7 @@ func (h *host) readDisk(ctx context.Context, f diskFilter, now clock, remembered
 	}
 	*remembered = hanging
 	s.devices = h.readDevices(f.devices, c, n)
-	s.pressure = h.readPressure("io", c, n)
+	s.pressure = h.readPressure("io", "_pressure", c, n)
 	return s
 }
 

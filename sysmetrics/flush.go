@@ -78,21 +78,28 @@ func (f *flushCmd) run(ctx context.Context, env *cli.Env) error {
 		}
 	}
 	if refused > 0 {
-		failures = errors.Join(failures, sysexits.New(sysexits.DataErr, "bad_input", fmt.Errorf("%d lines of stdin are no records; the others are taken", refused)).
+		failures = errors.Join(failures, sysexits.New(sysexits.DataErr, "bad_input", fmt.Errorf("left out %s of stdin; the others are taken", plural(refused, "line"))).
 			WithHint("a record is a JSON object with time (RFC 3339), host, metric_type and payload, as sysmetrics prints it"))
 	}
-	return errors.Join(failures, d.finish())
+	return d.finish(failures)
 }
 
 // batch delivers one batch under the lock.
 func (f *flushCmd) batch(ctx context.Context, d *delivery, path string, batch []entry) error {
 	dir, err := statedir.Open(ctx, path, lockWait)
+	if sysexits.Code(err) == sysexits.CantCreate {
+		// Without a spool the database may still take them.
+		return errors.Join(d.deliver(ctx, nil, batch, nothing), err)
+	}
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	return d.deliver(ctx, dir, batch)
+	return d.deliver(ctx, dir, batch, nothing)
 }
+
+// nothing is what is to keep beside records of stdin.
+func nothing() error { return nil }
 
 // nextBatch returns the lines up to a full batch, the end, or a pause.
 func nextBatch(ctx context.Context, lines <-chan input) (batch []entry, bad []input, more bool) {

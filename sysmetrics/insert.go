@@ -24,7 +24,7 @@ func (d *database) insert(batch []entry, reject func(entry, error) error) (inser
 		switch {
 		case pe.Code == "42P01": // undefined_table
 			n, err = d.retry(tableSQL, batch)
-		case pe.Code == "23514" && pe.Constraint == "": // no partition takes the row
+		case noPartition(err):
 			n, err = d.retry(partitionSQL(batch, time.Now()), batch)
 		}
 	}
@@ -33,6 +33,10 @@ func (d *database) insert(batch []entry, reject func(entry, error) error) (inser
 	}
 	if !refusesContent(err) {
 		return 0, databaseError(err)
+	}
+	if noPartition(err) {
+		err = fmt.Errorf("its time is more than %.0f days ago or %.0f ahead, for which no partition is made: is the clock of its host right? %w",
+			partitionPast.Hours()/24, partitionFuture.Hours()/24, err)
 	}
 	if len(batch) == 1 {
 		return 0, reject(batch[0], err)
@@ -66,6 +70,13 @@ func (d *database) retry(prepare string, batch []entry) (int64, error) {
 		}
 	}
 	return d.exec(insertSQL(batch))
+}
+
+// noPartition reports whether a row has found none: a check_violation of no
+// constraint that has a name.
+func noPartition(err error) bool {
+	pe, ok := errors.AsType[*pq.Error](err)
+	return ok && pe.Code == "23514" && pe.Constraint == ""
 }
 
 // refusesContent tells an error that the content of a record causes from one

@@ -47,7 +47,7 @@ type databaseFlags struct {
 // Validate is kong's check after parsing.
 func (d databaseFlags) Validate() error {
 	if d.Timeout <= 0 {
-		return fmt.Errorf("--timeout %v: not more than 0", d.Timeout)
+		return fmt.Errorf("--timeout %v: not a time span above 0", d.Timeout)
 	}
 	return nil
 }

@@ -53,7 +53,7 @@ func (h *host) readMemory(c counters, n *notes) *memoryState {
 	if _, s.hasOOM = c["oom_kill"]; !s.hasOOM {
 		n.unsupported = append(n.unsupported, "oom_kills") // before Linux 4.13
 	}
-	s.pressure = h.readPressure("memory", c, n)
+	s.pressure = h.readPressure("memory", "pressure", c, n)
 	return s
 }
 

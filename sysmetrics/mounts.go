@@ -18,12 +18,12 @@ type mount struct {
 	readOnly bool
 }
 
-// mountFilter decides which mounts count.
+// mountFilter decides which mounts count: those that are named, whatever
+// their type, else those of a type that is a disk of this host.
 type mountFilter struct {
-	points   filter
-	skip     []string // file system types that are not a disk of this host, as patterns
-	also     []string // of those, the types that count all the same
-	selected []string // mount points that count whatever their type, as patterns
+	points filter   // by mount point
+	skip   []string // file system types that are not a disk of this host, as patterns
+	also   []string // of those, the types that count all the same
 }
 
 // skipTypes are the file systems that hold no disk space of this host: the
@@ -35,13 +35,10 @@ const skipTypes = "autofs,bdev,binfmt_misc,bpf,cgroup,cgroup2,configfs,cpuset,de
 
 // allows looks at the type and the name, the two things that cost nothing.
 func (f mountFilter) allows(m mount) bool {
-	if matchAny(f.selected, m.point) {
-		return true
-	}
 	if !f.points.allows(m.point) {
 		return false
 	}
-	return !matchAny(f.skip, m.fstype) || matchAny(f.also, m.fstype)
+	return len(f.points.only) > 0 || !matchAny(f.skip, m.fstype) || matchAny(f.also, m.fstype)
 }
 
 // doubtful reports whether statfs(2) on the mount may hang: whether it needs

@@ -9,7 +9,7 @@ import (
 )
 
 // defaultMounts is the filter that the command line sets by default.
-var defaultMounts = mountFilter{filter{skip: []string{"/boot", "/boot/*"}}, strings.Split(skipTypes, ","), nil, nil}
+var defaultMounts = mountFilter{filter{skip: []string{"/boot", "/boot/*"}}, strings.Split(skipTypes, ","), nil}
 
 func TestParseMountinfo(t *testing.T) {
 	for _, tc := range []struct {

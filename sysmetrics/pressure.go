@@ -12,10 +12,11 @@ type pressure struct {
 	some, full *procfs.PSILine
 }
 
-func (h *host) readPressure(resource string, c counters, n *notes) pressure {
+// readPressure reads the file of a resource, whose field in the payload is key.
+func (h *host) readPressure(resource, key string, c counters, n *notes) pressure {
 	psi, err := h.proc.PSIStatsForResource(resource)
 	if err != nil {
-		n.miss("pressure", err)
+		n.miss(key, err)
 		return pressure{}
 	}
 	p := pressure{resource, psi.Some, psi.Full}

@@ -239,9 +239,9 @@ func Interruptible(ctx context.Context, work func(context.Context) error) error 
 	return err
 }
 
-// Uninterrupted calls work, of a moment, with SIGINT and SIGTERM ignored: for
-// a command that is not [Interruptible], so that it leaves no half-written
-// file behind. Catching the signals instead takes two threads more.
+// Uninterrupted calls work, of a moment and the last of a command that is not
+// [Interruptible], with SIGINT and SIGTERM ignored, so that it leaves no
+// half-written file behind. Catching the signals instead takes two threads more.
 func Uninterrupted(work func() error) error {
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM)
 	defer signal.Reset(syscall.SIGINT, syscall.SIGTERM)

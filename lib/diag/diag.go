@@ -83,7 +83,7 @@ func (l *Logger) Error(err error) {
 }
 
 func (l *Logger) write(level, event, text, hint string, fields []Field) {
-	text, hint = clean(text), clean(hint)
+	text = clean(text) // a hint is a constant of the tool's, and may show a URL with a password in it
 	if l.Terminal {
 		word := map[string]string{record.Warn: "warning", record.Error: "error"}[level]
 		out := l.Name + ": " + word + ": " + oneLine(text) + "\n"

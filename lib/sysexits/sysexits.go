@@ -1,7 +1,7 @@
 // Package sysexits holds the exit statuses of the toolkit and an error that
 // carries one.
 //
-// The numbers are those of sysexits(3), so that systemctl status prints their
+// The numbers are those of sysexits(3), which "systemd-analyze exit-status"
 // names, and two of our own: [RolledBack] and [Partial].
 package sysexits
 
