@@ -1,0 +1,257 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lib/pq"
+
+	"observability-hub/lib/sysexits"
+)
+
+// where says in one line how a configuration reaches the database.
+func where(cfg pq.Config) string {
+	host := cfg.Host
+	if cfg.Hostaddr.IsValid() {
+		host = cfg.Hostaddr.String()
+	}
+	for _, m := range cfg.Multi {
+		host += "," + m.Host
+	}
+	return cfg.User + "@" + host + "/" + cfg.Database + " " + string(cfg.SSLMode)
+}
+
+func TestDatabaseConfig(t *testing.T) {
+	service := filepath.Join(t.TempDir(), "service")
+	writeTree(t, filepath.Dir(service), map[string]string{"service": "[hub]\nhost=db.example.com\ndbname=hub\nuser=u\n"})
+	for _, tc := range []struct {
+		name, url string
+		env       map[string]string
+		want      string // "" for none
+	}{
+		{"nothing", "", nil, ""},
+		{"a password alone is no database", "", map[string]string{"PGPASSWORD": "p", "PGSSLMODE": "require", "PGPORT": "5433"}, ""},
+		{"the local socket", "postgres:///hub", map[string]string{"PGUSER": "u"}, "u@/run/postgresql/hub disable"},
+		{"the local socket, which has no TLS", "postgres://u@/hub?sslmode=require", nil, "u@/run/postgresql/hub disable"},
+		{"another socket", "postgres:///hub?host=/tmp/pg&user=u", nil, "u@/tmp/pg/hub disable"},
+		{"postgresql://", "postgresql://u@db.example.com/hub", nil, "u@db.example.com/hub verify-full"},
+		{"loopback", "postgres://u:p@127.0.0.1:5433/hub", nil, "u@127.0.0.1/hub disable"},
+		{"loopback, IPv6", "postgres://u@[::1]/hub", nil, "u@::1/hub disable"},
+		{"localhost", "postgres://u@localhost/hub", nil, "u@localhost/hub disable"},
+		{"not loopback", "postgres://u@127.example.com/hub", nil, "u@127.example.com/hub verify-full"},
+		{"any address is not loopback", "postgres://u@0.0.0.0/hub", nil, "u@0.0.0.0/hub verify-full"},
+		{"hostaddr", "user=u hostaddr=192.0.2.7 dbname=hub", nil, "u@192.0.2.7/hub verify-full"},
+		{"hostaddr decides, not the name", "user=u host=localhost hostaddr=192.0.2.7 dbname=hub", nil, "u@192.0.2.7/hub verify-full"},
+		{"an explicit mode is kept", "postgres://u@db.example.com/hub?sslmode=verify-ca", nil, "u@db.example.com/hub verify-ca"},
+		{"also one that is weak", "postgres://u@db.example.com/hub?sslmode=disable", nil, "u@db.example.com/hub disable"},
+		{"also on loopback", "postgres://u@localhost/hub?sslmode=verify-full", nil, "u@localhost/hub verify-full"},
+		{"mode from PGSSLMODE", "postgres://u@db.example.com/hub", map[string]string{"PGSSLMODE": "require"}, "u@db.example.com/hub require"},
+		{"keywords", "user=u host=db.example.com dbname=hub", nil, "u@db.example.com/hub verify-full"},
+		{"keywords without a host", "user=u dbname=hub", nil, "u@/run/postgresql/hub disable"},
+		{"host is in another word", "user=u password=localhost-host=x dbname=ghost", nil, "u@/run/postgresql/ghost disable"},
+		{"host is in a quoted word", `user=u password='a host=x \' host=y' dbname=hub`, nil, "u@/run/postgresql/hub disable"},
+		{"spaces around =", "user = u host = db.example.com dbname = hub", nil, "u@db.example.com/hub verify-full"},
+		{"a service", "service=hub", map[string]string{"PGSERVICEFILE": service}, "u@db.example.com/hub verify-full"},
+		{"PGSERVICE", "", map[string]string{"PGSERVICE": "hub", "PGSERVICEFILE": service}, "u@db.example.com/hub verify-full"},
+		{"PGHOST", "", map[string]string{"PGHOST": "db.example.com", "PGUSER": "u", "PGDATABASE": "hub"}, "u@db.example.com/hub verify-full"},
+		{"PGHOST is a folder", "", map[string]string{"PGHOST": "/tmp/pg", "PGUSER": "u", "PGDATABASE": "hub"}, "u@/tmp/pg/hub disable"},
+		{"PGDATABASE alone", "", map[string]string{"PGDATABASE": "hub", "PGUSER": "u"}, "u@/run/postgresql/hub disable"},
+		{"PGHOST for what the URL leaves out", "postgres://u@/hub", map[string]string{"PGHOST": "db.example.com"}, "u@db.example.com/hub verify-full"},
+		{"the URL before PGHOST", "postgres://u@db.example.com/hub", map[string]string{"PGHOST": "localhost"}, "u@db.example.com/hub verify-full"},
+		{"two hosts", "postgres://u@a.example.com,b.example.com/hub", nil, "u@a.example.com,b.example.com/hub verify-full"},
+		{"two hosts, one of them here", "postgres://u@localhost,b.example.com/hub", nil, "u@localhost,b.example.com/hub verify-full"},
+		{"two hosts here", "user=u host=localhost,127.0.0.1 dbname=hub", nil, "u@localhost,127.0.0.1/hub disable"},
+		{"two hosts, in plain text if that is what is said", "user=u host=/tmp/pg,b.example.com dbname=hub sslmode=disable", nil, "u@/tmp/pg,b.example.com/hub disable"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Setenv("DATABASE_URL", tc.url)
+			for name, value := range tc.env {
+				t.Setenv(name, value)
+			}
+			cfg, ok, err := databaseConfig()
+			got := ""
+			if ok {
+				got = where(cfg)
+			}
+			if got != tc.want || err != nil {
+				t.Errorf("databaseConfig = %q, %v; want %q", got, err, tc.want)
+			}
+			if ok && (cfg.ConnectTimeout <= 0 || cfg.ApplicationName != name) {
+				t.Errorf("connect timeout %v, application name %q; want both set", cfg.ConnectTimeout, cfg.ApplicationName)
+			}
+		})
+	}
+}
+
+// Where the first host is a socket, the driver gives up TLS for all of them.
+func TestDatabaseConfigRefusesPlainTextBehindASocket(t *testing.T) {
+	for _, url := range []string{
+		"user=u host=/tmp/pg,b.example.com dbname=hub",
+		"user=u host=/tmp/pg,b.example.com dbname=hub sslmode=verify-full",
+		"postgres:///hub?host=/tmp/pg,b.example.com&user=u&sslmode=require",
+	} {
+		t.Setenv("DATABASE_URL", url)
+		if cfg, ok, err := databaseConfig(); ok || sysexits.Code(err) != sysexits.Config {
+			t.Errorf("databaseConfig(%s) = %s, %v; want it refused", url, where(cfg), err)
+		}
+	}
+	t.Setenv("DATABASE_URL", "user=u host=/tmp/pg,/tmp/pg2 dbname=hub")
+	if cfg, ok, err := databaseConfig(); !ok || err != nil {
+		t.Errorf("two sockets: databaseConfig = %s, %v, %v", where(cfg), ok, err)
+	}
+}
+
+// The credential of the unit comes before the environment.
+func TestDatabaseConfigCredential(t *testing.T) {
+	dir := t.TempDir()
+	writeTree(t, dir, map[string]string{"database_url": "postgres://u:p@db.example.com/hub?connect_timeout=9&application_name=mine\n"})
+	t.Setenv("CREDENTIALS_DIRECTORY", dir)
+	t.Setenv("DATABASE_URL", "postgres://other@other.example.com/other")
+	cfg, ok, err := databaseConfig()
+	if err != nil || !ok || where(cfg) != "u@db.example.com/hub verify-full" || cfg.Password != "p" ||
+		cfg.ConnectTimeout != 9*time.Second || cfg.ApplicationName != "mine" {
+		t.Errorf("databaseConfig = %q, %v, %v, timeout %v, name %q", where(cfg), ok, err, cfg.ConnectTimeout, cfg.ApplicationName)
+	}
+}
+
+// Whatever is wrong with a connection string, no part of it is shown: the
+// driver's own messages quote what they do not understand.
+func TestDatabaseConfigTellsNoSecret(t *testing.T) {
+	const secret = "hunter2S3cret"
+	for _, url := range []string{
+		"postgres://u:" + secret + "@db.example.com:port/hub",
+		"postgres://u:" + secret + "%zz@db.example.com/hub",
+		"postgres://u:" + secret + "@[::1/hub",
+		"postgres://u:pa ss" + secret + "@db/hub",
+		"postgres://u:a/" + secret + "@db/hub",
+		"postgres://u:a#" + secret + "@db/hub",
+		"postgres://u:a?" + secret + "@db/hub",
+		"postgres://u:p@db/hub?sslmode=" + secret,
+		"postgres://u:p@db/hub?port=" + secret,
+		"postgres://u:p@db/hub?connect_timeout=" + secret,
+		"postgres://u:p@db/hub?target_session_attrs=" + secret,
+		"postgres://u:p@db/hub?hostaddr=" + secret,
+		"mysql://u:" + secret + "@db/hub",
+		"://u:" + secret + "@db",
+		"user=u password=" + secret + " host",
+		"user=u password='" + secret,
+		"user=u password=" + secret + `\`,
+		"user=u password=" + secret + " port=x host=db",
+		"user=u password=a " + secret + " host=db",
+		"user=u password=a " + secret + "=b sslmode=x",
+		secret,
+		"host=/tmp/pg,db.example.com password=" + secret,
+		"\x00" + secret,
+		"postgres://u:" + secret + "\n@db/hub",
+	} {
+		t.Run(strings.ReplaceAll(url, secret, "…"), func(t *testing.T) {
+			dir := t.TempDir()
+			writeTree(t, dir, map[string]string{"database_url": url})
+			t.Setenv("CREDENTIALS_DIRECTORY", dir)
+			_, ok, err := databaseConfig()
+			if err == nil {
+				if ok {
+					return // understood; then nothing is said
+				}
+				t.Fatalf("databaseConfig(%q) = none; want an error", url)
+			}
+			if e, is := errors.AsType[*sysexits.Error](err); !is || e.Code != sysexits.Config || e.Hint == "" {
+				t.Errorf("databaseConfig(%q) = %v; want status 78 and a hint", url, err)
+			}
+			for i := range len(secret) - 4 {
+				if part := secret[i : i+5]; strings.Contains(err.Error(), part) {
+					t.Fatalf("the error tells %q: %s", part, err)
+				}
+			}
+		})
+	}
+}
+
+// A run that is given such a string must not tell it either.
+func TestRunTellsNoSecret(t *testing.T) {
+	const secret = "hunter2S3cret"
+	root := t.TempDir()
+	writeTree(t, root, minimalProc)
+	for _, url := range []string{
+		"postgres://u:" + secret + "@db.example.com:port/hub",
+		"postgres://u:" + secret + "@127.0.0.1:1/hub?connect_timeout=1",
+		"user=u password=" + secret + " host=127.0.0.1 port=1 dbname=hub",
+	} {
+		t.Setenv("DATABASE_URL", url)
+		r := run(t, func(string) (usage, error) { return usage{}, nil }, "", "--flush", "--procfs="+root, "--sysfs="+root, "--state-dir="+t.TempDir())
+		if r.status != sysexits.Config && r.status != sysexits.Unavailable {
+			t.Errorf("%q: status %d; want 78 or 69: %s", url, r.status, r.stderr)
+		}
+		if strings.Contains(r.stdout+r.stderr, secret) {
+			t.Errorf("%q: the secret is in\n%s%s", url, r.stdout, r.stderr)
+		}
+		if !strings.Contains(r.stdout, `"spooled":4`) {
+			t.Errorf("%q: the records are not kept: %s", url, r.stdout)
+		}
+	}
+}
+
+func TestLocal(t *testing.T) {
+	for _, tc := range []struct {
+		hosts string
+		want  bool
+	}{
+		{"localhost", true}, {"127.0.0.1", true}, {"127.8.8.8", true}, {"::1", true}, {"/run/postgresql", true}, {"@abstract", true},
+		{"::ffff:127.0.0.1", true}, {"db", false}, {"localhost.example.com", false}, {"10.0.0.1", false}, {"::", false},
+		{"localhost,db", false}, {"db,localhost", false}, {"localhost,::1", true},
+	} {
+		hosts := strings.Split(tc.hosts, ",")
+		cfg := pq.Config{Host: hosts[0]}
+		for _, h := range hosts[1:] {
+			cfg.Multi = append(cfg.Multi, pq.ConfigMultihost{Host: h})
+		}
+		if got := local(cfg); got != tc.want {
+			t.Errorf("local(%s) = %v; want %v", tc.hosts, got, tc.want)
+		}
+	}
+}
+
+func TestDatabaseError(t *testing.T) {
+	refused := &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}
+	for _, tc := range []struct {
+		err  error
+		code int
+	}{
+		{refused, sysexits.Unavailable},
+		{&pq.Error{Code: "57P03"}, sysexits.Unavailable}, // starting up
+		{&pq.Error{Code: "53300"}, sysexits.Unavailable}, // too many connections
+		{&pq.Error{Code: "53100"}, sysexits.Unavailable}, // disk full
+		{&pq.Error{Code: "25006"}, sysexits.Unavailable}, // read-only: a standby
+		{&pq.Error{Code: "40P01"}, sysexits.Unavailable}, // deadlock
+		{&pq.Error{Code: "28P01"}, sysexits.Config},
+		{&pq.Error{Code: "3D000"}, sysexits.Config},
+		{&pq.Error{Code: "42501"}, sysexits.Config},
+		{&pq.Error{Code: ""}, sysexits.Unavailable},
+		{configError(errors.New("x")), sysexits.Config},
+	} {
+		err := databaseError(tc.err)
+		e, ok := errors.AsType[*sysexits.Error](err)
+		if !ok || e.Code != tc.code || tc.code == sysexits.Config && e.Hint == "" {
+			t.Errorf("databaseError(%v) = %v, status %d; want %d, and a hint if it is the configuration", tc.err, err, sysexits.Code(err), tc.code)
+		}
+	}
+}
+
+func TestRefusesContent(t *testing.T) {
+	for code, want := range map[pq.ErrorCode]bool{
+		"22P05": true, "22007": true, "22021": true, "23502": true, "23514": true, "54000": true, "P0001": true,
+		"53100": false, "57014": false, "40001": false, "08006": false, "42P01": false, "28P01": false, "25006": false, "XX000": false, "58030": false,
+	} {
+		if got := refusesContent(&pq.Error{Code: code}); got != want {
+			t.Errorf("refusesContent(%s) = %v; want %v", code, got, want)
+		}
+	}
+	if !refusesContent(errNUL) || refusesContent(errors.New("other")) || refusesContent(nil) {
+		t.Error("refusesContent: want true for errNUL alone")
+	}
+}

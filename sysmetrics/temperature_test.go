@@ -1,0 +1,69 @@
+package main
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"observability-hub/lib/record"
+)
+
+func TestReadTemperature(t *testing.T) {
+	for _, tc := range []struct {
+		name        string
+		files       map[string]string // below class/
+		hottest     string            // package_temp, "null" for none
+		cores       map[string]float64
+		unsupported string
+		failed      string
+	}{
+		{"none", nil, "null", nil, "package_temp core_temps", ""},
+		{"Ryzen", map[string]string{
+			"hwmon/hwmon3/name": "k10temp", "hwmon/hwmon3/temp1_input": "55125", "hwmon/hwmon3/temp1_label": "Tctl",
+			"hwmon/hwmon3/temp2_input": "45125", "hwmon/hwmon3/temp2_label": "Tdie",
+			"hwmon/hwmon3/temp3_input": "44000", "hwmon/hwmon3/temp3_label": "Tccd1", "hwmon/hwmon3/temp4_input": "43500", "hwmon/hwmon3/temp4_label": "Tccd2",
+		}, "45.125", map[string]float64{"tccd1": 44, "tccd2": 43.5}, "", ""},
+		{"Ryzen without Tdie", map[string]string{
+			"hwmon/hwmon3/name": "k10temp", "hwmon/hwmon3/temp1_input": "55125", "hwmon/hwmon3/temp1_label": "Tctl",
+		}, "55.125", nil, "core_temps", ""},
+		{"no label", map[string]string{"hwmon/hwmon0/name": "cpu_thermal", "hwmon/hwmon0/temp1_input": "48312"}, "48.312", nil, "core_temps", ""},
+		{"below zero", map[string]string{"hwmon/hwmon0/name": "cpu_thermal", "hwmon/hwmon0/temp1_input": "-12000"}, "-12", nil, "core_temps", ""},
+		{"other chips are not read", map[string]string{"hwmon/hwmon0/name": "drivetemp", "hwmon/hwmon0/temp1_input": "x"}, "null", nil, "package_temp core_temps", ""},
+		{"a sensor with nothing to say", map[string]string{
+			"hwmon/hwmon0/name": "coretemp", "hwmon/hwmon0/temp1_input": "50000", "hwmon/hwmon0/temp1_label": "Package id 0",
+			"hwmon/hwmon0/temp2_input": "", "hwmon/hwmon0/temp2_label": "Core 0",
+		}, "50", nil, "core_temps", "hwmon0/temp2"},
+		{"a chip without sensors", map[string]string{"hwmon/hwmon0/name": "coretemp"}, "null", nil, "package_temp core_temps", ""},
+		{"a thermal zone", map[string]string{"thermal/thermal_zone0/type": "acpitz", "thermal/thermal_zone0/temp": "27800",
+			"thermal/thermal_zone1/type": "cpu-thermal", "thermal/thermal_zone1/temp": "61000"}, "61", nil, "core_temps", ""},
+		{"a zone is not asked where there is a chip", map[string]string{"hwmon/hwmon0/name": "cpu_thermal", "hwmon/hwmon0/temp1_input": "48000",
+			"thermal/thermal_zone1/type": "x86_pkg_temp", "thermal/thermal_zone1/temp": "61000"}, "48", nil, "core_temps", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			sys := t.TempDir()
+			files := make(map[string]string)
+			for name, data := range tc.files {
+				files["class/"+name] = data + "\n"
+			}
+			writeTree(t, sys, files)
+			h := &host{sysRoot: sys, buf: make([]byte, 1024)}
+			var n notes
+			temp := h.readTemperature(&n)
+			l := &record.Line{}
+			temp.write(payload{Line: l, notes: &n})
+			if got, want := string(l.End()), `"package_temp":`+tc.hottest+`,`; !strings.HasPrefix(got, want) {
+				t.Errorf("payload %s; want %s first", got, want)
+			}
+			if !maps.Equal(temp.cores, tc.cores) {
+				t.Errorf("cores = %v; want %v", temp.cores, tc.cores)
+			}
+			if got := strings.Join(n.unsupported, " "); got != tc.unsupported {
+				t.Errorf("unsupported = %q; want %q", got, tc.unsupported)
+			}
+			if got := strings.Join(slices.Sorted(maps.Keys(n.failed)), " "); got != tc.failed {
+				t.Errorf("failed = %q; want %q", got, tc.failed)
+			}
+		})
+	}
+}
