@@ -19,22 +19,22 @@ import (
 type collectCmd struct {
 	stateFlags
 	databaseFlags
-	Flush    bool          `help:"Insert the records, and what the spool holds, instead of printing them."`
-	Interval time.Duration `placeholder:"D" help:"Take the rates over a fresh window of this length, by sampling twice."`
-	Host     string        `placeholder:"NAME" help:"Host name to record (default: the kernel's)."`
+	Flush    bool
+	Interval time.Duration `placeholder:"D"`
+	Host     string        `placeholder:"NAME"`
 
-	Interfaces        []string `placeholder:"PATTERN" help:"Only these interfaces count."`
-	InterfacesExclude []string `default:"lo,docker*,veth*,br-*,tun*,tailscale*,wg*,zt*,dummy*,virbr*" placeholder:"PATTERN" help:"Interfaces that do not count (${default})."`
-	Disks             []string `placeholder:"PATTERN" help:"Only these block devices count."`
-	DisksExclude      []string `default:"loop*,ram*,zram*,sr*,fd*,nbd*" placeholder:"PATTERN" help:"Block devices that do not count (${default})."`
-	Mounts            []string `placeholder:"PATTERN" help:"Only these mount points count, whatever their type."`
-	MountsExclude     []string `default:"/boot,/boot/*" placeholder:"PATTERN" help:"Mount points that do not count (${default})."`
-	FsTypes           []string `placeholder:"TYPE" help:"File system types that count although they are pseudo, image, FUSE or network ones (nfs4, fuse.sshfs)."`
+	Interfaces        []string `placeholder:"PATTERN"`
+	InterfacesExclude []string `default:"lo,docker*,veth*,br-*,tun*,tailscale*,wg*,zt*,dummy*,virbr*" placeholder:"PATTERN"`
+	Disks             []string `placeholder:"PATTERN"`
+	DisksExclude      []string `default:"loop*,ram*,zram*,sr*,fd*,nbd*" placeholder:"PATTERN"`
+	Mounts            []string `placeholder:"PATTERN"`
+	MountsExclude     []string `default:"/boot,/boot/*" placeholder:"PATTERN"`
+	FsTypes           []string `placeholder:"TYPE"`
 
-	Procfs    string `default:"/proc" placeholder:"DIR" help:"Read this tree, or a copy of one, as /proc (${default})."`
-	Sysfs     string `default:"/sys" placeholder:"DIR" help:"Read this tree, or a copy of one, as /sys (${default})."`
-	OsRelease string `default:"/etc/os-release" placeholder:"FILE" help:"Where the name of the system is (${default})."`
-	Now       string `placeholder:"TIME" help:"Time of the records in RFC 3339 instead of the clock's; with --procfs, for copies and tests."`
+	Procfs    string `default:"/proc" placeholder:"DIR"`
+	Sysfs     string `default:"/sys" placeholder:"DIR"`
+	OsRelease string `default:"/etc/os-release" placeholder:"FILE"`
+	Now       string `placeholder:"TIME"`
 
 	statfs statfsFunc `kong:"-"` // in tests: what the mounts of the copy say
 }

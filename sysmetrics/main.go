@@ -26,8 +26,8 @@ import (
 
 // stateFlags say where the tool keeps what it must remember.
 type stateFlags struct {
-	StateDir string `placeholder:"DIR" help:"Folder for counters and spool (default: $STATE_DIRECTORY, else ~/.local/state/system-metrics)."`
-	SpoolMax int64  `default:"64" placeholder:"MIB" help:"Size of the spool; beyond it the oldest records are dropped (${default} MiB)."`
+	StateDir string `placeholder:"DIR"`
+	SpoolMax int64  `default:"64" placeholder:"MIB"`
 }
 
 // Validate is kong's check after parsing.
@@ -41,7 +41,7 @@ func (s stateFlags) Validate() error {
 // databaseFlags bound the conversation with the database. Which database it is
 // comes from the credential database_url, $DATABASE_URL or libpq's PG* variables.
 type databaseFlags struct {
-	Timeout time.Duration `default:"20s" help:"Longest time for all work on the database (${default})."`
+	Timeout time.Duration `default:"20s"`
 }
 
 // Validate is kong's check after parsing.
@@ -70,6 +70,7 @@ func app() cli.App {
 			{Name: "prune", Help: "Delete rows that are older than --keep.", Grammar: &pruneCmd{}},
 			{Name: "statfs", Help: "Internal: statfs mounts in a disposable process.", Hidden: true, Grammar: &statfsCmd{}},
 		},
+		Flags: flagHelp,
 		Examples: `  sysmetrics | jq 'select(.metric_type == "cpu").payload.usage'
   sysmetrics --interval 1s
   sysmetrics schema | psql hub

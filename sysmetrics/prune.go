@@ -16,7 +16,7 @@ import (
 // pruneCmd deletes old rows, of all hosts.
 type pruneCmd struct {
 	databaseFlags
-	Keep age `required:"" placeholder:"AGE" help:"Keep the rows of this last time: 90d, 12w, 36h."`
+	Keep age `required:"" placeholder:"AGE"`
 }
 
 // age is a duration that may also be given in days or weeks.

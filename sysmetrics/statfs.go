@@ -48,7 +48,7 @@ func statfs(path string) (usage, error) {
 // answer: the process that waits for them can then still exit. It prints a
 // line for each mount as its answer comes.
 type statfsCmd struct {
-	Points []string `arg:"" help:"Mount points."`
+	Points []string `arg:""`
 
 	statfs statfsFunc `kong:"-"` // in tests: what the mounts say
 }

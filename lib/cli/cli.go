@@ -32,6 +32,7 @@ type App struct {
 	Description string // one paragraph, the head of --help
 	Examples    string // runnable command lines, the end of --help
 	Commands    []Command
+	Flags       string // what each flag is for: a line each of its name, spaces and a text for kong, in which ${default} is its default
 }
 
 // Command is one command of a tool.
@@ -117,11 +118,7 @@ func parse(env *Env, args []string, stderr io.Writer) (*kong.Context, error) {
 	if helpful {
 		options = append(options, kong.Help(help(env)),
 			kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-			kong.PostBuild(eachFlag(func(f *kong.Flag) {
-				if name := variable(env.Name, f); f.Name != "help" && f.Name != "version" {
-					f.Help += " ($$" + name + ")"
-				}
-			})))
+			kong.PostBuild(eachFlag(env.describe)))
 	} else {
 		options = append(options, kong.PostBuild(eachFlag(func(f *kong.Flag) { f.Help, f.PlaceHolder = "", "" })))
 	}
@@ -147,6 +144,20 @@ func parse(env *Env, args []string, stderr io.Writer) (*kong.Context, error) {
 		return nil, sysexits.New(sysexits.Usage, "usage", err).WithHint(env.Name + " --help lists the commands and flags")
 	}
 	return call, nil
+}
+
+// describe gives a flag the help that App.Flags has for it, if it has no tag
+// for that, and adds the name of its environment variable.
+func (a App) describe(f *kong.Flag) {
+	if f.Name == "help" || f.Name == "version" {
+		return
+	}
+	for line := range strings.Lines(a.Flags) {
+		if name, text, _ := strings.Cut(line, " "); name == f.Name {
+			f.Help = strings.TrimSpace(text)
+		}
+	}
+	f.Help += " ($$" + variable(a.Name, f) + ")"
 }
 
 // called returns the commands that kong must know for args, and whether it is
