@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/lib/pq"
+	"github.com/lib/pq/pqerror"
 
 	"observability-hub/lib/sysexits"
 )
@@ -243,7 +244,7 @@ func TestDatabaseError(t *testing.T) {
 }
 
 func TestRefusesContent(t *testing.T) {
-	for code, want := range map[pq.ErrorCode]bool{
+	for code, want := range map[pqerror.Code]bool{
 		"22P05": true, "22007": true, "22021": true, "23502": true, "23514": true, "54000": true, "P0001": true,
 		"53100": false, "57014": false, "40001": false, "08006": false, "42P01": false, "28P01": false, "25006": false, "XX000": false, "58030": false,
 	} {

@@ -112,7 +112,7 @@ func start(t *testing.T, stdout io.Writer, env []string, args ...string) (*exec.
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self, args...)
-	cmd.Env = append([]string{asTool + "=1"}, env...)
+	cmd.Env = append([]string{asTool + "=1", "GOCOVERDIR=" + t.TempDir()}, env...)
 	var stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = stdout, &stderr
 	return cmd, &stderr
