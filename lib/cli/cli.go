@@ -9,15 +9,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
-	"time"
 
 	"github.com/alecthomas/kong"
 
 	"observability-hub/lib/diag"
-	"observability-hub/lib/journal"
 	"observability-hub/lib/sysexits"
 )
 
@@ -73,11 +69,6 @@ func Main(app App, args []string, stdin io.Reader, stdout, stderr *os.File) int 
 	}
 	return sysexits.Code(err)
 }
-
-// killedBy is the end of a run that a signal cut short.
-type killedBy struct{ syscall.Signal }
-
-func (k killedBy) Error() string { return "ended by " + k.Signal.String() }
 
 // exited is how kong's --help and --version leave the parser.
 type exited int
@@ -221,51 +212,6 @@ func eachFlag(do func(*kong.Flag)) func(*kong.Kong) error {
 	}
 }
 
-// stopWithin is how long a signalled command may take to finish or undo its
-// step. One that still waits for a peer then dies like any other program.
-const stopWithin = 4 * time.Second
-
-// Interruptible calls work with a context that SIGINT and SIGTERM cancel. If
-// one of them came and work failed, the error is that of a process which the
-// signal ended: [Main] raises it again, so that the caller sees the tool die of
-// it. A command that can take longer than a moment does its work in here.
-func Interruptible(ctx context.Context, work func(context.Context) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-	go func() {
-		s, ok := (<-signals).(syscall.Signal)
-		if !ok {
-			return
-		}
-		cancel(killedBy{s})
-		time.Sleep(stopWithin)
-		raise(s)
-	}()
-	err := work(ctx)
-	if died, ok := context.Cause(ctx).(killedBy); ok && err != nil {
-		return died
-	}
-	return err
-}
-
-// Uninterrupted calls work, of a moment and the last of a command that is not
-// [Interruptible], with SIGINT and SIGTERM ignored, so that it leaves no
-// half-written file behind. Catching the signals instead takes two threads more.
-func Uninterrupted(work func() error) error {
-	signal.Ignore(syscall.SIGINT, syscall.SIGTERM)
-	defer signal.Reset(syscall.SIGINT, syscall.SIGTERM)
-	return work()
-}
-
-// raise ends the process by s, whatever was caught before.
-func raise(s syscall.Signal) {
-	signal.Reset()
-	_ = syscall.Kill(os.Getpid(), s)
-	select {} // the signal is on its way
-}
-
 func help(env *Env) kong.HelpPrinter {
 	return func(options kong.HelpOptions, ctx *kong.Context) error {
 		if err := kong.DefaultHelpPrinter(options, ctx); err != nil {
@@ -274,33 +220,4 @@ func help(env *Env) kong.HelpPrinter {
 		_, err := fmt.Fprintf(ctx.Stdout, "\nExamples:\n%s", env.Examples)
 		return err
 	}
-}
-
-// Stdout is the stream of records. Each Write is one write(2); the first
-// failure is kept, so that output lost to a full disk fails the run even
-// where nobody looked at the error.
-type Stdout struct {
-	f   *os.File
-	err error
-}
-
-func (s *Stdout) Write(p []byte) (int, error) {
-	n, err := s.f.Write(p)
-	if err != nil {
-		err = sysexits.New(sysexits.CantCreate, "output_failed", fmt.Errorf("write stdout: %w", err))
-		if s.err == nil {
-			s.err = err
-		}
-	}
-	return n, err
-}
-
-// Record writes lines that package record made, with the priority of level
-// if stdout is the journal's stream.
-func (s *Stdout) Record(level string, lines []byte) error {
-	if prefix := journal.Prefix(level); prefix != "" && journal.Connected(s.f) {
-		lines = append([]byte(prefix), lines...)
-	}
-	_, err := s.Write(lines)
-	return err
 }
