@@ -4,26 +4,45 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-
-	"observability-hub/lib/cli"
 )
 
-// A flag without a text would be listed with the name of its variable alone.
-func TestEveryFlagHasHelp(t *testing.T) {
-	flag := regexp.MustCompile(`(?m)^ +--([a-z-]+)`)
-	for _, command := range []string{"collect", "flush", "prune"} {
-		stdout, stderr := tempFile(t), tempFile(t)
-		if status := cli.Main(app(), []string{command, "--help"}, strings.NewReader(""), stdout, stderr); status != 0 {
-			t.Fatalf("%s --help: status %d, %s", command, status, content(t, stderr))
+// Each flag is explained, with its environment variable, and nothing is
+// explained that is not there.
+func TestHelp(t *testing.T) {
+	flag := regexp.MustCompile(`(?m)^ +(?:-\w, +)?--([a-z-]+)`)
+	explained := make(map[string]bool)
+	for line := range strings.Lines(strings.TrimSpace(app().Flags)) {
+		name, text, _ := strings.Cut(strings.TrimSpace(line), " ")
+		explained[name] = strings.TrimSpace(text) != ""
+	}
+	used := make(map[string]bool)
+	for _, command := range []string{"collect", "flush", "schema", "prune"} {
+		r := run(t, nil, "", command, "--help")
+		if r.status != 0 || r.stderr != "" || !strings.HasSuffix(r.stdout, app().Examples) {
+			t.Fatalf("%s --help = %d, stderr %q; want it to end in the examples:\n%s", command, r.status, r.stderr, r.stdout)
 		}
-		flags := flag.FindAllStringSubmatch(content(t, stdout), -1)
-		if len(flags) < 2 {
-			t.Errorf("%s --help lists %d flags", command, len(flags))
-		}
-		for _, f := range flags {
-			if f[1] != "version" && !strings.Contains(flagHelp, "\n"+f[1]+" ") {
-				t.Errorf("%s --%s has no help", command, f[1])
+		for _, m := range flag.FindAllStringSubmatch(r.stdout, -1) {
+			name := m[1]
+			if name == "help" || name == "version" {
+				continue
+			}
+			used[name] = true
+			if !explained[name] {
+				t.Errorf("%s --help does not say what --%s is for", command, name)
+			}
+			// Long texts are wrapped, also within a variable's name.
+			if !strings.Contains(strings.Join(strings.Fields(r.stdout), ""), "($SYSMETRICS_"+strings.ToUpper(strings.ReplaceAll(name, "-", "_"))+")") {
+				t.Errorf("%s --help does not name the variable of --%s", command, name)
 			}
 		}
+	}
+	for _, name := range sortedKeys(explained) {
+		if used[name] {
+			continue
+		}
+		t.Errorf("--%s is explained, but no command has it", name)
+	}
+	if len(used) < 10 {
+		t.Errorf("flags found: %v", used)
 	}
 }

@@ -187,7 +187,7 @@ func (m *machine) happen(event byte, earlier *machine) {
 	case 9: // the clock is set, back or ahead
 		m.wall = m.wall.Add(time.Duration(int(which)-10) * time.Hour)
 	case 10: // the hypervisor restores an earlier snapshot: same boot, all clocks and counters earlier
-		if earlier.boot == m.boot && earlier.monotonic+time.Hour < m.monotonic {
+		if earlier.boot == m.boot && earlier.monotonic+5*time.Minute < m.monotonic {
 			rng, wall := m.rng, m.wall
 			*m = *earlier.clone()
 			m.rng, m.wall = rng, wall
@@ -285,9 +285,13 @@ func live(t *testing.T, seed uint64, events []byte) {
 			t.Fatal(err)
 		}
 		first := prev == nil || m.boot != before.boot || m.monotonic < before.monotonic
+		window, asleep := m.monotonic, m.asleep
+		if !first {
+			window, asleep = m.monotonic-before.monotonic, m.asleep-before.asleep
+		}
 		for _, line := range lines {
 			check := payloadCheck{t: t, what: fmt.Sprintf("seed %d, events %v, sample %d", seed, events, i), line: line, wild: m.wild}
-			check.record(first)
+			check.record(first, window.Seconds(), asleep.Seconds())
 		}
 		if t.Failed() {
 			return
@@ -314,7 +318,7 @@ func (c *payloadCheck) fail(format string, args ...any) {
 	c.t.Errorf("%s: %s\n%s", c.what, fmt.Sprintf(format, args...), c.line)
 }
 
-func (c *payloadCheck) record(first bool) {
+func (c *payloadCheck) record(first bool, window, suspended float64) {
 	c.t.Helper()
 	var r struct{ Payload map[string]any }
 	if err := json.Unmarshal(c.line, &r); err != nil {
@@ -329,8 +333,8 @@ func (c *payloadCheck) record(first bool) {
 	if c.first != first {
 		c.fail("first = %v; want %v", c.first, first)
 	}
-	if !(c.window > 0) {
-		c.fail("window_s = %v; want more than 0", meta["window_s"])
+	if asleep, ok := meta["suspended_s"].(float64); !ok || math.Abs(asleep-suspended) > 0.001 || math.Abs(c.window-window) > 0.001 {
+		c.fail("window_s = %v, suspended_s = %v; want %v, %v", meta["window_s"], meta["suspended_s"], window, suspended)
 	}
 	c.walk("", r.Payload)
 }

@@ -133,6 +133,9 @@ func TestQueueTornTail(t *testing.T) {
 			if size != int64(10*whole) || torn != int64(len(tail)) || err != nil {
 				t.Errorf("repair behind %d records and %d bytes = %d, %d, %v", whole, len(tail), size, torn, err)
 			}
+			if info, err := os.Stat(q.dir.Join(q.name)); err != nil || info.Size() != size {
+				t.Errorf("behind repair the file has %d bytes, %v; want %d", info.Size(), err, size)
+			}
 			q.add(t, lines(whole+1, whole+1))
 			if got, want := q.numbers(t), fmt.Sprintf("1-%d", whole+1); got != want {
 				t.Errorf("numbers = %s; want %s", got, want)
