@@ -35,6 +35,7 @@ func TestMain(m *testing.M) {
 func tool() App {
 	return App{
 		Name: "tool", Service: "a-service", Description: "Greet, and wait.",
+		Flags:    "times     How often: ${default}.\nother     Nothing.\n",
 		Examples: "  tool --to-whom world | jq .greeting\n",
 		Commands: []Command{
 			{Name: "greet", Help: "Print a greeting (the default).", Default: true, Grammar: &greet{}},
@@ -46,7 +47,7 @@ func tool() App {
 
 type greet struct {
 	ToWhom   string `default:"you" help:"Who is greeted (${default})."`
-	Times    int    `default:"1" help:"How often."`
+	Times    int    `default:"1"`
 	Careless bool   `help:"Do not look at write errors."`
 	Fail     bool   `help:"Fail after the greeting."`
 }
@@ -190,7 +191,7 @@ func TestRuns(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	commands := []string{"greet", "Print a greeting (the default).", "wait"}
-	flags := []string{"--to-whom", "Who is greeted (you). ($TOOL_TO_WHOM)", "--times", "($TOOL_TIMES)"}
+	flags := []string{"--to-whom", "Who is greeted (you). ($TOOL_TO_WHOM)", "How often: 1. ($TOOL_TIMES)"}
 	for _, tc := range []struct{ args, says []string }{
 		{[]string{"--help"}, commands}, {[]string{"-h"}, commands}, {[]string{"--to-whom=x", "--help"}, commands},
 		{[]string{"greet", "--help"}, flags}, {[]string{"greet", "-h"}, flags},
