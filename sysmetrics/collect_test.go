@@ -129,7 +129,7 @@ func TestLongPayloads(t *testing.T) {
 		fmt.Fprintf(&later, "%s: %s\n", wide(i), strings.Repeat(" 1", 16))
 	}
 	stat.WriteString("cpu 100 0 50 850\n")
-	for i := range 1024 {
+	for i := range 4096 {
 		fmt.Fprintf(&stat, "cpu%d 100 0 50 850\n", i)
 	}
 	for i := range 500 {
@@ -144,7 +144,7 @@ func TestLongPayloads(t *testing.T) {
 	}{
 		{"many", map[string]string{"net/dev": netdev.String(), "stat": stat.String(), "diskstats": diskstats.String(), "1/mountinfo": mountinfo.String()},
 			nil, func(string) (usage, error) { return usage{1 << 60, 1 << 50, 1 << 50, 1 << 40, 1 << 40, 0xef53}, nil },
-			map[string]string{"network": "_interfaces", "disk": "_mounts"}},
+			map[string]string{"network": "_interfaces", "disk": "_mounts", "cpu": "core_usage"}},
 		{"all counters reset", map[string]string{"net/dev": netdev.String(), "stat": strings.ReplaceAll(stat.String(), "100", "99999999"), "diskstats": diskstats.String()},
 			map[string]string{"net/dev": later.String(), "stat": stat.String(), "diskstats": strings.ReplaceAll(diskstats.String(), "18446744073709551", "1")}, nil,
 			map[string]string{"network": "_interfaces"}},

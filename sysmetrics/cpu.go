@@ -161,10 +161,10 @@ func (s *cpuState) write(p payload) {
 		}
 	})
 	p.Object("core_usage", func() {
-		for _, cpu := range s.cpus {
-			one, o := p.cpuUsage(cpu, 1)
-			p.number(strings.Replace(cpu, "cpu", "core_", 1), cpu, one.usage, o)
-		}
+		p.list(lastRoom, "core_usage", len(s.cpus), func(i int) {
+			one, o := p.cpuUsage(s.cpus[i], 1)
+			p.number(strings.Replace(s.cpus[i], "cpu", "core_", 1), s.cpus[i], one.usage, o)
+		})
 	})
 	optional(p, "load1", s.load1, s.hasLoad)
 	optional(p, "load5", s.load5, s.hasLoad)

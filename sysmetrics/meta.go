@@ -58,8 +58,9 @@ func (n *notes) write(l *record.Line, w *window, bootID string, more func()) {
 // mounts and block devices, take what they need up to these lengths of the
 // line; the rest of it, which is short, and the lists in _meta fit behind.
 const (
+	coreRoom = 17 << 10 // temperatures, ahead of the usage of the same cores
 	listRoom = 28 << 10 // interfaces or mounts
-	lastRoom = 34 << 10 // block devices, behind the mounts
+	lastRoom = 34 << 10 // block devices, behind the mounts; the usage of cores
 	metaRoom = 5 << 10  // each list of _meta, for itself
 )
 

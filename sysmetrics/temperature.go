@@ -117,8 +117,7 @@ func (t temperature) write(p payload) {
 	}
 	optional(p, "package_temp", hottest, known)
 	p.Object("core_temps", func() {
-		for _, core := range sortedKeys(t.cores) {
-			p.Float(core, t.cores[core])
-		}
+		cores := sortedKeys(t.cores)
+		p.list(coreRoom, "core_temps", len(cores), func(i int) { p.Float(cores[i], t.cores[cores[i]]) })
 	})
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -65,5 +66,18 @@ func TestReadTemperature(t *testing.T) {
 				t.Errorf("failed = %q; want %q", got, tc.failed)
 			}
 		})
+	}
+}
+
+// Thousands of cores leave room for what follows them.
+func TestManyTemperatures(t *testing.T) {
+	temp := temperature{packages: map[string]float64{"a": 50}, cores: map[string]float64{}}
+	for i := range 4000 {
+		temp.cores[fmt.Sprintf("package_31_core_%d", i)] = 51.123
+	}
+	l, n := &record.Line{}, notes{}
+	temp.write(payload{Line: l, notes: &n})
+	if l.Len() > coreRoom+10 || l.Len() < coreRoom-100 || !strings.Contains(n.failed["core_temps"], "of 4000 left out") {
+		t.Errorf("%d bytes, failed %v; want %d and a note", l.Len(), n.failed, coreRoom)
 	}
 }
