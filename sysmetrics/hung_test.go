@@ -74,8 +74,8 @@ func TestHangingMount(t *testing.T) {
 		if took > statfsDeadline+10*time.Second {
 			t.Errorf("%s: took %v; want little more than %v", step.name, took, statfsDeadline)
 		}
-		if hangs := took > statfsDeadline/2; hangs != (step.asked && step.want != "") {
-			t.Errorf("%s: took %v; asked: want %v", step.name, took, step.asked)
+		if !step.asked && took >= statfsDeadline {
+			t.Errorf("%s: took %v; want no wait for a mount that is known to hang", step.name, took)
 		}
 		for _, point := range []string{"/", "/mnt/nas"} {
 			if _, ok := payload[point]; !ok {
