@@ -40,7 +40,7 @@ func databaseConfig() (cfg pq.Config, ok bool, err error) {
 	if err := checkForm(dsn); err != nil {
 		return cfg, false, configError(fmt.Errorf("database_url: %w", err))
 	}
-	if !isSet("PGHOST", "PGHOSTADDR", "PGSERVICE") && !strings.Contains(dsn, "hostaddr") && !strings.Contains(dsn, "service") {
+	if !isSet("PGHOST", "PGHOSTADDR", "PGSERVICE") && !names(dsn, "hostaddr") && !names(dsn, "service") {
 		// The driver's own default is localhost; its environment is behind the string.
 		if err := os.Setenv("PGHOST", socketFolder); err != nil {
 			return cfg, false, err
@@ -77,6 +77,14 @@ func databaseConfig() (cfg pq.Config, ok bool, err error) {
 // saysPlainText reports whether TLS is expressly not wanted.
 func saysPlainText(dsn string) bool {
 	return strings.Contains(strings.ReplaceAll(dsn, " ", ""), "sslmode=disable") || os.Getenv("PGSSLMODE") == "disable"
+}
+
+// names reports whether a connection string of either form gives a keyword.
+func names(dsn, keyword string) bool {
+	if u, err := url.Parse(dsn); err == nil && u.Scheme != "" {
+		return u.Query().Has(keyword)
+	}
+	return slices.ContainsFunc(strings.Fields(dsn), func(word string) bool { return strings.HasPrefix(word, keyword+"=") })
 }
 
 // isSet reports whether one of the environment variables says something.

@@ -39,6 +39,8 @@ func TestDatabaseConfig(t *testing.T) {
 		{"a password alone is no database", "", map[string]string{"PGPASSWORD": "p", "PGSSLMODE": "require", "PGPORT": "5433"}, ""},
 		{"the local socket", "postgres:///hub", map[string]string{"PGUSER": "u"}, "u@/run/postgresql/hub disable"},
 		{"the local socket, which has no TLS", "postgres://u@/hub?sslmode=require", nil, "u@/run/postgresql/hub disable"},
+		{"a name that holds a keyword", "postgres://hostaddr:service@/customerservice", nil, "hostaddr@/run/postgresql/customerservice disable"},
+		{"a name that holds a keyword, in words", "user=hostmaster dbname=service", nil, "hostmaster@/run/postgresql/service disable"},
 		{"another socket", "postgres:///hub?host=/tmp/pg&user=u", nil, "u@/tmp/pg/hub disable"},
 		{"postgresql://", "postgresql://u@db.example.com/hub", nil, "u@db.example.com/hub verify-full"},
 		{"loopback", "postgres://u:p@127.0.0.1:5433/hub", nil, "u@127.0.0.1/hub disable"},

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -178,24 +177,19 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 
 // parseRecord checks one line and writes it again as one compact line.
 func parseRecord(line []byte) (entry, error) {
-	var r struct {
-		Time       time.Time       `json:"time"`
-		Host       string          `json:"host"`
-		MetricType string          `json:"metric_type"`
-		Payload    json.RawMessage `json:"payload"`
-	}
-	if err := json.Unmarshal(line, &r); err != nil {
+	r, err := decodeRecord(line)
+	if err != nil {
 		return entry{}, fmt.Errorf("not a record: %w", err)
 	}
 	switch {
-	case r.Time.IsZero():
+	case r.time.IsZero():
 		return entry{}, errors.New("no time")
-	case r.Host == "":
+	case r.host == "":
 		return entry{}, errors.New("no host")
-	case r.MetricType == "":
+	case r.metricType == "":
 		return entry{}, errors.New("no metric_type")
-	case !bytes.HasPrefix(r.Payload, []byte("{")):
+	case !bytes.HasPrefix(r.payload, []byte("{")):
 		return entry{}, errors.New("payload is not an object")
 	}
-	return entry{line: append(bytes.TrimSpace(line), '\n'), host: r.Host, time: r.Time}, nil
+	return entry{line: append(bytes.TrimSpace(line), '\n'), host: r.host, time: r.time}, nil
 }

@@ -35,6 +35,9 @@ func TestParseRecord(t *testing.T) {
 		{strings.Replace(good, "2026-01-02T", "2026-13-02T", 1), "not a record"},
 		{strings.Replace(good, `"time":`, `"at":`, 1), "no time"},
 		{strings.Replace(good, `"web1"`, `""`, 1), "no host"},
+		// PostgreSQL tells names apart by case, so a name in other case is no host.
+		{strings.Replace(good, `"host"`, `"HOST"`, 1), "no host"},
+		{strings.Replace(good, `"host"`, `"HOST":7,"host"`, 1), ""},
 		{strings.Replace(good, `"web1"`, `7`, 1), "not a record"},
 		{strings.Replace(good, `"cpu"`, `""`, 1), "no metric_type"},
 		{strings.Replace(good, `{"usage":1}`, `"x"`, 1), "payload"},

@@ -45,7 +45,8 @@ func (f mountFilter) allows(m mount) bool {
 // an answer from outside the kernel. What the default filter skips is either
 // that or cannot have been selected by mistake.
 func (m mount) doubtful() bool {
-	return matchAny(strings.Split(skipTypes, ","), m.fstype) && m.fstype != "tmpfs" && m.fstype != "overlay"
+	remote := strings.Contains(m.source, ":/") || strings.HasPrefix(m.source, "//") // host:/path, //host/share
+	return remote || matchAny(strings.Split(skipTypes, ","), m.fstype) && m.fstype != "tmpfs" && m.fstype != "overlay"
 }
 
 // parseMountinfo returns the mounts that the filter allows. A line that it

@@ -130,6 +130,12 @@ func TestDoubtful(t *testing.T) {
 			}
 		}
 	}
+	// A type that nobody knows, whose source says that it is elsewhere.
+	for source, want := range map[string]bool{"nas:/export": true, "//nas/share": true, "/dev/sda1": false, "tank/data": false} {
+		if got := (mount{fstype: "vboxsf", source: source}).doubtful(); got != want {
+			t.Errorf("doubtful(vboxsf from %s) = %v; want %v", source, got, want)
+		}
+	}
 }
 
 func FuzzParseMountinfo(f *testing.F) {

@@ -176,12 +176,33 @@ func (q queue) batches(yield func(batch []entry, end int64) bool) error {
 // describe returns the host and time of a record, zero where it has none: such
 // a record is damaged and the database will refuse it.
 func describe(line []byte) (host string, t time.Time) {
-	var r struct {
-		Host string    `json:"host"`
-		Time time.Time `json:"time"`
+	r, _ := decodeRecord(line)
+	return r.host, r.time
+}
+
+// rowFields are the fields of a record that decide where and whether its row goes.
+type rowFields struct {
+	time             time.Time
+	host, metricType string
+	payload          json.RawMessage
+}
+
+// decodeRecord reads those fields as the database does: their names in lower
+// case alone, the last of several. encoding/json's own rule for structs is laxer.
+func decodeRecord(line []byte) (r rowFields, err error) {
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(line, &all); err != nil {
+		return r, err
 	}
-	_ = json.Unmarshal(line, &r)
-	return r.Host, r.Time
+	for name, dst := range map[string]any{"time": &r.time, "host": &r.host, "metric_type": &r.metricType} {
+		if value, ok := all[name]; ok {
+			if err := json.Unmarshal(value, dst); err != nil {
+				return r, fmt.Errorf("%s: %w", name, err)
+			}
+		}
+	}
+	r.payload = all["payload"]
+	return r, nil
 }
 
 // forget drops the first n bytes. A crash leaves the queue with or without them.
