@@ -98,7 +98,11 @@ func (q queue) append(size int64, entries []entry) (dropped int, err error) {
 			return dropped, err
 		}
 	}
-	f, err := os.OpenFile(q.dir.Join(q.name), os.O_WRONLY|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(q.dir.Join(q.name), os.O_WRONLY, 0)
+	fresh := errors.Is(err, fs.ErrNotExist)
+	if fresh {
+		f, err = os.OpenFile(q.dir.Join(q.name), os.O_WRONLY|os.O_CREATE, 0o600)
+	}
 	if err != nil {
 		return dropped, statedir.Unwritable(err)
 	}
@@ -109,7 +113,7 @@ func (q queue) append(size int64, entries []entry) (dropped int, err error) {
 	if err != nil {
 		return dropped, statedir.Unwritable(errors.Join(err, f.Truncate(size)))
 	}
-	if size == 0 { // it may be new
+	if fresh {
 		return dropped, q.dir.Sync()
 	}
 	return dropped, nil

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"strconv"
+	"time"
 
 	"observability-hub/lib/statedir"
 )
@@ -85,11 +87,14 @@ func (s *snapshot) decodeLine(line []byte) error {
 		s.counters[string(f[1:])] = v
 		return nil
 	case "boot":
-		var more string
-		n, err := fmt.Sscanf(string(line)+" .", "boot %s %d %d %s", &s.bootID, &s.clock.monotonic, &s.clock.boottime, &more)
-		if n != 4 || more != "." || s.clock.monotonic < 0 || s.clock.boottime < 0 {
+		id, idErr := f.next()
+		monotonic, monoErr := f.uint()
+		boottime, bootErr := f.uint()
+		err := errors.Join(idErr, monoErr, bootErr)
+		if err != nil || len(f) > 0 || max(monotonic, boottime) > math.MaxInt64 {
 			return fmt.Errorf("not a boot id and two clocks: %v", err)
 		}
+		s.bootID, s.clock = string(id), clock{monotonic: time.Duration(monotonic), boottime: time.Duration(boottime)}
 		return nil
 	case "hung":
 		var h hung
