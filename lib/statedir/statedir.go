@@ -103,20 +103,32 @@ func (d *Dir) lock(ctx context.Context, wait time.Duration) error {
 	}
 }
 
-// clear removes the temporary files that a killed WriteFile left: those that
-// begin with a dot. Under the lock nobody else is writing one.
+// clear removes the temporary files that a killed [Dir.ReplaceFrom] left. Under
+// the lock nobody else is writing one. Other files that begin with a dot may be
+// the user's own: nobody says that the folder holds nothing else.
 func (d *Dir) clear() error {
 	names, err := d.f.Readdirnames(-1)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", d.Path, err)
 	}
 	for _, name := range names {
-		if strings.HasPrefix(name, ".") {
+		if !temporary(name) {
+			continue
+		}
+		if info, err := os.Lstat(d.Join(name)); err == nil && info.Mode().IsRegular() {
 			// A read-only folder cannot be tidied; the first write will say so.
 			_ = os.Remove(d.Join(name))
 		}
 	}
 	return nil
+}
+
+// temporary reports whether a file has a name such as renameio gives: a dot, the
+// name of the file to be, and a random number of 63 bits. One in ten thousand
+// is shorter than this and stays; no name of a person's is that long a number.
+func temporary(name string) bool {
+	digits := len(name) - len(strings.TrimRight(name, "0123456789"))
+	return strings.HasPrefix(name, ".") && digits >= 15 && digits <= 19
 }
 
 // Join returns the path of the file called name.

@@ -76,19 +76,28 @@ func TestWriteFileReplaces(t *testing.T) {
 	}
 }
 
+// What a killed write left goes; what else begins with a dot may be the user's.
 func TestOpenClearsInterruptedWrites(t *testing.T) {
 	path := t.TempDir()
-	for _, name := range []string{".counters123", "counters"} {
+	files := map[string]bool{ // and whether they stay
+		".counters5077205623554730037": false, ".spool.jsonl807205623554730": false,
+		"counters": true, ".bashrc": true, ".pgpass": true, ".X0-lock": true, ".env2024": true,
+		"5077205623554730037": true,
+	}
+	for name := range files {
 		if err := os.WriteFile(filepath.Join(path, name), []byte("x"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	d := open(t, path)
-	if _, err := os.Stat(d.Join(".counters123")); !os.IsNotExist(err) {
-		t.Errorf("the temporary file is still there: %v", err)
+	if err := os.Mkdir(filepath.Join(path, ".folder5077205623554730037"), 0o700); err != nil {
+		t.Fatal(err)
 	}
-	if _, err := os.Stat(d.Join("counters")); err != nil {
-		t.Errorf("the real file: %v", err)
+	files[".folder5077205623554730037"] = true
+	d := open(t, path)
+	for name, stays := range files {
+		if _, err := os.Lstat(d.Join(name)); (err == nil) != stays {
+			t.Errorf("%s is there: %v; want %v", name, err == nil, stays)
+		}
 	}
 }
 
