@@ -22,15 +22,16 @@ fail() {
 }
 
 # Runs a program of PostgreSQL: as the user postgres if this is root, whom it refuses.
-as_postgres() {
+as_postgres() (
   local program=$1
   shift
+  cd / # where that user may be
   if [[ $EUID -eq 0 ]]; then
     setpriv --reuid=postgres --regid=postgres --init-groups -- "$pg_bin/$program" "$@"
   else
     "$pg_bin/$program" "$@"
   fi
-}
+)
 
 find_postgres() {
   local initdb

@@ -30,7 +30,7 @@ func fuseMount(t *testing.T) (point string, server *os.Process) {
 			t.Fatalf("%v: %v\n%s", args, err, out)
 		}
 	}
-	cmd := exec.Command("fuse2fs", "-f", "-o", "ro", image, point)
+	cmd := exec.Command("fuse2fs", "-f", "-o", "ro,entry_timeout=0,attr_timeout=0", image, point)
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("this test needs a FUSE file system: %v: install the package fuse2fs", err)
 	}
@@ -121,6 +121,39 @@ func TestHangingMount(t *testing.T) {
 	}
 	if got := sysmetrics(t).want(0, "", args...).disk(t); got.Mounts[point] == nil {
 		t.Errorf("the mount that answers again: %v", got.Failed)
+	}
+}
+
+// A local file system below a mount that hangs is not asked either, and nobody
+// has to name one of them: the way to it leads through the other.
+func TestMountBelowAHangingOne(t *testing.T) {
+	point, server := fuseMount(t)
+	image := filepath.Join(t.TempDir(), "image")
+	below := filepath.Join(point, "lost+found")
+	for _, args := range [][]string{
+		{"truncate", "-s", "8M", image},
+		{"mkfs.ext4", "-q", image},
+		{"mount", "-o", "loop", image, below},
+	} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	t.Cleanup(func() {
+		_ = server.Signal(syscall.SIGCONT)
+		if out, err := exec.Command("umount", "--lazy", below).CombinedOutput(); err != nil {
+			t.Errorf("umount %s: %v\n%s", below, err, out)
+		}
+	})
+	if err := server.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	got := sysmetrics(t).want(0, "")
+	if d := got.disk(t); d.Mounts["/"] == nil || d.Failed[below] == "" {
+		t.Errorf("failed: %v; want %s there, and / in the record", d.Failed, below)
+	}
+	if got.took > 10*time.Second {
+		t.Errorf("the run took %v", got.took)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"observability-hub/e2e/postgres"
 )
 
@@ -193,4 +195,72 @@ func TestTwoSamplesOfOneSecond(t *testing.T) {
 		m.want(0, first+second, "flush")
 		expect(t, c, "SELECT count(*), sum((payload->>'usage')::float) FROM system_metrics", "2|77.5")
 	}
+}
+
+// A block of records that the database refuses, larger than one run has time for: each run gets on with it, and what is
+// behind it arrives.
+func TestPoisonNeverBlocksTheRest(t *testing.T) {
+	c := postgres.Run(t, postgres.Config{})
+	if err := c.Exec("CREATE TABLE system_metrics (time timestamptz NOT NULL, host text NOT NULL CHECK (host <> 'poison'), os text NOT NULL, metric_type text NOT NULL, payload jsonb NOT NULL); ALTER TABLE system_metrics OWNER TO hub"); err != nil {
+		t.Fatal(err)
+	}
+	m := sysmetrics(t, "DATABASE_URL="+c.URL())
+	const poison = 300
+	m.with().want(0, records("poison", poison)+records("web1", 1), "flush")
+	for runs := 0; ; runs++ {
+		if runs > 100 {
+			t.Fatal("a hundred runs did not get through")
+		}
+		got := m.run("", "flush", "--timeout=150ms")
+		if got.status != exitUnavailable && got.status != exitPartial {
+			t.Fatalf("exit status %d: %s", got.status, got.stderr)
+		}
+		if got.status == exitPartial {
+			break
+		}
+	}
+	if n := len(m.spooled("rejected.jsonl")); n != 4*poison {
+		t.Errorf("%d records set aside; want %d, each once", n, 4*poison)
+	}
+	if rows, err := c.Query("SELECT count(*) FROM system_metrics"); err != nil || rows[0][0] != "4" {
+		t.Errorf("rows: %v, %v; want the 4 behind the poison", rows, err)
+	}
+}
+
+// SIGTERM while records are being read: those that were read are in the spool.
+func TestTerminatedWhileReading(t *testing.T) {
+	m := sysmetrics(t)
+	cmd := m.command("", "flush")
+	reader, stdin, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdin.Close()
+	defer reader.Close()
+	cmd.Stdin = reader
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stdin.WriteString(records("web1", 1)); err != nil {
+		t.Fatal(err)
+	}
+	// The batch is open for a second at most; the pipe is empty once it was read.
+	await(t, "the records to be read", func() bool { return unread(t, reader) == 0 })
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if n := len(m.spooled("spool.jsonl")); n != 4 {
+		t.Errorf("%d records in the spool; want the 4 that were read", n)
+	}
+}
+
+// unread is the number of bytes that wait in a pipe.
+func unread(t *testing.T, pipe *os.File) int {
+	t.Helper()
+	n, err := unix.IoctlGetInt(int(pipe.Fd()), unix.TIOCINQ)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }

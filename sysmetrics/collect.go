@@ -47,8 +47,14 @@ func (c *collectCmd) Validate() error {
 	if _, err := c.wall(); err != nil {
 		return err
 	}
+	if len(c.Host) > maxName {
+		return fmt.Errorf("--host: longer than %d bytes", maxName)
+	}
 	return validate(c.stateFlags, c.databaseFlags)
 }
+
+// maxName bounds what stands before the payload, in bytes: host and system.
+const maxName = 255
 
 // wall returns the time of --now, zero if it was not given.
 func (c *collectCmd) wall() (time.Time, error) {
@@ -263,6 +269,6 @@ func writeSelf(l *record.Line) {
 	}
 	l.Object("self", func() {
 		l.Float("cpu_ms", float64(u.Utime.Nano()+u.Stime.Nano())/1e6)
-		l.Int("max_rss", u.Maxrss<<10)
+		l.Int("max_rss", int64(u.Maxrss)<<10)
 	})
 }

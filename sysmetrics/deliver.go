@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"observability-hub/lib/cli"
@@ -25,6 +26,9 @@ type delivery struct {
 	offUntil time.Time // do not ask a database again that failed just now
 	failed   bool      // a database is configured, and not all is in it
 	aside    string    // where rejected records are, if there are any
+	settled  int       // of the batch that is inserted, the records that are done with for certain
+
+	known map[uint64]bool // hashes of the lines in rejectedFile, once one is needed
 
 	inserted, duplicates, rejected, spooled, dropped, lost int64
 	spoolBytes                                             int64
@@ -58,7 +62,9 @@ func (d *delivery) deliver(ctx context.Context, dir *statedir.Dir, batch []entry
 		case safe:
 			return d.drain(spool)
 		}
-		return errors.Join(d.drain(spool), d.insert(dir, batch))
+		// The spool takes nothing, and perhaps gives nothing: the batch does not depend on it.
+		spoolErr = errors.Join(spoolErr, d.drain(spool))
+		return d.insert(dir, batch)
 	})
 	inserted := err == nil
 	if err == errNoDatabase {
@@ -154,11 +160,18 @@ func (d *delivery) spool(q queue, batch []entry) (before int64, err error) {
 func (d *delivery) drain(q queue) error {
 	var done int64
 	var failure error
-	err := q.batches(func(batch []entry, end int64) bool {
+	err := q.batches(func(batch []entry, end int64, damaged int) bool {
+		d.settled = 0
+		d.dropped += int64(damaged)
 		if failure = d.insert(q.dir, batch); failure == nil {
 			done = end
+			return true
 		}
-		return failure == nil
+		// A run that has no time for all of a block of poison still gets on.
+		for _, e := range batch[:d.settled] {
+			done += int64(len(e.line))
+		}
+		return false
 	})
 	// Forgetting is for speed: what is inserted again is recognized.
 	return errors.Join(failure, err, q.forget(done))
@@ -172,8 +185,13 @@ func (d *delivery) insert(dir *statedir.Dir, batch []entry) error {
 	}
 	rejected := d.rejected
 	n, err := d.db.insert(batch, func(e entry, cause error) error {
+		if err := d.setAside(dir, e, cause); err != nil {
+			return err
+		}
 		d.rejected++
-		return d.setAside(dir, e, cause)
+		// The halves of a batch are tried from its start to its end, so all before e is settled too.
+		d.settled = 1 + slices.IndexFunc(batch, func(b entry) bool { return &b.line[0] == &e.line[0] })
+		return nil
 	})
 	d.inserted += n
 	if err == nil {
@@ -201,9 +219,16 @@ func (d *delivery) setAside(dir *statedir.Dir, e entry, cause error) error {
 	if err != nil {
 		return err
 	}
-	if known, err := q.has(e.line); err != nil || known {
-		return err // a killed run has set it aside already
+	if d.known == nil {
+		if d.known, err = q.hashes(); err != nil {
+			return err
+		}
 	}
+	hash := hashOf(e.line)
+	if d.known[hash] {
+		return nil // a killed run has set it aside already
+	}
+	d.known[hash] = true
 	dropped, err := q.append(size, []entry{e})
 	d.dropped += int64(dropped)
 	return err
@@ -226,7 +251,11 @@ func (d *delivery) finish(err error) error {
 	l.Int("spool_bytes", d.spoolBytes)
 	err = errors.Join(err, d.env.Stdout.Record(level, l.End()))
 	if d.lost > 0 {
-		err = errors.Join(sysexits.New(sysexits.CantCreate, "records_lost",
+		code := sysexits.CantCreate
+		if sysexits.Code(err) == sysexits.TempFail {
+			code = sysexits.TempFail // whoever sends them again can succeed
+		}
+		err = errors.Join(sysexits.New(code, "records_lost",
 			fmt.Errorf("lost %s: neither the state directory nor the database took them", plural(int(d.lost), "record"))), err)
 	}
 	if d.aside != "" {

@@ -65,15 +65,18 @@ func (f *flushCmd) run(ctx context.Context, env *cli.Env) error {
 			refused++
 			env.Diag.Warn("bad_record", fmt.Sprintf("stdin line %d: %v; left out", b.number, b.err), diag.Field{Key: "line", Value: b.number})
 		}
-		if ctx.Err() != nil {
-			return errors.Join(failures, context.Cause(ctx))
+		// An empty batch at the end inserts what the spool holds. What was read
+		// before a signal came is spooled.
+		before := d.lost
+		if ctx.Err() == nil || len(batch) > 0 {
+			failures = errors.Join(failures, f.batch(ctx, d, path, batch))
 		}
-		// An empty batch at the end inserts what the spool holds.
-		if err := f.batch(ctx, d, path, batch); err != nil {
-			failures = errors.Join(failures, err)
-			if code := sysexits.Code(err); code == sysexits.TempFail || code == sysexits.CantCreate {
-				break // what is read now would be lost
-			}
+		if ctx.Err() != nil {
+			failures = errors.Join(failures, context.Cause(ctx))
+			break
+		}
+		if d.lost > before {
+			break // what is read now would be lost too
 		}
 	}
 	if refused > 0 {
@@ -91,6 +94,7 @@ func (f *flushCmd) batch(ctx context.Context, d *delivery, path string, batch []
 		return errors.Join(d.deliver(ctx, nil, batch, nothing), err)
 	}
 	if err != nil {
+		d.lost += int64(len(batch))
 		return err
 	}
 	defer dir.Close()
@@ -115,7 +119,9 @@ func nextBatch(ctx context.Context, lines <-chan input) (batch []entry, bad []in
 			} else {
 				batch, size = append(batch, in.entry), size+len(in.entry.line)
 			}
-			pause = time.After(idle)
+			if pause == nil {
+				pause = time.After(idle) // since the first line: a trickle must not be held for long
+			}
 		case <-pause:
 			return batch, bad, true
 		case <-ctx.Done():
@@ -131,7 +137,7 @@ func readRecords(r io.Reader, lines chan<- input, stop <-chan struct{}) {
 	defer close(lines)
 	buf := bufio.NewReaderSize(r, 64<<10)
 	for number := 1; ; number++ {
-		line, err := readLine(buf)
+		line, _, err := readLine(buf)
 		in := input{number: number}
 		switch {
 		case err == io.EOF && len(line) == 0:
@@ -156,12 +162,13 @@ func readRecords(r io.Reader, lines chan<- input, stop <-chan struct{}) {
 
 var errTooLong = fmt.Errorf("longer than %d bytes", maxRecord)
 
-// readLine returns the next line. One that is too long is skipped to its end.
-func readLine(r *bufio.Reader) ([]byte, error) {
-	var line []byte
+// readLine returns the next line and how many bytes it took. One that is too
+// long is skipped to its end.
+func readLine(r *bufio.Reader) (line []byte, n int64, err error) {
 	long := false
 	for {
 		part, err := r.ReadSlice('\n')
+		n += int64(len(part))
 		if long = long || len(line)+len(part) > maxRecord; !long {
 			line = append(line, part...)
 		}
@@ -169,9 +176,9 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 			continue
 		}
 		if long {
-			return nil, errTooLong
+			return nil, n, errTooLong
 		}
-		return line, err
+		return line, n, err
 	}
 }
 

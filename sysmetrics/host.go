@@ -66,11 +66,20 @@ func (h *host) readLine(path string) (string, error) {
 }
 
 func (h *host) bootID() (string, error) {
-	return h.readLine(filepath.Join(h.procRoot, "sys/kernel/random/boot_id"))
+	return h.readName(filepath.Join(h.procRoot, "sys/kernel/random/boot_id"))
 }
 
 func (h *host) hostname() (string, error) {
-	return h.readLine(filepath.Join(h.procRoot, "sys/kernel/hostname"))
+	return h.readName(filepath.Join(h.procRoot, "sys/kernel/hostname"))
+}
+
+// readName returns the content of a file that holds a name, never an empty one.
+func (h *host) readName(path string) (string, error) {
+	name, err := h.readLine(path)
+	if err == nil && (name == "" || len(name) > maxName) {
+		err = fmt.Errorf("read %s: %d bytes are no name", path, len(name))
+	}
+	return name, err
 }
 
 // os returns ID and VERSION_ID of os-release(5), for example "debian 12";
@@ -92,7 +101,8 @@ func (h *host) os() string {
 			version = " " + value
 		}
 	}
-	return id + version
+	name := id + version
+	return name[:min(len(name), maxName)]
 }
 
 // fields iterates over the space-separated fields of a line without

@@ -32,8 +32,8 @@ type stateFlags struct {
 
 // Validate is kong's check after parsing.
 func (s stateFlags) Validate() error {
-	if s.SpoolMax < 1 {
-		return fmt.Errorf("--spool-max %d: not at least 1 MiB", s.SpoolMax)
+	if s.SpoolMax < 1 || s.SpoolMax > 1<<20 {
+		return fmt.Errorf("--spool-max %d: not between 1 MiB and 1 TiB", s.SpoolMax)
 	}
 	return nil
 }

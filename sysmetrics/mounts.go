@@ -16,6 +16,7 @@ type mount struct {
 	fstype   string
 	source   string // for example /dev/sda1
 	readOnly bool
+	below    bool // the way to it leads through a mount that may hang
 }
 
 // mountFilter decides which mounts count: those that are named, whatever
@@ -29,8 +30,11 @@ type mountFilter struct {
 // skipTypes are the file systems that hold no disk space of this host: the
 // kernel's own, memory, overlays, images, FUSE and the network's.
 const skipTypes = "autofs,bdev,binfmt_misc,bpf,cgroup,cgroup2,configfs,cpuset,debugfs,devpts,devtmpfs,efivarfs,fusectl,hugetlbfs,mqueue,nsfs,pipefs,proc,pstore,ramfs,rpc_pipefs,secretmem,securityfs,selinuxfs,sockfs,sysfs,tmpfs,tracefs," +
-	"overlay,aufs,squashfs,erofs,iso9660,udf," +
-	"fuse,fuse.*,fuseblk,virtiofs," +
+	"overlay,aufs,squashfs,erofs,iso9660,udf," + remoteTypes
+
+// remoteTypes are those of them whose answers come from another process or
+// host, if at all. An automount point asks for a mount.
+const remoteTypes = "fuse,fuse.*,fuseblk,virtiofs,autofs," +
 	"nfs,nfs4,cifs,smb3,smbfs,9p,afs,ceph,coda,glusterfs,gpfs,lustre,beegfs,ncpfs,ocfs2,orangefs"
 
 // allows looks at the type and the name, the two things that cost nothing.
@@ -41,18 +45,19 @@ func (f mountFilter) allows(m mount) bool {
 	return len(f.points.only) > 0 || !matchAny(f.skip, m.fstype) || matchAny(f.also, m.fstype)
 }
 
-// doubtful reports whether statfs(2) on the mount may hang: whether it needs
-// an answer from outside the kernel. What the default filter skips is either
-// that or cannot have been selected by mistake.
+// doubtful reports whether statfs(2) on the mount may hang: whether it, or a
+// mount on the way to it, needs an answer from outside the kernel.
 func (m mount) doubtful() bool {
 	remote := strings.Contains(m.source, ":/") || strings.HasPrefix(m.source, "//") // host:/path, //host/share
-	return remote || matchAny(strings.Split(skipTypes, ","), m.fstype) && m.fstype != "tmpfs" && m.fstype != "overlay"
+	return remote || m.below || matchAny(strings.Split(remoteTypes, ","), m.fstype)
 }
 
 // parseMountinfo returns the mounts that the filter allows. A line that it
 // drops is not parsed beyond its type and mount point.
 func parseMountinfo(data []byte, f mountFilter) ([]mount, error) {
 	var mounts []mount
+	var remote []string // mount points that may hang, whether they count or not
+	remotes := strings.Split(remoteTypes, ",")
 	for len(data) > 0 {
 		var line []byte
 		line, data, _ = bytes.Cut(data, []byte("\n"))
@@ -78,6 +83,9 @@ func parseMountinfo(data []byte, f mountFilter) ([]mount, error) {
 			return nil, fmt.Errorf("mountinfo: line %q has no type", line)
 		}
 		m := mount{point: unescape(l[4]), fstype: string(fstype)}
+		if matchAny(remotes, m.fstype) {
+			remote = append(remote, m.point+"/")
+		}
 		if !f.allows(m) {
 			// What it covers is out of reach: statfs would ask m, which may hang.
 			mounts = slices.DeleteFunc(mounts, func(covered mount) bool { return covered.point == m.point })
@@ -91,6 +99,9 @@ func parseMountinfo(data []byte, f mountFilter) ([]mount, error) {
 		m.device, m.root, m.source = string(l[2]), unescape(l[3]), unescape(source)
 		m.readOnly = hasOption(l[5], "ro") || hasOption(super, "ro")
 		mounts = append(mounts, m)
+	}
+	for i, m := range mounts {
+		mounts[i].below = slices.ContainsFunc(remote, func(point string) bool { return strings.HasPrefix(m.point, point) })
 	}
 	return distinct(mounts), nil
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"io/fs"
 	"os"
@@ -142,9 +143,10 @@ func (q queue) shorten(size, excess int64) (rest int64, dropped int, err error) 
 	return size - offset, dropped, nil
 }
 
-// batches calls yield with the queue's records, oldest first, and the offset
-// behind them, until it returns false.
-func (q queue) batches(yield func(batch []entry, end int64) bool) error {
+// batches calls yield with the queue's records, oldest first, the offset
+// behind them, and how many lines before it were too long to be records: damage,
+// which is passed over. It ends when yield returns false.
+func (q queue) batches(yield func(batch []entry, end int64, damaged int) bool) error {
 	f, err := os.Open(q.dir.Join(q.name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -154,22 +156,26 @@ func (q queue) batches(yield func(batch []entry, end int64) bool) error {
 	}
 	defer f.Close()
 	var batch []entry
-	var bytes, end int64
+	var size, end int64
+	damaged := 0
 	for r := bufio.NewReaderSize(f, 64<<10); ; {
-		line, err := r.ReadBytes('\n')
-		if err != nil && err != io.EOF {
+		line, n, err := readLine(r)
+		if err != nil && err != io.EOF && err != errTooLong {
 			return err
 		}
-		if err == nil {
+		switch err {
+		case nil:
 			e := entry{line: line}
 			e.host, e.time = describe(line)
-			batch, bytes, end = append(batch, e), bytes+int64(len(line)), end+int64(len(line))
+			batch, size, end = append(batch, e), size+n, end+n
+		case errTooLong:
+			damaged, end = damaged+1, end+n
 		}
-		if len(batch) > 0 && (err == io.EOF || len(batch) >= batchRecords || bytes >= batchBytes) {
-			if !yield(batch, end) {
+		if len(batch)+damaged > 0 && (err == io.EOF || len(batch) >= batchRecords || size >= batchBytes) {
+			if !yield(batch, end, damaged) {
 				return nil
 			}
-			batch, bytes = nil, 0
+			batch, size, damaged = nil, 0, 0
 		}
 		if err == io.EOF {
 			return nil
@@ -235,13 +241,20 @@ func (q queue) forget(n int64) error {
 	return nil
 }
 
-// has reports whether the queue holds a line.
-func (q queue) has(line []byte) (found bool, err error) {
-	err = q.batches(func(batch []entry, _ int64) bool {
+// hashes returns a hash of each line.
+func (q queue) hashes() (map[uint64]bool, error) {
+	all := make(map[uint64]bool)
+	err := q.batches(func(batch []entry, _ int64, _ int) bool {
 		for _, e := range batch {
-			found = found || bytes.Equal(e.line, line)
+			all[hashOf(e.line)] = true
 		}
-		return !found
+		return true
 	})
-	return found, err
+	return all, err
+}
+
+func hashOf(line []byte) uint64 {
+	h := fnv.New64a()
+	h.Write(line)
+	return h.Sum64()
 }

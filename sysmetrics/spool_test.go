@@ -50,7 +50,7 @@ func (q queue) numbers(t *testing.T) string {
 	t.Helper()
 	var all []int
 	var last int64
-	if err := q.batches(func(batch []entry, end int64) bool {
+	if err := q.batches(func(batch []entry, end int64, _ int) bool {
 		for _, e := range batch {
 			var n int
 			if _, err := fmt.Sscanf(string(e.line), `{"n":%d}`, &n); err != nil {
@@ -100,10 +100,11 @@ func TestQueue(t *testing.T) {
 	if err := q.forget(20); err != nil || q.numbers(t) != "3-5" {
 		t.Errorf("forget(20) = %v, numbers %s; want 3-5", err, q.numbers(t))
 	}
-	if found, err := q.has(lines(4, 4)[0].line); !found || err != nil {
+	hashes, err := q.hashes()
+	if found := hashes[hashOf(lines(4, 4)[0].line)]; !found || err != nil {
 		t.Errorf("has(4) = %v, %v", found, err)
 	}
-	if found, err := q.has(lines(2, 2)[0].line); found || err != nil {
+	if found := hashes[hashOf(lines(2, 2)[0].line)]; found {
 		t.Errorf("has(2) = %v, %v", found, err)
 	}
 	if err := q.forget(1 << 40); err != nil || q.numbers(t) != "" {
@@ -184,7 +185,7 @@ func TestQueueBatches(t *testing.T) {
 	q := newQueue(t, 1<<30)
 	q.add(t, lines(1, 2*batchRecords+5))
 	var sizes []int
-	if err := q.batches(func(batch []entry, _ int64) bool {
+	if err := q.batches(func(batch []entry, _ int64, _ int) bool {
 		sizes = append(sizes, len(batch))
 		return true
 	}); err != nil || fmt.Sprint(sizes) != fmt.Sprint([]int{batchRecords, batchRecords, 5}) {
@@ -197,7 +198,7 @@ func TestQueueBatches(t *testing.T) {
 		q.add(t, []entry{{line: long}})
 	}
 	sizes = nil
-	if err := q.batches(func(batch []entry, _ int64) bool {
+	if err := q.batches(func(batch []entry, _ int64, _ int) bool {
 		sizes = append(sizes, len(batch))
 		for _, e := range batch {
 			if e.host != "web1" || !e.time.Equal(at("2026-01-02T03:04:05Z")) {
@@ -210,7 +211,7 @@ func TestQueueBatches(t *testing.T) {
 	}
 	// Until the first that fails.
 	calls := 0
-	if err := q.batches(func([]entry, int64) bool { calls++; return false }); calls != 1 || err != nil {
+	if err := q.batches(func([]entry, int64, int) bool { calls++; return false }); calls != 1 || err != nil {
 		t.Errorf("%d calls, %v; want 1", calls, err)
 	}
 }
