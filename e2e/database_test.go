@@ -570,6 +570,21 @@ func TestPrune(t *testing.T) {
 	}
 }
 
+// Somebody else's partitions may be named like ours and hold a month: their bounds count.
+func TestPruneBelievesBounds(t *testing.T) {
+	c := postgres.Run(t, postgres.Config{})
+	first := time.Now().UTC().AddDate(0, 0, -5)
+	if err := c.Exec(fmt.Sprintf(`CREATE TABLE system_metrics (time timestamptz NOT NULL, host text, os text, metric_type text, payload jsonb) PARTITION BY RANGE (time);
+		CREATE TABLE system_metrics_p%s PARTITION OF system_metrics FOR VALUES FROM ('%s') TO (MAXVALUE);
+		ALTER TABLE system_metrics OWNER TO hub; ALTER TABLE system_metrics_p%[1]s OWNER TO hub;
+		INSERT INTO system_metrics SELECT now() - n * interval '1 hour' FROM generate_series(0, 100) n`,
+		first.AddDate(0, 0, -20).Format("20060102"), first.AddDate(0, 0, -20).Format(time.DateOnly))); err != nil {
+		t.Fatal(err)
+	}
+	sysmetrics(t, "DATABASE_URL="+c.URL()).want(0, "", "prune", "--keep", "7d")
+	expectRows(t, c, 101)
+}
+
 // What the tool says to the server over the unix socket: each write is a round trip or a wake-up that every host pays every minute.
 func TestClientWritesPerFlush(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{})

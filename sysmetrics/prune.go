@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"strconv"
-	"strings"
 	"time"
 
 	"observability-hub/lib/cli"
@@ -89,21 +88,13 @@ func (p *pruneCmd) run(ctx context.Context, env *cli.Env) error {
 	return env.Stdout.Record(record.Info, l.End())
 }
 
-// oldPartitions returns the daily partitions whose last moment is before cutoff.
+// oldPartitions returns the partitions all of whose rows are before cutoff: by
+// their bounds, which the server tells, as a name may mean a day or a month.
 func (d *database) oldPartitions(cutoff time.Time) ([]string, error) {
-	names, err := d.column("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = to_regclass('system_metrics') ORDER BY 1")
-	if err != nil {
-		return nil, err
-	}
-	var old []string
-	for _, name := range names {
-		bare := name[strings.LastIndexByte(name, '.')+1:]
-		day, err := time.Parse("20060102", strings.TrimPrefix(bare, partitionPrefix))
-		if err == nil && strings.HasPrefix(bare, partitionPrefix) && !day.Add(24*time.Hour).After(cutoff) {
-			old = append(old, name)
-		}
-	}
-	return old, nil
+	return d.column(`SELECT c.oid::regclass::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+		WHERE i.inhparent = to_regclass('system_metrics')
+		AND (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''([^'']+)''\)'))[1]::timestamptz <= ` + timeLiteral(cutoff) + `
+		ORDER BY 1`)
 }
 
 // deleteBefore deletes the rows before cutoff: a hypertable's whole chunks
