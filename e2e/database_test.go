@@ -570,6 +570,28 @@ func TestPrune(t *testing.T) {
 	}
 }
 
+// A run that gives up on a locked table takes its session with it: hosts must not use up the server's connections meanwhile.
+func TestNoSessionStaysBehind(t *testing.T) {
+	c := postgres.Run(t, postgres.Config{})
+	tables[0].make(t, c)
+	m := sysmetrics(t, "DATABASE_URL="+c.URL())
+	lock, err := c.DB().Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Rollback()
+	if _, err := lock.Exec("LOCK TABLE system_metrics"); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		m.want(exitUnavailable, "", "collect", "--flush", "--timeout=300ms")
+	}
+	await(t, "the sessions to end", func() bool {
+		rows, err := c.Query("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sysmetrics'")
+		return err == nil && rows[0][0] == "0"
+	})
+}
+
 // Somebody else's partitions may be named like ours and hold a month: their bounds count.
 func TestPruneBelievesBounds(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{})

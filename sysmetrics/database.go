@@ -136,7 +136,8 @@ func local(cfg pq.Config) bool {
 // database is an open session. It uses the driver without database/sql: one
 // session, one round trip, no pool to keep.
 type database struct {
-	conn driver.Conn
+	conn     driver.Conn
+	deadline time.Time // of the session
 }
 
 // connect opens a session that no peer can keep for longer than ctx lasts; it
@@ -152,7 +153,8 @@ func connect(ctx context.Context, cfg pq.Config) (*database, error) {
 	if err != nil {
 		return nil, databaseError(fmt.Errorf("connect to the database: %w", err))
 	}
-	return &database{conn}, nil
+	deadline, _ := ctx.Deadline()
+	return &database{conn, deadline}, nil
 }
 
 func (d *database) close() error { return d.conn.Close() }
@@ -164,7 +166,10 @@ func (d *database) exec(sql string) (int64, error) {
 	if !ok {
 		return 0, errors.New("the PostgreSQL driver cannot execute plain statements")
 	}
-	result, err := execer.ExecContext(context.Background(), sql, nil)
+	// The server does not notice that a client has gone while a statement waits
+	// for a lock: without a limit of its own, each run would leave a session there.
+	left := max(time.Until(d.deadline).Milliseconds(), 1)
+	result, err := execer.ExecContext(context.Background(), fmt.Sprintf("SET LOCAL statement_timeout = %d;\n%s", left, sql), nil)
 	if err != nil {
 		return 0, err
 	}
