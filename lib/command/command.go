@@ -28,6 +28,11 @@ type Cmd struct {
 	Args []string // the program, looked up in PATH if it has no slash, and its arguments
 	Env  []string // its whole environment; nil is this process's own
 	Dir  string
+
+	// Dependent makes the kernel kill the program when this process dies, so
+	// that a run after a SIGKILL finds nobody at work in its files. What the
+	// program started itself ends by losing its pipes.
+	Dependent bool
 }
 
 // Output runs the program without stdin and returns its stdout (at most
@@ -35,37 +40,47 @@ type Cmd struct {
 // done, whichever is first; then the whole process group is killed. The error
 // names the program and, if it said anything, the last line of its stderr.
 func (c Cmd) Output(ctx context.Context) ([]byte, error) {
+	stdout, stderr, err := c.Run(ctx)
+	return stdout, c.explain(err, stderr)
+}
+
+// Run is like [Cmd.Output] for a caller that explains a failure itself: it
+// returns both streams, and an error without what the program said.
+func (c Cmd) Run(ctx context.Context) (out, messages []byte, err error) {
 	var stdout, stderr limited
 	cmd := exec.Command(c.Args[0], c.Args[1:]...)
 	cmd.Env, cmd.Dir = c.Env, c.Dir
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if c.Dependent {
+		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	}
 	// A grandchild that keeps the pipes open must not keep Wait waiting.
 	cmd.WaitDelay = grace
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", c.Args[0], err)
+		return nil, nil, fmt.Errorf("start: %w", err)
 	}
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
 	select {
 	case err := <-done:
-		return stdout.bytes(), c.explain(err, &stderr)
+		return stdout.bytes(), stderr.bytes(), err
 	case <-ctx.Done():
 	}
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 	select {
 	case <-done:
-		return stdout.bytes(), c.explain(context.Cause(ctx), &stderr)
+		return stdout.bytes(), stderr.bytes(), context.Cause(ctx)
 	case <-time.After(2 * grace):
-		return stdout.bytes(), c.explain(ErrStuck, &stderr)
+		return stdout.bytes(), stderr.bytes(), ErrStuck
 	}
 }
 
-func (c Cmd) explain(err error, stderr *limited) error {
+func (c Cmd) explain(err error, stderr []byte) error {
 	if err == nil {
 		return nil
 	}
-	lines := strings.Split(strings.TrimSpace(string(stderr.bytes())), "\n")
+	lines := strings.Split(strings.TrimSpace(string(stderr)), "\n")
 	if last := lines[len(lines)-1]; last != "" {
 		return fmt.Errorf("%s: %w: %s", c.Args[0], err, last)
 	}
