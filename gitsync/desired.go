@@ -1,0 +1,347 @@
+package main
+
+import (
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+
+	"observability-hub/lib/sysexits"
+)
+
+// Limits of what a commit may want.
+const (
+	maxFile  = 1 << 20
+	maxKept  = 8 << 20 // of a file on the host, which may have grown by hand
+	maxFiles = 4000
+	maxTotal = 64 << 20
+)
+
+// wantedFile is a file that the commit wants on the host.
+type wantedFile struct {
+	path    string // on the host
+	source  string // in the repository
+	unit    string // the unit that it belongs to; empty for scripts and presets
+	mode    fs.FileMode
+	content []byte
+	sum     string
+}
+
+// isUnit reports whether the file is a unit's main file, not a drop-in.
+func (w *wantedFile) isUnit() bool { return w.unit != "" && path.Base(w.path) == w.unit }
+
+// skippedUnit is a unit of the commit that this host does not get.
+type skippedUnit struct{ unit, path, reason string }
+
+// desired is what a commit wants: of every host, as read, and of one host,
+// after forHost.
+type desired struct {
+	commit  string
+	files   []*wantedFile
+	skipped []skippedUnit
+	rules   []rule // of .gitsync.json
+	size    int    // bytes of all files
+}
+
+// readDesired reads what the commit wants. Only plain names and regular files
+// are taken; anything else in the folders that are deployed refuses the commit,
+// so that a host never has half of it.
+func readDesired(o *objects, c *commit, scriptsDir string) (*desired, error) {
+	d := &desired{commit: c.id}
+	top, err := o.tree(c.tree)
+	if err != nil {
+		return nil, err
+	}
+	var rules *entry
+	for _, e := range top {
+		switch e.name {
+		case "systemd", "scripts":
+			if !e.isTree() {
+				return nil, refusedPath(e.name, "it is "+e.kind()+", not a folder")
+			}
+			entries, err := o.tree(e.id)
+			if err != nil {
+				return nil, err
+			}
+			read := d.readUnits
+			if e.name == "scripts" {
+				read = func(o *objects, all []entry) error { return d.readScripts(o, all, scriptsDir) }
+			}
+			if err := read(o, entries); err != nil {
+				return nil, err
+			}
+		case rulesFile:
+			rules = &e
+		}
+	}
+	if rules != nil {
+		if d.rules, err = readRules(o, *rules, c.tree); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(d.files, func(a, b *wantedFile) int { return strings.Compare(a.path, b.path) })
+	for i := 1; i < len(d.files); i++ {
+		if d.files[i].path == d.files[i-1].path {
+			return nil, refusedPath(d.files[i].source, "it and "+d.files[i-1].source+" go to one place: "+d.files[i].path)
+		}
+	}
+	return d, nil
+}
+
+// readScripts takes the files of scripts/. Folders in it, such as tests, stay.
+func (d *desired) readScripts(o *objects, entries []entry, scriptsDir string) error {
+	for _, e := range entries {
+		source := "scripts/" + e.name
+		if err := checkEntry(source, e); err != nil {
+			return err
+		}
+		if e.isTree() || strings.HasPrefix(e.name, ".") {
+			continue
+		}
+		if err := d.add(o, e, source, path.Join(scriptsDir, e.name), ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readUnits takes the units, drop-ins and presets of systemd/. Other files,
+// such as documentation, stay.
+func (d *desired) readUnits(o *objects, entries []entry) error {
+	for _, e := range entries {
+		source := "systemd/" + e.name
+		if err := checkEntry(source, e); err != nil {
+			return err
+		}
+		kind := unitType(e.name)
+		unit := strings.TrimSuffix(e.name, ".d")
+		var err error
+		switch {
+		case strings.HasPrefix(e.name, "."):
+		case e.isTree() && kind == "d" && (slices.Contains(unitTypes, unitType(unit)) || slices.Contains(unitTypes, unit)):
+			err = d.readDropIns(o, e, source, unit)
+		case slices.Contains(unitTypes, kind):
+			if e.isTree() {
+				return refusedPath(source, "it is a folder")
+			}
+			if err := checkUnitName(source, e.name); err != nil {
+				return err
+			}
+			err = d.add(o, e, source, path.Join(unitDir, e.name), e.name)
+		case kind == "device" || kind == "scope" || kind == "snapshot":
+			return refusedPath(source, "a "+kind+" unit has no file: systemd makes it")
+		case slices.Contains(otherTypes, kind):
+			d.skipped = append(d.skipped, skippedUnit{e.name, path.Join(unitDir, e.name), "type-not-deployed"})
+		case kind == "preset" && !e.isTree():
+			err = d.add(o, e, source, path.Join(presetDir, e.name), "")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readDropIns takes the *.conf files of a folder UNIT.d.
+func (d *desired) readDropIns(o *objects, dir entry, source, unit string) error {
+	entries, err := o.tree(dir.id)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		source := source + "/" + e.name
+		if err := checkEntry(source, e); err != nil {
+			return err
+		}
+		switch {
+		case strings.HasPrefix(e.name, "."):
+		case e.isTree():
+			return refusedPath(source, "a folder in a drop-in folder")
+		case unitType(e.name) == "conf":
+			if err := d.add(o, e, source, path.Join(unitDir, dir.name, e.name), unit); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// add reads one file and wants it at host path p.
+func (d *desired) add(o *objects, e entry, source, p, unit string) error {
+	content, err := o.blob(source, e.id, maxFile)
+	if err != nil {
+		return err
+	}
+	w := &wantedFile{path: p, source: source, unit: unit, mode: 0o644, content: content, sum: sum(content)}
+	if e.mode == "100755" && unit == "" {
+		w.mode = 0o755
+	}
+	if unit != "" && slices.Contains(content, 0) {
+		return refusedPath(source, "it holds a NUL byte")
+	}
+	d.files = append(d.files, w)
+	d.size += len(content)
+	if len(d.files) > maxFiles || d.size > maxTotal {
+		return refusedPath(source, fmt.Sprintf("more than %d files or %d bytes in all", maxFiles, maxTotal))
+	}
+	return nil
+}
+
+// checkEntry refuses what is not a regular file or folder with a plain name.
+func checkEntry(source string, e entry) error {
+	if reason := badName(e.name); reason != "" {
+		return refusedPath(source, reason)
+	}
+	if !e.isRegular() && !e.isTree() {
+		return refusedPath(source, "it is "+e.kind())
+	}
+	return nil
+}
+
+// badName says what is wrong with a name that is to be a file's; empty if
+// nothing is. Letters, digits and :-_.@\ are what systemd.unit(5) allows in
+// unit names; scripts may have + , = ~ # and % in addition.
+func badName(name string) string {
+	switch {
+	case name == "" || name == "." || name == "..":
+		return "not a file name"
+	case len(name) > 200:
+		return "a name of more than 200 bytes"
+	case strings.HasPrefix(name, "-"):
+		return "a name that looks like an option"
+	case strings.EqualFold(name, ".git"):
+		return "a repository in the repository"
+	}
+	for _, c := range []byte(name) {
+		switch {
+		case c < ' ' || c == 0x7f:
+			return "a control character in the name"
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', strings.IndexByte(`:-_.@\+,=~#%`, c) >= 0:
+		default:
+			return fmt.Sprintf("%q in the name", string(rune(c)))
+		}
+	}
+	return ""
+}
+
+// checkUnitName refuses names that systemd would not load.
+func checkUnitName(source, name string) error {
+	base := strings.TrimSuffix(name, path.Ext(name))
+	if base == "" || strings.HasPrefix(base, "@") || strings.Count(base, "@") > 1 || strings.ContainsAny(base, "+,=~#%") {
+		return refusedPath(source, "not a name of a unit")
+	}
+	return nil
+}
+
+// file returns the wanted file at a host path, nil if there is none.
+func (d *desired) file(p string) *wantedFile {
+	i, ok := slices.BinarySearchFunc(d.files, p, func(f *wantedFile, p string) int { return strings.Compare(f.path, p) })
+	if !ok {
+		return nil
+	}
+	return d.files[i]
+}
+
+// unit returns the parsed main file of a unit, or of its template; nil if the
+// commit does not have it.
+func (d *desired) unit(name string) unitFile {
+	f := d.file(path.Join(unitDir, name))
+	if f == nil {
+		if t, ok := template(name); ok {
+			f = d.file(path.Join(unitDir, t))
+		}
+	}
+	if f == nil {
+		return nil
+	}
+	return parseUnit(f.content)
+}
+
+// forHost returns what one host gets of it: not the units whose program is not
+// installed there, nor what only starts or changes those. gone are the paths
+// that this run would remove: what is there now and will not be.
+func (d *desired) forHost(h host, gone map[string]bool) (*desired, error) {
+	skip := map[string]bool{}
+	installed := func(name string) bool {
+		for _, p := range candidates(name) {
+			if f := d.file(p); f != nil && f.mode&0o111 != 0 || !gone[p] && h.executable(p) {
+				return true
+			}
+		}
+		return false
+	}
+	for _, f := range d.files {
+		if !f.isUnit() || unitType(f.unit) != "service" {
+			continue
+		}
+		for _, name := range d.withDropIns(f).executables() {
+			skip[f.unit] = skip[f.unit] || !installed(name)
+		}
+	}
+	for _, f := range d.files {
+		if !f.isUnit() || !activates(f.unit) {
+			continue
+		}
+		service := d.withDropIns(f).triggered(f.unit)
+		switch t, instance := template(service); {
+		case skip[service] || instance && skip[t]:
+			skip[f.unit] = true
+		case d.unit(service) == nil && !h.hasUnit(service, gone):
+			return nil, sysexits.New(sysexits.DataErr, "commit_refused",
+				fmt.Errorf("%q: it starts %s, which is neither in the repository nor on this host", f.source, service)).
+				WithHint("add the service or remove the " + unitType(f.unit) + "; nothing was written")
+		}
+	}
+	out := &desired{commit: d.commit, skipped: slices.Clone(d.skipped), rules: d.rules}
+	for _, f := range d.files {
+		switch {
+		case !skip[f.unit]:
+			out.files = append(out.files, f)
+		case f.isUnit():
+			out.skipped = append(out.skipped, skippedUnit{f.unit, f.path, "not-installed-here"})
+		}
+	}
+	return out, nil
+}
+
+// withDropIns returns a unit's settings with those of its drop-ins behind them.
+func (d *desired) withDropIns(f *wantedFile) unitFile {
+	u := parseUnit(f.content)
+	for _, other := range d.files {
+		if other.unit == f.unit && other != f {
+			u = append(u, parseUnit(other.content)...)
+		}
+	}
+	return u
+}
+
+// candidates are the host paths that a program's name can stand for.
+func candidates(name string) []string {
+	if path.IsAbs(name) {
+		return []string{path.Clean(name)}
+	}
+	var all []string
+	for _, dir := range executablePath {
+		all = append(all, path.Join(dir, name))
+	}
+	return all
+}
+
+// hasUnit reports whether systemd on this host knows a unit file of that name
+// that this run does not remove.
+func (h host) hasUnit(name string, gone map[string]bool) bool {
+	names := []string{name}
+	if t, ok := template(name); ok {
+		names = append(names, t)
+	}
+	for _, dir := range []string{unitDir, "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"} {
+		for _, n := range names {
+			p := path.Join(dir, n)
+			if s, err := h.state(p); err == nil && s.kind != "" && !gone[p] {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"observability-hub/lib/cli"
+	"observability-hub/lib/record"
+	"observability-hub/lib/statedir"
+)
+
+// hold stops apply from changing the host: while somebody works on it by hand.
+type hold struct {
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until"` // zero: until resume
+}
+
+const holdFile = "hold.json"
+
+// readHold returns the hold that is in force, and whether one is.
+func readHold(state string, now time.Time) (hold, bool, error) {
+	var h hold
+	if err := readState(state, holdFile, &h); err != nil {
+		return h, false, err
+	}
+	return h, !h.Since.IsZero() && (h.Until.IsZero() || now.Before(h.Until)), nil
+}
+
+// lockWait is how long a person's command waits for a run that is under way.
+const lockWait = 30 * time.Second
+
+type holdCmd struct {
+	stateFlags
+	For time.Duration `placeholder:"D" help:"Resume by itself after this time: 2h, 30m (default: until gitsync resume)."`
+}
+
+// Validate is kong's check after parsing.
+func (c *holdCmd) Validate() error {
+	if c.For < 0 {
+		return fmt.Errorf("--for %v: less than 0", c.For)
+	}
+	return nil
+}
+
+func (c *holdCmd) Run(ctx context.Context, env *cli.Env) error {
+	return cli.Interruptible(ctx, func(ctx context.Context) error {
+		dir, err := c.open(ctx, lockWait)
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		now := time.Now().UTC()
+		h := hold{Since: now}
+		if c.For > 0 {
+			h.Until = now.Add(c.For)
+		}
+		if err := writeState(dir, holdFile, h); err != nil {
+			return err
+		}
+		return env.Stdout.Record(record.Info, h.record(now, env.Service))
+	})
+}
+
+// record is the line that says that nothing is applied.
+func (h hold) record(now time.Time, service string) []byte {
+	l := record.New(now, record.Info, "held", service)
+	l.String("since", h.Since.Format(record.TimeFormat))
+	if h.Until.IsZero() {
+		l.Null("until")
+	} else {
+		l.String("until", h.Until.Format(record.TimeFormat))
+	}
+	return l.End()
+}
+
+type resumeCmd struct {
+	stateFlags
+}
+
+func (c *resumeCmd) Run(ctx context.Context, env *cli.Env) error {
+	return cli.Interruptible(ctx, func(ctx context.Context) error {
+		dir, err := c.open(ctx, lockWait)
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		_, held, err := readHold(dir.Path, time.Now())
+		if err != nil {
+			env.Diag.Warn("hold_unreadable", err.Error()) // it goes now
+		}
+		if err := removeState(dir, holdFile); err != nil {
+			return err
+		}
+		l := record.New(time.Now(), record.Info, "resumed", env.Service)
+		l.Bool("was_held", held)
+		return env.Stdout.Record(record.Info, l.End())
+	})
+}
+
+// open locks the state directory of apply.
+func (s stateFlags) open(ctx context.Context, wait time.Duration) (*statedir.Dir, error) {
+	path, err := s.path()
+	if err != nil {
+		return nil, err
+	}
+	return statedir.Open(ctx, path, wait)
+}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// Where systemd and PATH look, as paths on the host.
+const (
+	unitDir   = "/etc/systemd/system"
+	presetDir = "/usr/local/lib/systemd/system-preset"
+)
+
+// executablePath is where systemd looks for a bare name in ExecStart=
+// (systemd.service(5), "Command lines").
+var executablePath = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
+
+// host is the file system that is made to match: the running one, or another
+// root (--root), on which no path can lead out of it.
+type host struct {
+	root string // "/" for the running host
+}
+
+func (h host) offline() bool { return h.root != "/" }
+
+// real returns where the host's path p is in this process's file system. For
+// another root, links in its folders are followed as if it were "/". The last
+// component is not followed.
+func (h host) real(p string) (string, error) {
+	if !h.offline() {
+		return p, nil
+	}
+	dir, err := h.resolve(path.Dir(p))
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, path.Base(p)), nil
+}
+
+// resolve follows all links of p below the root. What does not exist is taken
+// as it is written.
+func (h host) resolve(p string) (string, error) {
+	const maxLinks = 40 // as the kernel has it
+	todo := strings.Split(path.Clean("/"+p), "/")
+	at := "/" // resolved so far, as a path of the host
+	for links := 0; len(todo) > 0; {
+		name := todo[0]
+		todo = todo[1:]
+		switch name {
+		case "", ".":
+			continue
+		case "..":
+			at = path.Dir(at)
+			continue
+		}
+		next := path.Join(at, name)
+		target, err := os.Readlink(filepath.Join(h.root, next))
+		if err != nil {
+			at = next // no link, or nothing there
+			continue
+		}
+		if links++; links > maxLinks {
+			return "", &fs.PathError{Op: "resolve", Path: p, Err: syscall.ELOOP}
+		}
+		if path.IsAbs(target) {
+			at = "/"
+		}
+		todo = append(strings.Split(target, "/"), todo...)
+	}
+	return filepath.Join(h.root, at), nil
+}
+
+// executable reports whether the host's path p is a file that can be run.
+func (h host) executable(p string) bool {
+	r := p
+	if h.offline() {
+		var err error
+		if r, err = h.resolve(p); err != nil {
+			return false
+		}
+	}
+	info, err := os.Stat(r)
+	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
+}
+
+// fileState is what is at a path.
+type fileState struct {
+	kind string // "", "file", "link" or "other"
+	link string // where a link points to
+	mode fs.FileMode
+	uid  uint32
+	gid  uint32
+	sum  string // sha256 of a file's content
+	data []byte
+}
+
+// state reads what is at the host's path p.
+func (h host) state(p string) (fileState, error) {
+	r, err := h.real(p)
+	if err != nil {
+		return fileState{}, err
+	}
+	info, err := os.Lstat(r)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return fileState{}, nil
+	}
+	if err != nil {
+		return fileState{}, err
+	}
+	s := fileState{kind: "other", mode: info.Mode().Perm() | info.Mode()&(fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky)}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		s.uid, s.gid = st.Uid, st.Gid
+	}
+	switch {
+	case info.Mode()&fs.ModeSymlink != 0:
+		s.kind = "link"
+		s.link, err = os.Readlink(r)
+	case info.Mode().IsRegular():
+		s.kind = "file"
+		if info.Size() > maxKept {
+			// Not one of ours: no wanted file is as long.
+			s.sum = fmt.Sprintf("%d bytes", info.Size())
+			break
+		}
+		if s.data, err = readRegular(r, maxKept); err == nil {
+			s.sum = sum(s.data)
+		}
+	}
+	return s, err
+}
+
+// readRegular reads a file that somebody else may have put there: no link is
+// followed, no pipe waited for, and no more than limit bytes are taken.
+func readRegular(name string, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(err, fmt.Errorf("read %s: not a regular file", name))
+	}
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("read %s: longer than %d bytes", name, limit)
+	}
+	return b, err
+}
+
+// sum returns the sha256 of a file's content, as sha256sum(1) prints it.
+func sum(b []byte) string {
+	h := sha256.Sum256(b)
+	return hex.EncodeToString(h[:])
+}

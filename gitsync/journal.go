@@ -1,0 +1,258 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"observability-hub/lib/statedir"
+	"observability-hub/lib/sysexits"
+)
+
+// journal is written before the first change to the host and removed after
+// the last. While it is there, an apply is unfinished, and it holds all that
+// is needed to undo it: the next run does that first.
+type journal struct {
+	Version int         `json:"version"`
+	Root    string      `json:"root"`
+	Commit  string      `json:"commit"`
+	Began   time.Time   `json:"began"`
+	Run     string      `json:"run"`           // a name that no other run has
+	Bad     string      `json:"bad,omitempty"` // why the commit is to be quarantined once it is undone
+	Files   []savedFile `json:"files"`
+	Dirs    []string    `json:"dirs"`  // folders that were not there
+	Links   enablement  `json:"links"` // all, as they were
+	Units   []string    `json:"units"` // those whose links or files change
+	Active  []string    `json:"active"`
+	Running bool        `json:"running"` // systemd runs on this root
+}
+
+// savedFile is a file as it was; Kind is empty if there was none.
+type savedFile struct {
+	Path    string      `json:"path"`
+	Kind    string      `json:"kind"`
+	Mode    fs.FileMode `json:"mode"`
+	UID     uint32      `json:"uid"`
+	GID     uint32      `json:"gid"`
+	Content []byte      `json:"content"`
+	Sum     string      `json:"sha256"`
+}
+
+const (
+	journalFile    = "journal.json"
+	journalVersion = 1
+)
+
+// Names of the files that an unfinished apply has beside a file NAME. systemd
+// reads none of them: they end in no type of a unit and begin with a dot.
+const (
+	newPrefix = ".gitsync-new-" // what NAME is going to be
+	oldPrefix = ".gitsync-old-" // what NAME was: going back needs no space on a full disk
+	suffix    = "~"
+)
+
+func beside(p, prefix string) string {
+	return path.Join(path.Dir(p), prefix+path.Base(p)+suffix)
+}
+
+// newJournal records the host as it is, for the actions that are to be done.
+func newJournal(v view, commit string, actions []action) (*journal, error) {
+	now := time.Now().UTC()
+	j := &journal{Version: journalVersion, Root: v.host.root, Commit: commit, Began: now, Run: fmt.Sprintf("%d-%d", now.UnixNano(), os.Getpid()), Links: v.links, Running: v.running != nil}
+	units, dirs := map[string]bool{}, map[string]bool{}
+	for _, a := range actions {
+		if a.Action == doRun || a.Action == doSkip {
+			continue
+		}
+		if a.Unit != "" {
+			units[a.Unit] = true
+		}
+		if a.Action != doInstall && a.Action != doUpdate && a.Action != doRemove {
+			continue
+		}
+		s, err := v.host.state(a.Path)
+		if err != nil {
+			return nil, err
+		}
+		if s.kind != "" && s.kind != "file" || s.kind == "file" && s.data == nil && s.sum != sum(nil) {
+			return nil, fmt.Errorf("%s: changed while it was looked at", a.Path)
+		}
+		j.Files = append(j.Files, savedFile{a.Path, s.kind, s.mode, s.uid, s.gid, s.data, s.sum})
+		for d := path.Dir(a.Path); d != "/"; d = path.Dir(d) {
+			real, err := v.host.resolve(d)
+			if err != nil {
+				return nil, err
+			}
+			if _, err := os.Lstat(real); errors.Is(err, fs.ErrNotExist) {
+				dirs[d] = true
+			}
+		}
+	}
+	j.Units = slices.Sorted(maps.Keys(units))
+	j.Dirs = slices.Sorted(maps.Keys(dirs))
+	for _, u := range slices.Sorted(maps.Keys(v.running)) {
+		t, instance := template(u)
+		if s := v.running[u].active; (units[u] || instance && units[t]) && (s == "active" || s == "reloading") {
+			j.Active = append(j.Active, u)
+		}
+	}
+	return j, nil
+}
+
+// readJournal reads the journal of an unfinished apply, nil if there is none.
+func readJournal(state string) (*journal, error) {
+	if _, err := os.Lstat(filepath.Join(state, journalFile)); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	j := &journal{}
+	if err := readState(state, journalFile, j); err != nil {
+		return nil, err
+	}
+	if j.Version != journalVersion {
+		return nil, sysexits.New(sysexits.Config, "state_unreadable", fmt.Errorf("%s: version %d, not %d", filepath.Join(state, journalFile), j.Version, journalVersion)).
+			WithHint("another version of gitsync was interrupted: let it finish")
+	}
+	return j, nil
+}
+
+// restore puts every file and every link back. It can be called again, after
+// it was interrupted anywhere.
+func (j *journal) restore(h host) error {
+	var failed error
+	touched := map[string]bool{}
+	for _, f := range j.Files {
+		step("restore")
+		if err := f.restore(h); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("put back %s: %w", f.Path, err))
+		}
+		touched[path.Dir(f.Path)] = true
+	}
+	step("restore")
+	if err := j.Links.putBack(h, j.Units); err != nil {
+		failed = errors.Join(failed, fmt.Errorf("put back enablement: %w", err))
+	}
+	for _, d := range slices.Backward(j.Dirs) {
+		if real, err := h.resolve(d); err == nil {
+			_ = os.Remove(real) // one that is not empty is somebody's now
+		}
+	}
+	return errors.Join(failed, syncDirs(h, touched))
+}
+
+// restore puts one file back.
+func (f savedFile) restore(h host) error {
+	real, err := h.real(f.Path)
+	if err != nil {
+		return err
+	}
+	fresh, old := filepath.Join(filepath.Dir(real), path.Base(beside(f.Path, newPrefix))), filepath.Join(filepath.Dir(real), path.Base(beside(f.Path, oldPrefix)))
+	if err := remove(fresh); err != nil {
+		return err
+	}
+	is, err := h.state(f.Path)
+	if err != nil {
+		return err
+	}
+	same := is.kind == f.Kind && is.sum == f.Sum && is.mode == f.Mode && is.uid == f.UID && is.gid == f.GID
+	switch {
+	case f.Kind == "" && is.kind == "file":
+		if err := os.Remove(real); err != nil {
+			return err
+		}
+	case f.Kind == "file" && !same:
+		kept, err := h.state(beside(f.Path, oldPrefix))
+		if err != nil {
+			return err
+		}
+		if kept.kind == "file" && kept.sum == f.Sum && kept.mode == f.Mode {
+			return os.Rename(old, real)
+		}
+		if err := writeNew(fresh, f.Content, f.Mode, int(f.UID), int(f.GID)); err != nil {
+			return err
+		}
+		if err := os.Rename(fresh, real); err != nil {
+			return err
+		}
+	}
+	return remove(old)
+}
+
+// tidy removes what was kept for going back.
+func (j *journal) tidy(h host) error {
+	for _, f := range j.Files {
+		for _, prefix := range []string{newPrefix, oldPrefix} {
+			real, err := h.real(beside(f.Path, prefix))
+			if err != nil {
+				return err
+			}
+			if err := remove(real); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// remove removes a file if it is there.
+func remove(name string) error {
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// writeNew writes a file whole, with its mode and owner, before it gets a name
+// that anybody reads.
+func writeNew(name string, content []byte, mode fs.FileMode, uid, gid int) error {
+	if err := remove(name); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil && os.Geteuid() == 0 {
+		err = f.Chown(uid, gid)
+	}
+	if err == nil {
+		err = f.Chmod(mode)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		os.Remove(name)
+	}
+	return err
+}
+
+// syncDirs makes renames in folders of the host durable.
+func syncDirs(h host, dirs map[string]bool) error {
+	for dir := range dirs {
+		real, err := h.resolve(dir)
+		if err != nil {
+			return err
+		}
+		f, err := os.Open(real)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // a folder that was removed again
+		}
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return fmt.Errorf("fsync %s: %w", real, err)
+		}
+	}
+	return nil
+}
+
+// keepJournal writes the journal, durably.
+func keepJournal(dir *statedir.Dir, j *journal) error { return writeState(dir, journalFile, j) }

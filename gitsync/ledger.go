@@ -1,0 +1,117 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"time"
+
+	"observability-hub/lib/statedir"
+	"observability-hub/lib/sysexits"
+)
+
+// ledger is what gitsync remembers of the host: which files it put there, of
+// which commit. Only what is in it may be changed or removed.
+type ledger struct {
+	Version  int               `json:"version"`
+	Root     string            `json:"root"`     // of the host
+	Run      string            `json:"run"`      // the journal of the run that wrote it
+	Commit   string            `json:"commit"`   // the last one that was applied whole
+	Previous []string          `json:"previous"` // those before it, newest first
+	Applied  time.Time         `json:"applied"`  // when Commit was
+	Anchor   anchor            `json:"anchor"`
+	Files    map[string]owned  `json:"files"`     // by path on the host
+	Enabled  map[string]bool   `json:"enabled"`   // what the presets said of each unit
+	Skipped  map[string]string `json:"skipped"`   // units left out, and why
+	OnChange map[string]string `json:"on_change"` // state of a rule's paths when its command last succeeded
+}
+
+// owned is a file that is ours.
+type owned struct {
+	Unit   string `json:"unit,omitempty"`
+	Source string `json:"source"`
+	Sum    string `json:"sha256"`
+	Mode   string `json:"mode"`
+}
+
+// anchor is the newest commit taken from a branch. What comes later must
+// descend from it; another repository or ref is a decision of the
+// administrator and begins anew.
+type anchor struct {
+	Repo   string `json:"repo"`
+	Ref    string `json:"ref"`
+	Commit string `json:"commit"`
+}
+
+const (
+	ledgerFile    = "ledger.json"
+	ledgerVersion = 1
+	maxPrevious   = 10
+	maxState      = 64 << 20
+)
+
+// equal reports whether two ledgers say the same of the host.
+func (l *ledger) equal(m *ledger) bool {
+	return l.Root == m.Root && l.Commit == m.Commit && l.Anchor == m.Anchor && maps.Equal(l.Files, m.Files) &&
+		maps.Equal(l.Enabled, m.Enabled) && maps.Equal(l.Skipped, m.Skipped) && maps.Equal(l.OnChange, m.OnChange)
+}
+
+// readLedger reads the ledger of a state directory; without one nothing is owned.
+func readLedger(state string) (*ledger, error) {
+	l := &ledger{Version: ledgerVersion}
+	if err := readState(state, ledgerFile, l); err != nil {
+		return nil, err
+	}
+	if l.Version != ledgerVersion {
+		return nil, sysexits.New(sysexits.Config, "state_unreadable", fmt.Errorf("%s: version %d, not %d", filepath.Join(state, ledgerFile), l.Version, ledgerVersion)).
+			WithHint("a newer gitsync wrote it: use that one")
+	}
+	if l.Files == nil {
+		l.Files = map[string]owned{}
+	}
+	return l, nil
+}
+
+// readState reads a JSON file of a state directory into v, which stays as it
+// is if there is none. A damaged file is an error: to go on without the ledger
+// would be to forget what is owned.
+func readState(state, name string, v any) error {
+	b, err := readRegular(filepath.Join(state, name), maxState)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		if err = json.Unmarshal(b, v); err != nil {
+			err = fmt.Errorf("read %s: %w", filepath.Join(state, name), err)
+		}
+	}
+	if err != nil {
+		return sysexits.New(sysexits.Failed, "state_unreadable", err).
+			WithHint("put it back from a backup, or remove it: then identical files are adopted, and others count as foreign")
+	}
+	return nil
+}
+
+// writeState replaces a JSON file of the state directory.
+func writeState(dir *statedir.Dir, name string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return dir.WriteFile(name, append(b, '\n'))
+}
+
+// removeState removes a file of the state directory, durably.
+func removeState(dir *statedir.Dir, name string) error {
+	if err := os.Remove(dir.Join(name)); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return statedir.Unwritable(err)
+	}
+	return dir.Sync()
+}

@@ -1,0 +1,172 @@
+// Gitsync makes a host match its Git repository: units, drop-ins, presets and
+// scripts, and goes back when what it deployed does not work.
+//
+// Synopsis:
+//
+//	gitsync [sync] [FLAG...]
+//	gitsync pull --repo URL [--ref main]
+//	gitsync plan
+//	gitsync apply [-] < PLAN
+//	gitsync status [--max-age D]
+//	gitsync rollback
+//	gitsync hold [--for D]
+//	gitsync resume
+//
+// pull fetches into a bare repository and checks the commit; apply reads that
+// commit, file by file and by hash, and changes the host. Between the two is a
+// wall: under systemd, pull is an ordinary user with the network, apply is root
+// without it. gitsync(1) is the manual.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"observability-hub/lib/cli"
+	"observability-hub/lib/statedir"
+)
+
+const (
+	name   = "gitsync"
+	family = "gitops-sync" // the unit family: the service of every record
+)
+
+// stateFlags say where the tool keeps what it must remember.
+type stateFlags struct {
+	StateDir string `placeholder:"DIR" help:"Folder for repository, ledger and journal (default: $STATE_DIRECTORY, else ~/.local/state/gitops-sync)."`
+}
+
+// path returns the state directory.
+func (s stateFlags) path() (string, error) {
+	p, err := statedir.Resolve(s.StateDir, family)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Abs(p)
+}
+
+// originFlags say where commits come from and which are taken.
+type originFlags struct {
+	Repo        string `placeholder:"URL" help:"The Git repository."`
+	Ref         string `default:"main" help:"Branch, tag, full ref name or commit to follow (${default})."`
+	AllowRewind bool   `help:"Follow a branch that was rewritten or set back."`
+	Publish     string `placeholder:"DIR" help:"Publish the whole tree as DIR/COMMIT, with the link DIR/current."`
+	signers
+}
+
+// Validate is kong's check after parsing.
+func (o originFlags) Validate() error {
+	if strings.HasPrefix(o.Repo, "-") || strings.ContainsAny(o.Repo, "\x00\n\r") {
+		return fmt.Errorf("--repo %q: not a URL", o.Repo)
+	}
+	return checkRef(o.Ref)
+}
+
+// pullFlags bound a pull.
+type pullFlags struct {
+	Timeout   time.Duration `default:"5m" help:"Longest time for all conversation with the remote (${default})."`
+	KeepTrees int           `default:"3" placeholder:"N" help:"How many published trees to keep (${default})."`
+}
+
+// Validate is kong's check after parsing.
+func (p pullFlags) Validate() error {
+	if p.Timeout <= 0 {
+		return fmt.Errorf("--timeout %v: not more than 0", p.Timeout)
+	}
+	if p.KeepTrees < 1 {
+		return fmt.Errorf("--keep-trees %d: not at least 1", p.KeepTrees)
+	}
+	return nil
+}
+
+// hostFlags say which host is meant, and where its commit is.
+type hostFlags struct {
+	Source     string `placeholder:"DIR" help:"State directory of gitsync pull, if it is another."`
+	Root       string `default:"/" placeholder:"DIR" help:"Work on the system in this folder, as systemctl --root does (${default})."`
+	ScriptsDir string `default:"/usr/local/bin" placeholder:"DIR" help:"Where scripts/ goes (${default})."`
+}
+
+// Validate is kong's check after parsing.
+func (h hostFlags) Validate() error {
+	if !filepath.IsAbs(h.ScriptsDir) || filepath.Clean(h.ScriptsDir) != h.ScriptsDir {
+		return fmt.Errorf("--scripts-dir %s: not an absolute path in its shortest form", h.ScriptsDir)
+	}
+	return nil
+}
+
+// applyFlags say how a commit is applied.
+type applyFlags struct {
+	AllowPrune      bool          `help:"Remove all or most of what is deployed, if the commit wants it so."`
+	HealthWindow    time.Duration `default:"10s" help:"How long changed units are watched before they count as good (${default})."`
+	RunAs           string        `default:"server" placeholder:"USER" help:"User of on-change commands (${default})."`
+	OnChangeTimeout time.Duration `default:"10m" placeholder:"D" help:"Longest time for an on-change command (${default})."`
+}
+
+// Validate is kong's check after parsing.
+func (a applyFlags) Validate() error {
+	if a.HealthWindow < 0 {
+		return fmt.Errorf("--health-window %v: less than 0", a.HealthWindow)
+	}
+	if a.OnChangeTimeout < time.Second {
+		return fmt.Errorf("--on-change-timeout %v: less than a second", a.OnChangeTimeout)
+	}
+	return checkRunAs(a.RunAs)
+}
+
+func main() {
+	os.Exit(cli.Main(app(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// app is everything that can be said to the tool. The flags of a command are
+// the fields of its struct.
+func app() cli.App {
+	return cli.App{
+		Name:        name,
+		Service:     family,
+		Description: "Make this host match its Git repository: units, drop-ins, presets and scripts. Goes back when they do not work.",
+		Commands: []cli.Command{
+			{Name: "sync", Help: "Pull, then apply (the default).", Default: true, Grammar: &syncCmd{}},
+			{Name: "pull", Help: "Fetch and check the newest commit; change nothing else.", Grammar: &pullCmd{}},
+			{Name: "plan", Help: "Print what apply would do.", Grammar: &planCmd{}},
+			{Name: "apply", Help: "Make the host match the pulled commit.", Grammar: &applyCmd{}},
+			{Name: "status", Help: "Print one record of what is applied, fetched, held and bad.", Grammar: &statusCmd{}},
+			{Name: "rollback", Help: "Apply the commit before the applied one, and leave this one alone from now on.", Grammar: &rollbackCmd{}},
+			{Name: "hold", Help: "Let apply change nothing for a while.", Grammar: &holdCmd{}},
+			{Name: "resume", Help: "End a hold.", Grammar: &resumeCmd{}},
+		},
+		Examples: `  gitsync pull --repo https://git.example.org/hub.git --ref main
+  gitsync plan
+  gitsync apply
+  gitsync plan | jq -c 'select(.unit != "volume-backup.timer")' | gitsync apply -
+  gitsync hold --for 2h
+  gitsync status --max-age 1h
+`,
+	}
+}
+
+// validate checks the flags that several embedded structs hold.
+func validate(all ...interface{ Validate() error }) error {
+	var err error
+	for _, v := range all {
+		err = errors.Join(err, v.Validate())
+	}
+	return err
+}
+
+// checkRef refuses what is no name of a ref: git-check-ref-format(1).
+func checkRef(ref string) error {
+	bad := ref == "" || strings.HasPrefix(ref, "-") || strings.HasPrefix(ref, "/") || strings.HasSuffix(ref, "/") ||
+		strings.HasSuffix(ref, ".lock") || strings.HasSuffix(ref, ".") || strings.Contains(ref, "..") || strings.Contains(ref, "//") ||
+		strings.Contains(ref, "@{") || strings.ContainsAny(ref, " ~^:?*[\\\x7f")
+	for _, c := range []byte(ref) {
+		bad = bad || c < ' '
+	}
+	if bad {
+		return fmt.Errorf("--ref %q: not a name of a ref", ref)
+	}
+	return nil
+}

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"observability-hub/lib/command"
+	"observability-hub/lib/sysexits"
+)
+
+// rulesFile says, in the repository, which commands to run when files change.
+const rulesFile = ".gitsync.json"
+
+const maxRules = 64 << 10
+
+// rule is one of its entries: a command to run in the published tree when one
+// of the paths changed.
+type rule struct {
+	Paths []string `json:"paths"` // files or folders; * and ? as in path.Match
+	Run   []string `json:"run"`   // program and arguments; no shell
+
+	state string // the objects that the paths name, hashed
+}
+
+// key names the rule in the ledger and in the unit that runs it.
+func (r rule) key() string {
+	b, _ := json.Marshal(r) // strings always can be
+	return sum(b)[:12]
+}
+
+// unit is the transient unit that runs the rule.
+func (r rule) unit() string { return "gitops-on-change-" + r.key() + ".service" }
+
+// readRules reads and checks .gitsync.json and looks up what its paths name.
+func readRules(o *objects, e entry, tree string) ([]rule, error) {
+	if !e.isRegular() {
+		return nil, refusedPath(rulesFile, "it is "+e.kind())
+	}
+	content, err := o.blob(rulesFile, e.id, maxRules)
+	if err != nil {
+		return nil, err
+	}
+	rules, err := parseRules(content)
+	if err != nil {
+		return nil, refusedPath(rulesFile, err.Error())
+	}
+	for i := range rules {
+		var found []string
+		for _, p := range rules[i].Paths {
+			all, err := match(o, tree, "", strings.Split(strings.TrimSuffix(p, "/"), "/"))
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, all...)
+		}
+		slices.Sort(found)
+		rules[i].state = sum([]byte(strings.Join(found, "\n")))
+	}
+	return rules, nil
+}
+
+// parseRules reads the file strictly: a misspelt key would be a command that
+// silently never runs.
+func parseRules(content []byte) ([]rule, error) {
+	d := json.NewDecoder(bytes.NewReader(content))
+	d.DisallowUnknownFields()
+	var file *struct {
+		OnChange []rule `json:"on_change"`
+	}
+	if err := d.Decode(&file); err != nil {
+		return nil, err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, errors.New("something follows the object")
+	}
+	if file == nil {
+		return nil, errors.New("null, not an object")
+	}
+	seen := map[string]bool{}
+	for i, r := range file.OnChange {
+		switch {
+		case len(r.Paths) == 0:
+			return nil, fmt.Errorf("on_change %d: no paths", i+1)
+		case len(r.Run) == 0 || r.Run[0] == "":
+			return nil, fmt.Errorf("on_change %d: nothing to run", i+1)
+		case len(file.OnChange) > 100 || len(r.Paths) > 100 || len(r.Run) > 100:
+			return nil, errors.New("more than 100 entries")
+		case seen[r.key()]:
+			return nil, fmt.Errorf("on_change %d: the same as one before it", i+1)
+		}
+		seen[r.key()] = true
+		for _, word := range append(slices.Clone(r.Paths), r.Run...) {
+			if strings.ContainsRune(word, 0) {
+				return nil, fmt.Errorf("on_change %d: a NUL character", i+1)
+			}
+		}
+		for _, p := range r.Paths {
+			clean := path.Clean(p)
+			if p == "" || path.IsAbs(p) || clean == ".." || strings.HasPrefix(clean, "../") || clean != strings.TrimSuffix(p, "/") {
+				return nil, fmt.Errorf("on_change %d: %q is no path inside the repository", i+1, p)
+			}
+			if _, err := path.Match(p, ""); err != nil {
+				return nil, fmt.Errorf("on_change %d: %q: %v", i+1, p, err)
+			}
+		}
+	}
+	return file.OnChange, nil
+}
+
+// match returns "path mode id" of what a pattern, split at its slashes, names
+// below a tree. The id of a folder stands for all that is in it.
+func match(o *objects, tree, dir string, pattern []string) ([]string, error) {
+	entries, err := o.tree(tree)
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, e := range entries {
+		if ok, _ := path.Match(pattern[0], e.name); !ok { // checked by parseRules
+			continue
+		}
+		if len(pattern) == 1 {
+			found = append(found, fmt.Sprintf("%q %s %s", dir+e.name, e.mode, e.id))
+		} else if e.isTree() {
+			below, err := match(o, e.id, dir+e.name+"/", pattern[1:])
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, below...)
+		}
+	}
+	return found, nil
+}
+
+// runRule runs a rule's command as the user runAs in the published tree of the
+// commit: a service of its own, in none of our cgroups, that a time-out ends.
+// Never as root: what may push to the repository decides what runs.
+func runRule(ctx context.Context, r rule, tree, runAs string, timeout time.Duration) error {
+	if _, err := os.Stat(tree); err != nil {
+		return fmt.Errorf("published tree: %w", err)
+	}
+	// The unit kills the command in time; this is for a systemd that does not answer.
+	ctx, cancel := context.WithTimeout(ctx, timeout+30*time.Second)
+	defer cancel()
+	args := []string{"systemd-run", "--quiet", "--wait", "--collect", "--unit=" + r.unit(), "--uid=" + runAs,
+		"--working-directory=" + tree, "--property=RuntimeMaxSec=" + timeout.String(), "--property=NoNewPrivileges=yes",
+		"--property=SyslogIdentifier=gitops-on-change", "--"}
+	out, messages, err := command.Cmd{Args: append(args, r.Run...), Dir: "/", Dependent: true}.Run(ctx)
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", strings.Join(r.Run, " "), err, firstLine(string(messages)+string(out)))
+	}
+	return nil
+}
+
+// firstLine returns the first line of a program's messages, or where to look.
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
+	if line == "" {
+		return "the journal has what it said"
+	}
+	return line
+}
+
+// runAsRoot refuses a user for on-change commands that is root under any name.
+func checkRunAs(name string) error {
+	if name == "" || name == "root" || strings.Trim(name, "0") == "" {
+		return sysexits.New(sysexits.Config, "run_as_root", fmt.Errorf("--run-as %q: commands of the repository never run as root", name))
+	}
+	return nil
+}
+
+// publishedTree is where pull publishes a commit.
+func publishedTree(dir, commit string) string { return filepath.Join(dir, commit) }

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"path"
+	"slices"
+)
+
+// parseSelection reads one action a line.
+func parseSelection(b []byte) (*selection, error) {
+	s := &selection{}
+	number := 0
+	for line := range bytes.Lines(b) {
+		number++
+		if len(bytes.TrimSpace(line)) == 0 {
+			continue
+		}
+		var a action
+		if err := json.Unmarshal(line, &a); err != nil {
+			return nil, planRefused(fmt.Errorf("line %d: %w", number, err))
+		}
+		if a.Action == "" || a.Commit == "" {
+			return nil, planRefused(fmt.Errorf("line %d: no line of a plan: it lacks action or commit", number))
+		}
+		s.lines = append(s.lines, a)
+	}
+	return s, nil
+}
+
+// of returns the selected actions in the order of the plan. A line that is not
+// in the plan of now is refused: the commit or the host is another by now, or
+// the line was made up.
+func (s *selection) of(plan []action, commit string) ([]action, error) {
+	for i, line := range s.lines {
+		if line.Commit != commit {
+			return nil, planRefused(fmt.Errorf("line %d: of commit %s, not of %s", i+1, line.Commit, commit))
+		}
+		if !slices.ContainsFunc(plan, line.same) {
+			return nil, planRefused(fmt.Errorf("line %d: %s %s%s is not in the plan of this host", i+1, line.Action, line.Unit, line.Path))
+		}
+	}
+	var selected []action
+	for _, a := range plan {
+		if slices.ContainsFunc(s.lines, a.same) {
+			selected = append(selected, a)
+		}
+	}
+	// A unit that is not there cannot be enabled or restarted.
+	for _, a := range plan {
+		if a.Action != doInstall || !isMain(a.Unit, a.Path) || slices.ContainsFunc(selected, a.same) {
+			continue
+		}
+		for _, b := range selected {
+			if b.Action == doEnable && (b.Unit == a.Unit || b.Path == a.Path) {
+				return nil, planRefused(fmt.Errorf("%s of %s without %s of %s", b.Action, b.Unit, a.Action, path.Base(a.Path)))
+			}
+		}
+	}
+	return selected, nil
+}

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"observability-hub/lib/cli"
+	"observability-hub/lib/record"
+	"observability-hub/lib/sysexits"
+)
+
+type statusCmd struct {
+	stateFlags
+	Source string        `placeholder:"DIR" help:"State directory of gitsync pull, if it is another."`
+	MaxAge time.Duration `placeholder:"D" help:"Fail if the last success of pull or apply is older than this: 1h."`
+}
+
+// Validate is kong's check after parsing.
+func (c *statusCmd) Validate() error {
+	if c.MaxAge < 0 {
+		return fmt.Errorf("--max-age %v: less than 0", c.MaxAge)
+	}
+	return nil
+}
+
+// Run reads what is on disk and takes no lock: it answers while an apply runs,
+// and every file that it reads is replaced as a whole.
+func (c *statusCmd) Run(ctx context.Context, env *cli.Env) error {
+	state, err := c.path()
+	if err != nil {
+		return err
+	}
+	if c.Source == "" {
+		c.Source = state
+	}
+	s, err := readStatus(state, c.Source, time.Now())
+	if err != nil {
+		return err
+	}
+	stale := s.stale(c.MaxAge)
+	level := record.Info
+	if stale != "" {
+		level = record.Warn
+	}
+	if err := env.Stdout.Record(level, s.record(level, env.Service, stale != "")); err != nil {
+		return err
+	}
+	if stale != "" {
+		return sysexits.New(sysexits.Failed, "stale", errors.New(stale)).
+			WithHint("journalctl -u gitops-sync -u gitops-apply says what went wrong")
+	}
+	return nil
+}
+
+// status is what is known of this host without looking at it, but for drift.
+type status struct {
+	now         time.Time
+	pulled      pulled
+	pulledAt    time.Time // of the last pull that succeeded; zero: none did
+	ledger      *ledger
+	appliedAt   time.Time // of the last apply that succeeded
+	quarantine  quarantine
+	hold        hold
+	held        bool
+	interrupted bool
+	drift       []string // our files that are not as they were put there
+}
+
+func readStatus(state, source string, now time.Time) (*status, error) {
+	s := &status{now: now}
+	var err error
+	if s.pulled, err = readPulled(source); err != nil {
+		return nil, err
+	}
+	if s.ledger, err = readLedger(state); err != nil {
+		return nil, err
+	}
+	if s.quarantine, err = readQuarantine(state); err != nil {
+		return nil, err
+	}
+	if s.hold, s.held, err = readHold(state, now); err != nil {
+		return nil, err
+	}
+	j, err := readJournal(state)
+	if err != nil {
+		return nil, err
+	}
+	s.interrupted = j != nil
+	s.pulledAt, s.appliedAt = modified(filepath.Join(source, pulledFile)), modified(filepath.Join(state, ledgerFile))
+	h := host{root: s.ledger.Root}
+	if h.root == "" {
+		h.root = "/"
+	}
+	for _, p := range slices.Sorted(maps.Keys(s.ledger.Files)) {
+		f := s.ledger.Files[p]
+		is, err := h.state(p)
+		if err != nil {
+			return nil, fmt.Errorf("look at %s: %w", p, err)
+		}
+		if is.kind != "file" || is.sum != f.Sum || fmt.Sprintf("%04o", is.mode) != f.Mode {
+			s.drift = append(s.drift, p)
+		}
+	}
+	return s, nil
+}
+
+// modified returns the time of a file, zero if there is none.
+func modified(name string) time.Time {
+	info, err := os.Stat(name)
+	if err != nil {
+		return time.Time{}
+	}
+	return info.ModTime()
+}
+
+// stale says why the last success is too long ago; empty if it is not.
+func (s *status) stale(limit time.Duration) string {
+	if limit == 0 {
+		return ""
+	}
+	for _, half := range []struct {
+		name string
+		at   time.Time
+	}{{"pull", s.pulledAt}, {"apply", s.appliedAt}} {
+		if half.at.IsZero() {
+			return "no " + half.name + " has succeeded yet"
+		}
+		if age := s.now.Sub(half.at); age > limit {
+			return fmt.Sprintf("the last %s that succeeded was %v ago, more than %v", half.name, age.Round(time.Second), limit)
+		}
+	}
+	return ""
+}
+
+func (s *status) record(level, service string, stale bool) []byte {
+	l := record.New(s.now, level, "status", service)
+	text := func(key, value string) {
+		if value == "" {
+			l.Null(key)
+		} else {
+			l.String(key, value)
+		}
+	}
+	age := func(key string, at time.Time) {
+		if at.IsZero() {
+			l.Null(key)
+		} else {
+			l.Float(key, s.now.Sub(at).Seconds())
+		}
+	}
+	text("applied", s.ledger.Commit)
+	text("fetched", s.pulled.Commit)
+	text("quarantined", s.quarantine.Commit)
+	text("quarantine_reason", s.quarantine.Reason)
+	l.Bool("held", s.held)
+	if s.held && !s.hold.Until.IsZero() {
+		l.String("held_until", s.hold.Until.Format(record.TimeFormat))
+	} else {
+		l.Null("held_until")
+	}
+	age("pull_age_s", s.pulledAt)
+	age("apply_age_s", s.appliedAt)
+	l.Bool("stale", stale)
+	l.Bool("interrupted", s.interrupted)
+	l.Int("files", int64(len(s.ledger.Files)))
+	l.Int("drift", int64(len(s.drift)))
+	const most = 50 // a line must fit into the journal
+	l.Strings("drifted", s.drift[:min(len(s.drift), most)])
+	return l.End()
+}

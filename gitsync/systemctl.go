@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"observability-hub/lib/command"
+	"observability-hub/lib/sysexits"
+)
+
+// unitState is what systemd says of a loaded unit.
+type unitState struct{ active, sub string }
+
+// systemctlTimeout bounds a call that does not wait for a job.
+const systemctlTimeout = 30 * time.Second
+
+// systemctl runs systemctl. A service manager that does not answer is a peer
+// that is unavailable.
+func systemctl(ctx context.Context, timeout time.Duration, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	env := append(os.Environ(), "SYSTEMD_COLORS=0", "SYSTEMD_PAGER=", "LC_ALL=C.UTF-8")
+	out, messages, err := command.Cmd{Args: append([]string{"systemctl", "--no-pager"}, args...), Env: env, Dir: "/", Dependent: true}.Run(ctx)
+	if err == nil {
+		return string(out), nil
+	}
+	why := firstLine(string(messages))
+	err = fmt.Errorf("systemctl %s: %w: %s", strings.Join(args, " "), err, why)
+	if strings.Contains(why, "connect to bus") || strings.Contains(why, "not been booted") || errors.Is(err, context.DeadlineExceeded) {
+		return string(out), sysexits.New(sysexits.Unavailable, "systemd_unavailable", err).WithHint("on a host without a running systemd, work on a root: --root DIR")
+	}
+	return string(out), err
+}
+
+// listUnits returns the state of every loaded unit that has one.
+func listUnits(ctx context.Context) (map[string]unitState, error) {
+	out, err := systemctl(ctx, systemctlTimeout, "list-units", "--all", "--plain", "--full", "--no-legend",
+		"--type=service,timer,socket,path,target")
+	if err != nil {
+		return nil, err
+	}
+	return parseUnits(out), nil
+}
+
+// parseUnits reads the lines UNIT LOAD ACTIVE SUB DESCRIPTION.
+func parseUnits(out string) map[string]unitState {
+	all := map[string]unitState{}
+	for line := range strings.Lines(out) {
+		if f := strings.Fields(line); len(f) >= 4 {
+			all[f[0]] = unitState{f[2], f[3]}
+		}
+	}
+	return all
+}
+
+// properties returns the properties of units, by unit.
+func properties(ctx context.Context, units []string, names ...string) (map[string]map[string]string, error) {
+	if len(units) == 0 {
+		return nil, nil
+	}
+	args := []string{"show", "--property=Id," + strings.Join(names, ","), "--"}
+	out, err := systemctl(ctx, systemctlTimeout, append(args, units...)...)
+	if err != nil {
+		return nil, err
+	}
+	return parseProperties(out), nil
+}
+
+// parseProperties reads blocks of NAME=VALUE lines with an empty line between.
+func parseProperties(out string) map[string]map[string]string {
+	all := map[string]map[string]string{}
+	for block := range strings.SplitSeq(out, "\n\n") {
+		p := map[string]string{}
+		for line := range strings.Lines(block) {
+			if name, value, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "="); ok {
+				p[name] = value
+			}
+		}
+		if p["Id"] != "" {
+			all[p["Id"]] = p
+		}
+	}
+	return all
+}
+
+// ownUnit returns the unit that this process is part of, from its cgroup.
+func ownUnit() string {
+	b, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return ""
+	}
+	return parseCgroup(string(b))
+}
+
+// parseCgroup finds the service in the lines of /proc/self/cgroup: that of the
+// unified hierarchy or of systemd's own.
+func parseCgroup(text string) string {
+	for line := range strings.Lines(text) {
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(f) == 3 && (f[1] == "" || f[1] == "name=systemd") {
+			for p := f[2]; p != "/" && p != "." && p != ""; p = path.Dir(p) {
+				if strings.HasSuffix(p, ".service") {
+					return path.Base(p)
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// number reads a counter; what is none counts as 0.
+func number(s string) int {
+	n, _ := strconv.Atoi(s)
+	return n
+}
