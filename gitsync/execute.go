@@ -26,7 +26,8 @@ const jobTimeout = 200 * time.Second
 type execution struct {
 	*apply
 	wish    *wish
-	actions []action
+	actions []action // all that are to be done
+	todo    []action // of these, those that change more than the ledger
 	journal *journal
 
 	reloaded bool
@@ -37,7 +38,10 @@ type execution struct {
 // execute does the actions: all of them, or none that is left.
 func (a *apply) execute(ctx context.Context, w *wish, actions []action) error {
 	x := &execution{apply: a, wish: w, actions: actions, touched: map[string]bool{}}
-	if x.changesHost() {
+	if err := x.adopt(); err != nil {
+		return err
+	}
+	if len(x.each(doInstall, doUpdate, doRemove, doEnable, doDisable, doRestart)) > 0 {
 		if err := x.change(ctx); err != nil {
 			return err
 		}
@@ -74,10 +78,10 @@ func (a *apply) execute(ctx context.Context, w *wish, actions []action) error {
 	return err
 }
 
-// each returns the actions of some kinds, in their order.
+// each returns the actions of some kinds that are to be done, in their order.
 func (x *execution) each(kinds ...string) []action {
 	var all []action
-	for _, a := range x.actions {
+	for _, a := range x.todo {
 		if slices.Contains(kinds, a.Action) {
 			all = append(all, a)
 		}
@@ -85,14 +89,22 @@ func (x *execution) each(kinds ...string) []action {
 	return all
 }
 
-// changesHost reports whether anything but the ledger is to change.
-func (x *execution) changesHost() bool {
-	return slices.ContainsFunc(x.actions, func(a action) bool {
-		return a.Action != doSkip && a.Action != doRun && a.Reason != "adopted" || a.Reason == "adopted" && !x.exact(a)
-	})
+// adopt takes the files that are there just as they are wanted off the list of
+// what is to be done: they only become ours, in the ledger.
+func (x *execution) adopt() error {
+	var rest []action
+	for _, a := range x.actions {
+		if a.Reason != "adopted" || !x.exact(a) {
+			rest = append(rest, a)
+		} else if err := x.say(record.Info, a); err != nil {
+			return err
+		}
+	}
+	x.todo = rest
+	return nil
 }
 
-// exact reports whether an adopted file has the right mode and owner already.
+// exact reports whether a file has the right content, mode and owner already.
 func (x *execution) exact(a action) bool {
 	f := x.wish.d.file(a.Path)
 	is, err := x.host.state(a.Path)
@@ -110,7 +122,7 @@ func (x *execution) change(ctx context.Context) error {
 		return err
 	}
 	var err error
-	if x.journal, err = newJournal(x.wish.view, x.wish.d.commit, x.actions); err != nil {
+	if x.journal, err = newJournal(x.wish.view, x.wish.d.commit, x.todo); err != nil {
 		return err
 	}
 	step("journal")

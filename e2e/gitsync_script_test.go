@@ -1,0 +1,65 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"observability-hub/e2e/workspace"
+)
+
+// push commits all that is in the folder hub, the repository of a script, which it makes at first.
+const push = `#!/bin/sh
+set -e
+cd "$WORK/hub"
+[ -e .git ] || git init -q -b main .
+git add -A
+git commit -q --allow-empty -m "${1:-change}"
+`
+
+// TestGitsyncScript runs the scripts in testdata/script-gitsync, one behaviour of gitsync in each, on real git and a root in a
+// folder: hub is the repository, root the host, state the state directory.
+func TestGitsyncScript(t *testing.T) {
+	binary, err := workspace.Binary("gitsync")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 filepath.Join("testdata", "script-gitsync"),
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			bin := filepath.Join(env.WorkDir, ".bin")
+			for _, dir := range []string{bin, filepath.Join(env.WorkDir, "root/etc/systemd/system"), filepath.Join(env.WorkDir, "root/usr/bin"), filepath.Join(env.WorkDir, "hub")} {
+				if err := os.MkdirAll(dir, 0o755); err != nil {
+					return err
+				}
+			}
+			if err := os.WriteFile(filepath.Join(bin, "push"), []byte(push), 0o755); err != nil {
+				return err
+			}
+			// What a host has beside what is deployed.
+			if err := os.WriteFile(filepath.Join(env.WorkDir, "root/usr/bin/true"), nil, 0o755); err != nil {
+				return err
+			}
+			for name, value := range map[string]string{
+				"PATH":                bin + ":" + filepath.Dir(binary) + ":/usr/sbin:/usr/bin:/sbin:/bin",
+				"HOME":                env.WorkDir,
+				"STATE":               filepath.Join(env.WorkDir, "state"),
+				"GITSYNC_STATE_DIR":   filepath.Join(env.WorkDir, "state"),
+				"GITSYNC_REPO":        filepath.Join(env.WorkDir, "hub"),
+				"GITSYNC_ROOT":        filepath.Join(env.WorkDir, "root"),
+				"UNITS":               filepath.Join(env.WorkDir, "root/etc/systemd/system"),
+				"GIT_AUTHOR_NAME":     "test",
+				"GIT_AUTHOR_EMAIL":    "test@example.org",
+				"GIT_COMMITTER_NAME":  "test",
+				"GIT_COMMITTER_EMAIL": "test@example.org",
+			} {
+				env.Setenv(name, value)
+			}
+			return nil
+		},
+		Condition: func(cond string) (bool, error) { return cond == "root" && os.Getuid() == 0, nil },
+	})
+}
