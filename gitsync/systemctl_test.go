@@ -1,0 +1,67 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestParseUnits(t *testing.T) {
+	got := parseUnits("a.service loaded active running A service\nb.timer not-found inactive dead b.timer\n\n")
+	if got["a.service"] != (unitState{"active", "running"}) || got["b.timer"].active != "inactive" || len(got) != 2 {
+		t.Errorf("parseUnits = %v", got)
+	}
+}
+
+func TestParseProperties(t *testing.T) {
+	got := parseProperties("Id=a.service\nResult=exit-code\nX=a=b\n\nId=b.timer\nResult=success\n")
+	if len(got) != 2 || got["a.service"]["X"] != "a=b" || got["b.timer"]["Result"] != "success" {
+		t.Errorf("parseProperties = %v", got)
+	}
+}
+
+func TestParseCgroup(t *testing.T) {
+	for text, want := range map[string]string{
+		"0::/system.slice/gitops-apply.service\n":                        "gitops-apply.service",
+		"0::/system.slice/gitops-apply.service/child\n":                  "gitops-apply.service",
+		"5:cpu:/x.service\n1:name=systemd:/system.slice/a.service\n":     "a.service",
+		"0::/user.slice/user-0.slice/session-1.scope\n":                  "",
+		"0::/user.slice/user-1.slice/user@1.service/app.slice/x.scope\n": "user@1.service",
+		"0::/\n": "", "": "", "nonsense": "",
+	} {
+		if got := parseCgroup(text); got != want {
+			t.Errorf("parseCgroup(%q) = %q; want %q", text, got, want)
+		}
+	}
+}
+
+func TestJudge(t *testing.T) {
+	for _, tc := range []struct {
+		p    map[string]string
+		want string
+	}{
+		{map[string]string{"ActiveState": "active", "SubState": "running", "NRestarts": "2"}, ""},
+		{map[string]string{"ActiveState": "failed", "Result": "exit-code"}, "failed: exit-code"},
+		{map[string]string{"ActiveState": "activating", "SubState": "auto-restart", "Result": "signal"}, "waits to be restarted: signal"},
+		{map[string]string{"ActiveState": "active", "NRestarts": "3"}, "restarted 1 times"},
+		{map[string]string{"LoadState": "bad-setting"}, "cannot load"},
+	} {
+		err := judge("a.service", tc.p, 2)
+		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("judge(%v) = %v; want %q", tc.p, err, tc.want)
+		}
+	}
+	for _, tc := range []struct {
+		p  map[string]string
+		ok bool
+	}{
+		{map[string]string{"ActiveState": "active", "SubState": "waiting", "NextElapseUSecRealtime": "Sat 2099-01-01"}, true},
+		{map[string]string{"ActiveState": "active", "SubState": "waiting", "NextElapseUSecMonotonic": "5min"}, true},
+		{map[string]string{"ActiveState": "active", "SubState": "running"}, true},
+		{map[string]string{"ActiveState": "inactive"}, true},
+		{map[string]string{"ActiveState": "active", "SubState": "elapsed", "NextElapseUSecMonotonic": "infinity"}, false},
+	} {
+		if err := judgeTimer("a.timer", tc.p); (err == nil) != tc.ok {
+			t.Errorf("judgeTimer(%v) = %v", tc.p, err)
+		}
+	}
+}
