@@ -147,20 +147,6 @@ func parseTree(raw []byte) ([]entry, error) {
 	return entries, nil
 }
 
-// lookup returns the entry called name of the tree, and whether there is one.
-func (o *objects) lookup(tree, name string) (entry, bool, error) {
-	entries, err := o.tree(tree)
-	if err != nil {
-		return entry{}, false, err
-	}
-	for _, e := range entries {
-		if e.name == name {
-			return e, true, nil
-		}
-	}
-	return entry{}, false, nil
-}
-
 // descends reports whether ancestor is from or in the history of from. It
 // walks the commits themselves, whose hashes are checked, so that no graft,
 // replacement or commit graph in the source can bend history.

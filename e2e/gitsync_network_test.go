@@ -1,0 +1,236 @@
+package e2e
+
+import (
+	"crypto/rand"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/cgi"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"observability-hub/e2e/workspace"
+)
+
+// badNetwork passes TCP connections on to a server, more or less.
+type badNetwork struct {
+	listener net.Listener
+	to       string
+	fault    atomic.Value // of string
+}
+
+// faults: what the network does to a connection.
+const (
+	passes  = "passes"
+	hangs   = "hangs"   // takes the connection and says nothing
+	cuts    = "cuts"    // ends it in the middle of a pack
+	trickle = "trickle" // a few bytes a second
+	resets  = "resets"  // ends it at once
+)
+
+func newBadNetwork(t *testing.T, to string) *badNetwork {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &badNetwork{listener: l, to: to}
+	n.fault.Store(passes)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go n.serve(c)
+		}
+	}()
+	return n
+}
+
+func (n *badNetwork) serve(client net.Conn) {
+	defer client.Close()
+	fault := n.fault.Load().(string)
+	switch fault {
+	case resets:
+		return
+	case hangs:
+		_, _ = io.Copy(io.Discard, client) // until the other side has had enough
+		return
+	}
+	server, err := net.Dial("tcp", n.to)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	go func() {
+		_, _ = io.Copy(server, client) // ends when either side does
+		if half, ok := server.(*net.TCPConn); ok {
+			_ = half.CloseWrite()
+		}
+	}()
+	switch fault {
+	case cuts:
+		_, _ = io.CopyN(client, server, 200_000)
+	case trickle:
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for range tick.C {
+			if _, err := io.CopyN(client, server, 50); err != nil {
+				return
+			}
+		}
+	default:
+		_, _ = io.Copy(client, server)
+	}
+}
+
+// TestGitsyncNetwork pulls through a network with faults, from a git daemon and from an HTTP server: a clear error in bounded
+// time, status 69, and the next run is fine.
+func TestGitsyncNetwork(t *testing.T) {
+	binary, err := workspace.Binary("gitsync")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, server := range []struct {
+		name  string
+		start func(*testing.T, string) (address, url string)
+	}{{"git", startGitDaemon}, {"http", startGitHTTP}} {
+		t.Run(server.name, func(t *testing.T) {
+			w := newGitsyncWorld(t, binary)
+			noise := make([]byte, 2<<20) // so that a pack can be cut
+			address, url := server.start(t, w.dir)
+			network := newBadNetwork(t, address)
+			url = strings.Replace(url, address, network.listener.Addr().String(), 1)
+			state := filepath.Join(w.dir, "state")
+			pull := func(timeout time.Duration, env ...string) outcome {
+				cmd := w.command(env, "pull", "--repo", url, "--state-dir", state, "--timeout", timeout.String())
+				return finish(t, cmd)
+			}
+			for _, first := range []bool{true, false} {
+				for _, fault := range []string{resets, hangs, cuts, trickle} {
+					_, _ = rand.Read(noise) // never fails
+					w.commits[0]["compose/noise"], w.commits[1]["compose/noise"] = string(noise), string(noise)
+					w.push()
+					if first {
+						if err := os.RemoveAll(state); err != nil {
+							t.Fatal(err)
+						}
+					}
+					network.fault.Store(fault)
+					got := pull(3 * time.Second)
+					when := fmt.Sprintf("%s, first %v", fault, first)
+					if got.status != exitUnavailable || got.stdout != "" || !strings.Contains(got.stderr, "remote_unavailable") {
+						t.Errorf("%s: exit status %d\nstdout: %s\nstderr: %s", when, got.status, got.stdout, got.stderr)
+					}
+					if got.took > 8*time.Second {
+						t.Errorf("%s: took %v with a time-out of 3 s", when, got.took)
+					}
+					network.fault.Store(passes)
+					if got := pull(time.Minute); got.status != 0 || !strings.Contains(got.stdout, `"changed":true`) {
+						t.Errorf("after %s: exit status %d\nstdout: %s\nstderr: %s", when, got.status, got.stdout, got.stderr)
+					}
+				}
+			}
+			// Nobody listens any more.
+			network.listener.Close()
+			if got := pull(10 * time.Second); got.status != exitUnavailable || got.took > 8*time.Second {
+				t.Errorf("refused: exit status %d after %v: %s", got.status, got.took, got.stderr)
+			}
+		})
+	}
+}
+
+// TestGitsyncPassword asks for a password that nobody can give: an error at once, not a prompt.
+func TestGitsyncPassword(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
+		http.Error(w, "who are you?", http.StatusUnauthorized)
+	}))
+	defer server.Close()
+	binary, err := workspace.Binary("gitsync")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newGitsyncWorld(t, binary)
+	// script(1) gives it a terminal to ask on.
+	cmd := w.command(nil, "pull", "--repo", strings.Replace(server.URL, "//", "//user:secret@", 1)+"/hub", "--timeout", "20s")
+	cmd.Args = []string{"script", "--quiet", "--return", "--command", strings.Join(cmd.Args, " "), "/dev/null"}
+	if cmd.Path, err = exec.LookPath("script"); err != nil {
+		t.Fatal(err)
+	}
+	got := finish(t, cmd)
+	if got.status != exitUnavailable || got.took > 10*time.Second {
+		t.Errorf("exit status %d after %v: %s%s", got.status, got.took, got.stdout, got.stderr)
+	}
+	if strings.Contains(got.stdout, "secret") || !strings.Contains(got.stdout, "hint: give the unit a deploy key") {
+		t.Errorf("it says %q", got.stdout)
+	}
+}
+
+// startGitDaemon serves dir by git's own protocol.
+func startGitDaemon(t *testing.T, dir string) (address, url string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address = l.Addr().String()
+	_, port, _ := net.SplitHostPort(address)
+	l.Close()
+	cmd := exec.Command("git", "daemon", "--export-all", "--reuseaddr", "--base-path="+dir, "--listen=127.0.0.1", "--port="+port)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	awaitPort(t, address)
+	return address, "git://" + address + "/hub"
+}
+
+// startGitHTTP serves dir by git's smart HTTP.
+func startGitHTTP(t *testing.T, dir string) (address, url string) {
+	t.Helper()
+	out, err := exec.Command("git", "--exec-path").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(&cgi.Handler{
+		Path:   filepath.Join(strings.TrimSpace(string(out)), "git-http-backend"),
+		Env:    []string{"GIT_PROJECT_ROOT=" + dir, "GIT_HTTP_EXPORT_ALL=1", "REMOTE_USER=test"},
+		Stderr: io.Discard,
+	})
+	t.Cleanup(server.Close)
+	address = server.Listener.Addr().String()
+	return address, "http://" + address + "/hub"
+}
+
+// awaitPort waits until somebody listens.
+func awaitPort(t *testing.T, address string) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		c, err := net.Dial("tcp", address)
+		if err == nil {
+			c.Close()
+			return
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("nobody listens on %s: %v", address, err)
+		case <-tick.C:
+		}
+	}
+}
