@@ -349,6 +349,7 @@ func TestEventsAreAsDocumented(t *testing.T) {
 		look("unit_failed", string(out))
 	}
 
+	provokeGitsync(t, look)
 	for event := range docs.sections {
 		if !seen[event] {
 			t.Errorf("%s is documented, and nothing that this test does provokes it", event)

@@ -112,10 +112,10 @@ func (c *planCmd) Run(ctx context.Context, env *cli.Env) error {
 			return err
 		}
 		if err := guard(a.ledger, w.d, false); err != nil {
-			env.Diag.Warn("prune_refused", err.Error()+": apply will refuse this without --allow-prune")
+			env.Diag.Warn("prune_ahead", err.Error()+": apply refuses that")
 		}
 		for _, act := range w.plan.actions {
-			if err := env.Stdout.Record(record.Info, act.record(time.Now(), record.Info, "planned", env.Service)); err != nil {
+			if err := env.Stdout.Record(record.Info, act.planned(time.Now(), env.Service)); err != nil {
 				return err
 			}
 		}

@@ -68,7 +68,7 @@ func (a *apply) execute(ctx context.Context, w *wish, actions []action) error {
 	}
 	var err error
 	if len(x.failed) > 0 {
-		err = errors.Join(err, sysexits.New(sysexits.Partial, "on_change_failed", fmt.Errorf("%s; the units are applied", strings.Join(x.failed, "; "))).
+		err = errors.Join(err, sysexits.New(sysexits.Partial, "commands_failed", fmt.Errorf("%s; the units are applied", strings.Join(x.failed, "; "))).
 			WithHint("the next run tries these commands again"))
 	}
 	if foreign > 0 {
@@ -113,7 +113,7 @@ func (x *execution) exact(a action) bool {
 
 // say prints that an action is done.
 func (x *execution) say(level string, a action) error {
-	return x.env.Stdout.Record(level, a.record(time.Now(), level, "action", x.env.Service))
+	return x.env.Stdout.Record(level, a.done(time.Now(), level, x.env.Service))
 }
 
 // change does everything that a rollback can undo.
@@ -167,7 +167,7 @@ func (x *execution) goBack(why error) error {
 	if err := x.env.Stdout.Record(record.Error, l.End()); err != nil {
 		return err
 	}
-	return sysexits.New(sysexits.RolledBack, "rolled_back", fmt.Errorf("commit %s is unhealthy and undone: %w", x.wish.d.commit, why)).
+	return sysexits.New(sysexits.RolledBack, "unhealthy", fmt.Errorf("commit %s is unhealthy and undone: %w", x.wish.d.commit, why)).
 		WithHint("mend it and push: this commit is not tried again")
 }
 

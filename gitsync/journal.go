@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"observability-hub/lib/statedir"
@@ -115,7 +116,7 @@ func readJournal(state string) (*journal, error) {
 		return nil, err
 	}
 	if j.Version != journalVersion {
-		return nil, sysexits.New(sysexits.Config, "state_unreadable", fmt.Errorf("%s: version %d, not %d", filepath.Join(state, journalFile), j.Version, journalVersion)).
+		return nil, sysexits.New(sysexits.Config, "state_damaged", fmt.Errorf("%s: version %d, not %d", filepath.Join(state, journalFile), j.Version, journalVersion)).
 			WithHint("another version of gitsync was interrupted: let it finish")
 	}
 	return j, nil
@@ -201,10 +202,11 @@ func (j *journal) tidy(h host) error {
 
 // remove removes a file if it is there.
 func remove(name string) error {
-	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	err := os.Remove(name)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return nil // nothing can be below what is no folder
 	}
-	return nil
+	return err
 }
 
 // writeNew writes a file whole, with its mode and owner, before it gets a name

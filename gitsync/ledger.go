@@ -67,7 +67,7 @@ func readLedger(state string) (*ledger, error) {
 		return nil, err
 	}
 	if l.Version != ledgerVersion {
-		return nil, sysexits.New(sysexits.Config, "state_unreadable", fmt.Errorf("%s: version %d, not %d", filepath.Join(state, ledgerFile), l.Version, ledgerVersion)).
+		return nil, sysexits.New(sysexits.Config, "state_damaged", fmt.Errorf("%s: version %d, not %d", filepath.Join(state, ledgerFile), l.Version, ledgerVersion)).
 			WithHint("a newer gitsync wrote it: use that one")
 	}
 	if l.Files == nil {
@@ -90,7 +90,7 @@ func readState(state, name string, v any) error {
 		}
 	}
 	if err != nil {
-		return sysexits.New(sysexits.Failed, "state_unreadable", err).
+		return sysexits.New(sysexits.Failed, "state_damaged", err).
 			WithHint("put it back from a backup, or remove it: then identical files are adopted, and others count as foreign")
 	}
 	return nil

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"observability-hub/lib/command"
-	"observability-hub/lib/sysexits"
 )
 
 // rulesFile says, in the repository, which commands to run when files change.
@@ -171,10 +170,10 @@ func firstLine(text string) string {
 	return line
 }
 
-// runAsRoot refuses a user for on-change commands that is root under any name.
+// checkRunAs refuses a user for on-change commands that is root under any name.
 func checkRunAs(name string) error {
 	if name == "" || name == "root" || strings.Trim(name, "0") == "" {
-		return sysexits.New(sysexits.Config, "run_as_root", fmt.Errorf("--run-as %q: commands of the repository never run as root", name))
+		return fmt.Errorf("--run-as %q: commands of the repository never run as root", name)
 	}
 	return nil
 }

@@ -40,9 +40,17 @@ func (a action) same(b action) bool {
 	return a.Action == b.Action && a.Unit == b.Unit && a.Path == b.Path && a.Commit == b.Commit
 }
 
-// record writes the action as a line of the event msg.
-func (a action) record(now time.Time, level, msg, service string) []byte {
-	l := record.New(now, level, msg, service)
+// planned is the line of a plan.
+func (a action) planned(now time.Time, service string) []byte {
+	return a.fill(record.New(now, record.Info, "planned", service))
+}
+
+// done is the line that says that it was done.
+func (a action) done(now time.Time, level, service string) []byte {
+	return a.fill(record.New(now, level, "action", service))
+}
+
+func (a action) fill(l *record.Line) []byte {
 	l.String("action", a.Action)
 	if a.Unit != "" {
 		l.String("unit", a.Unit)

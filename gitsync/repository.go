@@ -20,7 +20,7 @@ import (
 type repository struct {
 	git
 	state string
-	diag  *diag.Logger
+	Diag  *diag.Logger
 }
 
 const (
@@ -42,7 +42,7 @@ const bareHead = "ref: refs/heads/gitsync\n"
 // missing, and puts in order what an interrupted run or a stranger left. The
 // caller holds the lock of the state directory.
 func openRepository(state string, diag *diag.Logger) (*repository, error) {
-	r := &repository{git: git{dir: filepath.Join(state, repoDir), env: remoteEnv()}, state: state, diag: diag}
+	r := &repository{git: git{dir: filepath.Join(state, repoDir), env: remoteEnv()}, state: state, Diag: diag}
 	old := filepath.Join(state, oldDir)
 	if _, err := os.Lstat(r.dir); errors.Is(err, fs.ErrNotExist) {
 		// Killed between the two renames of a replacement.
@@ -78,7 +78,7 @@ func (r *repository) settle() error {
 			continue
 		}
 		if err == nil {
-			r.diag.Warn("repository_restored", "the repository's "+name+" is not as gitsync wrote it: replaced", diag.Field{Key: "path", Value: path})
+			r.Diag.Warn("repository_settled", "the repository's "+name+" is not as gitsync wrote it: replaced", diag.Field{Key: "path", Value: path})
 		}
 		if err := replaceFile(path, want); err != nil {
 			return statedir.Unwritable(err)
@@ -121,7 +121,7 @@ func (r *repository) clearLocks() error {
 			return nil
 		}
 		if strings.HasSuffix(name, ".lock") {
-			r.diag.Warn("stale_lock", "removed a lock file that a killed git left", diag.Field{Key: "path", Value: path})
+			r.Diag.Warn("stale_lock", "removed a lock file that a killed git left", diag.Field{Key: "path", Value: path})
 		}
 		if err := os.Remove(path); err != nil {
 			return statedir.Unwritable(err)
@@ -221,8 +221,8 @@ func (r *repository) corrupt(ctx context.Context, err error) bool {
 // replace fetches all anew into a repository beside this one, which stays
 // until the new one is whole. fill is the fetch.
 func (r *repository) replace(fill func(*repository) error) error {
-	r.diag.Warn("repository_corrupt", "the local repository is damaged: cloning it again", diag.Field{Key: "path", Value: r.dir})
-	fresh := &repository{git: git{dir: filepath.Join(r.state, newDir), env: r.env}, state: r.state, diag: r.diag}
+	r.Diag.Warn("repository_replaced", "the local repository is damaged: cloning it again", diag.Field{Key: "path", Value: r.dir})
+	fresh := &repository{git: git{dir: filepath.Join(r.state, newDir), env: r.env}, state: r.state, Diag: r.Diag}
 	if err := os.RemoveAll(fresh.dir); err != nil {
 		return statedir.Unwritable(err)
 	}
@@ -252,7 +252,7 @@ func (r *repository) keep(ctx context.Context, id string) {
 		_, err = r.run(ctx, "-c", "gc.auto=2000", "gc", "--auto", "--quiet")
 	}
 	if err != nil && ctx.Err() == nil {
-		r.diag.Warn("housekeeping_failed", err.Error())
+		r.Diag.Warn("housekeeping_failed", err.Error())
 	}
 }
 

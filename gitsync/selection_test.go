@@ -13,7 +13,7 @@ func TestSelection(t *testing.T) {
 		{doInstall, "", "/usr/local/bin/a", "new", someHash},
 		{doEnable, "a.timer", "/etc/systemd/system/a.timer", "new", someHash},
 	}
-	line := func(a action) string { return string(a.record(time.Unix(0, 0), "INFO", "planned", family)) }
+	line := func(a action) string { return string(a.planned(time.Unix(0, 0), family)) }
 	for _, tc := range []struct {
 		name, stdin string
 		want        int // actions, or -1 for refused

@@ -1,0 +1,18 @@
+#!/bin/bash
+# Provokes the events of gitsync that need a running systemd. What it says goes to /e2e/lines.
+set -uo pipefail
+export GIT_AUTHOR_NAME=test GIT_AUTHOR_EMAIL=test@example.org GIT_COMMITTER_NAME=test GIT_COMMITTER_EMAIL=test@example.org
+export GITSYNC_STATE_DIR=/var/lib/try GITSYNC_REPO=/srv/hub GITSYNC_HEALTH_WINDOW=0s GITSYNC_PUBLISH=/srv/trees
+git init -q -b main /srv/hub
+mkdir /srv/hub/systemd
+printf '[Service]\nType=oneshot\nExecStart=false\n[X-Gitsync]\nProbe=yes\n' >/srv/hub/systemd/probe.service
+echo '{"on_change":[{"paths":["systemd"],"run":["false"]}]}' >/srv/hub/.gitsync.json
+git -C /srv/hub add -A
+git -C /srv/hub commit -q -m bad
+gitsync >>/e2e/lines 2>&1
+[[ $? == 10 ]] || exit 1
+gitsync >>/e2e/lines 2>&1 || exit 2
+sed -i s/false/true/ /srv/hub/systemd/probe.service
+git -C /srv/hub commit -q -a -m good
+gitsync >>/e2e/lines 2>&1
+[[ $? == 11 ]] || exit 3
