@@ -111,6 +111,7 @@ demo:
 	e2e/install-packages build demo
 	$(MAKE) build
 	e2e/demo.sh
+	e2e/demo-gitsync.sh
 
 # Each module must build alone, as somebody who depends on it does.
 modules:

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Shows gitsync at its job: a repository and a host in a temporary folder, a commit that is deployed, one that is broken
+# and refused, and what was changed by hand put back. Nothing outside of that folder is touched, and nothing stays.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+gitsync=${GITSYNC:-$here/bin/gitsync}
+
+fail() {
+  printf 'demo: error: %s\n' "$*" >&2
+  exit 1
+}
+
+# Runs gitsync; the first argument is the exit status that should come of it.
+run() {
+  local want=$1 status=0
+  shift
+  printf '  $ gitsync %s\n' "$*"
+  "$gitsync" "$@" >"$work/out" 2>"$work/err" || status=$?
+  jq -r '"    " + ([.msg, .action, .unit // .path, .reason, .error, .hint] | map(select(. != null)) | join("  "))' "$work/out" "$work/err"
+  printf '    exit status %s\n' "$status"
+  [[ $status -eq $want ]] || fail "exit status $status where $want was due"
+}
+
+commit() {
+  git -C "$work/hub" add -A
+  git -C "$work/hub" -c user.name=demo -c user.email=demo@example.org commit -q -m "$1"
+}
+
+main() {
+  [[ -x $gitsync ]] || fail "no $gitsync: run make build"
+  local name
+  for name in $(compgen -e); do
+    case $name in
+      GITSYNC_* | GIT_* | CREDENTIALS_DIRECTORY | STATE_DIRECTORY | JOURNAL_STREAM) unset "$name" ;;
+    esac
+  done
+  work=$(mktemp -d "${TMPDIR:-/tmp}/hub-demo.XXXXXX")
+  # shellcheck disable=SC2064 # the value of now
+  trap "rm -rf '$work'" EXIT
+  export GITSYNC_STATE_DIR=$work/state GITSYNC_REPO=$work/hub GITSYNC_ROOT=$work/host
+  local units=$work/host/etc/systemd/system
+  mkdir -p "$work/hub/systemd" "$work/hub/scripts" "$units"
+  git init -q -b main "$work/hub"
+
+  printf '\n1. A repository with a script, its service and its timer; a host in a folder\n'
+  printf '#!/bin/sh\necho hello\n' >"$work/hub/scripts/greet"
+  chmod 755 "$work/hub/scripts/greet"
+  printf '[Service]\nType=oneshot\nExecStart=greet\n' >"$work/hub/systemd/greet.service"
+  printf '[Timer]\nOnCalendar=hourly\n[Install]\nWantedBy=timers.target\n' >"$work/hub/systemd/greet.timer"
+  commit good
+  run 0
+  [[ -L $units/timers.target.wants/greet.timer ]] || fail 'the timer is not enabled'
+
+  printf '\n2. A commit with a misspelt key is refused before anything is written\n'
+  printf '[Service]\nType=oneshot\nExecStrat=greet\n' >"$work/hub/systemd/greet.service"
+  commit broken
+  run 65
+  grep -q ExecStart=greet "$units/greet.service" || fail 'the unit has changed'
+
+  printf '\n3. It is mended; meanwhile somebody has edited the timer by hand\n'
+  printf '[Service]\nType=oneshot\nNice=10\nExecStart=greet\n' >"$work/hub/systemd/greet.service"
+  commit mended
+  sed -i s/hourly/daily/ "$units/greet.timer"
+  run 0 pull
+  run 0 plan
+  run 0 apply
+
+  printf '\n4. Nothing is left to do\n'
+  run 0 plan
+  [[ ! -s $work/out ]] || fail 'the plan is not empty'
+}
+
+main "$@"
