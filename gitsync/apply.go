@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"path/filepath"
@@ -81,45 +80,6 @@ func (c *applyCmd) Run(ctx context.Context, env *cli.Env) error {
 		defer dir.Close()
 		a := &apply{env: env, dir: dir, originFlags: c.originFlags, hostFlags: c.hostFlags, applyFlags: c.applyFlags}
 		return a.run(ctx, only)
-	})
-}
-
-type planCmd struct {
-	stateFlags
-	originFlags
-	hostFlags
-}
-
-// Validate is kong's check after parsing.
-func (c *planCmd) Validate() error { return validate(c.originFlags, c.hostFlags) }
-
-func (c *planCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		dir, err := c.open(ctx, lockWait)
-		if err != nil {
-			return err
-		}
-		defer dir.Close()
-		a := &apply{env: env, dir: dir, originFlags: c.originFlags, hostFlags: c.hostFlags}
-		if err := a.prepare(); err != nil {
-			return err
-		}
-		if j, err := readJournal(dir.Path); err != nil || j != nil {
-			env.Diag.Warn("apply_interrupted", "an apply was interrupted: the next one undoes it first; this plan is of the host as it is")
-		}
-		w, err := a.wish(ctx)
-		if err != nil || w == nil {
-			return err
-		}
-		if err := guard(a.ledger, w.d, false); err != nil {
-			env.Diag.Warn("prune_ahead", err.Error()+": apply refuses that")
-		}
-		for _, act := range w.plan.actions {
-			if err := env.Stdout.Record(record.Info, act.planned(time.Now(), env.Service)); err != nil {
-				return err
-			}
-		}
-		return nil
 	})
 }
 
@@ -359,70 +319,4 @@ func (a *apply) touch() error {
 		return statedir.Unwritable(err)
 	}
 	return nil
-}
-
-type rollbackCmd struct {
-	stateFlags
-	originFlags
-	hostFlags
-	applyFlags
-}
-
-// Validate is kong's check after parsing.
-func (c *rollbackCmd) Validate() error { return validate(c.originFlags, c.hostFlags, c.applyFlags) }
-
-// Run applies the commit before the applied one. The one that it leaves is
-// quarantined, or the next run would apply it again.
-func (c *rollbackCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		dir, err := c.open(ctx, lockWait)
-		if err != nil {
-			return err
-		}
-		defer dir.Close()
-		a := &apply{env: env, dir: dir, originFlags: c.originFlags, hostFlags: c.hostFlags, applyFlags: c.applyFlags}
-		if err := a.prepare(); err != nil {
-			return err
-		}
-		if len(a.ledger.Previous) == 0 {
-			return sysexits.New(sysexits.Failed, "nothing_before", errors.New("there is no commit to go back to")).
-				WithHint("gitsync status shows what was applied")
-		}
-		leave, err := readPulled(a.Source)
-		if err != nil {
-			return err
-		}
-		if leave.Commit == "" {
-			leave.Commit = a.ledger.Commit
-		}
-		if err := writeQuarantine(dir, leave.Commit, "rolled back by hand"); err != nil {
-			return err
-		}
-		a.target, a.AllowPrune = a.ledger.Previous[0], true
-		return a.run(ctx, nil)
-	})
-}
-
-// selection is a plan that was read from stdin.
-type selection struct{ lines []action }
-
-// maxPlan bounds a plan on stdin.
-const maxPlan = 64 << 20
-
-// readSelection reads the lines of a plan. What a filter added or left out of
-// a line does not matter, as long as it says which step is meant.
-func readSelection(r io.Reader) (*selection, error) {
-	b, err := io.ReadAll(io.LimitReader(r, maxPlan+1))
-	if err != nil {
-		return nil, fmt.Errorf("read stdin: %w", err)
-	}
-	if len(b) > maxPlan {
-		return nil, planRefused(errors.New("longer than 64 MiB"))
-	}
-	return parseSelection(b)
-}
-
-func planRefused(err error) error {
-	return sysexits.New(sysexits.DataErr, "plan_refused", fmt.Errorf("stdin: %w", err)).
-		WithHint("make a new plan: gitsync plan | gitsync apply -; nothing was changed")
 }

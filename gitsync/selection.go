@@ -3,10 +3,38 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"path"
 	"slices"
+
+	"observability-hub/lib/sysexits"
 )
+
+// selection is a plan that was read from stdin.
+type selection struct{ lines []action }
+
+// maxPlan bounds a plan on stdin.
+const maxPlan = 64 << 20
+
+// readSelection reads the lines of a plan. What a filter added or left out of
+// a line does not matter, as long as it says which step is meant.
+func readSelection(r io.Reader) (*selection, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxPlan+1))
+	if err != nil {
+		return nil, fmt.Errorf("read stdin: %w", err)
+	}
+	if len(b) > maxPlan {
+		return nil, planRefused(errors.New("longer than 64 MiB"))
+	}
+	return parseSelection(b)
+}
+
+func planRefused(err error) error {
+	return sysexits.New(sysexits.DataErr, "plan_refused", fmt.Errorf("stdin: %w", err)).
+		WithHint("make a new plan: gitsync plan | gitsync apply -; nothing was changed")
+}
 
 // parseSelection reads one action a line.
 func parseSelection(b []byte) (*selection, error) {
