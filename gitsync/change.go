@@ -9,9 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"observability-hub/lib/command"
 	"observability-hub/lib/record"
-	"observability-hub/lib/sysexits"
 )
 
 // stage writes every new file beside the place where it goes: if there is no
@@ -215,14 +213,11 @@ func restartUnit(ctx context.Context, unit string, u unitFile, v view) error {
 		}
 	}
 	if _, err := systemctl(ctx, jobTimeout, "restart", "--", unit); err != nil {
-		if sysexits.Code(err) == sysexits.Unavailable || ctx.Err() != nil || command.Status(err) < 0 {
-			return err
-		}
-		return &unhealthy{unit, err.Error()}
+		return blame(ctx, unit, err)
 	}
 	if service != "" {
 		if _, err := systemctl(ctx, jobTimeout, "start", "--", service); err != nil {
-			return &unhealthy{service, err.Error()}
+			return blame(ctx, service, err)
 		}
 	}
 	return nil
@@ -238,7 +233,7 @@ func (x *execution) health(ctx context.Context) error {
 		if !f.isUnit() || unitType(f.unit) != "service" || isTemplate(f.unit) || f.unit == x.wish.view.own || !x.wish.d.withDropIns(f).probe() {
 			continue
 		}
-		if err := runProbe(ctx, f.unit); err != nil {
+		if err := runProbe(ctx, f.unit, x.wish.view.running[f.unit].active == "activating"); err != nil {
 			return err
 		}
 	}

@@ -2,11 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
+
+	"observability-hub/lib/command"
+	"observability-hub/lib/sysexits"
 )
 
 // unhealthy is why a deployment is not good. It leads to a rollback.
@@ -60,6 +64,19 @@ func watch(ctx context.Context, units []string, window time.Duration) error {
 	}
 }
 
+// blame makes a systemctl that failed the fault of the unit: a reason for a
+// rollback and quarantine. One that was killed, or that found no service
+// manager, says nothing about the unit; nor does one that this run gave up.
+func blame(ctx context.Context, unit string, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if status := command.Status(err); sysexits.Code(err) == sysexits.Unavailable || status <= 0 || status > 128 {
+		return err
+	}
+	return &unhealthy{unit, err.Error()}
+}
+
 // judge says what is wrong with a unit at this moment.
 func judge(unit string, p map[string]string, restarts int) error {
 	switch {
@@ -92,12 +109,22 @@ func judgeTimer(unit string, p map[string]string) error {
 const probeTimeout = 5 * time.Minute
 
 // runProbe starts a oneshot that asks for it (Probe=yes) and waits for its end.
-func runProbe(ctx context.Context, unit string) error {
-	if _, err := systemctl(ctx, probeTimeout, "start", "--", unit); err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return &unhealthy{unit, "its probe failed: " + err.Error()}
+// One that this run started and no longer waits for must not go on while what
+// it probes is undone. busy says that it was already at work.
+func runProbe(ctx context.Context, unit string, busy bool) error {
+	_, err := systemctl(ctx, probeTimeout, "start", "--", unit)
+	if err == nil {
+		return nil
 	}
-	return nil
+	late := errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil
+	if !busy && (late || ctx.Err() != nil) {
+		// Its TimeoutStopSec= may be longer than we have.
+		_, stopErr := systemctl(context.WithoutCancel(ctx), systemctlTimeout, "stop", "--no-block", "--", unit)
+		err = errors.Join(err, stopErr)
+	}
+	err = fmt.Errorf("its probe failed: %w", err)
+	if late {
+		return &unhealthy{unit, err.Error()}
+	}
+	return blame(ctx, unit, err)
 }

@@ -1,8 +1,13 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestParseUnits(t *testing.T) {
@@ -63,5 +68,37 @@ func TestJudge(t *testing.T) {
 		if err := judgeTimer("a.timer", tc.p); (err == nil) != tc.ok {
 			t.Errorf("judgeTimer(%v) = %v", tc.p, err)
 		}
+	}
+}
+
+// A commit is only bad for what its units did, not for a systemctl that somebody else stopped.
+func TestBlame(t *testing.T) {
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, tc := range []struct {
+		name, script string
+		ctx          context.Context
+		bad          bool
+	}{
+		{"unit failed", "exit 1", t.Context(), true},
+		{"systemctl killed", "kill -TERM $$", t.Context(), false},
+		{"run ended", "exit 1", ended, false},
+		{"no service manager", "echo 'Failed to connect to bus: No such file or directory' >&2; exit 1", t.Context(), false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			bin := t.TempDir()
+			if err := os.WriteFile(filepath.Join(bin, "systemctl"), []byte("#!/bin/sh\n"+tc.script+"\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+			_, err := systemctl(t.Context(), time.Minute, "start", "x.service")
+			if err == nil {
+				t.Fatal("systemctl did not fail")
+			}
+			err = blame(tc.ctx, "x.service", err)
+			if _, bad := errors.AsType[*unhealthy](err); bad != tc.bad || err == nil {
+				t.Errorf("blame = %v; bad %v, want %v", err, bad, tc.bad)
+			}
+		})
 	}
 }
