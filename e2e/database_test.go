@@ -111,6 +111,7 @@ func TestConnections(t *testing.T) {
 		{"unix socket", socket, []string{"DATABASE_URL=" + socket.URL()}},
 		{"unix socket in libpq's words", socket, []string{fmt.Sprintf("DATABASE_URL=host=%s port=%d user=hub dbname=hub", filepath.Dir(socket.Socket()), socket.Port)}},
 		{"unix socket by PGHOST", socket, []string{"PGHOST=" + filepath.Dir(socket.Socket()), fmt.Sprintf("PGPORT=%d", socket.Port), "PGUSER=hub", "PGDATABASE=hub"}},
+		{"variables that are empty", socket, []string{"DATABASE_URL=" + socket.URL(), "PGPORT=", "PGHOST=", "PGSSLMODE=", "PGCONNECT_TIMEOUT=", "PGREQUIRESSL="}},
 		{"password", tcp, []string{"DATABASE_URL=" + tcp.TCPURL()}},
 		{"password by PGPASSWORD", tcp, []string{"PGHOST=127.0.0.1", fmt.Sprintf("PGPORT=%d", tcp.Port), "PGUSER=hub", "PGDATABASE=hub", "PGPASSWORD=" + tcp.Password}},
 		{"password by .pgpass", tcp, []string{"PGHOST=127.0.0.1", fmt.Sprintf("PGPORT=%d", tcp.Port), "PGUSER=hub", "PGDATABASE=hub", "PGPASSFILE=" + pgpass}},
@@ -586,6 +587,7 @@ func TestNoSessionStaysBehind(t *testing.T) {
 	for range 3 {
 		m.want(exitUnavailable, "", "collect", "--flush", "--timeout=300ms")
 	}
+	m.want(exitUnavailable, "", "prune", "--keep=30d", "--timeout=300ms")
 	await(t, "the sessions to end", func() bool {
 		rows, err := c.Query("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sysmetrics'")
 		return err == nil && rows[0][0] == "0"
@@ -605,6 +607,108 @@ func TestPruneBelievesBounds(t *testing.T) {
 	}
 	sysmetrics(t, "DATABASE_URL="+c.URL()).want(0, "", "prune", "--keep", "7d")
 	expectRows(t, c, 101)
+}
+
+// Partitions of other lengths and names than the tool's own: what decides is the time that they end.
+func TestPruneGoesByTheBounds(t *testing.T) {
+	c := postgres.Run(t, postgres.Config{})
+	day := time.Now().UTC().Truncate(24 * time.Hour)
+	bounds := func(name string, from, to int) string {
+		return fmt.Sprintf("CREATE TABLE %s PARTITION OF system_metrics FOR VALUES FROM ('%s') TO ('%s');\n", name,
+			day.AddDate(0, 0, -from).Format(time.RFC3339), day.AddDate(0, 0, -to).Format(time.RFC3339))
+	}
+	month := "system_metrics_p" + day.AddDate(0, 0, -40).Format("20060102")
+	for name, timezone := range map[string]string{"UTC": "UTC", "far from UTC": "Pacific/Kiritimati"} {
+		t.Run(name, func(t *testing.T) {
+			psql(t, c, "ALTER DATABASE hub SET timezone = '"+timezone+"';\n"+drop+"SET ROLE hub;\n"+schema(t)+
+				bounds(`"An old one"`, 90, 60)+bounds(month, 40, 10)+bounds("system_metrics_old", 10, -1)+
+				"CREATE TABLE system_metrics_p20000101 PARTITION OF system_metrics DEFAULT;\n"+
+				"CREATE TABLE system_metrics_p20010101 PARTITION OF system_metrics FOR VALUES FROM ('2100-01-01') TO (MAXVALUE);\n"+
+				fmt.Sprintf("INSERT INTO system_metrics SELECT '%s'::timestamptz - d * interval '1 day', 'web2', '', 'cpu', to_jsonb(d) FROM unnest(ARRAY[200, 70, 35, 20, 5]) d", day.Format(time.RFC3339)))
+			m := sysmetrics(t, "DATABASE_URL="+c.URL())
+			got := m.want(0, "", "prune", "--keep", "30d")
+			if !strings.Contains(got.stdout, `"partitions":1,"rows":2`) {
+				t.Errorf("%s; want 1 partition and 2 rows", got.stdout)
+			}
+			expect(t, c, "SELECT string_agg(payload::text, ' ' ORDER BY time) FROM system_metrics", "20 5")
+			expect(t, c, `SELECT count(*) FROM pg_inherits WHERE inhparent = 'system_metrics'::regclass`, "4")
+		})
+	}
+	t.Run("partitioned by something else", func(t *testing.T) {
+		psql(t, c, drop+"SET ROLE hub; "+oldTable+` PARTITION BY RANGE (host);
+			CREATE TABLE system_metrics_p20000101 PARTITION OF system_metrics FOR VALUES FROM (MINVALUE) TO ('1999-01-01');
+			CREATE TABLE system_metrics_p20000102 PARTITION OF system_metrics FOR VALUES FROM ('1999-01-01') TO ('zzz');
+			INSERT INTO system_metrics VALUES (now(), '1', '', 'cpu', '{}'), (now(), 'web2', '', 'cpu', '{}')`)
+		sysmetrics(t, "DATABASE_URL="+c.URL()).want(0, "", "prune", "--keep", "30d")
+		expectRows(t, c, 2)
+	})
+}
+
+// A time-out longer than the server's own limits can be is none of the records' fault.
+func TestVeryLongTimeout(t *testing.T) {
+	c := postgres.Run(t, postgres.Config{})
+	m := sysmetrics(t, "DATABASE_URL="+c.URL())
+	m.want(0, records("web2", 1), "flush", "--timeout=1000h")
+	m.want(0, "", "prune", "--keep=30d", "--timeout=1000h")
+}
+
+// Days for which no partition can be made keep nobody else's records out.
+func TestPartitionThatCannotBeMade(t *testing.T) {
+	c := postgres.Run(t, postgres.Config{})
+	day := time.Now().UTC().Truncate(24 * time.Hour)
+	sample := func(age time.Duration) string {
+		return fmt.Sprintf(`{"time":%q,"host":"web2","os":"","metric_type":"cpu","payload":{}}`, day.Add(-age).Format("2006-01-02T15:04:05.000Z"))
+	}
+	name := "system_metrics_p" + day.AddDate(0, 0, -1).Format("20060102")
+	for what, tc := range map[string]struct{ before, says string }{
+		"overlap": {fmt.Sprintf("CREATE TABLE half PARTITION OF system_metrics FOR VALUES FROM ('%s+00') TO ('%s 12:00+00')",
+			day.AddDate(0, 0, -2).Format(time.DateOnly), day.AddDate(0, 0, -1).Format(time.DateOnly)), "would overlap"},
+		"another table of that name": {"CREATE TABLE " + name + " ()", "already exists"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			psql(t, c, drop+"DROP TABLE IF EXISTS "+name+"; SET ROLE hub;\n"+schema(t)+tc.before)
+			bad := sample(6 * time.Hour) // the later half of yesterday
+			m := sysmetrics(t, "DATABASE_URL="+c.URL())
+			got := m.want(exitPartial, sample(3*24*time.Hour)+"\n"+bad+"\n"+sample(0)+"\n", "flush")
+			if !strings.Contains(got.stderr, "no partition takes its time") || !strings.Contains(got.stderr, tc.says) || strings.Contains(got.stderr, "clock") {
+				t.Errorf("stderr says %s; want the reason %q", got.stderr, tc.says)
+			}
+			expectRows(t, c, 2)
+			expectRejected(t, m, bad)
+			expectSpooled(t, m, 0)
+		})
+	}
+}
+
+// A table that a trigger misses is no reason to touch the one that is there.
+func TestTriggerThatMissesATable(t *testing.T) {
+	c := postgres.Run(t, postgres.Config{})
+	psql(t, c, "SET ROLE hub; "+oldTable+`;
+		CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO audited VALUES (1); RETURN NULL; END$$;
+		CREATE TRIGGER audit AFTER INSERT ON system_metrics FOR EACH STATEMENT EXECUTE FUNCTION audit()`)
+	m := sysmetrics(t, "DATABASE_URL="+c.URL())
+	got := m.want(exitConfig, records("web2", 1), "flush")
+	if !strings.Contains(got.stderr, "audited") {
+		t.Errorf("stderr does not name the table: %s", got.stderr)
+	}
+	expectSpooled(t, m, 4)
+	expect(t, c, "SELECT count(*) FROM pg_indexes WHERE tablename = 'system_metrics'", "0")
+}
+
+// Further columns, even with names of the record's other fields, are left to the table.
+func TestFurtherColumns(t *testing.T) {
+	c := postgres.Run(t, postgres.Config{})
+	for _, table := range tables {
+		t.Run(table.name, func(t *testing.T) {
+			table.make(t, c)
+			psql(t, c, "ALTER TABLE system_metrics ADD level int DEFAULT 7, ADD msg inet, ADD service int")
+			m := sysmetrics(t, "DATABASE_URL="+c.URL())
+			m.want(0, records("web2", 1), "flush")
+			m.want(0, records("web2", 1), "flush")
+			expectRows(t, c, 4)
+			expect(t, c, "SELECT min(level), max(level) FROM system_metrics", "7|7")
+		})
+	}
 }
 
 // What the tool says to the server over the unix socket: each write is a round trip or a wake-up that every host pays every minute.

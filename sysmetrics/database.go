@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"net/url"
@@ -39,6 +40,9 @@ func databaseConfig() (cfg pq.Config, ok bool, err error) {
 	}
 	if err := checkForm(dsn); err != nil {
 		return cfg, false, configError(fmt.Errorf("database_url: %w", err))
+	}
+	if err := unsetEmpty(); err != nil {
+		return cfg, false, err
 	}
 	if !isSet("PGHOST", "PGHOSTADDR", "PGSERVICE") && !names(dsn, "hostaddr") && !names(dsn, "service") {
 		// The driver's own default is localhost; its environment is behind the string.
@@ -90,6 +94,19 @@ func names(dsn, keyword string) bool {
 // isSet reports whether one of the environment variables says something.
 func isSet(variables ...string) bool {
 	return slices.ContainsFunc(variables, func(v string) bool { return os.Getenv(v) != "" })
+}
+
+// unsetEmpty removes libpq's variables that are empty, as EnvironmentFile= and
+// compose files leave them: the driver takes PGPORT= for a port, and a bad one.
+func unsetEmpty() error {
+	for _, v := range os.Environ() {
+		if name, value, _ := strings.Cut(v, "="); value == "" && strings.HasPrefix(name, "PG") {
+			if err := os.Unsetenv(name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func configError(err error) error {
@@ -159,6 +176,15 @@ func connect(ctx context.Context, cfg pq.Config) (*database, error) {
 
 func (d *database) close() error { return d.conn.Close() }
 
+// limited puts limits of the server's own in front of statements, in the same
+// message and transaction: a server does not notice that its client has gone
+// while it waits for a lock, and would keep a backend for each run that gave up.
+func (d *database) limited(sql string) string {
+	// Neither 0, which is no limit, nor more than the setting takes.
+	left := min(max(time.Until(d.deadline).Milliseconds(), 1), math.MaxInt32)
+	return fmt.Sprintf("SET LOCAL statement_timeout = %d;\nSET LOCAL lock_timeout = %d;\n%s", left, left, sql)
+}
+
 // exec runs statements that have no parameters, several at once in one
 // transaction, in one round trip, and returns the last one's number of rows.
 func (d *database) exec(sql string) (int64, error) {
@@ -166,10 +192,7 @@ func (d *database) exec(sql string) (int64, error) {
 	if !ok {
 		return 0, errors.New("the PostgreSQL driver cannot execute plain statements")
 	}
-	// The server does not notice that a client has gone while a statement waits
-	// for a lock: without a limit of its own, each run would leave a session there.
-	left := max(time.Until(d.deadline).Milliseconds(), 1)
-	result, err := execer.ExecContext(context.Background(), fmt.Sprintf("SET LOCAL statement_timeout = %d;\n%s", left, sql), nil)
+	result, err := execer.ExecContext(context.Background(), d.limited(sql), nil)
 	if err != nil {
 		return 0, err
 	}
@@ -251,7 +274,7 @@ func (d *database) column(sql string) ([]string, error) {
 	if !ok {
 		return nil, errors.New("the PostgreSQL driver cannot run plain queries")
 	}
-	rows, err := queryer.QueryContext(context.Background(), sql, nil)
+	rows, err := queryer.QueryContext(context.Background(), d.limited(sql), nil)
 	if err != nil {
 		return nil, err
 	}

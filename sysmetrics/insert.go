@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/lib/pq"
+	"github.com/lib/pq/pqerror"
 )
 
 // insert puts entries into the table and returns how many were not there yet.
@@ -20,12 +21,19 @@ func (d *database) insert(batch []entry, reject func(entry, error) error) (inser
 	if !slices.ContainsFunc(batch, entry.hasNUL) {
 		n, err = d.exec(insertSQL(batch))
 	}
+	var unmade error // why a partition could not be made
 	if pe, ok := errors.AsType[*pq.Error](err); ok {
+		again := true
 		switch {
 		case pe.Code == "42P01": // undefined_table
-			n, err = d.retry(tableSQL, batch)
+			err = d.makeTable()
 		case noPartition(err):
-			n, err = d.retry(partitionSQL(batch, time.Now()), batch)
+			unmade, err = d.makePartitions(partitionSQL(batch, time.Now()))
+		default:
+			again = false
+		}
+		if again && err == nil {
+			n, err = d.exec(insertSQL(batch))
 		}
 	}
 	if err == nil {
@@ -34,11 +42,10 @@ func (d *database) insert(batch []entry, reject func(entry, error) error) (inser
 	if !refusesContent(err) {
 		return 0, databaseError(err)
 	}
-	if noPartition(err) {
-		err = fmt.Errorf("its time is more than %.0f days ago or %.0f ahead, for which no partition is made: is the clock of its host right? %w",
-			partitionPast.Hours()/24, partitionFuture.Hours()/24, err)
-	}
 	if len(batch) == 1 {
+		if noPartition(err) {
+			err = explain(batch[0], err, unmade)
+		}
 		return 0, reject(batch[0], err)
 	}
 	half := len(batch) / 2
@@ -59,17 +66,50 @@ var errNUL = errors.New("a NUL byte in the record")
 
 func (e entry) hasNUL() bool { return bytes.IndexByte(e.line, 0) >= 0 }
 
-// retry prepares the table and inserts again. That two hosts prepare at once
-// is no error: whoever comes second finds it done.
-func (d *database) retry(prepare string, batch []entry) (int64, error) {
-	if prepare != "" {
-		_, err := d.exec(prepare)
-		pe, ok := errors.AsType[*pq.Error](err)
-		if err != nil && !(ok && (pe.Code == "42P07" || pe.Code == "23505")) { // duplicate_table, unique_violation
-			return 0, err
+// makeTable makes the table if there is none.
+func (d *database) makeTable() error {
+	_, err := d.exec(tableSQL)
+	if isThere(err) {
+		return nil
+	}
+	return err
+}
+
+// makePartitions makes partitions, each on its own. That one cannot be made
+// beside what is there is no error, but the reason that it returns, should a
+// row still find none.
+func (d *database) makePartitions(statements []string) (reason, err error) {
+	for _, sql := range statements {
+		switch _, err := d.exec(sql); {
+		case err == nil:
+		case isThere(err) || hasCode(err, "42P16", "42P17"): // another kind of partitions, an overlap with one
+			reason = err
+		default:
+			return nil, err
 		}
 	}
-	return d.exec(insertSQL(batch))
+	return reason, nil
+}
+
+// isThere reports whether something exists already. Where two hosts make it at
+// once, whoever comes second finds it done.
+func isThere(err error) bool { return hasCode(err, "42P07", "23505") } // duplicate_table, unique_violation
+
+func hasCode(err error, codes ...pqerror.Code) bool {
+	pe, ok := errors.AsType[*pq.Error](err)
+	return ok && slices.Contains(codes, pe.Code)
+}
+
+// explain says why a record has found no partition.
+func explain(e entry, err, unmade error) error {
+	switch {
+	case !partitionable(partitionDay(e), time.Now()):
+		return fmt.Errorf("its time is more than %.0f days ago or %.0f ahead, for which no partition is made: is the clock of its host right? %w",
+			partitionPast.Hours()/24, partitionFuture.Hours()/24, err)
+	case unmade != nil:
+		return fmt.Errorf("no partition takes its time, and one could not be made: %w (%w)", unmade, err)
+	}
+	return fmt.Errorf("no partition takes it, although there is one for its day: %w", err)
 }
 
 // noPartition reports whether a row has found none: a check_violation of no
@@ -103,7 +143,8 @@ func refusesContent(err error) bool {
 // A record is there if a row has its time, host and metric type; where the
 // column holds whole seconds only, as in tables of older hubs, the payload must
 // be the same too, as two samples may share a second. The rows are cast to the
-// table's own types first, so that a time is compared as it would be stored.
+// table's own types first, so that a time is compared as it would be stored: of
+// each record the five fields, as a further column may be called like another.
 //
 // The table need not have a unique index, so the check must not race with
 // another session: above all not with the one of a killed run, whose statement
@@ -127,9 +168,11 @@ func insertSQL(batch []entry) string {
 	fmt.Fprintf(&b, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;\nSELECT %s;\n", strings.Join(locks, ", "))
 	b.WriteString("INSERT INTO system_metrics (time, host, os, metric_type, payload)\n" +
 		"SELECT DISTINCT r.time, r.host, coalesce(r.os, ''), r.metric_type, r.payload\n" +
-		"FROM json_populate_recordset(NULL::system_metrics, ")
+		"FROM json_to_recordset(")
 	b.WriteString(pq.QuoteLiteral("[" + strings.Join(records, ",") + "]"))
-	fmt.Fprintf(&b, ") r\nWHERE NOT EXISTS (SELECT FROM system_metrics m\n"+
+	fmt.Fprintf(&b, ") AS e(time json, host json, os json, metric_type json, payload json),\n"+
+		"json_populate_record(NULL::system_metrics, row_to_json(e)) r\n"+
+		"WHERE NOT EXISTS (SELECT FROM system_metrics m\n"+
 		"WHERE m.time = r.time AND m.host = r.host AND m.metric_type = r.metric_type\n"+
 		"AND (m.payload = r.payload OR r.time <> date_trunc('second', r.time))\n"+
 		"AND m.time BETWEEN %s AND %s)\n"+
@@ -170,20 +213,23 @@ const (
 	partitionFuture = 2 * 24 * time.Hour
 )
 
+func partitionDay(e entry) time.Time { return e.time.UTC().Truncate(24 * time.Hour) }
+
+func partitionable(day, now time.Time) bool {
+	return !day.Before(now.Add(-partitionPast)) && !day.After(now.Add(partitionFuture))
+}
+
 // partitionSQL returns the statements that make the daily partitions (UTC) of
 // a batch.
-func partitionSQL(batch []entry, now time.Time) string {
-	var b strings.Builder
-	seen := make(map[string]bool)
+func partitionSQL(batch []entry, now time.Time) (statements []string) {
 	for _, e := range batch {
-		day := e.time.UTC().Truncate(24 * time.Hour)
-		name := partitionPrefix + day.Format("20060102")
-		if seen[name] || day.Before(now.Add(-partitionPast)) || day.After(now.Add(partitionFuture)) {
-			continue
+		day := partitionDay(e)
+		// Without IF NOT EXISTS: a table of that name that is no partition is to be an error.
+		sql := fmt.Sprintf("CREATE TABLE %s PARTITION OF system_metrics FOR VALUES FROM (%s) TO (%s)",
+			partitionPrefix+day.Format("20060102"), timeLiteral(day), timeLiteral(day.Add(24*time.Hour)))
+		if partitionable(day, now) && !slices.Contains(statements, sql) {
+			statements = append(statements, sql)
 		}
-		seen[name] = true
-		fmt.Fprintf(&b, "CREATE TABLE IF NOT EXISTS %s PARTITION OF system_metrics FOR VALUES FROM (%s) TO (%s);\n",
-			name, timeLiteral(day), timeLiteral(day.Add(24*time.Hour)))
 	}
-	return b.String()
+	return statements
 }

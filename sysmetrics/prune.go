@@ -89,11 +89,14 @@ func (p *pruneCmd) run(ctx context.Context, env *cli.Env) error {
 }
 
 // oldPartitions returns the partitions all of whose rows are before cutoff: by
-// their bounds, which the server tells, as a name may mean a day or a month.
+// their bounds, which the server tells, as a name may mean a day or a month. A
+// bound of another form is none, such as DEFAULT or MAXVALUE, nor is one of
+// another key, which the CASE keeps from being read as a time.
 func (d *database) oldPartitions(cutoff time.Time) ([]string, error) {
 	return d.column(`SELECT c.oid::regclass::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-		WHERE i.inhparent = to_regclass('system_metrics')
-		AND (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO \(''([^'']+)''\)'))[1]::timestamptz <= ` + timeLiteral(cutoff) + `
+		WHERE i.inhparent = to_regclass('system_metrics') AND c.relkind IN ('r', 'p')
+		AND CASE WHEN pg_get_partkeydef(i.inhparent) = 'RANGE ("time")'
+		THEN (regexp_match(pg_get_expr(c.relpartbound, c.oid), 'TO [(]''([^'']+)''[)]'))[1]::timestamptz <= ` + timeLiteral(cutoff) + ` END
 		ORDER BY 1`)
 }
 
