@@ -1,14 +1,19 @@
-// Bench measures what a sample costs, side by side with what else could take it: an empty Go program, sysmetrics without
-// and with a database, sysstat's sadc and sadf with psql behind them, one scrape of node-exporter, and psql with one row.
+// Bench measures what the tools cost, side by side with what else could do their work:
 //
-// Run it as root from the project's folder: go run ./e2e/bench. It starts its own PostgreSQL, touches nothing else on the host, and takes
-// about two minutes. The candidates take turns, round by round, so that a noisy moment hits them all; figures are medians,
-// and the ratios beside them mean more than the milliseconds, which are this machine's alone.
+//   - sysmetrics: an empty Go program, sysstat's sadc and sadf with psql behind them, one scrape of node-exporter, and psql
+//     with one row; without and with a database.
+//   - gitsync: git fetch of the same repositories, small and large, and a plan and an apply with nothing to do.
+//
+// Run it as root from the project's folder: go run ./e2e/bench, or with the names of tools behind it. It starts its own
+// PostgreSQL and git daemon, touches nothing else on the host, and takes about two minutes a tool. The candidates take turns, round by
+// round, so that a noisy moment hits them all; figures are medians, and the ratios beside them mean more than the
+// milliseconds, which are this machine's alone.
 package main
 
 import (
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -17,19 +22,28 @@ import (
 )
 
 func main() {
-	rounds := flag.Int("rounds", 200, "how often each candidate runs")
+	rounds := flag.Int("rounds", 200, "how often each candidate runs; those that take long a part of that")
 	check := flag.Bool("check", false, "exit 1 if a target is missed")
 	loaded := flag.Bool("in-loaded-host", false, "internal: run commands from stdin in a host with many interfaces and mounts")
 	flag.Parse()
 	var err error
-	switch {
-	case *loaded:
+	if *loaded {
 		err = serveLoadedHost(os.Stdin, os.Stdout, flag.Args())
-	case flag.NArg() > 0 || *rounds < 1:
-		flag.Usage()
-		os.Exit(64)
-	default:
-		err = run(*rounds, *check)
+	} else {
+		tools := flag.Args()
+		if len(tools) == 0 {
+			tools = []string{"sysmetrics", "gitsync"}
+		}
+		for _, tool := range tools {
+			if benchmarks[tool] == nil {
+				*rounds = 0
+			}
+		}
+		if *rounds < 1 {
+			flag.Usage()
+			os.Exit(64)
+		}
+		err = run(tools, *rounds, *check)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench: error:", err)
@@ -37,40 +51,60 @@ func main() {
 	}
 }
 
-func run(rounds int, check bool) (err error) {
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("the host with many interfaces and mounts is made of namespaces: run as root")
-	}
+// benchmarks by tool: each prints its figures and returns how many targets are missed.
+var benchmarks = map[string]func(work string, rounds int, w io.Writer) (missed int, err error){
+	"sysmetrics": benchSysmetrics,
+	"gitsync":    benchGitsync,
+}
+
+func run(tools []string, rounds int, check bool) error {
 	work, err := os.MkdirTemp("", "hub-bench-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(work)
 	defer workspace.Clean()
-	// As on a real server: it costs the client no CPU, but time.
-	db, err := postgres.New(postgres.Config{OnDisk: true, Conf: []string{"fsync = on"}})
-	if err != nil {
-		return err
+	missed := 0
+	for i, tool := range tools {
+		if i > 0 {
+			fmt.Println()
+		}
+		n, err := benchmarks[tool](work, rounds, os.Stdout)
+		if err != nil {
+			return err
+		}
+		missed += n
 	}
-	defer db.Close()
-	b := &bench{work: work, db: db, rounds: rounds}
-	if err := b.prepare(); err != nil {
-		return err
-	}
-	if err := b.measureAll(); err != nil {
-		return err
-	}
-	if err := b.measureLoaded(); err != nil {
-		return err
-	}
-	missed := b.report(os.Stdout)
 	if check && missed > 0 {
 		return fmt.Errorf("%d targets are missed", missed)
 	}
 	return nil
 }
 
-// bench is one run of the program.
+func benchSysmetrics(work string, rounds int, w io.Writer) (missed int, err error) {
+	if os.Geteuid() != 0 {
+		return 0, fmt.Errorf("the host with many interfaces and mounts is made of namespaces: run as root")
+	}
+	// As on a real server: it costs the client no CPU, but time.
+	db, err := postgres.New(postgres.Config{OnDisk: true, Conf: []string{"fsync = on"}})
+	if err != nil {
+		return 0, err
+	}
+	defer db.Close()
+	b := &bench{work: work, db: db, rounds: rounds}
+	if err := b.prepare(); err != nil {
+		return 0, err
+	}
+	if err := b.measureAll(); err != nil {
+		return 0, err
+	}
+	if err := b.measureLoaded(); err != nil {
+		return 0, err
+	}
+	return b.report(w), nil
+}
+
+// bench is the benchmark of sysmetrics.
 type bench struct {
 	work   string
 	db     *postgres.Cluster

@@ -35,6 +35,7 @@ type command struct{ Argv, Env []string }
 type figures struct {
 	cpu, wall                           []time.Duration
 	rss, syscalls, writes, instructions []int64
+	started                             []int64 // programs
 }
 
 func (f *figures) add(c cost) {
@@ -130,20 +131,8 @@ func (b *bench) measureAll() error {
 // observe takes the figures that need another program around the candidate, in runs whose CPU time does not count.
 func (b *bench) observe(c *candidate) error {
 	report := filepath.Join(b.work, "report")
-	around := func(wrapper ...string) (string, error) {
-		if c.before != nil {
-			if err := c.before(); err != nil {
-				return "", err
-			}
-		}
-		if _, err := measure(command{append(wrapper, c.command.Argv...), c.command.Env}); err != nil {
-			return "", err
-		}
-		text, err := os.ReadFile(report)
-		return string(text), err
-	}
 	perf := func(event string) (int64, error) {
-		text, err := around("perf", "stat", "-x,", "-e", event, "-o", report, "--")
+		text, err := around(c, report, "perf", "stat", "-x,", "-e", event, "-o", report, "--")
 		if err != nil {
 			return 0, err
 		}
@@ -154,22 +143,17 @@ func (b *bench) observe(c *candidate) error {
 		return n, nil
 	}
 	for range observed {
-		// time(1) forks before it executes: from this process, which shares its memory until the exec (vfork), a child would
-		// inherit our own peak (fs/exec.c, exec_mmap).
-		text, err := around("/usr/bin/time", "-f", "%M", "-o", report)
+		rss, err := largestRSS(c, report)
 		if err != nil {
 			return err
 		}
-		kib, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
-		if err != nil {
-			return fmt.Errorf("time: %w", err)
-		}
-		c.figures.rss = append(c.figures.rss, kib<<10)
+		c.figures.rss = append(c.figures.rss, rss)
 
 		var calls int64
+		var text string
 		if b.perf[syscallEvent] == "" {
 			calls, err = perf(syscallEvent)
-		} else if text, err = around("/usr/bin/strace", "-f", "-qq", "-c", "-o", report, "--"); err == nil {
+		} else if text, err = around(c, report, "/usr/bin/strace", "-f", "-qq", "-c", "-o", report, "--"); err == nil {
 			calls, err = totalCalls(text)
 		}
 		if err != nil {
@@ -177,7 +161,7 @@ func (b *bench) observe(c *candidate) error {
 		}
 		c.figures.syscalls = append(c.figures.syscalls, calls)
 		if c.client {
-			if text, err = around("/usr/bin/strace", "-f", "-qq", "-yy", "-e", "trace=write,writev,sendto,sendmsg", "-o", report, "--"); err != nil {
+			if text, err = around(c, report, "/usr/bin/strace", "-f", "-qq", "-yy", "-e", "trace=write,writev,sendto,sendmsg", "-o", report, "--"); err != nil {
 				return err
 			}
 			c.figures.writes = append(c.figures.writes, int64(len(socketWrite.FindAllString(text, -1))))
@@ -191,6 +175,35 @@ func (b *bench) observe(c *candidate) error {
 		}
 	}
 	return nil
+}
+
+// around runs a candidate under another program, which writes the report.
+func around(c *candidate, report string, wrapper ...string) (string, error) {
+	if c.before != nil {
+		if err := c.before(); err != nil {
+			return "", err
+		}
+	}
+	if _, err := measure(command{append(wrapper, c.command.Argv...), c.command.Env}); err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile(report)
+	return string(text), err
+}
+
+// largestRSS is the peak memory of the largest process of a run, in bytes.
+func largestRSS(c *candidate, report string) (int64, error) {
+	// time(1) forks before it executes: from this process, which shares its memory until the exec (vfork), a child would
+	// inherit our own peak (fs/exec.c, exec_mmap).
+	text, err := around(c, report, "/usr/bin/time", "-f", "%M", "-o", report)
+	if err != nil {
+		return 0, err
+	}
+	kib, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("time: %w", err)
+	}
+	return kib << 10, nil
 }
 
 // socketWrite is strace's line of a write to a connected unix socket.

@@ -12,7 +12,7 @@ import (
 
 // report prints the figures and the targets, and returns how many targets are missed.
 func (b *bench) report(w io.Writer) (missed int) {
-	fmt.Fprintf(w, "Medians of %d runs each, in turns (node-exporter: %d); %s, %d CPUs, Linux %s.\n",
+	fmt.Fprintf(w, "sysmetrics: medians of %d runs each, in turns (node-exporter: %d); %s, %d CPUs, Linux %s.\n",
 		b.rounds, len(b.exporter.scrape.cpu), runtime.GOARCH, runtime.NumCPU(), release())
 	fmt.Fprintf(w, "CPU is user + system time of the client's side; memory is the largest process's peak; size leaves shared libraries out.\n\n")
 	empty := &b.candidate(emptyName).figures
@@ -51,32 +51,42 @@ func (b *bench) report(w io.Writer) (missed int) {
 
 	collect, flush, chain := b.candidate(collectName), b.candidate(flushName), b.candidate(chainName)
 	fmt.Fprintf(w, "\nTargets:\n\n")
-	t = tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	target := func(what string, got, limit float64, format string) {
-		verdict := "met"
-		if got > limit {
-			verdict = "MISSED"
-			missed++
-		}
-		fmt.Fprintf(t, "  %s\t"+format+"\tat most "+format+"\t%s\n", what, got, limit, verdict)
-	}
-	target("sysmetrics, CPU × empty", ratio(collect.figures.cpu, empty.cpu), 3.8, "%.2f")
-	target("sysmetrics --flush, CPU × empty", ratio(flush.figures.cpu, empty.cpu), 4.6, "%.2f")
-	target("sysmetrics --flush, CPU × sadc | sadf | psql", ratio(flush.figures.cpu, chain.figures.cpu), 1, "%.2f")
-	target("peak RSS, MB", float64(max(median(collect.figures.rss), median(flush.figures.rss)))/1e6, 9, "%.1f")
-	target("system calls", float64(max(median(collect.figures.syscalls), median(flush.figures.syscalls))), 520, "%.0f")
-	target("stripped binary, MB", float64(size(collect.programs))/1e6, 8, "%.2f")
-	target("client writes per flush", float64(median(flush.figures.writes)), 3, "%.0f")
-	target("sysmetrics, CPU on the loaded host × here", ratio(b.loaded[collectName].cpu, b.plain[collectName].cpu), 1.5, "%.2f")
-	target("sysmetrics --flush, the same", ratio(b.loaded[flushName].cpu, b.plain[flushName].cpu), 1.5, "%.2f")
-	t.Flush()
+	v := newVerdicts(w)
+	v.target("sysmetrics, CPU × empty", ratio(collect.figures.cpu, empty.cpu), 3.8, "%.2f")
+	v.target("sysmetrics --flush, CPU × empty", ratio(flush.figures.cpu, empty.cpu), 4.6, "%.2f")
+	v.target("sysmetrics --flush, CPU × sadc | sadf | psql", ratio(flush.figures.cpu, chain.figures.cpu), 1, "%.2f")
+	v.target("peak RSS, MB", float64(max(median(collect.figures.rss), median(flush.figures.rss)))/1e6, 9, "%.1f")
+	v.target("system calls", float64(max(median(collect.figures.syscalls), median(flush.figures.syscalls))), 520, "%.0f")
+	v.target("stripped binary, MB", float64(size(collect.programs))/1e6, 8, "%.2f")
+	v.target("client writes per flush", float64(median(flush.figures.writes)), 3, "%.0f")
+	v.target("sysmetrics, CPU on the loaded host × here", ratio(b.loaded[collectName].cpu, b.plain[collectName].cpu), 1.5, "%.2f")
+	v.target("sysmetrics --flush, the same", ratio(b.loaded[flushName].cpu, b.plain[flushName].cpu), 1.5, "%.2f")
+	v.t.Flush()
 
 	fmt.Fprintf(w, "\nCommands:\n\n")
 	for _, c := range b.candidates {
 		fmt.Fprintf(w, "  %s:\n    %s\n", c.name, strings.ReplaceAll(c.shown, b.work, "$TMPDIR"))
 	}
 	fmt.Fprintf(w, "  node-exporter:\n    %s --web.listen-address=127.0.0.1:PORT --log.level=error; GET /metrics\n", b.exporter.path)
-	return missed
+	return v.missed
+}
+
+// verdicts is a table of targets.
+type verdicts struct {
+	t      *tabwriter.Writer
+	missed int
+}
+
+func newVerdicts(w io.Writer) *verdicts { return &verdicts{t: tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)} }
+
+// target adds a row.
+func (v *verdicts) target(what string, got, limit float64, format string) {
+	verdict := "met"
+	if got > limit {
+		verdict = "MISSED"
+		v.missed++
+	}
+	fmt.Fprintf(v.t, "  %s\t"+format+"\tat most "+format+"\t%s\n", what, got, limit, verdict)
 }
 
 func (b *bench) candidate(name string) *candidate {
