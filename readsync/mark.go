@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"observability-hub/lib/cli"
+	"observability-hub/lib/diag"
+	"observability-hub/lib/record"
+	"observability-hub/lib/sysexits"
+)
+
+// markCmd sets the status of documents whose rows are there.
+type markCmd struct {
+	peerFlags
+}
+
+// Run is what kong calls.
+func (m *markCmd) Run(ctx context.Context, env *cli.Env) error {
+	return cli.Interruptible(ctx, func(ctx context.Context) error { return m.run(ctx, env) })
+}
+
+// toMark is what a load record says.
+type toMark struct {
+	id      string
+	guard   string
+	outcome outcome
+}
+
+func (m *markCmd) run(ctx context.Context, env *cli.Env) error {
+	s, err := openSource(m.Timeout)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	in := readStream(ctx, env.Stdin)
+	var a account
+	var bad, seen int64
+	err = nil
+	for more := true; more && err == nil; {
+		var batch []streamLine
+		batch, more = in.batch(ctx)
+		var marks []toMark
+		for _, line := range batch {
+			mark, isRecord, failed := line.mark()
+			switch {
+			case failed != nil:
+				bad++
+				env.Diag.Warn("bad_record", fmt.Sprintf("stdin line %d: %v; left out", line.number, failed), diag.Field{Key: "line", Value: line.number})
+			case isRecord:
+				marks = append(marks, mark)
+			}
+			if failed != nil || isRecord {
+				seen++
+			}
+		}
+		err = m.batch(ctx, s, marks, &a)
+	}
+	if err == nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	err = errors.Join(err, in.verdict(seen, "mark", "load"))
+	if bad > 0 {
+		err = errors.Join(err, sysexits.New(sysexits.DataErr, "bad_input", fmt.Errorf("left out %s of stdin; the others are taken", plural(bad, "line"))).
+			WithHint("mark reads what readsync load prints"))
+	}
+	level := record.Info
+	if err != nil || a.unmarked > 0 {
+		level = record.Warn
+	}
+	l := record.New(time.Now(), level, "marked", env.Service)
+	l.Int("read", a.read)
+	l.Int("marked", a.marked)
+	l.Int("unmarked", a.unmarked)
+	l.Int("rejected", a.rejected)
+	l.Int("bad", bad)
+	out := l.End()
+	if in.complete {
+		out = append(out, trailer(1)...)
+	}
+	return errors.Join(err, env.Stdout.Record(record.Info, out))
+}
+
+// batch marks what is inserted or identical as processed, and what is rejected as
+// that; what differs stays as it is.
+func (m *markCmd) batch(ctx context.Context, s *source, marks []toMark, a *account) error {
+	var ids []value
+	byID := make(map[string]toMark, len(marks))
+	for _, mark := range marks {
+		a.read++
+		if mark.outcome == differing {
+			continue
+		}
+		if mark.outcome == rejected {
+			a.rejected++
+		}
+		id, err := parseID(mark.id)
+		if err != nil {
+			a.unmarked++
+			continue
+		}
+		if _, twice := byID[mark.id]; !twice {
+			ids = append(ids, id)
+		}
+		byID[mark.id] = mark
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	// The documents are read again: those that are not what extract read stay as they
+	// are, and the update itself is guarded by what was read now.
+	docs, err := s.find(ctx, ids, statusIngested)
+	if err != nil {
+		return err
+	}
+	done, aside := []*row{}, []*row{}
+	b := newBuilder(nulKeep)
+	for _, doc := range docs {
+		b.reset(0)
+		r := b.fields(doc)
+		mark, known := byID[r.id]
+		switch {
+		case !known || mark.guard != "" && mark.guard != r.digest():
+		case mark.outcome == rejected:
+			aside = append(aside, &r)
+		default:
+			done = append(done, &r)
+		}
+	}
+	n, err := s.mark(ctx, done, statusIngested, statusProcessed)
+	a.marked += n
+	if err == nil {
+		var k int64
+		k, err = s.mark(ctx, aside, statusIngested, statusRejected)
+		a.marked, n = a.marked+k, n+k
+	}
+	a.unmarked += int64(len(ids)) - n
+	return err
+}
+
+// mark reads a load record. A line of another kind is none.
+func (in streamLine) mark() (m toMark, isRecord bool, err error) {
+	if in.err != nil {
+		return m, false, in.err
+	}
+	var msg, name string
+	err = objectFields(in.text, func(key string, raw []byte) (err error) {
+		switch key {
+		case "msg":
+			msg, err = jsonString(raw)
+		case "mongo_id":
+			m.id, err = jsonString(raw)
+		case "guard":
+			m.guard, err = jsonString(raw)
+		case "outcome":
+			name, err = jsonString(raw)
+		}
+		return err
+	})
+	m.outcome = parseOutcome(name)
+	switch {
+	case err != nil:
+		return m, false, fmt.Errorf("not a record: %w", err)
+	case msg == "loaded":
+		return m, false, nil
+	case m.id == "":
+		return m, false, errors.New("no mongo_id")
+	case m.outcome == undecided:
+		return m, false, fmt.Errorf("outcome %q: not one of inserted, identical, differing, rejected", name)
+	}
+	return m, true, nil
+}
