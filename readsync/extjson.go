@@ -267,6 +267,14 @@ func appendPoint(dst []byte, start int) []byte {
 	return append(dst, ".0"...)
 }
 
+// plainASCII are the bytes that stand for themselves in a JSON string.
+var plainASCII = func() (t [256]bool) {
+	for b := ' '; b < utf8.RuneSelf; b++ {
+		t[b] = b != '"' && b != '\\'
+	}
+	return t
+}()
+
 // text appends s as a JSON string.
 func (c *converter) text(dst, s []byte) ([]byte, error) {
 	const digits = "0123456789abcdef"
@@ -274,7 +282,7 @@ func (c *converter) text(dst, s []byte) ([]byte, error) {
 	start := 0
 	for i := 0; i < len(s); {
 		b := s[i]
-		if b >= ' ' && b != '"' && b != '\\' && b < utf8.RuneSelf {
+		if plainASCII[b] {
 			i++
 			continue
 		}

@@ -337,10 +337,10 @@ func (in streamLine) row(nul nulPolicy) (*row, error) {
 			}
 			switch i {
 			case atPayload, atMeta:
-				r.columns[i] = raw
 				if err := checkJSON(raw, nul); err != nil {
 					failed = asRefusal(err).at(name)
 				}
+				r.columns[i] = oneLine(raw)
 			default:
 				text, err := jsonString(raw)
 				if err != nil {
@@ -378,6 +378,17 @@ func (in streamLine) row(nul nulPolicy) (*row, error) {
 		}
 	}
 	return r, nil
+}
+
+// oneLine makes blanks of the tabs and carriage returns between JSON's tokens; within
+// its strings there are none.
+func oneLine(raw []byte) []byte {
+	for i, c := range raw {
+		if c < ' ' {
+			raw[i] = ' '
+		}
+	}
+	return raw
 }
 
 // halfSurrogate reports whether a JSON string has half a surrogate pair, which

@@ -4,53 +4,105 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
-	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
 
 // mark sets the status of documents that were read, each only if its status is still
 // from and the fields that became columns still are what was read: who edits a
 // document meanwhile gets it synced again. It returns how many were marked.
-func (s *source) mark(ctx context.Context, rows []*row, from, to string) (int64, error) {
+//
+// The command is written here, not by the driver, which copies each filter three
+// times. That it is repeated once does no harm, as its guards then match no more;
+// only the number may be too small.
+func (s *source) mark(ctx context.Context, rows []*row, from, to string) (n int64, err error) {
 	if len(rows) == 0 {
 		return 0, nil
 	}
-	set := bson.Raw(appendDocument(nil, func(b []byte) []byte {
+	s.command = s.appendMark(s.command[:0], rows, from, to)
+	command := bson.Raw(s.command)
+	if cap(s.command) > 2*largeBatch {
+		s.command = nil
+	}
+	for attempt := 0; ; attempt++ {
+		if n, err = s.update(ctx, command); err == nil || attempt == 1 || ctx.Err() != nil || !passing(err) {
+			break
+		}
+	}
+	if err != nil {
+		err = sourceError(fmt.Errorf("mark documents %s: %w", to, err))
+	}
+	return n, err
+}
+
+func (s *source) update(ctx context.Context, command bson.Raw) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	reply, err := s.docs.Database().RunCommand(ctx, command).Raw()
+	if err != nil {
+		return 0, err
+	}
+	n, _ := reply.Lookup("n").AsInt64OK()
+	return n, nil
+}
+
+// passing reports whether an error of the connection or of a primary that changes
+// may be over at once.
+func passing(err error) bool {
+	e, ok := errors.AsType[mongo.CommandError](err)
+	return mongo.IsNetworkError(err) || ok && e.HasErrorLabel("RetryableWriteError") ||
+		ok && slices.Contains([]int32{91, 189, 10107, 11600, 11602, 13435}, e.Code)
+}
+
+// appendMark appends the update command: one statement a document.
+func (s *source) appendMark(b []byte, rows []*row, from, to string) []byte {
+	size := 256
+	for _, r := range rows {
+		size += 512
+		for _, f := range r.fields {
+			size += len(f.data)
+		}
+	}
+	no := value{bson.TypeBoolean, []byte{0}}
+	set := value{bson.TypeEmbeddedDocument, appendDocument(nil, func(b []byte) []byte {
 		return appendElement(b, "$set", value{bson.TypeEmbeddedDocument, appendDocument(nil, func(b []byte) []byte {
 			return appendElement(b, "status", stringValue(to))
 		})})
-	}))
-	models := make([]mongo.WriteModel, len(rows))
-	for i, r := range rows {
-		models[i] = &mongo.UpdateOneModel{Filter: bson.Raw(guardFilter(r, from)), Update: set}
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
-	result, err := s.docs.BulkWrite(ctx, models, options.BulkWrite().SetOrdered(false))
-	if err != nil {
-		if e, ok := errors.AsType[mongo.BulkWriteException](err); ok && len(e.WriteErrors) > 0 {
-			err = fmt.Errorf("%d of %d: %w", len(e.WriteErrors), len(rows), e.WriteErrors[0])
-		}
-		var n int64
-		if result != nil {
-			n = result.MatchedCount
-		}
-		return n, sourceError(fmt.Errorf("mark documents %s: %w", to, err))
-	}
-	return result.MatchedCount, nil
+	})}
+	wanted := stringValue(from)
+	return appendDocument(slices.Grow(b, size), func(b []byte) []byte {
+		b = appendElement(b, "update", stringValue(s.docs.Name()))
+		b = appendElement(b, "ordered", no)
+		b = appendElement(b, "writeConcern", value{bson.TypeEmbeddedDocument, appendDocument(nil, func(b []byte) []byte {
+			return appendElement(b, "w", stringValue("majority"))
+		})})
+		b = append(append(b, byte(bson.TypeArray)), "updates\x00"...)
+		return appendDocument(b, func(b []byte) []byte {
+			var name []byte
+			for i, r := range rows {
+				name = strconv.AppendInt(name[:0], int64(i), 10)
+				b = append(append(append(b, byte(bson.TypeEmbeddedDocument)), name...), 0)
+				b = appendDocument(b, func(b []byte) []byte {
+					b = append(append(b, byte(bson.TypeEmbeddedDocument)), "q\x00"...)
+					b = appendGuard(b, r, wanted)
+					b = appendElement(b, "u", set)
+					return appendElement(b, "multi", no)
+				})
+			}
+			return b
+		})
+	})
 }
 
-// guardFilter matches a document that still is as it was read.
-func guardFilter(r *row, status string) []byte {
-	size := 256
-	for _, f := range r.fields {
-		size += len(f.data)
-	}
-	return appendDocument(make([]byte, 0, size), func(b []byte) []byte {
+// appendGuard appends the filter that matches a document which still is as it was
+// read.
+func appendGuard(b []byte, r *row, status value) []byte {
+	return appendDocument(b, func(b []byte) []byte {
 		b = appendOperator(b, "_id", "$eq", r.key)
-		b = appendElement(b, "status", stringValue(status))
+		b = appendElement(b, "status", status)
 		for i, name := range synced {
 			switch v := r.fields[i]; v.kind {
 			case 0:

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"runtime/debug"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -55,11 +56,13 @@ type syncing struct {
 	progress *progress
 	account  account
 	batches  int64
+	free     chan *builder // that have no rows
 }
 
 // batch is documents on their way through a run.
 type batch struct {
 	rows  []*row
+	from  *builder // has the columns of the rows
 	bytes int
 	err   error // of reading; the batch is empty then
 }
@@ -68,6 +71,8 @@ type batch struct {
 const largeBatch = 4 << 20
 
 func (s *syncing) run(ctx context.Context) error {
+	// Half as much garbage as Go allows, as a batch is some megabytes of it.
+	defer debug.SetGCPercent(debug.SetGCPercent(50))
 	var err error
 	if s.source, err = openSource(s.Timeout); err != nil {
 		return err
@@ -96,6 +101,7 @@ func (s *syncing) run(ctx context.Context) error {
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
 	slots := make(chan struct{}, 2) // batches in memory
+	s.free = make(chan *builder, 2)
 	batches := make(chan *batch)
 	go s.read(reading, slots, batches)
 	for b := range batches {
@@ -105,6 +111,7 @@ func (s *syncing) run(ctx context.Context) error {
 		if err := s.write(hard, b); err != nil {
 			return err
 		}
+		s.recycle(b)
 		for range b.slots() {
 			<-slots
 		}
@@ -170,7 +177,7 @@ func (s *syncing) read(ctx context.Context, slots chan<- struct{}, batches chan<
 			if b.slots() > 1 && !take() {
 				return
 			}
-			b.rows = s.rows(docs[:n], size)
+			s.fill(b, docs[:n])
 			if !send(b) {
 				return
 			}
@@ -188,17 +195,27 @@ func fitting(docs []bson.Raw) (n, size int) {
 	return n, size
 }
 
-// rows converts documents.
-func (s *syncing) rows(docs []bson.Raw, size int) []*row {
-	b := newBuilder(s.nul())
-	b.reset(size + size/4)
-	all := make([]row, len(docs))
-	rows := make([]*row, len(docs))
-	for i, doc := range docs {
-		all[i] = b.row(doc)
-		rows[i] = &all[i]
+// fill converts documents to the rows of a batch.
+func (s *syncing) fill(b *batch, docs []bson.Raw) {
+	select {
+	case b.from = <-s.free:
+	default:
+		b.from = newBuilder(s.nul())
 	}
-	return rows
+	b.from.reset(b.bytes + b.bytes/4)
+	all := make([]row, len(docs))
+	b.rows = make([]*row, len(docs))
+	for i, doc := range docs {
+		all[i] = b.from.row(doc)
+		b.rows[i] = &all[i]
+	}
+}
+
+// recycle takes the memory of a batch that is done for another one.
+func (s *syncing) recycle(b *batch) {
+	if b.bytes <= largeBatch {
+		s.free <- b.from
+	}
 }
 
 // write writes one batch: rows first, then dead letters, then marks. Killed
@@ -228,8 +245,16 @@ func (s *syncing) write(ctx context.Context, b *batch) error {
 		return nil
 	}
 	var done []*row
+	if b.bytes > largeBatch {
+		// Give back what the rows took, before the documents are sent.
+		b.from.buf = nil
+		for _, r := range b.rows {
+			r.columns = [len(columns)][]byte{}
+		}
+		debug.FreeOSMemory()
+		defer debug.FreeOSMemory()
+	}
 	for _, r := range b.rows {
-		r.columns = [len(columns)][]byte{} // free, before the documents are sent
 		if r.outcome == inserted || r.outcome == identical {
 			done = append(done, r)
 		}
@@ -263,4 +288,3 @@ func (s *syncing) finish(err error) error {
 	}
 	return errors.Join(err, s.env.Stdout.Record(s.account.level(err), l.End()))
 }
-

@@ -33,6 +33,7 @@ type source struct {
 	client  *mongo.Client
 	docs    *mongo.Collection
 	timeout time.Duration // of one command
+	command []byte        // memory for the next one that marks
 }
 
 // openSource connects to the collection that mongo_uri, $MONGO_DB_NAME and
@@ -75,7 +76,7 @@ func openSource(timeout time.Duration) (*source, error) {
 	if err != nil {
 		return nil, sourceConfig(errors.New("mongo_uri: the MongoDB driver does not take it"))
 	}
-	return &source{client, client.Database(database).Collection(collection), timeout}, nil
+	return &source{client: client, docs: client.Database(database).Collection(collection), timeout: timeout}, nil
 }
 
 func sourceConfig(err error) error {

@@ -219,31 +219,47 @@ func (t *target) copy(rows []*row) error {
 	if !ok {
 		return errors.New("the PostgreSQL driver cannot copy lines")
 	}
-	b := t.buf[:0]
 	send := func() error {
-		if len(b) == 0 {
+		if len(t.buf) == 0 {
 			return nil
 		}
 		// The driver copies the text before it returns, and adds a line break.
-		_, err := lines.CopyData(context.Background(), unsafe.String(&b[0], len(b)-1))
-		b = b[:0]
+		_, err := lines.CopyData(context.Background(), unsafe.String(&t.buf[0], len(t.buf)-1))
+		if t.buf = t.buf[:0]; cap(t.buf) > 4*copyBytes {
+			t.buf = nil
+		}
 		return err
 	}
 	for i, r := range rows {
-		if b = appendCopyLine(b, i, r); len(b) > 48<<10 {
-			if err := send(); err != nil {
+		size := copySize(r)
+		if len(t.buf)+size > copyBytes {
+			if err = send(); err != nil {
 				break // Exec says what the server said
 			}
 		}
+		t.buf = appendCopyLine(slices.Grow(t.buf, size), i, r)
 	}
-	err = send()
-	if t.buf = b; cap(b) > 1<<20 {
-		t.buf = nil
+	if err == nil {
+		err = send()
 	}
+	t.buf = t.buf[:0]
 	if _, end := stmt.Exec(nil); end != nil {
 		return end
 	}
 	return err
+}
+
+// copyBytes is how much is given to the driver at a time, if a row is not longer.
+const copyBytes = 56 << 10
+
+// copySize is how long a row's line is at most, if its texts have no tabs and
+// line breaks.
+func copySize(r *row) int {
+	n := 64 + 2*len(r.id)
+	for _, c := range r.columns {
+		n += len(c) + bytes.Count(c, []byte{'\\'})
+	}
+	return n
 }
 
 // appendCopyLine appends a row in the text format of COPY.
@@ -251,15 +267,31 @@ func appendCopyLine(b []byte, n int, r *row) []byte {
 	b = strconv.AppendInt(b, int64(n), 10)
 	b = append(b, '\t')
 	b = appendCopyText(b, []byte(r.id))
-	for _, c := range r.columns {
+	for i, c := range r.columns {
 		b = append(b, '\t')
-		if c == nil {
+		switch {
+		case c == nil:
 			b = append(b, `\N`...)
-			continue
+		case i == atPayload || i == atMeta:
+			b = appendCopyJSON(b, c)
+		default:
+			b = appendCopyText(b, c)
 		}
-		b = appendCopyText(b, c)
 	}
 	return append(b, '\n')
+}
+
+// appendCopyJSON appends JSON, in whose strings nothing but the backslash means
+// something to COPY; between them, a record may have a tab.
+func appendCopyJSON(b, text []byte) []byte {
+	for {
+		i := bytes.IndexByte(text, '\\')
+		if i < 0 {
+			return append(b, text...)
+		}
+		b = append(append(b, text[:i]...), '\\', '\\')
+		text = text[i+1:]
+	}
 }
 
 func appendCopyText(b, text []byte) []byte {
