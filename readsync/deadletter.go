@@ -120,6 +120,7 @@ type letter struct {
 	id, reason, detail string
 	document           []byte // canonical Extended JSON, or null
 	bson               []byte // only if that is not the whole truth
+	guard              string // the digest of the document's fields
 }
 
 // key identifies what a letter is about.
@@ -147,6 +148,9 @@ func (l letter) fill(line *record.Line) {
 	if l.bson != nil {
 		line.String("bson", base64.StdEncoding.EncodeToString(l.bson))
 	}
+	if l.guard != "" {
+		line.String("guard", l.guard)
+	}
 }
 
 func parseLetter(b []byte) (l letter, err error) {
@@ -158,6 +162,8 @@ func parseLetter(b []byte) (l letter, err error) {
 			l.reason, err = jsonString(raw)
 		case "detail":
 			l.detail, err = jsonString(raw)
+		case "guard":
+			l.guard, err = jsonString(raw)
 		case "document":
 			l.document = raw
 		case "bson":
@@ -184,7 +190,10 @@ func (l letter) doc() ([]byte, error) {
 
 // deadLetter is what a refused row leaves.
 func (r *row) deadLetter() letter {
-	l := letter{id: r.id, reason: r.refused.reason, detail: r.refused.Error(), document: []byte("null")}
+	l := letter{id: r.id, reason: r.refused.reason, detail: r.refused.Error(), document: []byte("null"), guard: r.guard}
+	if r.doc != nil {
+		l.guard = r.digest()
+	}
 	switch {
 	case r.letter != nil: // extract has written the document
 		if other, err := parseLetter(r.letter); err == nil {

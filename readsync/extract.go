@@ -109,7 +109,7 @@ func extractLine(now time.Time, service string, r *row) []byte {
 				l.String(columns[i], string(c))
 			}
 		}
+		l.String("guard", r.digest())
 	}
-	l.String("guard", r.digest())
 	return l.End()
 }

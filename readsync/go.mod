@@ -3,6 +3,7 @@ module observability-hub/readsync
 go 1.26.0
 
 require (
+	github.com/google/renameio/v2 v2.0.2
 	github.com/lib/pq v1.12.3
 	go.mongodb.org/mongo-driver/v2 v2.10.0
 	observability-hub/lib v0.0.0
@@ -10,7 +11,6 @@ require (
 
 require (
 	github.com/alecthomas/kong v1.17.0 // indirect
-	github.com/google/renameio/v2 v2.0.2 // indirect
 	github.com/klauspost/compress v1.20.3 // indirect
 	github.com/xdg-go/scram v1.4.0 // indirect
 	github.com/xdg-go/stringprep v1.0.4 // indirect

@@ -9,5 +9,6 @@ dead-letters  File for documents that cannot become rows (default: dead-letters.
 max-rejects   Stop when more documents than this cannot become rows (${default}).
 nul           What to do about NUL characters, which PostgreSQL cannot store: reject the document, or replace them by U+FFFD (${default}).
 dry-run       Write nothing: say what would become of each document.
+all           List the rows without a document too.
 limit         Print at most this many documents; 0 is all (${default}).
 `

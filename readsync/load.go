@@ -315,7 +315,6 @@ func (in streamLine) row(nul nulPolicy) (*row, error) {
 		return nil, in.err
 	}
 	r := &row{}
-	var reason, detail string
 	isLetter := false
 	var failed *refusal
 	err := objectFields(in.text, func(key string, raw []byte) (err error) {
@@ -324,10 +323,6 @@ func (in streamLine) row(nul nulPolicy) (*row, error) {
 			r.id, err = jsonString(raw)
 		case "guard":
 			r.guard, err = jsonString(raw)
-		case "reason":
-			reason, err = jsonString(raw)
-		case "detail":
-			detail, err = jsonString(raw)
 		case "document", "bson":
 			isLetter = true
 		}
@@ -367,8 +362,11 @@ func (in streamLine) row(nul nulPolicy) (*row, error) {
 	case r.id == "" && !isLetter:
 		return nil, errors.New("no mongo_id")
 	case isLetter:
-		r.letter = in.text
-		r.refused = &refusal{reason: reason, detail: detail}
+		l, err := parseLetter(in.text)
+		if err != nil {
+			return nil, fmt.Errorf("not a record: %w", err)
+		}
+		r.letter, r.refused = in.text, &refusal{reason: l.reason, text: l.detail}
 	case len(r.id) > maxID:
 		r.refused = (&refusal{reason: "id_too_long"}).at("mongo_id")
 	default:

@@ -44,6 +44,8 @@ func app() cli.App {
 			{Name: "extract", Help: "Print the documents to sync, a record each.", Grammar: &extractCmd{}},
 			{Name: "load", Help: "Make rows of the records that stdin holds, and print what became of each.", Grammar: &loadCmd{}},
 			{Name: "mark", Help: "Mark the documents that load has brought in.", Grammar: &markCmd{}},
+			{Name: "retry", Help: "Load dead letters again.", Grammar: &retryCmd{}},
+			{Name: "verify", Help: "Compare documents and rows, both ways.", Grammar: &verifyCmd{}},
 		},
 		Flags: flagHelp,
 		Examples: `  readsync run --dry-run

@@ -25,6 +25,7 @@ func (m *markCmd) Run(ctx context.Context, env *cli.Env) error {
 // toMark is what a load record says.
 type toMark struct {
 	id      string
+	key     value // the _id, if it is known
 	guard   string
 	outcome outcome
 }
@@ -56,7 +57,13 @@ func (m *markCmd) run(ctx context.Context, env *cli.Env) error {
 				seen++
 			}
 		}
-		err = m.batch(ctx, s, marks, &a)
+		for _, mark := range marks {
+			a.read++
+			if mark.outcome == rejected {
+				a.rejected++
+			}
+		}
+		err = s.settle(ctx, marks, statusIngested, &a)
 	}
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -83,59 +90,57 @@ func (m *markCmd) run(ctx context.Context, env *cli.Env) error {
 	return errors.Join(err, env.Stdout.Record(record.Info, out))
 }
 
-// batch marks what is inserted or identical as processed, and what is rejected as
-// that; what differs stays as it is.
-func (m *markCmd) batch(ctx context.Context, s *source, marks []toMark, a *account) error {
+// settle marks documents that have the status from: what is inserted or identical
+// as processed, and what is rejected as that; what differs stays as it is.
+//
+// The documents are read again: those that are not what was read before stay as
+// they are, and the update itself is guarded by what is read here.
+func (s *source) settle(ctx context.Context, marks []toMark, from string, a *account) error {
 	var ids []value
 	byID := make(map[string]toMark, len(marks))
-	for _, mark := range marks {
-		a.read++
-		if mark.outcome == differing {
+	for _, m := range marks {
+		if m.outcome == differing {
 			continue
 		}
-		if mark.outcome == rejected {
-			a.rejected++
+		if m.key.missing() {
+			var err error
+			if m.key, err = parseID(m.id); err != nil {
+				a.unmarked++ // no document has it
+				continue
+			}
 		}
-		id, err := parseID(mark.id)
-		if err != nil {
-			a.unmarked++
-			continue
+		if _, twice := byID[m.id]; !twice {
+			ids = append(ids, m.key)
 		}
-		if _, twice := byID[mark.id]; !twice {
-			ids = append(ids, id)
-		}
-		byID[mark.id] = mark
+		byID[m.id] = m
 	}
 	if len(ids) == 0 {
 		return nil
 	}
-	// The documents are read again: those that are not what extract read stay as they
-	// are, and the update itself is guarded by what was read now.
-	docs, err := s.find(ctx, ids, statusIngested)
+	var done, aside []*row
+	b := newBuilder(nulKeep)
+	docs, err := s.find(ctx, ids, from)
 	if err != nil {
 		return err
 	}
-	done, aside := []*row{}, []*row{}
-	b := newBuilder(nulKeep)
 	for _, doc := range docs {
-		b.reset(0)
 		r := b.fields(doc)
-		mark, known := byID[r.id]
+		m, known := byID[r.id]
 		switch {
-		case !known || mark.guard != "" && mark.guard != r.digest():
-		case mark.outcome == rejected:
+		case !known || m.guard != "" && m.guard != r.digest():
+		case m.outcome == rejected:
 			aside = append(aside, &r)
 		default:
 			done = append(done, &r)
 		}
 	}
-	n, err := s.mark(ctx, done, statusIngested, statusProcessed)
-	a.marked += n
-	if err == nil {
+	n, err := s.mark(ctx, done, from, statusProcessed)
+	if err == nil && from != statusRejected {
 		var k int64
-		k, err = s.mark(ctx, aside, statusIngested, statusRejected)
-		a.marked, n = a.marked+k, n+k
+		k, err = s.mark(ctx, aside, from, statusRejected)
+		n += k
 	}
+	a.marked += n
 	a.unmarked += int64(len(ids)) - n
 	return err
 }

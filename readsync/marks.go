@@ -127,15 +127,11 @@ func appendOperator(b []byte, name, operator string, v value) []byte {
 
 // find reads documents of a status by their ids.
 func (s *source) find(ctx context.Context, ids []value, status string) ([]bson.Raw, error) {
-	wanted := make(bson.A, len(ids))
-	for i, id := range ids {
-		wanted[i] = bson.RawValue{Type: id.kind, Value: id.data}
-	}
 	var all []bson.Raw
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	cursor, err := s.docs.Find(ctx, bson.D{
-		{Key: "_id", Value: bson.D{{Key: "$in", Value: wanted}}}, {Key: "status", Value: status}})
+		{Key: "_id", Value: anyOf(ids)}, {Key: "status", Value: status}})
 	if err != nil {
 		return nil, sourceError(fmt.Errorf("read documents: %w", err))
 	}
@@ -147,4 +143,13 @@ func (s *source) find(ctx context.Context, ids []value, status string) ([]bson.R
 		return nil, sourceError(fmt.Errorf("read documents: %w", err))
 	}
 	return all, nil
+}
+
+// anyOf matches values.
+func anyOf(ids []value) bson.D {
+	wanted := make(bson.A, len(ids))
+	for i, id := range ids {
+		wanted[i] = bson.RawValue{Type: id.kind, Value: id.data}
+	}
+	return bson.D{{Key: "$in", Value: wanted}}
 }

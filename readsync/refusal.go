@@ -7,6 +7,7 @@ type refusal struct {
 	reason string // nul, invalid_utf8, duplicate_key, ...
 	path   string // of the value at fault: payload.readings.3
 	detail string
+	text   string // all of it, if another stage has found it
 }
 
 // errCorrupt is a document that is not BSON.
@@ -26,6 +27,9 @@ func (r *refusal) at(name string) *refusal {
 }
 
 func (r *refusal) Error() string {
+	if r.text != "" {
+		return r.text
+	}
 	text, ok := map[string]string{
 		"nul":                    "holds a NUL character, which PostgreSQL cannot store",
 		"invalid_utf8":           "holds text that is not UTF-8 (or half a surrogate pair)",

@@ -158,9 +158,10 @@ const (
 // are written, after ten minutes of idling.
 type keyset struct {
 	source *source
-	status string
-	last   value // the last id that was read
-	above  bool  // the type of last has no further ids
+	status string // "" is any
+	brief  bool   // only _id and status
+	last   value  // the last id that was read
+	above  bool   // the type of last has no further ids
 	done   bool
 }
 
@@ -190,7 +191,10 @@ func (k *keyset) next(ctx context.Context, limit int) ([]bson.Raw, error) {
 }
 
 func (k *keyset) find(ctx context.Context, limit int) ([]bson.Raw, error) {
-	filter := bson.D{{Key: "status", Value: k.status}}
+	filter := bson.D{}
+	if k.status != "" {
+		filter = bson.D{{Key: "status", Value: k.status}}
+	}
 	if !k.last.missing() {
 		bound := bson.D{{Key: "$gt", Value: bson.RawValue{Type: k.last.kind, Value: k.last.data}}}
 		if k.above = k.above || !comparable(k.last); k.above {
@@ -206,8 +210,12 @@ func (k *keyset) find(ctx context.Context, limit int) ([]bson.Raw, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, k.source.timeout)
 	defer cancel()
-	cursor, err := k.source.docs.Find(ctx, filter, options.Find().SetSort(bson.D{{Key: "_id", Value: 1}}).
-		SetBatchSize(int32(limit)).SetLimit(-int64(limit))) // a negative limit: one answer and no cursor
+	find := options.Find().SetSort(bson.D{{Key: "_id", Value: 1}}).
+		SetBatchSize(int32(limit)).SetLimit(-int64(limit)) // a negative limit: one answer and no cursor
+	if k.brief {
+		find.SetProjection(bson.D{{Key: "status", Value: 1}})
+	}
+	cursor, err := k.source.docs.Find(ctx, filter, find)
 	if err != nil {
 		return nil, err
 	}
