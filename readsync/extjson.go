@@ -267,13 +267,23 @@ func appendPoint(dst []byte, start int) []byte {
 	return append(dst, ".0"...)
 }
 
-// plainASCII are the bytes that stand for themselves in a JSON string.
-var plainASCII = func() (t [256]bool) {
-	for b := ' '; b < utf8.RuneSelf; b++ {
-		t[b] = b != '"' && b != '\\'
+// plain returns how many bytes at the start of s stand for themselves in a JSON
+// string. It looks at eight at a time, as most text is nothing else.
+func plain(s []byte) (n int) {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	for ; len(s)-n >= 8; n += 8 {
+		x := binary.LittleEndian.Uint64(s[n:])
+		quote, backslash := x^ones*'"', x^ones*'\\'
+		// A bit 7 that a borrow sets falsely only ends this loop early.
+		if (x|(x-ones*' ')|(quote-ones)|(backslash-ones))&high != 0 {
+			break
+		}
 	}
-	return t
-}()
+	for n < len(s) && s[n] >= ' ' && s[n] != '"' && s[n] != '\\' && s[n] < utf8.RuneSelf {
+		n++
+	}
+	return n
+}
 
 // text appends s as a JSON string.
 func (c *converter) text(dst, s []byte) ([]byte, error) {
@@ -281,11 +291,10 @@ func (c *converter) text(dst, s []byte) ([]byte, error) {
 	dst = append(dst, '"')
 	start := 0
 	for i := 0; i < len(s); {
-		b := s[i]
-		if plainASCII[b] {
-			i++
-			continue
+		if i += plain(s[i:]); i == len(s) {
+			break
 		}
+		b := s[i]
 		if b >= utf8.RuneSelf {
 			r, size := utf8.DecodeRune(s[i:])
 			if r == utf8.RuneError && size == 1 {

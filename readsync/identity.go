@@ -43,7 +43,7 @@ func parseID(text string) (value, error) {
 // parseExtended makes BSON of a document in Extended JSON, canonical or not.
 func parseExtended(text []byte) (doc bson.Raw, err error) {
 	var d bson.D
-	if err := bson.UnmarshalExtJSON(text, true, &d); err != nil {
+	if err := bson.UnmarshalExtJSON(text, false, &d); err != nil {
 		return nil, fmt.Errorf("not Extended JSON: %w", err)
 	}
 	return bson.Marshal(d)
