@@ -351,11 +351,12 @@ func (t *target) compare(rows []*row, skipped []string) ([]outcome, error) {
 	var old []*row
 	var numbers []string
 	for _, i := range differ {
-		if r := legacyRow(rows[i]); r != nil {
-			old, numbers = append(old, r), append(numbers, strconv.Itoa(len(old)-1))
-		} else {
-			old, numbers = append(old, rows[i]), append(numbers, strconv.Itoa(len(old)-1))
+		r := legacyRow(rows[i])
+		if r == nil {
+			r = rows[i]
 		}
+		numbers = append(numbers, strconv.Itoa(len(old)))
+		old = append(old, r)
 	}
 	if err := t.exec("DELETE FROM readsync_staging"); err != nil {
 		return nil, err
