@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/http/cgi"
@@ -135,9 +136,13 @@ func TestGitsyncNetwork(t *testing.T) {
 					if got.took > 8*time.Second {
 						t.Errorf("%s: took %v with a time-out of 3 s", when, got.took)
 					}
+					await(t, "the end of all processes of a pull that "+fault, func() bool { return len(atWork(t, state)) == 0 })
 					network.fault.Store(passes)
 					if got := pull(time.Minute); got.status != 0 || !strings.Contains(got.stdout, `"changed":true`) {
 						t.Errorf("after %s: exit status %d\nstdout: %s\nstderr: %s", when, got.status, got.stdout, got.stderr)
+					}
+					if left := unfinished(t, state); len(left) > 0 {
+						t.Errorf("after %s and a good pull there is still %q", when, left)
 					}
 				}
 			}
@@ -148,6 +153,39 @@ func TestGitsyncNetwork(t *testing.T) {
 			}
 		})
 	}
+}
+
+// atWork gives the processes that have a state directory in their command line.
+func atWork(t *testing.T, state string) []string {
+	t.Helper()
+	var found []string
+	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		b, _ := os.ReadFile(path) // it may have ended meanwhile
+		if args := strings.ReplaceAll(string(b), "\x00", " "); strings.Contains(args, state) {
+			found = append(found, args)
+		}
+	}
+	return found
+}
+
+// unfinished gives the lock files and halves of packs below a state directory.
+func unfinished(t *testing.T, state string) []string {
+	t.Helper()
+	var found []string
+	err := filepath.WalkDir(state, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && (strings.HasSuffix(path, ".lock") || strings.HasPrefix(d.Name(), "tmp_")) {
+			found = append(found, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
 }
 
 // TestGitsyncPassword asks for a password that nobody can give: an error at once, not a prompt.
