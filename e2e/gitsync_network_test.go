@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"observability-hub/e2e/await"
 	"observability-hub/e2e/workspace"
 )
 
@@ -136,7 +137,7 @@ func TestGitsyncNetwork(t *testing.T) {
 					if got.took > 8*time.Second {
 						t.Errorf("%s: took %v with a time-out of 3 s", when, got.took)
 					}
-					await(t, "the end of all processes of a pull that "+fault, func() bool { return len(atWork(t, state)) == 0 })
+					await.Until(t, "the end of all processes of a pull that "+fault, func() bool { return len(atWork(t, state)) == 0 })
 					network.fault.Store(passes)
 					if got := pull(time.Minute); got.status != 0 || !strings.Contains(got.stdout, `"changed":true`) {
 						t.Errorf("after %s: exit status %d\nstdout: %s\nstderr: %s", when, got.status, got.stdout, got.stderr)

@@ -333,6 +333,8 @@ a_failing_probe() {
   active runs.service
   enabled tick.timer
   enabled runs.service
+  journalctl --sync
+  journalctl --quiet --after-cursor="$cursor" _PID=1 --output=cat | grep -i vanished && return 1
   [[ $(property tock.timer LoadState) == not-found && $(property probe.service LoadState) == not-found ]]
   [[ $(property tick.timer NextElapseUSecRealtime) == *2088-02-03* && $(applied) == "$good" ]]
   await reported gitops-apply.service
@@ -350,6 +352,58 @@ a_failing_probe() {
   active tock.timer
   inactive tick.timer
   enabled tick.timer disabled
+}
+
+# It does not fail in the eyes of systemd, which goes on starting it.
+a_service_that_dies() {
+  unit runs.service <<<$'[Service]\nExecStart=sleep infinity\n[Install]\nWantedBy=multi-user.target'
+  push 'a service'
+  deploy 0
+  active runs.service
+  cp $hub/systemd/runs.service /tmp/runs.service
+  unit runs.service <<<$'[Service]\nExecStart=sh -c "sleep 0.3; exit 3"\nRestart=always\nRestartSec=1h\n[Install]\nWantedBy=multi-user.target'
+  push 'a service that dies a moment after it was started'
+  deploy 10
+  records rolled_back | jq -e '.unit == "runs.service" and (.reason | test("waits to be restarted"))' >/dev/null
+  cmp $units/runs.service /tmp/runs.service
+  active runs.service
+  cp /tmp/runs.service $hub/systemd/runs.service
+  push 'as it was'
+  deploy 0
+}
+
+# It holds until the branch moves on.
+rollback_by_hand() {
+  local elapse
+  elapse=$(property tick.timer NextElapseUSecRealtime)
+  sed -i 's/2088/2067/' $hub/systemd/tick.timer
+  push 'a change to be sorry for'
+  deploy 0
+  gitsync rollback --state-dir $apply_state --source $sync_state --health-window 1s >/dev/null
+  [[ $(property tick.timer NextElapseUSecRealtime) == "$elapse" ]]
+  deploy 0
+  [[ $(property tick.timer NextElapseUSecRealtime) == "$elapse" ]]
+  sed -i 's/2067/2088/' $hub/systemd/tick.timer
+  push 'on we go'
+  deploy 0
+  [[ $(applied) == "$(newest)" ]]
+}
+
+# The template, with a ledger of its own: neither takes the other's units for its own.
+another_repository() {
+  git init -q -b main /srv/git/web
+  mkdir /srv/git/web/systemd
+  printf '[Service]\nType=oneshot\nExecStart=true\n' >/srv/git/web/systemd/web.service
+  git -C /srv/git/web add -A
+  git -C /srv/git/web commit -q -m web
+  echo 'GITSYNC_REPO=git://127.0.0.1/web' >/etc/observability-hub/gitops-sync-web.env
+  systemctl enable --quiet gitops-sync@web.timer
+  systemctl start gitops-sync@web.service
+  await test -e /var/lib/gitops-apply-web/ledger.json
+  cmp $units/web.service /srv/git/web/systemd/web.service
+  deploy 0
+  [[ -e $units/web.service ]]
+  enabled gitops-sync@web.timer
 }
 
 # reported UNIT: hub-failure has told of its failure since the last deployment began.
@@ -403,6 +457,7 @@ stopped() {
   snapshot %T@ >/tmp/before
   hold_in_probe "$1"
   systemctl stop gitops-apply.service
+  [[ $(property gitops-apply.service Result) == success ]]
   snapshot %T@ >/tmp/after
   same /tmp/before /tmp/after
   [[ $(applied) == "$good" && ! -e $apply_state/journal.json ]]
@@ -517,8 +572,8 @@ main() {
   local part
   for part in scores an_empty_host a_second_run a_program_that_comes_and_goes drop_ins_of_our_own \
     units_of_every_kind a_template a_changed_timer a_changed_drop_in a_changed_socket drift \
-    a_removed_unit a_failing_probe two_at_once its_binary_replaced 'stopped 2073' 'killed 2074' \
-    hold_and_resume its_own_units on_change by_the_timer; do
+    a_removed_unit a_service_that_dies rollback_by_hand a_failing_probe two_at_once its_binary_replaced 'stopped 2073' 'killed 2074' \
+    hold_and_resume its_own_units on_change another_repository by_the_timer; do
     # shellcheck disable=SC2086 # a function and its arguments
     $part
     echo "ok ${part//_/ } ($SECONDS s)"
