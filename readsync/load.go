@@ -59,11 +59,13 @@ func (l *loadCmd) run(ctx context.Context, env *cli.Env) error {
 	in := readStream(ctx, env.Stdin)
 	var seen int64 // records, bad ones too
 	err = nil
-	for more := true; more && err == nil; {
+	stopped := false // behind too many rejects
+	for more := true; more && err == nil && !stopped; {
 		var batch []streamLine
 		batch, more = in.batch(ctx)
 		seen += int64(len(batch))
 		err = load.batch(ctx, batch)
+		stopped = load.account.rejected > l.MaxRejects
 	}
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -72,7 +74,10 @@ func (l *loadCmd) run(ctx context.Context, env *cli.Env) error {
 	if in.complete {
 		filtered = max(in.n-seen, 0)
 	}
-	err = errors.Join(err, in.verdict(seen, "load", "extract"), load.account.check())
+	if !stopped {
+		err = errors.Join(err, in.verdict(seen, "load", "extract"))
+	}
+	err = errors.Join(err, load.account.check())
 	if load.bad > 0 {
 		err = errors.Join(err, sysexits.New(sysexits.DataErr, "bad_input", fmt.Errorf("left out %s of stdin; the others are taken", plural(load.bad, "line"))).
 			WithHint("load reads what readsync extract prints"))
