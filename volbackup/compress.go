@@ -56,7 +56,10 @@ func (s *sink) Write(p []byte) (int, error) {
 }
 
 func newCompressor(w io.Writer, recipients []age.Recipient) (*compressor, error) {
-	workers := min(runtime.GOMAXPROCS(0), maxWorkers)
+	workers := min(runtime.NumCPU(), maxWorkers)
+	// A goroutine that yields to others in the eyes of the kernel does not in
+	// those of Go: without spare places the reader would wait for a worker.
+	runtime.GOMAXPROCS(runtime.NumCPU() + workers + 2)
 	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(workers),
 		zstd.WithWindowSize(2<<20), zstd.WithLowerEncoderMem(true))
 	if err != nil {

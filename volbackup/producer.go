@@ -22,22 +22,30 @@ const stopAfter = 3 * time.Second
 
 // producer is a program that makes a tar stream, or takes one.
 type producer struct {
-	args []string
-	tar  bool // its exit status 1 is GNU tar's: a file changed while it was read
-	cmd  *exec.Cmd
-	said said
-	out  *os.File
-	done chan error
+	args  []string
+	tar   bool // its exit status 1 is GNU tar's: a file changed while it was read
+	holds bool // containers may be down as long as it runs
+	cmd   *exec.Cmd
+	said  said
+	out   *os.File
+	done  chan error
 }
 
 // standard is our own stdin as a source: it has no exit status.
 type standard struct{ r io.Reader }
 
-func (s standard) open(context.Context) (io.Reader, error) { return s.r, nil }
-func (s standard) finish() (string, error)                 { return consistent, nil }
-func (s standard) running() bool                           { return true }
+func (s standard) open(context.Context) (io.Reader, error) {
+	if f, ok := s.r.(*os.File); ok {
+		widen(f)
+	}
+	return s.r, nil
+}
+func (s standard) finish() (string, error) { return consistent, nil }
+func (s standard) running() bool           { return true }
+func (s standard) waited() bool            { return false }
 
 func (p *producer) running() bool { return false }
+func (p *producer) waited() bool  { return p.holds }
 
 // open starts the program with its stdout as the stream. When ctx is done it
 // gets SIGTERM, with all that it started, and later SIGKILL.
@@ -46,8 +54,7 @@ func (p *producer) open(ctx context.Context) (io.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	const setPipeSize = 1031 // F_SETPIPE_SZ of fcntl(2); a larger pipe is only faster
-	_, _, _ = syscall.Syscall(syscall.SYS_FCNTL, w.Fd(), setPipeSize, 1<<20)
+	widen(w)
 	err = p.start(ctx, nil, w)
 	w.Close() // the program has its own
 	if err != nil {
@@ -56,6 +63,12 @@ func (p *producer) open(ctx context.Context) (io.Reader, error) {
 	}
 	p.out = r
 	return r, nil
+}
+
+// widen gives a pipe the room for fewer, longer turns, if it is one.
+func widen(f *os.File) {
+	const setPipeSize = 1031                                                 // F_SETPIPE_SZ of fcntl(2)
+	_, _, _ = syscall.Syscall(syscall.SYS_FCNTL, f.Fd(), setPipeSize, 1<<20) // it is only faster
 }
 
 func (p *producer) start(ctx context.Context, stdin, stdout *os.File) error {

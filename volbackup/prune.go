@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -127,14 +128,19 @@ func removing(temp string) (id string, ok bool) {
 	return strings.CutSuffix(temp, manifestExt+goneExt)
 }
 
-// partly returns the error of a command of which some items failed: their own
-// if there was one item alone.
+// partly returns the error of a command of which some items failed. If all
+// failed for one reason, such as a full disk, that decides the exit status.
 func partly(failed []error, items int) error {
-	switch {
-	case len(failed) == 0:
+	if len(failed) == 0 {
 		return nil
-	case items == 1:
-		return failed[0]
 	}
-	return errors.Join(append(failed, sysexits.New(sysexits.Partial, "partly_failed", errors.New("some volumes failed; the others are safe")))...)
+	alike := len(failed) == items
+	for _, err := range failed {
+		alike = alike && sysexits.Code(err) == sysexits.Code(failed[0])
+	}
+	if !alike {
+		partial := sysexits.New(sysexits.Partial, "partly_failed", fmt.Errorf("%d of %d volumes failed; the others are safe", len(failed), items))
+		failed = append([]error{partial}, failed...)
+	}
+	return errors.Join(failed...)
 }

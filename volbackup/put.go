@@ -31,7 +31,7 @@ func (c *putCmd) Run(ctx context.Context, env *cli.Env) error {
 			c.Command = c.Command[1:]
 		}
 		if len(c.Command) > 0 {
-			src = &producer{args: c.Command, said: said{diag: env.Diag}}
+			src = &producer{args: c.Command, holds: true, said: said{diag: env.Diag}}
 		}
 		m := &manifest{Volume: c.Volume}
 		unchanged, err := s.put(ctx, m, src)
@@ -48,7 +48,7 @@ func (f storeFlags) store(ctx context.Context, repo repositoryFlags) (*store, er
 	if err != nil {
 		return nil, err
 	}
-	s := &store{repository: r, staging: f.Staging}
+	s := &store{repository: r, staging: f.Staging, always: f.Staging != ""}
 	if s.staging == "" {
 		s.staging = r.dir
 	}

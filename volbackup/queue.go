@@ -14,9 +14,9 @@ import (
 const (
 	// blockSize is the unit in which a stream is read, staged and compressed. A
 	// window of zstd level 3 is 2 MiB, so a frame of 4 MiB costs little ratio.
-	blockSize = 4 << 20
+	blockSize = 2 << 20
 	// ringBlocks is how many blocks wait in memory; more wait in a file.
-	ringBlocks = 3
+	ringBlocks = 6
 )
 
 // block is a piece of the stream: in memory, or in the spill file.
@@ -26,15 +26,16 @@ type block struct {
 	len    int
 }
 
-// queue holds what was read and not yet used. The reader never waits for the
-// compressor: what does not fit into memory goes to a file without a name,
-// which is gone with the process. So a container is down only while its volume
-// is read.
+// queue holds what was read and not yet used. While it may spill, the reader
+// never waits for the compressor: what does not fit into memory goes to a file
+// without a name, which is gone with the process. So a container is down only
+// while its volume is read.
 type queue struct {
 	dir string // for the spill file
 
 	mu     sync.Mutex
-	more   sync.Cond
+	more   sync.Cond // blocks, free or err
+	spills bool
 	blocks []block
 	free   [][]byte
 	made   int // buffers made, at most ringBlocks
@@ -44,8 +45,8 @@ type queue struct {
 	err    error // io.EOF: the stream is complete
 }
 
-func newQueue(dir string) *queue {
-	q := &queue{dir: dir}
+func newQueue(dir string, spills bool) *queue {
+	q := &queue{dir: dir, spills: spills}
 	q.more.L = &q.mu
 	return q
 }
@@ -99,20 +100,33 @@ func (q *queue) read(ctx context.Context, r io.Reader) error {
 	}
 }
 
-// buffer returns a free buffer, nil if all are in use.
+// buffer returns a free buffer, nil if all are in use and the queue spills.
 func (q *queue) buffer() []byte {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if n := len(q.free); n > 0 {
-		b := q.free[n-1]
-		q.free = q.free[:n-1]
-		return b
+	for {
+		if n := len(q.free); n > 0 {
+			b := q.free[n-1]
+			q.free = q.free[:n-1]
+			return b
+		}
+		if q.made < ringBlocks {
+			q.made++
+			return make([]byte, blockSize)
+		}
+		if q.spills || q.err != nil {
+			return nil
+		}
+		q.more.Wait()
 	}
-	if q.made < ringBlocks {
-		q.made++
-		return make([]byte, blockSize)
-	}
-	return nil
+}
+
+// setSpills says whether the reader may go on when memory is full.
+func (q *queue) setSpills(spills bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.spills = spills
+	q.more.Broadcast()
 }
 
 // write puts a block into the spill file and hands on how its reading ended.
@@ -144,7 +158,7 @@ func (q *queue) push(b block) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.blocks = append(q.blocks, b)
-	q.more.Signal()
+	q.more.Broadcast()
 }
 
 // next returns the next block; io.EOF after the last.
@@ -179,6 +193,7 @@ func (q *queue) release(b block) {
 	defer q.mu.Unlock()
 	if b.buf != nil {
 		q.free = append(q.free, b.buf[:blockSize])
+		q.more.Broadcast()
 	} else {
 		q.held--
 	}

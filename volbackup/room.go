@@ -9,7 +9,7 @@ import (
 
 // checkRoom refuses to begin what could not end for want of space, as far as
 // the last archive tells: before a container is stopped for it.
-func (s *store) checkRoom(base *manifest) error {
+func (s *store) checkRoom(base *manifest, stage bool) error {
 	if base == nil {
 		return nil
 	}
@@ -21,11 +21,14 @@ func (s *store) checkRoom(base *manifest) error {
 	if err != nil {
 		return stagingError(err)
 	}
-	need := uint64(base.StoredBytes)
+	need, staged := uint64(base.StoredBytes), uint64(0)
+	if stage {
+		staged = uint64(base.Bytes)
+	}
 	if repo.fs == staging.fs {
-		need += uint64(base.Bytes)
-	} else if staging.bytes < uint64(base.Bytes) {
-		return noRoom(s.staging, staging.bytes, uint64(base.Bytes))
+		need += staged
+	} else if staging.bytes < staged {
+		return noRoom(s.staging, staging.bytes, staged)
 	}
 	if repo.bytes < need {
 		return noRoom(s.dir, repo.bytes, need)

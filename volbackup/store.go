@@ -22,6 +22,7 @@ import (
 type store struct {
 	*repository
 	staging    string
+	always     bool // stage whatever the source is
 	recipients []age.Recipient
 	names      []string // of the recipients
 }
@@ -34,6 +35,8 @@ type source interface {
 	finish() (consistency string, err error)
 	// running reports whether it is under way before open.
 	running() bool
+	// waited reports whether a container may be down until all is read.
+	waited() bool
 }
 
 // put stores the stream of a source as the newest archive of m.Volume. m has
@@ -47,7 +50,8 @@ func (s *store) put(ctx context.Context, m *manifest, src source) (unchanged boo
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 
-	q := newQueue(s.staging)
+	stage := s.always || src.waited()
+	q := newQueue(s.staging, stage)
 	defer q.close()
 	stop := context.AfterFunc(ctx, func() { q.abort(context.Cause(ctx)) })
 	defer stop()
@@ -68,14 +72,14 @@ func (s *store) put(ctx context.Context, m *manifest, src source) (unchanged boo
 		return false, err
 	}
 	if !src.running() {
-		if err := s.checkRoom(base); err != nil {
+		if err := s.checkRoom(base, stage); err != nil {
 			return false, err
 		}
 		if err := start(); err != nil {
 			return false, err
 		}
 	}
-	p := &passage{s: s, q: q, m: m, base: base, hash: sha256.New(), own: newPrefixes()}
+	p := &passage{s: s, q: q, stage: stage, m: m, base: base, hash: sha256.New(), own: newPrefixes()}
 	defer p.discard()
 	err = p.run()
 	if err != nil {
@@ -115,13 +119,14 @@ func (s *store) base(ctx context.Context, volume string) (*manifest, error) {
 
 // passage is one stream on its way into the repository.
 type passage struct {
-	s    *store
-	q    *queue
-	m    *manifest
-	base *manifest // the newest archive; nil: none
-	hash hash.Hash
-	tar  tarCheck
-	own  *prefixes
+	s     *store
+	q     *queue
+	stage bool // the source is not to wait for the compressor
+	m     *manifest
+	base  *manifest // the newest archive; nil: none
+	hash  hash.Hash
+	tar   tarCheck
+	own   *prefixes
 
 	old       *prefixes // of base, while the stream is the same; nil: it differs, or that is not known
 	same      int64     // bytes that are the same, as far as is known
@@ -136,10 +141,12 @@ type passage struct {
 // run takes the stream to its end. Afterwards either the passage is unchanged,
 // or its archive is in the draft.
 func (p *passage) run() error {
-	if p.base != nil {
+	if p.base != nil && (p.stage || len(p.base.Recipients) == 0) {
 		p.old = p.s.readPrefixes(p.base)
 	}
-	if p.old == nil {
+	if p.old != nil {
+		p.q.setSpills(true) // what is held back while it is the same could fill the memory
+	} else {
 		if err := p.begin(); err != nil {
 			return err
 		}
@@ -232,6 +239,7 @@ func (p *passage) begin() error {
 		p.inputs <- make([]byte, blockSize)
 	}
 	p.old = nil
+	p.q.setSpills(p.stage)
 	return nil
 }
 
