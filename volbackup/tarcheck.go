@@ -44,7 +44,7 @@ type tarCheck struct {
 func (t *tarCheck) Write(p []byte) (int, error) {
 	n := len(p)
 	for len(p) > 0 && t.err == nil {
-		if t.skip > 0 {
+		if t.skip > 0 && !t.sparse { // the blocks of a sparse header come before the body
 			k := min(t.skip, int64(len(p)))
 			t.skip, t.Bytes, p = t.skip-k, t.Bytes+k, p[k:]
 			continue
