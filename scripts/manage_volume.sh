@@ -106,9 +106,7 @@ fail() {
 
 # --- children and signals ---------------------------------------------------
 
-child=
-caught=
-status=0
+child='' caught='' status=0 stderr=''
 
 # supervise CMD…: runs a command or function as a process group of its own, so
 # that a signal ends all of it, and leaves its exit status in $status.
@@ -122,12 +120,14 @@ supervise() {
 
 await_child() {
   status=0
-  wait "$child" || status=$?
+  # Bash would tell of a child that died of a signal, in a form of its own.
+  { wait "$child"; } 2>/dev/null || status=$?
   child=
 }
 
 on_signal() {
   caught=$1
+  exec 2>&"$stderr" # it may be silenced, see await_child
   # Once is enough, and the work of clearing up must not be cut short.
   trap '' TERM HUP INT
   local try
@@ -154,7 +154,7 @@ finish() {
   trap '' TERM HUP INT
   if [[ -n $caught ]]; then
     if [[ -n $own_journal && -e $own_journal ]]; then
-      exec {volume_lock}<&- {mutex}<&-
+      exec {volume_lock}<&-
       setsid "$BASH" "$0" --state-dir "$state_dir" resume </dev/null >/dev/null &
       local helper=$! try
       for ((try = 0; try < 20; try++)); do
@@ -186,7 +186,7 @@ query() {
   if [[ $1 == stop ]]; then patience=0; fi
   answer=() complaint=
   # A signal interrupts mapfile, as it would not a command.
-  mapfile -t lines < <(exec timeout "$patience" docker "$@" 2> >(exec sed -u 's/^/!/') </dev/null)
+  mapfile -t lines < <(exec timeout --foreground "$patience" docker "$@" 2> >(exec sed -u 's/^/!/') </dev/null)
   wait "$!" || code=$?
   for line in "${lines[@]}"; do
     case $line in
@@ -202,7 +202,7 @@ query() {
 explain() {
   local text="$1: ${complaint:-docker did not answer}"
   case $complaint in
-    *'ermission denied'*docker*)
+    *'ermission denied while trying to connect'* | *'connect: permission denied'*)
       fail 78 docker_denied "$text" 'run as root, or as a member of the group docker'
       ;;
     *'annot connect to the Docker daemon'* | *'error during connect'* | *'dial unix'* | '')
@@ -518,31 +518,33 @@ readonly staging_name=.hub-import
 
 # revive VERB ID NAME GRACE AT: makes one container run again.
 revive() {
-  local verb=$1 id=$2 name=$3 grace=$4 at=$5 state try
-  for try in 1 2 3; do
+  local verb=$1 id=$2 name=$3 grace=$4 at=$5 attempts=3
+  while ((attempts > 0)); do
     if ! query inspect --type container --format '{{.State.Running}} {{.State.Paused}}' "$id"; then
       if [[ ${complaint,,} == *'no such'* ]]; then
         say WARN container_gone "container $name was removed while it was to be started again"
         return 0
       fi
+      attempts=$((attempts - 1))
       continue
     fi
-    state=${answer[0]}
-    case $verb:$state in
-      *:'true true') if query unpause "$id"; then return 0; fi ;;
+    case $verb:${answer[0]} in
       stop:'true false')
         if ! stopping "$id" "$grace" "$at"; then return 0; fi
-        ((try--))
         sleep 0.1
+        continue
         ;;
       pause:'true false')
         # A client that was killed may have had the last word with the daemon.
-        if ((EPOCHSECONDS > at + 2)) || [[ -z $interrupted ]]; then return 0; fi
-        ((try--))
+        if [[ -z $interrupted ]] || ((EPOCHSECONDS > at + 2)); then return 0; fi
         sleep 0.1
+        continue
         ;;
+      *:'true true') if query unpause "$id"; then return 0; fi ;;
       *) if query start "$id"; then return 0; fi ;;
     esac
+    attempts=$((attempts - 1))
+    sleep 0.2
   done
   say ERROR not_resumed "container $name does not start again: $complaint" "see docker logs $name; then run: manage_volume.sh resume"
   return 1
@@ -561,7 +563,7 @@ stopping() {
 
 # resume_stale: resumes what dead runs have left, and returns 69 if something stays down.
 resume_stale() {
-  local file worst=0 path fd
+  local file worst=0 path owner fd
   interrupted=yes
   while read -r file <&3; do
     if [[ ! -r $file ]]; then continue; fi
@@ -574,8 +576,9 @@ resume_stale() {
         continue
       fi
       if ! flock -n "$fd"; then
-        # Alive, or an orphan of one that died, which ends by itself.
-        if kill -0 "$(sed -n 's/^owner //p' "$file")" 2>/dev/null || ! flock -w 10 "$fd"; then
+        # Alive, unless it has started us to do this; or dead, and a child of it has yet to end.
+        owner=$(sed -n 's/^owner //p' "$file") || continue
+        if { [[ $owner != "$PPID" ]] && kill -0 "$owner" 2>/dev/null; } || ! flock -w 10 "$fd"; then
           exec {fd}<&-
           continue
         fi
@@ -708,7 +711,7 @@ import_volume() {
   created=
   local identical
   identical=$(<"$staging/identical")
-  printf '%s,"volume":%s,"identical":%s}\n' "$(envelope INFO imported)" "$(json "$volume")" "$identical" \
+  printf '%s,"volume":%s,"identical":%s}\n' "$(envelope INFO imported)" "$(json "$volume")" "$identical" 2>/dev/null \
     || fail 73 output_failed 'cannot write the record'
 }
 created='' may_stop='' staging=''
@@ -821,7 +824,7 @@ list_volumes() {
     record="$(envelope INFO volume),\"volume\":$(json "$name"),\"driver\":$driver,\"mountpoint\":$folder"
     # journald splits what is longer than 48 KiB.
     if ((${#labels} > 40000)); then labels='{"truncated":"true"}'; fi
-    printf '%s,"labels":%s,"containers":[%s]}\n' "$record" "$labels" "${users[$name]:-}" \
+    printf '%s,"labels":%s,"containers":[%s]}\n' "$record" "$labels" "${users[$name]:-}" 2>/dev/null \
       || fail 73 output_failed 'cannot write the list'
   done
 }
@@ -838,7 +841,7 @@ create_volumes() {
       query volume create "$volume" || explain "create volume $volume"
       made=true
     fi
-    printf '%s,"volume":%s,"new":%s}\n' "$(envelope INFO volume_created)" "$(json "$volume")" "$made" \
+    printf '%s,"volume":%s,"new":%s}\n' "$(envelope INFO volume_created)" "$(json "$volume")" "$made" 2>/dev/null \
       || fail 73 output_failed 'cannot write the record'
   done
 }
@@ -881,6 +884,7 @@ main() {
       *) break ;;
     esac
   done
+  exec {stderr}>&2
   trap finish EXIT
   local signal
   for signal in TERM INT HUP; do
