@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"observability-hub/e2e/await"
 	"observability-hub/e2e/postgres"
 )
 
@@ -588,7 +589,7 @@ func TestNoSessionStaysBehind(t *testing.T) {
 		m.want(exitUnavailable, "", "collect", "--flush", "--timeout=300ms")
 	}
 	m.want(exitUnavailable, "", "prune", "--keep=30d", "--timeout=300ms")
-	await(t, "the sessions to end", func() bool {
+	await.Until(t, "the sessions to end", func() bool {
 		rows, err := c.Query("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sysmetrics'")
 		return err == nil && rows[0][0] == "0"
 	})

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"observability-hub/e2e/await"
 )
 
 // fuseMount mounts a small file system whose server is a process of ours:
@@ -42,7 +44,7 @@ func fuseMount(t *testing.T) (point string, server *os.Process) {
 			t.Errorf("umount %s: %v\n%s", point, err, out)
 		}
 	})
-	await(t, "the mount "+point, func() bool {
+	await.Until(t, "the mount "+point, func() bool {
 		mounts, err := os.ReadFile("/proc/self/mountinfo")
 		return err == nil && strings.Contains(string(mounts), " "+point+" ")
 	})
@@ -169,7 +171,7 @@ func TestTerminatedWhileAMountHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	probe := ""
-	await(t, "the process that asks the mount", func() bool {
+	await.Until(t, "the process that asks the mount", func() bool {
 		children, _ := filepath.Glob("/proc/" + strconv.Itoa(cmd.Process.Pid) + "/task/*/children")
 		for _, c := range children {
 			if b, err := os.ReadFile(c); err == nil && len(strings.TrimSpace(string(b))) > 0 {
@@ -185,7 +187,7 @@ func TestTerminatedWhileAMountHangs(t *testing.T) {
 	if got := exitStatus(cmd.ProcessState); got != 128+15 {
 		t.Errorf("exit status %d; want that of SIGTERM", got)
 	}
-	await(t, "the end of the process that asks the mount", func() bool {
+	await.Until(t, "the end of the process that asks the mount", func() bool {
 		_, err := os.Stat("/proc/" + probe)
 		return os.IsNotExist(err)
 	})

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"observability-hub/e2e/await"
 	"observability-hub/e2e/postgres"
 )
 
@@ -34,7 +35,7 @@ func TestLongBacklog(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			await(t, "the first batch", func() bool {
+			await.Until(t, "the first batch", func() bool {
 				rows, err := c.Query("SELECT 1 FROM system_metrics LIMIT 1")
 				return err == nil && len(rows) == 1
 			})
@@ -161,7 +162,7 @@ func TestTerminatedWhileTheDatabaseHangs(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the sample in the spool", func() bool { return len(m.spooled("spool.jsonl")) == 4 })
+	await.Until(t, "the sample in the spool", func() bool { return len(m.spooled("spool.jsonl")) == 4 })
 	began := time.Now()
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -245,7 +246,7 @@ func TestTerminatedWhileReading(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The batch is open for a second at most; the pipe is empty once it was read.
-	await(t, "the records to be read", func() bool { return unread(t, reader) == 0 })
+	await.Until(t, "the records to be read", func() bool { return unread(t, reader) == 0 })
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

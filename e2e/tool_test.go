@@ -191,18 +191,3 @@ func traced(tb testing.TB, cmd *exec.Cmd, args ...string) {
 	cmd.Args = append(append([]string{strace}, args...), append([]string{"--", cmd.Path}, cmd.Args[1:]...)...)
 	cmd.Path = strace
 }
-
-// await polls for a condition that nothing announces.
-func await(tb testing.TB, what string, met func() bool) {
-	tb.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(30 * time.Second)
-	for !met() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			tb.Fatalf("waited 30 s for %s", what)
-		}
-	}
-}

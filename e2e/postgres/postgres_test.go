@@ -1,8 +1,11 @@
 package postgres
 
 import (
+	"bufio"
 	"database/sql"
 	"errors"
+	"io"
+	"iter"
 	"net/url"
 	"os"
 	"os/exec"
@@ -11,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"observability-hub/e2e/await"
 
 	"github.com/lib/pq"
 )
@@ -286,12 +291,22 @@ func TestDeathOfTheOwner(t *testing.T) {
 		t.Fatal("the process started no cluster")
 	}
 	pidFile := filepath.Join(dir, "data", "postmaster.pid")
-	await(t, "the abandoned server's end", func() bool {
+	await.Until(t, "the abandoned server's end", func() bool {
 		_, err := os.Stat(pidFile)
 		return os.IsNotExist(err)
 	})
 	sweep()
 	if left, _ := filepath.Glob(dir + "*"); left != nil {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+func lines(r io.Reader) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for s := bufio.NewScanner(r); s.Scan(); {
+			if !yield(s.Text()) {
+				return
+			}
+		}
 	}
 }

@@ -1,0 +1,220 @@
+package nspawn
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Machine is a running machine.
+type Machine struct {
+	t        testing.TB
+	dir      string
+	timeout  time.Duration
+	process  *os.Process
+	leader   int
+	finished chan struct{} // closed when the supervisor has ended
+	result   *Result
+}
+
+// supervise starts machine.sh, which gets SIGTERM when this process ends in whatever way.
+func (m *Machine) supervise(cmd *exec.Cmd) error {
+	output, err := os.Create(filepath.Join(m.dir, "supervisor"))
+	if err != nil {
+		return err
+	}
+	defer output.Close()
+	cmd.Stdout, cmd.Stderr = output, output
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	started := make(chan error)
+	go func() {
+		// The signal comes when the thread ends, so the thread waits for the command.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // its verdict is in the files that it leaves
+			close(m.finished)
+		}
+	}()
+	if err := <-started; err != nil {
+		return err
+	}
+	m.process = cmd.Process
+	return nil
+}
+
+// awaitScript waits until the script has begun and finds the machine's PID 1.
+func (m *Machine) awaitScript() error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, err := os.Stat(filepath.Join(m.dir, "e2e/started")); err == nil {
+			m.leader, err = leader(m.process.Pid)
+			if err != nil && m.ended() {
+				return nil // a short script; there is a result to read
+			}
+			if err == nil || !errors.Is(err, errNoLeader) {
+				return err
+			}
+		}
+		select {
+		case <-m.finished:
+			if _, err := os.Stat(filepath.Join(m.dir, "e2e/started")); err == nil {
+				return nil
+			}
+			return fmt.Errorf("it ended before its script began\n%s", m.remains())
+		case <-tick.C:
+		}
+	}
+}
+
+func (m *Machine) ended() bool {
+	select {
+	case <-m.finished:
+		return true
+	default:
+		return false
+	}
+}
+
+var errNoLeader = errors.New("no PID 1 of a machine")
+
+// leader finds the host's number of the machine's PID 1 among the descendants of pid: the one process that is number 1 in
+// the second PID namespace down, after machine.sh's own.
+func leader(pid int) (int, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, errNoLeader
+	}
+	for line := range strings.Lines(string(status)) {
+		numbers, found := strings.CutPrefix(line, "NSpid:")
+		if fields := strings.Fields(numbers); found && len(fields) == 3 && fields[2] == "1" {
+			return pid, nil
+		}
+	}
+	children, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		return 0, err
+	}
+	for _, path := range children {
+		list, _ := os.ReadFile(path) // a thread may end meanwhile
+		for _, field := range strings.Fields(string(list)) {
+			child, err := strconv.Atoi(field)
+			if err != nil {
+				return 0, fmt.Errorf("%s: %w", path, err)
+			}
+			if found, err := leader(child); err == nil || !errors.Is(err, errNoLeader) {
+				return found, err
+			}
+		}
+	}
+	return 0, errNoLeader
+}
+
+// Command prepares a command that runs as root inside the machine, in none of its units, with the test's environment.
+func (m *Machine) Command(name string, arguments ...string) *exec.Cmd {
+	enter := []string{"--target", strconv.Itoa(m.leader), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--", name}
+	return exec.Command("nsenter", append(enter, arguments...)...)
+}
+
+// Stop shuts the machine down in order, without waiting for its script, and gives what it left.
+func (m *Machine) Stop() *Result {
+	m.t.Helper()
+	if out, err := m.Command("systemctl", "exit", "0").CombinedOutput(); err != nil && !m.ended() {
+		m.t.Fatalf("stop the machine: %v\n%s", err, out)
+	}
+	return m.Wait()
+}
+
+// Wait waits until the machine has ended and gives what it left.
+func (m *Machine) Wait() *Result {
+	m.t.Helper()
+	if m.result != nil {
+		return m.result
+	}
+	select {
+	case <-m.finished:
+	case <-time.After(m.timeout + time.Minute):
+		// machine.sh keeps the limit; this is for one that cannot.
+		remains := m.remains()
+		m.kill()
+		m.t.Fatalf("the machine could not be stopped after %v\n%s", m.timeout, remains)
+	}
+	result, err := m.collect()
+	if err != nil {
+		m.t.Fatalf("%v\n%s", err, m.remains())
+	}
+	m.result = result
+	return result
+}
+
+func (m *Machine) collect() (*Result, error) {
+	verdict := strings.TrimSpace(m.read("status"))
+	if verdict == "limit" {
+		return nil, fmt.Errorf("the machine did not end within %v", m.timeout)
+	}
+	status, err := strconv.Atoi(verdict)
+	if err != nil {
+		return nil, errors.New("the machine was killed")
+	}
+	journal, err := readJournal(filepath.Join(m.dir, "journal"))
+	if err != nil {
+		return nil, err
+	}
+	return &Result{
+		Status:  status,
+		Stdout:  m.read("e2e/stdout"),
+		Stderr:  m.read("e2e/stderr"),
+		Console: m.read("console"),
+		Journal: journal,
+		Dir:     filepath.Join(m.dir, "e2e"),
+	}, nil
+}
+
+// kill ends the machine at once. It is idempotent.
+func (m *Machine) kill() {
+	if m.ended() {
+		return
+	}
+	_ = m.process.Signal(syscall.SIGTERM) // it may end meanwhile
+	<-m.finished
+}
+
+// remains describes a machine that went wrong.
+func (m *Machine) remains() string {
+	var text strings.Builder
+	for _, name := range []string{"supervisor", "console", "e2e/stdout", "e2e/stderr"} {
+		if content := m.read(name); content != "" {
+			fmt.Fprintf(&text, "--- %s\n%s\n", name, tail(content, 100))
+		}
+	}
+	if entries, err := readJournal(filepath.Join(m.dir, "journal")); err == nil {
+		text.WriteString("--- journal\n")
+		for _, entry := range entries[max(0, len(entries)-100):] {
+			fmt.Fprintf(&text, "%s: %s\n", entry["SYSLOG_IDENTIFIER"], entry["MESSAGE"])
+		}
+	}
+	return text.String()
+}
+
+// read gives the content of a file in the machine's folder, nothing if there is none.
+func (m *Machine) read(name string) string {
+	content, _ := os.ReadFile(filepath.Join(m.dir, name))
+	return string(content)
+}
+
+// tail gives the last n lines.
+func tail(text string, n int) string {
+	lines := strings.SplitAfter(strings.TrimSpace(text), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "")
+}

@@ -1,0 +1,206 @@
+package postgres
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// startTimeout bounds the wait for a server to accept connections, crash recovery included.
+const startTimeout = 60 * time.Second
+
+// server is one life of the postmaster.
+type server struct {
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has exited
+}
+
+// Start starts the stopped or crashed server and returns once it accepts connections. It is no error if it runs already.
+func (c *Cluster) Start() error {
+	if c.Running() {
+		return nil
+	}
+	log, err := os.OpenFile(filepath.Join(c.Dir, "log"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := c.command("postgres", "-D", c.data())
+	cmd.Stdout, cmd.Stderr = log, log
+	// SIGQUIT is PostgreSQL's immediate shutdown: the server does not outlive the test, however that ends.
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGQUIT
+	if err := startFromLastingThread(cmd); err != nil {
+		return err
+	}
+	s := &server{cmd: cmd, done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		_ = cmd.Wait() // a server that was told to stop or was killed is not an error of Wait's caller
+	}()
+	c.server = s
+	if err := c.awaitReady(); err != nil {
+		return fmt.Errorf("%w\n%s", err, c.logTail())
+	}
+	return nil
+}
+
+func (c *Cluster) awaitReady() error {
+	deadline := time.After(startTimeout)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := c.DB().Ping()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-c.server.done:
+			return fmt.Errorf("postgres ended with %s", c.server.cmd.ProcessState)
+		case <-deadline:
+			return fmt.Errorf("postgres accepts no connection after %s: %w", startTimeout, err)
+		case <-tick.C:
+		}
+	}
+}
+
+// Running tells whether the postmaster lives. One that crashes by itself, on a full disk for example, is found out here.
+func (c *Cluster) Running() bool {
+	if c.server == nil {
+		return false
+	}
+	select {
+	case <-c.server.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// Stop shuts the server down in order, ending the connections that are open.
+func (c *Cluster) Stop() error { return c.shutDown(syscall.SIGINT) }
+
+// Crash is PostgreSQL's immediate shutdown: no checkpoint, recovery at the next start, but an orderly goodbye to the clients.
+func (c *Cluster) Crash() error { return c.shutDown(syscall.SIGQUIT) }
+
+func (c *Cluster) shutDown(signal syscall.Signal) error {
+	if !c.Running() {
+		return nil
+	}
+	if err := c.server.cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	select {
+	case <-c.server.done:
+		return nil
+	case <-time.After(startTimeout):
+		return fmt.Errorf("postgres still runs %s after %s\n%s", startTimeout, signal, c.logTail())
+	}
+}
+
+// Kill9 kills the postmaster and all its children with SIGKILL, like a power cut that the kernel survives.
+func (c *Cluster) Kill9() error {
+	if !c.Running() {
+		return nil
+	}
+	postmaster := c.server.cmd.Process.Pid
+	// Stopped, it forks no further child while its children are being counted.
+	if err := c.server.cmd.Process.Signal(syscall.SIGSTOP); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	children, err := childrenOf(postmaster)
+	if err != nil {
+		return err
+	}
+	_ = c.server.cmd.Process.Kill()
+	for _, pid := range children {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	<-c.server.done
+	for _, pid := range children {
+		if err := awaitDeath(pid); err != nil {
+			return err
+		}
+	}
+	return c.removeRemains()
+}
+
+// removeRemains undoes what a killed server leaves outside of its data: its System V shared memory, a few bytes that the kernel would
+// keep until the next boot. The process number in postmaster.pid may be another's by the time of the restart, which the
+// server would then refuse, so the file goes too.
+func (c *Cluster) removeRemains() error {
+	path := filepath.Join(c.data(), "postmaster.pid")
+	content, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	const shmemLine, ipcRemove = 6, 0 // src/include/utils/pidfile.h counts from 1; IPC_RMID of shmctl(2)
+	lines := strings.Split(string(content), "\n")
+	if len(lines) > shmemLine {
+		var key, id uintptr
+		if _, err := fmt.Sscan(lines[shmemLine], &key, &id); err == nil {
+			if _, _, errno := syscall.Syscall(syscall.SYS_SHMCTL, id, ipcRemove, 0); errno != 0 && errno != syscall.EINVAL {
+				return fmt.Errorf("remove shared memory %d: %w", id, errno)
+			}
+		}
+	}
+	return removeIfThere(path)
+}
+
+// Freeze stops every process of the server without ending it, until Thaw: the kernel accepts connections, and nobody answers.
+func (c *Cluster) Freeze() error {
+	if !c.Running() {
+		return errors.New("the server does not run")
+	}
+	postmaster := c.server.cmd.Process.Pid
+	c.frozen = append(c.frozen, postmaster)
+	if err := syscall.Kill(postmaster, syscall.SIGSTOP); err != nil {
+		return err
+	}
+	children, err := childrenOf(postmaster)
+	if err != nil {
+		return err
+	}
+	for _, pid := range children {
+		c.frozen = append(c.frozen, pid)
+		_ = syscall.Kill(pid, syscall.SIGSTOP) // a client's process may have ended by now
+	}
+	return nil
+}
+
+// Thaw undoes Freeze.
+func (c *Cluster) Thaw() error {
+	pids := c.frozen
+	c.frozen = nil
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close stops the server and removes everything. Closing twice is no error.
+func (c *Cluster) Close() error {
+	unregister(c)
+	if c.db != nil {
+		_ = c.db.Close()
+	}
+	errs := []error{c.Thaw(), c.Crash()}
+	if c.config.Disk != 0 {
+		errs = append(errs, unmountDisk(c.data()))
+	}
+	errs = append(errs, os.RemoveAll(c.Dir))
+	if c.lock != nil {
+		errs = append(errs, removeIfThere(c.lock.Name()), c.lock.Close())
+		c.lock = nil
+	}
+	return errors.Join(errs...)
+}
