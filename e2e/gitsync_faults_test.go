@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	_ "embed"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"observability-hub/e2e/nspawn"
 	"observability-hub/e2e/workspace"
 )
 
@@ -300,15 +302,7 @@ func TestGitsyncKillAtRandom(t *testing.T) {
 	if torture {
 		rounds = 300
 	}
-	seed := uint64(time.Now().UnixNano())
-	if given := os.Getenv("HUB_SEED"); given != "" {
-		var err error
-		if seed, err = strconv.ParseUint(given, 10, 64); err != nil {
-			t.Fatalf("HUB_SEED: %v", err)
-		}
-	}
-	t.Logf("HUB_SEED=%d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	random := rand.New(rand.NewPCG(seed(t), 0))
 	binary, err := workspace.Binary("gitsync")
 	if err != nil {
 		t.Fatal(err)
@@ -391,4 +385,44 @@ func TestGitsyncFullDisk(t *testing.T) {
 	if injected < 20 {
 		t.Errorf("only %d calls failed: a run writes more often than that", injected)
 	}
+}
+
+//go:embed testdata/gitsync-machine/kills.sh
+var gitsyncKills string
+
+// TestGitsyncKillUnderSystemd kills it in a booted machine, where systemd stops, reloads and restarts the units that it changes.
+func TestGitsyncKillUnderSystemd(t *testing.T) {
+	steps, rounds := 4, 10
+	if torture {
+		steps, rounds = 1, 300
+	}
+	random := rand.New(rand.NewPCG(seed(t), 1))
+	result := nspawn.Run(t, nspawn.Config{
+		Packages: []string{"git", "jq"},
+		Binds:    []nspawn.Bind{{From: buildGitsync(t), To: "/usr/local/sbin/gitsync", ReadOnly: true}},
+		Script:   fmt.Sprintf("steps=%d phase=%d rounds=%d RANDOM=%d\n%s", steps, random.IntN(steps), rounds, random.IntN(1<<15), gitsyncKills),
+		Timeout:  30 * time.Minute,
+	})
+	for line := range strings.Lines(result.Stdout) {
+		if text, ok := strings.CutPrefix(strings.TrimSpace(line), "ok "); ok {
+			t.Logf("%s, every next run converged, no file was torn", text)
+		}
+	}
+	if result.Status != 0 || strings.Count(result.Stdout, "ok ") != 2 {
+		t.Errorf("exit status %d\nstdout: %s\nstderr: %s", result.Status, result.Stdout, result.Stderr)
+	}
+}
+
+// seed is the one in HUB_SEED, or a new one, and is printed.
+func seed(t *testing.T) uint64 {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	if given := os.Getenv("HUB_SEED"); given != "" {
+		var err error
+		if seed, err = strconv.ParseUint(given, 10, 64); err != nil {
+			t.Fatalf("HUB_SEED: %v", err)
+		}
+	}
+	t.Logf("HUB_SEED=%d", seed)
+	return seed
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/http/cgi"
@@ -12,11 +13,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"observability-hub/e2e/await"
+	"observability-hub/e2e/nspawn"
 	"observability-hub/e2e/workspace"
 )
 
@@ -94,8 +98,16 @@ func (n *badNetwork) serve(client net.Conn) {
 	}
 }
 
-// TestGitsyncNetwork pulls through a network with faults, from a git daemon and from an HTTP server: a clear error in bounded
-// time, status 69, and the next run is fine.
+// gitServer is a Git server that has the repository hub.
+type gitServer struct {
+	address string // of its TCP port
+	url     string // of the repository; the address is in it
+	// env is what gitsync needs in its environment to reach it by another address.
+	env func(address string) []string
+}
+
+// TestGitsyncNetwork pulls through a network with faults, from a git daemon, an HTTP server and an SSH server: a clear error in
+// bounded time, status 69, and the next run is fine.
 func TestGitsyncNetwork(t *testing.T) {
 	binary, err := workspace.Binary("gitsync")
 	if err != nil {
@@ -103,18 +115,19 @@ func TestGitsyncNetwork(t *testing.T) {
 	}
 	for _, server := range []struct {
 		name  string
-		start func(*testing.T, string) (address, url string)
-	}{{"git", startGitDaemon}, {"http", startGitHTTP}} {
+		start func(*testing.T, string) gitServer
+	}{{"git", startGitDaemon}, {"http", startGitHTTP}, {"ssh", startGitSSH}} {
 		t.Run(server.name, func(t *testing.T) {
 			w := newGitsyncWorld(t, binary)
 			noise := make([]byte, 2<<20) // so that a pack can be cut
-			address, url := server.start(t, w.dir)
-			network := newBadNetwork(t, address)
-			url = strings.Replace(url, address, network.listener.Addr().String(), 1)
+			served := server.start(t, w.dir)
+			network := newBadNetwork(t, served.address)
+			way := network.listener.Addr().String()
+			url := strings.Replace(served.url, served.address, way, 1)
 			state := filepath.Join(w.dir, "state")
-			pull := func(timeout time.Duration, env ...string) outcome {
-				cmd := w.command(env, "pull", "--repo", url, "--state-dir", state, "--timeout", timeout.String())
-				return finish(t, cmd)
+			env := served.env(way)
+			pull := func(timeout time.Duration) outcome {
+				return finish(t, w.command(env, "pull", "--repo", url, "--state-dir", state, "--timeout", timeout.String()))
 			}
 			for _, first := range []bool{true, false} {
 				for _, fault := range []string{resets, hangs, cuts, trickle} {
@@ -135,9 +148,13 @@ func TestGitsyncNetwork(t *testing.T) {
 					if got.took > 8*time.Second {
 						t.Errorf("%s: took %v with a time-out of 3 s", when, got.took)
 					}
+					await.Until(t, "the end of all processes of a pull that "+fault, func() bool { return len(atWork(t, state)) == 0 })
 					network.fault.Store(passes)
 					if got := pull(time.Minute); got.status != 0 || !strings.Contains(got.stdout, `"changed":true`) {
 						t.Errorf("after %s: exit status %d\nstdout: %s\nstderr: %s", when, got.status, got.stdout, got.stderr)
+					}
+					if left := unfinished(t, state); len(left) > 0 {
+						t.Errorf("after %s and a good pull there is still %q", when, left)
 					}
 				}
 			}
@@ -148,6 +165,39 @@ func TestGitsyncNetwork(t *testing.T) {
 			}
 		})
 	}
+}
+
+// atWork gives the processes that have a state directory in their command line.
+func atWork(t *testing.T, state string) []string {
+	t.Helper()
+	var found []string
+	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		b, _ := os.ReadFile(path) // it may have ended meanwhile
+		if args := strings.ReplaceAll(string(b), "\x00", " "); strings.Contains(args, state) {
+			found = append(found, args)
+		}
+	}
+	return found
+}
+
+// unfinished gives the lock files and halves of packs below a state directory.
+func unfinished(t *testing.T, state string) []string {
+	t.Helper()
+	var found []string
+	err := filepath.WalkDir(state, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && (strings.HasSuffix(path, ".lock") || strings.HasPrefix(d.Name(), "tmp_")) {
+			found = append(found, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
 }
 
 // TestGitsyncPassword asks for a password that nobody can give: an error at once, not a prompt.
@@ -178,15 +228,9 @@ func TestGitsyncPassword(t *testing.T) {
 }
 
 // startGitDaemon serves dir by git's own protocol.
-func startGitDaemon(t *testing.T, dir string) (address, url string) {
+func startGitDaemon(t *testing.T, dir string) gitServer {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address = l.Addr().String()
-	_, port, _ := net.SplitHostPort(address)
-	l.Close()
+	address, port := freeAddress(t)
 	cmd := exec.Command("git", "daemon", "--export-all", "--reuseaddr", "--base-path="+dir, "--listen=127.0.0.1", "--port="+port)
 	// git runs the daemon as a child, which would outlive it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -198,11 +242,26 @@ func startGitDaemon(t *testing.T, dir string) (address, url string) {
 		_ = cmd.Wait()
 	})
 	awaitPort(t, address)
-	return address, "git://" + address + "/hub"
+	return gitServer{address, "git://" + address + "/hub", noEnv}
+}
+
+func noEnv(string) []string { return nil }
+
+// freeAddress gives a loopback address that nobody listens on.
+func freeAddress(t *testing.T) (address, port string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	address = l.Addr().String()
+	_, port, _ = net.SplitHostPort(address)
+	return address, port
 }
 
 // startGitHTTP serves dir by git's smart HTTP.
-func startGitHTTP(t *testing.T, dir string) (address, url string) {
+func startGitHTTP(t *testing.T, dir string) gitServer {
 	t.Helper()
 	out, err := exec.Command("git", "--exec-path").Output()
 	if err != nil {
@@ -214,8 +273,139 @@ func startGitHTTP(t *testing.T, dir string) (address, url string) {
 		Stderr: io.Discard,
 	})
 	t.Cleanup(server.Close)
-	address = server.Listener.Addr().String()
-	return address, "http://" + address + "/hub"
+	address := server.Listener.Addr().String()
+	return gitServer{address, "http://" + address + "/hub", noEnv}
+}
+
+// startGitSSH serves dir by OpenSSH's server in a machine of its own. The client's key and the server's are credentials of
+// gitsync, as systemd hands them over.
+func startGitSSH(t *testing.T, dir string) gitServer {
+	t.Helper()
+	credentials := t.TempDir()
+	key := func(name string) (private, public string) {
+		path := filepath.Join(credentials, name)
+		if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", path).CombinedOutput(); err != nil {
+			t.Fatalf("ssh-keygen: %v: %s", err, out)
+		}
+		public = readFile(t, path+".pub")
+		if err := os.Remove(path + ".pub"); err != nil { // no unit has it
+			t.Fatal(err)
+		}
+		return readFile(t, path), public
+	}
+	_, client := key("deploy_key")
+	private, public := key("host_key")
+	machine := nspawn.Start(t, nspawn.Config{
+		Packages: []string{"git", "openssh-server"},
+		Files: []nspawn.File{
+			{Path: "/etc/ssh/sshd_config", Content: "HostKey /etc/ssh/host_key\nAuthorizedKeysFile /etc/ssh/authorized_keys\n" +
+				"PermitRootLogin prohibit-password\nPasswordAuthentication no\nMaxStartups 100\n"},
+			{Path: "/etc/ssh/host_key", Content: private, Mode: 0o600},
+			{Path: "/etc/ssh/authorized_keys", Content: client},
+		},
+		Binds: []nspawn.Bind{{From: filepath.Join(dir, "hub"), To: "/srv/hub", ReadOnly: true}},
+	})
+	await.Until(t, "sshd", func() bool { return machine.Command("systemctl", "is-active", "ssh.service").Run() == nil })
+
+	// The machine has a network of its own: each connection to here gets an sshd in there, as inetd would do it.
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var served sync.WaitGroup
+	t.Cleanup(func() { l.Close(); served.Wait() })
+	served.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return // the test is over
+			}
+			served.Go(func() {
+				socket, err := c.(*net.TCPConn).File()
+				c.Close()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer socket.Close()
+				sshd := machine.Command("/usr/sbin/sshd", "-i")
+				sshd.Stdin, sshd.Stdout = socket, socket
+				_ = sshd.Run() // its clients go away without a word
+			})
+		}
+	})
+	address := l.Addr().String()
+	return gitServer{address, "ssh://root@" + address + "/srv/hub", func(way string) []string {
+		_, port, _ := net.SplitHostPort(way)
+		write(t, filepath.Join(credentials, "known_hosts"), fmt.Sprintf("[127.0.0.1]:%s %s", port, public))
+		return []string{"CREDENTIALS_DIRECTORY=" + credentials}
+	}}
+}
+
+// TestGitsyncKeys refuses a server that is not the one in known_hosts, and says so when the server refuses the key.
+func TestGitsyncKeys(t *testing.T) {
+	binary, err := workspace.Binary("gitsync")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newGitsyncWorld(t, binary)
+	w.push()
+	served := startGitSSH(t, w.dir)
+	env := served.env(served.address)
+	credentials := strings.TrimPrefix(env[0], "CREDENTIALS_DIRECTORY=")
+	pull := func() outcome {
+		return finish(t, w.command(env, "pull", "--repo", served.url, "--state-dir", filepath.Join(w.dir, "state"), "--timeout", "20s"))
+	}
+	if got := pull(); got.status != 0 {
+		t.Fatalf("exit status %d: %s", got.status, got.stderr)
+	}
+	known := readFile(t, filepath.Join(credentials, "known_hosts"))
+	mine := readFile(t, filepath.Join(credentials, "deploy_key"))
+	for _, tc := range []struct{ name, file, content, says string }{
+		{"another host key", "known_hosts", anotherKey(t, known), "REMOTE HOST IDENTIFICATION HAS CHANGED"},
+		{"an unknown host", "known_hosts", "", "Host key verification failed"},
+		{"a key that the server does not know", "deploy_key", readFile(t, filepath.Join(credentials, "host_key")), "Permission denied"},
+		{"no key at all", "deploy_key", "nonsense\n", "Load key"},
+	} {
+		write(t, filepath.Join(credentials, "known_hosts"), known)
+		write(t, filepath.Join(credentials, "deploy_key"), mine)
+		write(t, filepath.Join(credentials, tc.file), tc.content)
+		got := pull()
+		if got.status != exitUnavailable || got.took > 15*time.Second || !strings.Contains(got.stderr, tc.says) || !strings.Contains(got.stderr, `"hint":"`) {
+			t.Errorf("%s: exit status %d after %v: %s", tc.name, got.status, got.took, got.stderr)
+		}
+		if strings.Contains(got.stderr, "PRIVATE KEY") {
+			t.Errorf("%s: the key is in %s", tc.name, got.stderr)
+		}
+	}
+}
+
+// anotherKey changes the key in a line of known_hosts.
+func anotherKey(t *testing.T, line string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "key")
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", path).CombinedOutput(); err != nil {
+		t.Fatalf("ssh-keygen: %v: %s", err, out)
+	}
+	host, _, _ := strings.Cut(line, " ")
+	return host + " " + readFile(t, path+".pub")
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// write replaces a file that only its owner may read, as ssh demands of keys.
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // awaitPort waits until somebody listens.

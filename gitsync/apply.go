@@ -285,6 +285,10 @@ func (a *apply) undo(ctx context.Context, j *journal) error {
 			return err
 		}
 	}
+	if j.Running {
+		// What it cannot stop, revive tries again: the files matter more.
+		_ = j.quieten(ctx)
+	}
 	err := j.restore(a.host)
 	if j.Running {
 		err = errors.Join(err, j.revive(ctx))

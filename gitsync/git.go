@@ -117,7 +117,8 @@ func (e *gitError) Error() string {
 	}
 	why := ""
 	for line := range strings.Lines(e.said) {
-		line = strings.TrimSpace(strings.TrimPrefix(line, "remote: "))
+		// ssh frames with @ what it warns of most.
+		line = strings.Trim(strings.TrimPrefix(line, "remote: "), "@ \t\r\n")
 		fatal := strings.HasPrefix(line, "fatal: ") || strings.HasPrefix(line, "error: ") || strings.HasPrefix(line, "ERROR: ")
 		// ssh speaks before git does, and knows more.
 		general := strings.Contains(line, "Could not read from remote repository")

@@ -278,6 +278,9 @@ func (p *pull) explain(ctx context.Context, err error) error {
 			hint = "give the unit a deploy key and its known_hosts: LoadCredential= in gitsync(1), CREDENTIALS"
 		}
 	}
+	if said(err, "HOST IDENTIFICATION HAS CHANGED") {
+		hint = "the server's key is not the one in known_hosts: ask who runs it before you replace that"
+	}
 	return sysexits.New(sysexits.Unavailable, "remote_unavailable", fmt.Errorf("pull from %s: %w", displayURL(p.Repo), err)).WithHint(hint)
 }
 

@@ -55,13 +55,11 @@ func (x *execution) explain(err error) error {
 		WithHint("run it as root, and see that there is room on that file system")
 }
 
-// revive makes the running system match what was put back: read it again, stop
-// what did not run before, restart what did.
-func (j *journal) revive(ctx context.Context) error {
-	_, err := systemctl(ctx, jobTimeout, "daemon-reload")
+// quieten stops what did not run before, and forgets that it failed. A timer
+// whose file is taken away while it runs would complain that its service vanished.
+func (j *journal) quieten(ctx context.Context) error {
 	own := ownUnit()
-	now, listErr := listUnits(ctx)
-	err = errors.Join(err, listErr)
+	now, err := listUnits(ctx)
 	for _, unit := range slices.Sorted(maps.Keys(now)) {
 		t, instance := template(unit)
 		ours := slices.Contains(j.Units, unit) || instance && slices.Contains(j.Units, t)
@@ -78,6 +76,16 @@ func (j *journal) revive(ctx context.Context) error {
 		_, failed := systemctl(ctx, jobTimeout, "stop", "--", unit)
 		err = errors.Join(err, failed)
 	}
+	return err
+}
+
+// revive makes the running system match what was put back: read it again, stop
+// what did not run before, restart what did.
+func (j *journal) revive(ctx context.Context) error {
+	_, err := systemctl(ctx, jobTimeout, "daemon-reload")
+	// Once more: to be stopped can be what made a unit fail.
+	err = errors.Join(err, j.quieten(ctx))
+	own := ownUnit()
 	for _, unit := range slices.SortedFunc(slices.Values(j.Active), lastOurs) {
 		if unit == own {
 			continue

@@ -13,6 +13,9 @@ import (
 type account struct {
 	read, inserted, identical, differing, rejected int64
 	marked, unmarked                               int64
+
+	refused int64 // marks that MongoDB refused
+	refusal error // why it refused the last one
 }
 
 func (a *account) add(rows []*row) {
@@ -71,7 +74,16 @@ func (a *account) verdict(letters string, allowed int64) error {
 		return sysexits.New(sysexits.Partial, "documents_differ", fmt.Errorf("%s differ from the rows with their ids, and stay ingested", plural(a.differing, "document"))).
 			WithHint("delete the row to take the document, or set the document's status to processed to keep the row; then run again")
 	}
-	return nil
+	return a.marksRefused()
+}
+
+// marksRefused is the error of marks that a rule of the collection forbids.
+func (a *account) marksRefused() error {
+	if a.refused == 0 {
+		return nil
+	}
+	return sysexits.New(sysexits.Partial, "marks_refused", fmt.Errorf("MongoDB refuses to mark %s: %w", plural(a.refused, "document"), a.refusal)).
+		WithHint("their rows are there; let the collection's validation rule allow the status processed and rejected, then run again")
 }
 
 // maxNamed is how many documents with a trouble a run names one by one.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"math"
+	"math/rand/v2"
 	"reflect"
 	"strings"
 	"testing"
@@ -201,13 +202,63 @@ func TestNULIsReplaced(t *testing.T) {
 	}
 }
 
+// randomValue is a value of any type.
+func randomValue(r *rand.Rand, depth int) any {
+	text := func() string {
+		b := make([]byte, r.IntN(20))
+		for i := range b {
+			switch r.IntN(10) {
+			case 0:
+				b[i] = byte(r.IntN(256))
+			case 1:
+				b[i] = `"\/<&`[r.IntN(5)]
+			default:
+				b[i] = byte('a' + r.IntN(26))
+			}
+		}
+		return string(b)
+	}
+	all := everyType()
+	switch n := r.IntN(len(all) + 20); {
+	case n < len(all):
+		return all[n].Value
+	case n < len(all)+4:
+		return math.Float64frombits(r.Uint64())
+	case n < len(all)+6:
+		return int64(r.Uint64())
+	case n < len(all)+8:
+		return bson.DateTime(r.Int64N(1<<50) - 1<<49)
+	case n < len(all)+9:
+		return bson.NewDecimal128(r.Uint64(), r.Uint64())
+	case n < len(all)+11 && depth > 0:
+		array := bson.A{}
+		for range r.IntN(5) {
+			array = append(array, randomValue(r, depth-1))
+		}
+		return array
+	case n < len(all)+14 && depth > 0:
+		object := bson.D{}
+		for range r.IntN(40) >> r.IntN(4) {
+			object = append(object, bson.E{Key: strings.ReplaceAll(text(), "\x00", ""), Value: randomValue(r, depth-1)})
+		}
+		return object
+	}
+	return text()
+}
+
 // Bytes from the network never make the converter panic, and what it accepts is what the
 // driver makes of it.
 func FuzzConverter(f *testing.F) {
-	f.Add(marshal(f, everyType()))
-	f.Add([]byte{5, 0, 0, 0, 0})
-	f.Add(marshal(f, bson.D{{Key: "_id", Value: 1}, {Key: "payload", Value: bson.D{{Key: "a", Value: "\x00"}}}}))
-	f.Fuzz(func(t *testing.T, doc []byte) {
+	for seed := range uint64(20) {
+		f.Add(seed, uint8(seed%3))
+	}
+	f.Fuzz(func(t *testing.T, seed uint64, damage uint8) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		doc := marshal(t, bson.D{{Key: "_id", Value: randomValue(r, 1)}, {Key: "timestamp", Value: randomValue(r, 0)},
+			{Key: "source", Value: randomValue(r, 1)}, {Key: "payload", Value: randomValue(r, 4)}, {Key: "meta", Value: randomValue(r, 3)}})
+		for range damage {
+			doc[r.IntN(len(doc))] = byte(r.IntN(256))
+		}
 		for _, d := range []dialect{canonical, stored, legacy} {
 			c := converter{dialect: d}
 			text, err := c.append(nil, value{objectKind, doc})

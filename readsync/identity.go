@@ -29,7 +29,11 @@ func parseID(text string) (value, error) {
 			return value{bson.TypeObjectID, b}, nil
 		}
 	}
-	doc, err := parseExtended([]byte(`{"_id":` + text + `}`))
+	err := checkJSON([]byte(text), nulKeep)
+	var doc bson.Raw
+	if err == nil {
+		doc, err = parseExtended([]byte(`{"_id":` + text + `}`))
+	}
 	if err != nil {
 		return value{}, fmt.Errorf("mongo_id %.100s: %w", text, err)
 	}

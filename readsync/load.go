@@ -59,11 +59,13 @@ func (l *loadCmd) run(ctx context.Context, env *cli.Env) error {
 	in := readStream(ctx, env.Stdin)
 	var seen int64 // records, bad ones too
 	err = nil
-	for more := true; more && err == nil; {
+	stopped := false // behind too many rejects
+	for more := true; more && err == nil && !stopped; {
 		var batch []streamLine
 		batch, more = in.batch(ctx)
 		seen += int64(len(batch))
 		err = load.batch(ctx, batch)
+		stopped = load.account.rejected > l.MaxRejects
 	}
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -72,7 +74,10 @@ func (l *loadCmd) run(ctx context.Context, env *cli.Env) error {
 	if in.complete {
 		filtered = max(in.n-seen, 0)
 	}
-	err = errors.Join(err, in.verdict(seen, "load", "extract"), load.account.check())
+	if !stopped {
+		err = errors.Join(err, in.verdict(seen, "load", "extract"))
+	}
+	err = errors.Join(err, load.account.check())
 	if load.bad > 0 {
 		err = errors.Join(err, sysexits.New(sysexits.DataErr, "bad_input", fmt.Errorf("left out %s of stdin; the others are taken", plural(load.bad, "line"))).
 			WithHint("load reads what readsync extract prints"))
@@ -315,7 +320,7 @@ func (in streamLine) row(nul nulPolicy) (*row, error) {
 		return nil, in.err
 	}
 	r := &row{}
-	isLetter := false
+	isLetter, hasDocument := false, false
 	var failed *refusal
 	err := objectFields(in.text, func(key string, raw []byte) (err error) {
 		switch key {
@@ -323,8 +328,10 @@ func (in streamLine) row(nul nulPolicy) (*row, error) {
 			r.id, err = jsonString(raw)
 		case "guard":
 			r.guard, err = jsonString(raw)
-		case "document", "bson":
+		case "reason":
 			isLetter = true
+		case "document", "bson":
+			hasDocument = true
 		}
 		for i, name := range columns {
 			if key != name || string(raw) == "null" {
@@ -366,6 +373,7 @@ func (in streamLine) row(nul nulPolicy) (*row, error) {
 		if err != nil {
 			return nil, fmt.Errorf("not a record: %w", err)
 		}
+		r.id = l.id
 		r.letter, r.refused = in.text, &refusal{reason: l.reason, text: l.detail}
 	case len(r.id) > maxID:
 		r.refused = (&refusal{reason: "id_too_long"}).at("mongo_id")
@@ -373,6 +381,9 @@ func (in streamLine) row(nul nulPolicy) (*row, error) {
 		r.refused = failed
 		if _, err := checkText([]byte(r.id), nulReject); err != nil {
 			r.refused = asRefusal(err).at("mongo_id")
+		}
+		if hasDocument {
+			r.letter = in.text
 		}
 	}
 	return r, nil

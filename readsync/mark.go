@@ -73,6 +73,9 @@ func (m *markCmd) run(ctx context.Context, env *cli.Env) error {
 		err = errors.Join(err, sysexits.New(sysexits.DataErr, "bad_input", fmt.Errorf("left out %s of stdin; the others are taken", plural(bad, "line"))).
 			WithHint("mark reads what readsync load prints"))
 	}
+	if err == nil {
+		err = a.marksRefused()
+	}
 	level := record.Info
 	if err != nil || a.unmarked > 0 {
 		level = record.Warn
@@ -134,15 +137,11 @@ func (s *source) settle(ctx context.Context, marks []toMark, from string, a *acc
 			done = append(done, &r)
 		}
 	}
-	n, err := s.mark(ctx, done, from, statusProcessed)
-	if err == nil && from != statusRejected {
-		var k int64
-		k, err = s.mark(ctx, aside, from, statusRejected)
-		n += k
+	a.unmarked += int64(len(ids) - len(done) - len(aside))
+	if err := s.mark(ctx, a, done, from, statusProcessed); err != nil || from == statusRejected {
+		return err
 	}
-	a.marked += n
-	a.unmarked += int64(len(ids)) - n
-	return err
+	return s.mark(ctx, a, aside, from, statusRejected)
 }
 
 // mark reads a load record. A line of another kind is none.

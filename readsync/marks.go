@@ -13,29 +13,36 @@ import (
 
 // mark sets the status of documents that were read, each only if its status is still
 // from and the fields that became columns still are what was read: who edits a
-// document meanwhile gets it synced again. It returns how many were marked.
+// document meanwhile gets it synced again. The account counts how many were marked.
 //
 // The command is written here, not by the driver, which copies each filter three
 // times. That it is repeated once does no harm, as its guards then match no more;
 // only the number may be too small.
-func (s *source) mark(ctx context.Context, rows []*row, from, to string) (n int64, err error) {
+func (s *source) mark(ctx context.Context, a *account, rows []*row, from, to string) error {
 	if len(rows) == 0 {
-		return 0, nil
+		return nil
 	}
 	s.command = s.appendMark(s.command[:0], rows, from, to)
 	command := bson.Raw(s.command)
 	if cap(s.command) > 2*largeBatch {
 		s.command = nil
 	}
-	for attempt := 0; ; attempt++ {
-		if n, err = s.update(ctx, command); err == nil || attempt == 1 || ctx.Err() != nil || !passing(err) {
-			break
-		}
+	n, err := s.update(ctx, command)
+	if err != nil && ctx.Err() == nil && passing(err) {
+		n, err = s.update(ctx, command)
+	}
+	if e, ok := errors.AsType[mongo.WriteException](err); ok && e.WriteConcernError == nil && len(e.WriteErrors) > 0 {
+		// A rule of the collection refuses some; the others are marked.
+		n, err = int64(len(rows)-len(e.WriteErrors)), nil
+		a.refused += int64(len(e.WriteErrors))
+		a.refusal = e.WriteErrors[0]
 	}
 	if err != nil {
-		err = sourceError(fmt.Errorf("mark documents %s: %w", to, err))
+		return sourceError(fmt.Errorf("mark documents %s: %w", to, err))
 	}
-	return n, err
+	a.marked += n
+	a.unmarked += int64(len(rows)) - n
+	return nil
 }
 
 func (s *source) update(ctx context.Context, command bson.Raw) (int64, error) {

@@ -259,15 +259,10 @@ func (s *syncing) write(ctx context.Context, b *batch) error {
 			done = append(done, r)
 		}
 	}
-	n, err := s.source.mark(ctx, done, statusIngested, statusProcessed)
-	if err == nil {
-		var k int64
-		k, err = s.source.mark(ctx, refused, statusIngested, statusRejected)
-		n += k
+	if err := s.source.mark(ctx, &s.account, done, statusIngested, statusProcessed); err != nil {
+		return err
 	}
-	s.account.marked += n
-	s.account.unmarked += int64(len(done)+len(refused)) - n
-	return err
+	return s.source.mark(ctx, &s.account, refused, statusIngested, statusRejected)
 }
 
 // finish prints the account and returns err, which the batches left, or what

@@ -116,12 +116,13 @@ var errGone = errors.New("a row was deleted while it was compared")
 // different ids. What the database refuses is refused in its row, and the others
 // still go in. Nothing is decided before its COMMIT.
 func (t *target) write(rows []*row) error {
-	for len(rows) > 0 {
+	for attempt := 1; len(rows) > 0; {
 		n, err := t.try(rows)
 		if err == nil {
 			return nil
 		}
-		if errors.Is(err, errGone) {
+		if (errors.Is(err, errGone) || hasCode(err, "40001", "40P01")) && attempt < 10 && !t.broken() {
+			attempt++ // another session was in the way
 			continue
 		}
 		if !refusesContent(err) {

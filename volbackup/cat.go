@@ -1,0 +1,42 @@
+package main
+
+import (
+	"context"
+
+	"observability-hub/lib/cli"
+)
+
+type catCmd struct {
+	repositoryFlags
+	identityFlags
+	Archive string `arg:"" name:"volume[@id]" help:"The volume; without an id, its newest archive."`
+}
+
+// Run checks all stored bytes before it writes the first one.
+func (c *catCmd) Run(ctx context.Context, env *cli.Env) error {
+	volume, id, err := parseArchive(c.Archive)
+	if err != nil {
+		return err
+	}
+	r, err := c.open()
+	if err != nil {
+		return err
+	}
+	m, err := r.find(volume, id)
+	if err != nil {
+		return err
+	}
+	identities, err := c.identitiesFor(m)
+	if err != nil {
+		return err
+	}
+	f, err := r.checked(ctx, m)
+	if err != nil {
+		return damaged(volume, m.ID, err)
+	}
+	defer f.Close()
+	if err := pour(ctx, f, m, identities, env.Stdout); err != nil {
+		return damaged(volume, m.ID, err)
+	}
+	return nil
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"filippo.io/age"
+)
+
+// check reads the stored bytes of an archive and compares them with its manifest.
+func (r *repository) check(ctx context.Context, m *manifest) error {
+	f, err := r.checked(ctx, m)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// checked does that and returns the file, at its beginning: what was checked is
+// what is read then, whatever happens to the name.
+func (r *repository) checked(ctx context.Context, m *manifest) (*os.File, error) {
+	f, err := os.Open(r.path(m))
+	if err != nil {
+		return nil, err
+	}
+	if err := checkFile(ctx, f, m); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func checkFile(ctx context.Context, f *os.File, m *manifest) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() != m.StoredBytes {
+		return fmt.Errorf("%s has %d bytes, its manifest says %d", m.File, info.Size(), m.StoredBytes)
+	}
+	h := sha256.New()
+	if _, err := io.CopyBuffer(onlyWriter{h}, interruptible{ctx, f}, make([]byte, 256<<10)); err != nil {
+		return fmt.Errorf("read %s: %w", m.File, err)
+	}
+	if sum := hex.EncodeToString(h.Sum(nil)); sum != m.SHA256 {
+		return fmt.Errorf("%s has SHA-256 %s, its manifest says %s", m.File, sum, m.SHA256)
+	}
+	_, err = f.Seek(0, io.SeekStart)
+	return err
+}
+
+// onlyWriter and interruptible keep io.Copy from taking a short cut past the
+// buffer or past ctx.
+type onlyWriter struct{ io.Writer }
+
+type interruptible struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (i interruptible) Read(p []byte) (int, error) {
+	if i.ctx.Err() != nil {
+		return 0, context.Cause(i.ctx)
+	}
+	return i.r.Read(p)
+}
+
+// pour writes the tar stream of an archive, whose stored bytes were checked, to
+// w, and checks the stream too.
+func pour(ctx context.Context, f io.Reader, m *manifest, identities []age.Identity, w io.Writer) error {
+	r, err := unpack(interruptible{ctx, f}, m, identities)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	h := sha256.New()
+	var tar tarCheck
+	if _, err := io.CopyBuffer(onlyWriter{io.MultiWriter(h, &tar, w)}, struct{ io.Reader }{r}, make([]byte, 256<<10)); err != nil {
+		return err
+	}
+	if err := tar.Close(); err != nil {
+		return err
+	}
+	if tar.Bytes != m.Bytes || tar.Entries != m.Entries || hex.EncodeToString(h.Sum(nil)) != m.Content {
+		return errors.New("the content is not what the manifest says")
+	}
+	return nil
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"filippo.io/age"
+
+	"observability-hub/lib/credential"
+	"observability-hub/lib/sysexits"
+)
+
+// recipients returns whom archives are encrypted to, and their names.
+func (f storeFlags) recipients() (all []age.Recipient, names []string, err error) {
+	lines := f.Recipient
+	if f.RecipientsFile != "" {
+		b, err := os.ReadFile(f.RecipientsFile)
+		if err != nil {
+			return nil, nil, badRecipient(err)
+		}
+		for line := range strings.Lines(string(b)) {
+			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+				lines = append(lines, line)
+			}
+		}
+		if len(lines) == 0 { // an empty file must not mean: in plain
+			return nil, nil, badRecipient(fmt.Errorf("%s: no recipient in it", f.RecipientsFile))
+		}
+	}
+	for _, line := range lines {
+		r, err := age.ParseRecipients(strings.NewReader(line))
+		if err != nil {
+			return nil, nil, badRecipient(fmt.Errorf("%.80q: %w", line, err))
+		}
+		all, names = append(all, r...), append(names, line)
+	}
+	return all, names, nil
+}
+
+func badRecipient(err error) error {
+	return sysexits.New(sysexits.Config, "bad_recipient", fmt.Errorf("recipient: %w", err)).
+		WithHint("age-keygen -y KEYFILE prints the recipient of a key: age1…")
+}
+
+// identities returns the keys that encrypted archives are read with: of
+// --identity, else of the credential age_identity. The error names no key.
+func (f identityFlags) identities() ([]age.Identity, error) {
+	text, from := "", "the credential age_identity"
+	if f.Identity != "" {
+		b, err := os.ReadFile(f.Identity)
+		if err != nil {
+			return nil, badIdentity(err)
+		}
+		text, from = string(b), f.Identity
+	} else {
+		value, ok, err := credential.Lookup("age_identity")
+		if err != nil {
+			return nil, badIdentity(err)
+		}
+		if !ok {
+			return nil, badIdentity(errors.New("the archive is encrypted, and there is no identity"))
+		}
+		text = value
+	}
+	all, err := age.ParseIdentities(strings.NewReader(text))
+	if err != nil {
+		return nil, badIdentity(fmt.Errorf("%s: not a file of age identities", from))
+	}
+	return all, nil
+}
+
+// identitiesFor returns them if the archive needs any.
+func (f identityFlags) identitiesFor(m *manifest) ([]age.Identity, error) {
+	if len(m.Recipients) == 0 {
+		return nil, nil
+	}
+	return f.identities()
+}
+
+func badIdentity(err error) error {
+	return sysexits.New(sysexits.Config, "bad_identity", fmt.Errorf("identity: %w", err)).
+		WithHint("give --identity FILE, made by age-keygen, or the credential age_identity")
+}

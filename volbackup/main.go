@@ -1,0 +1,109 @@
+// Volbackup keeps backups of volumes: tar streams, compressed, checked and
+// never replaced by something worse.
+//
+// Synopsis:
+//
+//	volbackup run [VOLUME... | -]
+//	volbackup put VOLUME [-- COMMAND...]
+//	volbackup cat VOLUME[@ID]
+//	volbackup list [VOLUME...]
+//	volbackup verify [--deep] [VOLUME[@ID]...]
+//	volbackup restore VOLUME[@ID]
+//	volbackup prune [VOLUME...]
+//	volbackup status [--max-age D] [VOLUME...]
+//
+// manage_volume.sh is everything that touches Docker; volbackup is everything
+// that touches backups. The repository is a folder of plain files, readable
+// with tar and zstd alone. volbackup(1) is the manual.
+package main
+
+import (
+	"errors"
+	"os"
+
+	"observability-hub/lib/cli"
+	"observability-hub/lib/sysexits"
+)
+
+const (
+	name   = "volbackup"
+	family = "volume-backup" // the unit family: the service of every record
+)
+
+// repositoryFlags say where the backups are.
+type repositoryFlags struct {
+	Repo string `placeholder:"DIR"`
+}
+
+// open returns the repository.
+func (f repositoryFlags) open() (*repository, error) {
+	if f.Repo == "" {
+		return nil, sysexits.New(sysexits.Config, "no_repository", errors.New("no repository")).
+			WithHint("give --repo DIR, or set VOLBACKUP_REPO in /etc/observability-hub/volume-backup.env")
+	}
+	return newRepository(f.Repo)
+}
+
+// storeFlags say how an archive is stored.
+type storeFlags struct {
+	Staging        string   `placeholder:"DIR"`
+	Recipient      []string `placeholder:"AGE1..."`
+	RecipientsFile string   `placeholder:"FILE"`
+}
+
+// identityFlags say how an encrypted archive is read.
+type identityFlags struct {
+	Identity string `placeholder:"FILE"`
+}
+
+// scriptFlags say how volumes are reached.
+type scriptFlags struct {
+	ManageVolume string `default:"manage_volume.sh" placeholder:"PROGRAM"`
+}
+
+// flagHelp is the help of each flag: its name, then the text.
+const flagHelp = `repo            The repository: a folder, made if it is missing.
+staging         Folder for what a volume delivers faster than it is compressed (default: the repository).
+recipient       Encrypt to this age recipient; may be given more than once.
+recipients-file Encrypt to the age recipients in this file, one a line.
+identity        File of age identities, for encrypted archives (default: the credential age_identity).
+manage-volume   The program that reaches volumes (${default}).
+timeout         Longest time for a volume (${default}).
+deep            Also decrypt, decompress and check every byte of the content.
+max-age         Fail if a volume's newest verified backup is older than this: 26h.
+keep-daily      Keep the newest backup of this many days (${default}).
+keep-weekly     Keep the newest backup of this many weeks (${default}).
+keep-monthly    Keep the newest backup of this many months (${default}).
+stop            Stop containers that use the volume, and start them again afterwards.
+dry-run         Print what would be removed and remove nothing.
+`
+
+func main() {
+	os.Exit(cli.Main(app(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// app is everything that can be said to the tool. The flags of a command are
+// the fields of its struct.
+func app() cli.App {
+	return cli.App{
+		Name:        name,
+		Service:     family,
+		Description: "Keep backups of Docker volumes in a folder: streamed, checked, compressed, never replaced by something worse.",
+		Commands: []cli.Command{
+			{Name: "run", Help: "Back up volumes: export, store, verify, prune.", Grammar: &runCmd{}},
+			{Name: "put", Help: "Store a tar stream from stdin, or from a command, whose exit status then decides.", Grammar: &putCmd{}},
+			{Name: "cat", Help: "Verify an archive, then write its tar stream to stdout.", Grammar: &catCmd{}},
+			{Name: "list", Help: "Print one record for each archive.", Grammar: &listCmd{}},
+			{Name: "verify", Help: "Read archives and compare them with their manifests.", Grammar: &verifyCmd{}},
+			{Name: "restore", Help: "Verify an archive, then make it the content of its volume.", Grammar: &restoreCmd{}},
+			{Name: "prune", Help: "Remove what is expired, of volumes whose newest archive proves good.", Grammar: &pruneCmd{}},
+			{Name: "status", Help: "Print the age of each volume's newest verified backup.", Grammar: &statusCmd{}},
+		},
+		Examples: `  manage_volume.sh export grafana_data | volbackup put grafana_data --repo /srv/backup
+  volbackup list --repo /srv/backup | jq -r '[.volume, .id, .bytes] | @tsv'
+  volbackup verify --deep --repo /srv/backup
+  volbackup cat grafana_data --repo /srv/backup | tar -t
+`,
+		Flags: flagHelp,
+	}
+}

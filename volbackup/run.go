@@ -1,0 +1,194 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"observability-hub/lib/cli"
+	"observability-hub/lib/record"
+	"observability-hub/lib/sysexits"
+)
+
+type runCmd struct {
+	repositoryFlags
+	storeFlags
+	scriptFlags
+	retention
+	Timeout time.Duration `default:"6h" placeholder:"D"`
+	Volumes []string      `arg:"" optional:"" name:"volume" help:"Only these volumes; with -, those on stdin, one a line."`
+}
+
+// Validate is kong's check after parsing.
+func (c *runCmd) Validate() error {
+	if c.Timeout <= 0 {
+		return fmt.Errorf("--timeout %v: not more than 0", c.Timeout)
+	}
+	return c.retention.Validate()
+}
+
+// outcome is how the backup of one volume ended.
+type outcome struct {
+	m         *manifest
+	unchanged bool
+	pruned    int
+	started   time.Time
+	err       error
+}
+
+// Run backs up one volume after the other. What happens to one is nothing to
+// the next.
+func (c *runCmd) Run(ctx context.Context, env *cli.Env) error {
+	return cli.Interruptible(ctx, func(ctx context.Context) error {
+		names, err := c.names(env.Stdin)
+		if err != nil {
+			return err
+		}
+		s, err := c.store(ctx, c.repositoryFlags)
+		if err != nil {
+			return err
+		}
+		defer s.release()
+		all, err := c.list(ctx)
+		if err != nil {
+			return err
+		}
+		volumes := pick(all, names)
+		begun := time.Now()
+		var failed []error
+		unchanged, pruned := 0, 0
+		for _, v := range volumes {
+			o := c.backUp(ctx, env, s, v)
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if o.err != nil {
+				failed = append(failed, fmt.Errorf("%s: %w", v.Volume, o.err))
+			}
+			if o.unchanged {
+				unchanged++
+			}
+			pruned += o.pruned
+			if err := o.report(env, v); err != nil {
+				return err
+			}
+		}
+		if err := c.report(env, begun, len(volumes), unchanged, len(failed), pruned); err != nil {
+			return err
+		}
+		return partly(failed, len(volumes))
+	})
+}
+
+// names returns the volumes that were named.
+func (c *runCmd) names(stdin io.Reader) ([]string, error) {
+	names := c.Volumes
+	if slices.Equal(names, []string{"-"}) {
+		names = nil
+		lines := bufio.NewScanner(stdin)
+		for lines.Scan() {
+			if name := strings.TrimSpace(lines.Text()); name != "" {
+				names = append(names, name)
+			}
+		}
+		if err := lines.Err(); err != nil {
+			return nil, fmt.Errorf("read stdin: %w", err)
+		}
+		if len(names) == 0 {
+			return nil, sysexits.New(sysexits.DataErr, "no_names", errors.New("no volume on stdin")).
+				WithHint("manage_volume.sh list | jq -r .volume | volbackup run -")
+		}
+	}
+	for _, name := range names {
+		if err := checkVolume(name); err != nil {
+			return nil, err
+		}
+	}
+	return names, nil
+}
+
+// backUp stores one volume, reads back what was stored, and only then removes
+// what is expired.
+func (c *runCmd) backUp(ctx context.Context, env *cli.Env, s *store, v volume) (o outcome) {
+	o.started = time.Now()
+	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("not done within %v", c.Timeout))
+	defer cancel()
+	o.m = &manifest{Volume: v.Volume, Labels: v.Labels, Driver: v.Driver}
+	p := &producer{args: []string{c.ManageVolume, "export", v.Volume}, tar: true, holds: len(v.Containers) > 0, said: said{diag: env.Diag}}
+	if o.unchanged, o.err = s.put(ctx, o.m, p); o.err != nil {
+		return o
+	}
+	if !o.unchanged { // else the file was read before
+		if o.err = s.check(ctx, o.m); o.err != nil {
+			o.m.Damaged = o.err.Error()
+			o.err = errors.Join(damaged(v.Volume, o.m.ID, o.err), s.update(o.m))
+			return o
+		}
+	}
+	all, err := s.archives(v.Volume)
+	if err != nil {
+		o.err = err
+		return o
+	}
+	for _, m := range c.expired(all, time.Now()) {
+		if m.ID == o.m.ID {
+			continue
+		}
+		if o.err = s.remove(m); o.err != nil {
+			return o
+		}
+		o.pruned++
+	}
+	return o
+}
+
+func (o outcome) report(env *cli.Env, v volume) error {
+	level := record.Info
+	if o.err != nil {
+		level = record.Error
+	}
+	now := time.Now()
+	l := record.New(now, level, "backed_up", env.Service)
+	outcome := "stored"
+	switch {
+	case o.err != nil:
+		outcome = "failed"
+	case o.unchanged:
+		outcome = "unchanged"
+	}
+	l.String("volume", v.Volume)
+	l.String("outcome", outcome)
+	if o.err != nil {
+		l.String("error", o.err.Error())
+	} else {
+		l.String("id", o.m.ID)
+		l.Int("bytes", o.m.Bytes)
+		l.Int("stored_bytes", o.m.StoredBytes)
+		l.Int("entries", o.m.Entries)
+		l.String("consistency", o.m.Consistency)
+	}
+	l.Int("pruned", int64(o.pruned))
+	l.Float("duration_s", now.Sub(o.started).Seconds())
+	return env.Stdout.Record(level, l.End())
+}
+
+func (c *runCmd) report(env *cli.Env, begun time.Time, volumes, unchanged, failed, pruned int) error {
+	level := record.Info
+	if failed > 0 {
+		level = record.Error
+	}
+	now := time.Now()
+	l := record.New(now, level, "backup_finished", env.Service)
+	l.Int("volumes", int64(volumes))
+	l.Int("stored", int64(volumes-unchanged-failed))
+	l.Int("unchanged", int64(unchanged))
+	l.Int("failed", int64(failed))
+	l.Int("pruned", int64(pruned))
+	l.Float("duration_s", now.Sub(begun).Seconds())
+	return env.Stdout.Record(level, l.End())
+}

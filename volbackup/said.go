@@ -1,0 +1,79 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"sync"
+
+	"observability-hub/lib/diag"
+)
+
+// said is the stderr of a program: warnings are passed on as they come, errors
+// are kept for the one who reports how it ended.
+type said struct {
+	diag *diag.Logger // nil: pass on nothing
+
+	mu    sync.Mutex
+	part  []byte // a line that is not complete yet
+	error string // the last error, else the last line
+	hint  string
+	found bool // it was an error in the toolkit's envelope
+}
+
+// maxSaid bounds a line; the rest of a longer one counts as another.
+const maxSaid = 8 << 10
+
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.part = append(s.part, p...)
+	for {
+		line, rest, ok := bytes.Cut(s.part, []byte("\n"))
+		if !ok && len(s.part) <= maxSaid {
+			return len(p), nil
+		}
+		if !ok {
+			line, rest = s.part[:maxSaid], s.part[maxSaid:]
+		}
+		s.line(strings.TrimSpace(string(line)))
+		s.part = append([]byte(nil), rest...)
+	}
+}
+
+// line takes one line: of manage_volume.sh, or of any other program.
+func (s *said) line(line string) {
+	if line == "" {
+		return
+	}
+	var envelope struct{ Level, Msg, Detail, Error, Hint string }
+	if json.Unmarshal([]byte(line), &envelope) != nil || envelope.Msg == "" {
+		if !s.found {
+			s.error = line
+		}
+		if s.diag != nil {
+			s.diag.Warn("command_message", line)
+		}
+		return
+	}
+	switch {
+	case envelope.Level == "ERROR":
+		s.error, s.hint, s.found = envelope.Error, envelope.Hint, true
+	case s.diag == nil:
+	case envelope.Level == "WARN":
+		s.diag.Warn("command_message", envelope.Msg+": "+envelope.Detail)
+	default:
+		s.diag.Debug("command_message", envelope.Msg+": "+envelope.Detail)
+	}
+}
+
+// last returns what the program said last, and its hint.
+func (s *said) last() (text, hint string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.part) > 0 {
+		s.line(strings.TrimSpace(string(s.part)))
+		s.part = nil
+	}
+	return s.error, s.hint
+}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"observability-hub/lib/cli"
+	"observability-hub/lib/record"
+	"observability-hub/lib/sysexits"
+)
+
+type statusCmd struct {
+	repositoryFlags
+	MaxAge  time.Duration `placeholder:"D"`
+	Volumes []string      `arg:"" optional:"" name:"volume" help:"Only these volumes."`
+}
+
+// Validate is kong's check after parsing.
+func (c *statusCmd) Validate() error {
+	if c.MaxAge < 0 {
+		return fmt.Errorf("--max-age %v: less than 0", c.MaxAge)
+	}
+	return nil
+}
+
+// Run says how old the newest good backup of each volume is. It reads manifests
+// alone and takes no lock.
+func (c *statusCmd) Run(_ context.Context, env *cli.Env) error {
+	r, err := c.open()
+	if err != nil {
+		return err
+	}
+	volumes, err := r.chosen(c.Volumes)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	var stale []string
+	for _, v := range volumes {
+		all, err := r.archives(v)
+		if err != nil {
+			return err
+		}
+		old, line := c.status(v, all, now, env.Service)
+		if old {
+			stale = append(stale, v)
+		}
+		level := record.Info
+		if old {
+			level = record.Warn
+		}
+		if err := env.Stdout.Record(level, line); err != nil {
+			return err
+		}
+	}
+	switch {
+	case len(volumes) == 0:
+		return missing(errors.New(r.dir + ": no backup of any volume"))
+	case len(stale) > 0:
+		return sysexits.New(sysexits.Failed, "stale", fmt.Errorf("no verified backup that is new enough: %s", strings.Join(stale, ", "))).
+			WithHint("journalctl -u volume-backup says what went wrong")
+	}
+	return nil
+}
+
+// status returns whether the newest verified archive is too old or missing, and the record.
+func (c *statusCmd) status(v string, all []archive, now time.Time, service string) (stale bool, line []byte) {
+	var good []archive
+	bad := 0
+	for _, a := range all {
+		if a.manifest == nil || a.Damaged != "" {
+			bad++
+		} else if !a.Verified.IsZero() {
+			good = append(good, a)
+		}
+	}
+	last := newest(good, now)
+	stale = last == nil || c.MaxAge > 0 && now.Sub(last.Time) > c.MaxAge
+	level := record.Info
+	if stale {
+		level = record.Warn
+	}
+	l := record.New(now, level, "status", service)
+	l.String("volume", v)
+	l.Int("archives", int64(len(all)))
+	l.Int("damaged", int64(bad))
+	if last == nil {
+		l.Null("newest")
+		l.Null("age_s")
+	} else {
+		l.String("newest", last.ID)
+		l.Float("age_s", now.Sub(last.Time).Seconds())
+	}
+	l.Bool("stale", stale)
+	return stale, l.End()
+}

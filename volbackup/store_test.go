@@ -1,0 +1,278 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"filippo.io/age"
+
+	"observability-hub/lib/sysexits"
+)
+
+// stream is a source in memory.
+type stream struct {
+	data  []byte
+	err   error // of finish
+	waits bool
+}
+
+func (s stream) open(context.Context) (io.Reader, error) { return bytes.NewReader(s.data), nil }
+func (s stream) finish() (string, error)                 { return consistent, s.err }
+func (s stream) running() bool                           { return false }
+func (s stream) waited() bool                            { return s.waits }
+
+func newStore(t *testing.T) *store {
+	t.Helper()
+	r, err := newRepository(filepath.Join(t.TempDir(), "repo"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.claim(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.release(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &store{repository: r, staging: r.dir}
+}
+
+// big is an archive of one file of n bytes of which every one after from is another.
+func big(t *testing.T, n, from int64) []byte {
+	t.Helper()
+	b := goTar(t, &tar.Header{Name: "a", Size: n})
+	for i := 512 + from; i < 512+n; i += 4096 {
+		b[i] ^= 1
+	}
+	return b
+}
+
+// content returns the stream of the newest archive.
+func content(t *testing.T, s *store, identities ...age.Identity) []byte {
+	t.Helper()
+	m, err := s.find("v", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := s.checked(t.Context(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var b bytes.Buffer
+	if err := pour(t.Context(), f, m, identities, &b); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// files returns the names in the volume's folder.
+func files(t *testing.T, s *store) string {
+	t.Helper()
+	entries, err := os.ReadDir(s.folder("v"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return strings.Join(names, " ")
+}
+
+// An archive that begins like the last one, whatever far, holds what was put,
+// plain or encrypted, staged or not.
+func TestPutAfterPut(t *testing.T) {
+	key, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 9*blockSize + 12345
+	for _, waits := range []bool{false, true} {
+		for _, encrypted := range []bool{false, true} {
+			s := newStore(t)
+			if encrypted {
+				s.recipients, s.names = []age.Recipient{key.Recipient()}, []string{key.Recipient().String()}
+			}
+			var last []byte
+			put := func(name string, data []byte, same bool) {
+				t.Helper()
+				m := &manifest{Volume: "v"}
+				unchanged, err := s.put(t.Context(), m, stream{data: data, waits: waits})
+				if err != nil || unchanged != same {
+					t.Fatalf("%s: unchanged %v, %v", name, unchanged, err)
+				}
+				if got := content(t, s, key); !bytes.Equal(got, data) {
+					t.Fatalf("%s: %d bytes, not those that were put", name, len(got))
+				}
+				last = data
+			}
+			put("first", big(t, n, n), false)
+			put("same", last, true)
+			put("same again", last, true)
+			for _, from := range []int64{0, 1, blockSize - 600, blockSize - 512, blockSize, 5*blockSize + 7, n - 1} {
+				put("differs", big(t, n, from), false)
+				put("same", last, true)
+				put("as before", big(t, n, n), false)
+			}
+			put("shorter", big(t, 3*blockSize-512, n), false)
+			put("longer", big(t, n+blockSize, n+blockSize), false)
+			s.dropPrefixes("v")
+			put("same, seen at its end", last, true)
+			s.dropPrefixes("v")
+			put("differs, without prefixes", big(t, n, 5*blockSize), false)
+		}
+	}
+}
+
+func TestPutLinks(t *testing.T) {
+	s := newStore(t)
+	data := big(t, 100, 100)
+	for range 2 {
+		if _, err := s.put(t.Context(), &manifest{Volume: "v"}, stream{data: data}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := s.archives("v")
+	if err != nil || len(all) != 2 {
+		t.Fatalf("%d archives, %v", len(all), err)
+	}
+	a, errA := os.Stat(s.path(all[0].manifest))
+	b, errB := os.Stat(s.path(all[1].manifest))
+	if errA != nil || errB != nil || !os.SameFile(a, b) || all[1].LinkOf != all[0].ID {
+		t.Errorf("not one file: %v %v, link of %q", errA, errB, all[1].LinkOf)
+	}
+}
+
+// A damaged archive is not what a new one shares its file with.
+func TestPutAfterDamage(t *testing.T) {
+	s := newStore(t)
+	data := big(t, 3*blockSize, 3*blockSize)
+	if _, err := s.put(t.Context(), &manifest{Volume: "v"}, stream{data: data}); err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.archives("v")
+	if err != nil {
+		t.Fatal(err)
+	}
+	flip(t, s.path(all[0].manifest), 1000)
+	unchanged, err := s.put(t.Context(), &manifest{Volume: "v"}, stream{data: data})
+	if err != nil || unchanged {
+		t.Fatalf("unchanged %v, %v", unchanged, err)
+	}
+	if got := content(t, s); !bytes.Equal(got, data) {
+		t.Error("not what was put")
+	}
+	if all, err = s.archives("v"); err != nil || len(all) != 2 || all[0].Damaged == "" || all[1].Damaged != "" {
+		t.Errorf("%v %v", all, err)
+	}
+}
+
+func flip(t *testing.T, path string, at int64) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[at%int64(len(b))] ^= 0x10
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What is refused leaves nothing behind, also beside an older archive.
+func TestPutRefuses(t *testing.T) {
+	good := big(t, 5*blockSize, 5*blockSize)
+	random := rand.New(rand.NewPCG(1, 2))
+	sources := map[string]stream{"status": {data: good, err: errors.New("exit status 2")}, "empty": {}}
+	for range 30 {
+		cut := random.IntN(len(good) - 1024)
+		sources["cut"] = stream{data: good[:cut]}
+		s := newStore(t)
+		for name, src := range sources {
+			_, err := s.put(t.Context(), &manifest{Volume: "v"}, src)
+			if err == nil || name == "cut" && sysexits.Code(err) != sysexits.DataErr {
+				t.Errorf("%s at %d: %v", name, cut, err)
+			}
+			if left := files(t, s); left != "" {
+				t.Fatalf("%s at %d: left %s", name, cut, left)
+			}
+		}
+		if _, err := s.put(t.Context(), &manifest{Volume: "v"}, stream{data: good}); err != nil {
+			t.Fatal(err)
+		}
+		before := files(t, s)
+		for name, src := range sources {
+			if _, err := s.put(t.Context(), &manifest{Volume: "v"}, src); err == nil {
+				t.Errorf("%s at %d: taken", name, cut)
+			}
+			if left := files(t, s); left != before {
+				t.Fatalf("%s at %d: %s; was %s", name, cut, left, before)
+			}
+		}
+	}
+}
+
+// What a killed run left is finished where it was whole, else removed.
+func TestMend(t *testing.T) {
+	s := newStore(t)
+	for _, n := range []int64{100, 200, 300} {
+		if _, err := s.put(t.Context(), &manifest{Volume: "v"}, stream{data: big(t, n, n)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := s.archives("v")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := strings.Fields(files(t, s))
+	move := func(from, to string) {
+		t.Helper()
+		if err := os.Rename(filepath.Join(s.folder("v"), from), filepath.Join(s.folder("v"), to)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Killed between the renames of archive and manifest; while removing; while writing.
+	move(all[2].ID+manifestExt, tempPrefix+all[2].ID+manifestExt)
+	move(all[0].ID+manifestExt, tempPrefix+all[0].ID+manifestExt+goneExt)
+	for _, name := range []string{"20260101T000000.000Z" + archiveExt, "20260101T000000.000Z" + manifestExt, "prefixes"} {
+		if err := os.WriteFile(filepath.Join(s.folder("v"), tempPrefix+name), []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.mend(); err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for _, name := range before {
+		if !strings.HasPrefix(name, all[0].ID) {
+			want = append(want, name)
+		}
+	}
+	if got := files(t, s); got != strings.Join(want, " ") {
+		t.Errorf("left %s; want %s", got, want)
+	}
+}
+
+func TestNames(t *testing.T) {
+	for name, good := range map[string]bool{"grafana_data": true, "a": true, "A.b-c": true, "": false, ".": false, "..": false, "a/b": false,
+		"-a": false, "a b": false, "a\n": false, "ä": false, strings.Repeat("a", 256): false} {
+		if err := checkVolume(name); (err == nil) != good {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	for _, arg := range []string{"v@../x", "v@a/b", "v@.tmp-x", "/v", "@x"} {
+		if _, _, err := parseArchive(arg); err == nil {
+			t.Errorf("%q is taken", arg)
+		}
+	}
+}

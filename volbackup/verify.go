@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"observability-hub/lib/cli"
+	"observability-hub/lib/record"
+	"observability-hub/lib/sysexits"
+)
+
+type verifyCmd struct {
+	repositoryFlags
+	identityFlags
+	Deep     bool
+	Archives []string `arg:"" optional:"" name:"volume[@id]" help:"Only these volumes or archives."`
+}
+
+// Run checks archives and keeps the result in their manifests.
+func (c *verifyCmd) Run(ctx context.Context, env *cli.Env) error {
+	return cli.Interruptible(ctx, func(ctx context.Context) error {
+		r, err := c.open()
+		if err != nil {
+			return err
+		}
+		if err := r.claim(ctx); err != nil {
+			return err
+		}
+		defer r.release()
+		if len(c.Archives) == 0 {
+			if c.Archives, err = r.volumes(); err != nil {
+				return err
+			}
+		}
+		bad, seen := 0, 0
+		for _, arg := range c.Archives {
+			volume, id, err := parseArchive(arg)
+			if err != nil {
+				return err
+			}
+			all, err := r.archives(volume)
+			if err != nil {
+				return err
+			}
+			for _, a := range all {
+				if id != "" && a.id != id {
+					continue
+				}
+				seen++
+				wrong := c.verify(ctx, r, a)
+				if ctx.Err() != nil {
+					return context.Cause(ctx)
+				}
+				if wrong != nil {
+					bad++
+				}
+				if err := r.mark(a, wrong); err != nil {
+					env.Diag.Warn("mark_failed", err.Error())
+				}
+				if err := report(env, volume, a, wrong, c.Deep); err != nil {
+					return err
+				}
+			}
+		}
+		switch {
+		case seen == 0:
+			return missing(fmt.Errorf("%s: no backup", r.dir))
+		case bad > 0:
+			return sysexits.New(sysexits.DataErr, "archives_damaged", fmt.Errorf("%d of %d archives are damaged", bad, seen)).
+				WithHint("they are not used for restores by default any more; run volbackup run for new ones")
+		}
+		return nil
+	})
+}
+
+// verify returns what is wrong with an archive.
+func (c *verifyCmd) verify(ctx context.Context, r *repository, a archive) error {
+	if a.err != nil {
+		return a.err
+	}
+	f, err := r.checked(ctx, a.manifest)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if !c.Deep {
+		return nil
+	}
+	identities, err := c.identitiesFor(a.manifest)
+	if err != nil {
+		return err
+	}
+	return pour(ctx, f, a.manifest, identities, io.Discard)
+}
+
+// mark keeps the result of a verification.
+func (r *repository) mark(a archive, wrong error) error {
+	if a.manifest == nil {
+		return nil
+	}
+	a.Damaged = ""
+	if wrong != nil {
+		a.Damaged = wrong.Error()
+	} else {
+		a.Verified = time.Now().UTC().Truncate(time.Millisecond)
+	}
+	return r.update(a.manifest)
+}
+
+func report(env *cli.Env, volume string, a archive, wrong error, deep bool) error {
+	level := record.Info
+	if wrong != nil {
+		level = record.Error
+	}
+	l := record.New(time.Now(), level, "verified", env.Service)
+	l.String("volume", volume)
+	l.String("id", a.id)
+	l.Bool("ok", wrong == nil)
+	l.Bool("deep", deep)
+	if wrong != nil {
+		l.String("error", wrong.Error())
+	}
+	return env.Stdout.Record(level, l.End())
+}
