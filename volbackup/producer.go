@@ -118,9 +118,6 @@ func (p *producer) wait() error {
 	return err
 }
 
-// errBrokenPipe is a write to a program that does not read any more.
-const errBrokenPipe = syscall.EPIPE
-
 // finish binds the program's exit status. 1 of GNU tar, which manage_volume.sh
 // export hands on, says that a file changed while it was read.
 func (p *producer) finish() (string, error) {
@@ -152,7 +149,7 @@ func (p *producer) failed(err error) error {
 // toolkit's: a peer that is away, a full disk, a lock, bad configuration.
 func passedOn(status int) int {
 	switch status {
-	case sysexits.Unavailable, sysexits.CantCreate, sysexits.TempFail, sysexits.Config:
+	case sysexits.DataErr, sysexits.Unavailable, sysexits.CantCreate, sysexits.TempFail, sysexits.Config:
 		return status
 	}
 	return sysexits.Failed

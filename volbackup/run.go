@@ -19,6 +19,7 @@ type runCmd struct {
 	repositoryFlags
 	storeFlags
 	scriptFlags
+	engineFlags
 	retention
 	Timeout time.Duration `default:"6h" placeholder:"D"`
 	Volumes []string      `arg:"" optional:"" name:"volume" help:"Only these volumes; with -, those on stdin, one a line."`
@@ -48,6 +49,9 @@ func (c *runCmd) Run(ctx context.Context, env *cli.Env) error {
 		names, err := c.names(env.Stdin)
 		if err != nil {
 			return err
+		}
+		if c.isRestic() {
+			return c.runRestic(ctx, env, names)
 		}
 		s, err := c.store(ctx, c.repositoryFlags)
 		if err != nil {
