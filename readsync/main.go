@@ -46,7 +46,7 @@ func app() cli.App {
 			{Name: "mark", Help: "Mark the documents that load has brought in.", Grammar: &markCmd{}},
 			{Name: "retry", Help: "Load dead letters again.", Grammar: &retryCmd{}},
 			{Name: "verify", Help: "Compare documents and rows, both ways.", Grammar: &verifyCmd{}},
-			{Name: "trigger", Help: "Call the Proxy Service, or readsync serve, until all is synced.", Grammar: &triggerCmd{}},
+			{Name: "trigger", Help: "Call the Proxy Service, or readsync serve, until all is synced.", Grammar: &triggerCmd{pace: usualPace()}},
 			{Name: "serve", Help: "Sync whenever somebody calls, as a Proxy Service does.", Grammar: &serveCmd{}},
 		},
 		Flags: flagHelp,

@@ -22,6 +22,7 @@ import (
 type triggerCmd struct {
 	URL      string        `name:"url" default:"http://localhost:8085/api/sync/reading" placeholder:"URL"`
 	Deadline time.Duration `default:"30m"`
+	pace     pace          `kong:"-"`
 }
 
 // Validate is kong's check after parsing. It does not repeat the URL, which may
@@ -46,7 +47,7 @@ func (t *triggerCmd) Run(ctx context.Context, env *cli.Env) error {
 		if err != nil {
 			return err
 		}
-		run := &triggering{triggerCmd: *t, env: env, proxy: p, pace: usualPace, began: time.Now()}
+		run := &triggering{triggerCmd: *t, env: env, proxy: p, began: time.Now()}
 		return run.finish(ctx, run.drain(ctx))
 	})
 }
@@ -61,14 +62,15 @@ type pace struct {
 // usualPace gives a peer that is being restarted a minute or so. The unit's own
 // restarts come on top of that. A Proxy Service syncs 100 documents a call, and
 // one that never says 0 must not be called for ever.
-var usualPace = pace{first: time.Second, longest: 30 * time.Second, tries: 8, calls: 10_000}
+func usualPace() pace {
+	return pace{first: time.Second, longest: 30 * time.Second, tries: 8, calls: 10_000}
+}
 
 // triggering is the state of a run.
 type triggering struct {
 	triggerCmd
 	env       *cli.Env
 	proxy     *proxy
-	pace      pace
 	began     time.Time
 	processed int64
 	calls     int // that were answered as they should
