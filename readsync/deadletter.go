@@ -123,14 +123,14 @@ type letter struct {
 	guard              string // the digest of the document's fields
 }
 
-// key identifies what a letter is about.
+// key identifies what a letter is about: the document of that id, as long as the
+// fields that become columns are the same.
 func (l letter) key() [sha256.Size]byte {
-	h := sha256.New()
-	fmt.Fprintf(h, "%d %d ", len(l.id), len(l.document))
-	h.Write([]byte(l.id))
-	h.Write(l.document)
-	h.Write(l.bson)
-	return [sha256.Size]byte(h.Sum(nil))
+	content := []byte(l.guard)
+	if len(content) == 0 {
+		content = append(append(content, l.document...), l.bson...)
+	}
+	return sha256.Sum256(fmt.Appendf(nil, "%d %s %s", len(l.id), l.id, content))
 }
 
 // line is how a letter stands in the file.
@@ -144,12 +144,16 @@ func (l letter) fill(line *record.Line) {
 	line.String("mongo_id", l.id)
 	line.String("reason", l.reason)
 	line.String("detail", l.detail)
-	line.Raw("document", l.document)
-	if l.bson != nil {
-		line.String("bson", base64.StdEncoding.EncodeToString(l.bson))
-	}
+	fillDocument(line, l.document, l.bson)
 	if l.guard != "" {
 		line.String("guard", l.guard)
+	}
+}
+
+func fillDocument(line *record.Line, text, raw []byte) {
+	line.Raw("document", text)
+	if raw != nil {
+		line.String("bson", base64.StdEncoding.EncodeToString(raw))
 	}
 }
 
@@ -195,7 +199,7 @@ func (r *row) deadLetter() letter {
 		l.guard = r.digest()
 	}
 	switch {
-	case r.letter != nil: // extract has written the document
+	case r.letter != nil: // extract has written the document too
 		if other, err := parseLetter(r.letter); err == nil {
 			l.document, l.bson = other.document, other.bson
 		}
@@ -204,17 +208,22 @@ func (r *row) deadLetter() letter {
 		l.document = r.assembled()
 		return l
 	}
+	l.document, l.bson = r.document()
+	return l
+}
+
+// document returns the document in canonical Extended JSON, and its BSON where that
+// cannot hold it: text that is not UTF-8, double keys, deep nesting.
+func (r *row) document() (text, raw []byte) {
 	c := converter{dialect: canonical}
 	text, err := c.append(nil, value{objectKind, r.doc})
-	if err == nil {
-		l.document = text
+	switch {
+	case err != nil:
+		return []byte("null"), r.doc
+	case r.refused != nil && (r.refused.reason == "invalid_utf8" || r.refused.reason == "duplicate_key") || !exact(text, r.doc):
+		return text, r.doc
 	}
-	// Canonical Extended JSON cannot hold what is no text; and of a double key a
-	// reader may drop one.
-	if err != nil || r.refused.reason == "invalid_utf8" || r.refused.reason == "duplicate_key" || !exact(text, r.doc) {
-		l.bson = r.doc
-	}
-	return l
+	return text, nil
 }
 
 // exact reports whether a document can be made again of its canonical text.

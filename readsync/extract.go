@@ -92,7 +92,8 @@ func (x *extractCmd) run(ctx context.Context, env *cli.Env) error {
 }
 
 // extractLine is the record of a row. Of a document that cannot be one it has the
-// dead letter instead of columns.
+// dead letter instead of columns, and of one with a NUL character the document
+// beside them.
 func extractLine(now time.Time, service string, r *row) []byte {
 	l := record.New(now, record.Info, "extract", service)
 	if r.refused != nil {
@@ -108,6 +109,10 @@ func extractLine(now time.Time, service string, r *row) []byte {
 			default:
 				l.String(columns[i], string(c))
 			}
+		}
+		if r.hasNUL() { // load may have to set it aside, whole
+			text, raw := r.document()
+			fillDocument(l, text, raw)
 		}
 		l.String("guard", r.digest())
 	}

@@ -13,10 +13,10 @@ func checkText(s []byte, nul nulPolicy) ([]byte, error) {
 	if !utf8.Valid(s) {
 		return nil, &refusal{reason: "invalid_utf8"}
 	}
-	if bytes.IndexByte(s, 0) < 0 {
+	switch {
+	case nul == nulKeep || bytes.IndexByte(s, 0) < 0:
 		return s, nil
-	}
-	if nul == nulReplace {
+	case nul == nulReplace:
 		return bytes.ReplaceAll(s, []byte{0}, []byte("\ufffd")), nil
 	}
 	return nil, &refusal{reason: "nul"}

@@ -320,7 +320,7 @@ func (in streamLine) row(nul nulPolicy) (*row, error) {
 		return nil, in.err
 	}
 	r := &row{}
-	isLetter := false
+	isLetter, hasDocument := false, false
 	var failed *refusal
 	err := objectFields(in.text, func(key string, raw []byte) (err error) {
 		switch key {
@@ -328,8 +328,10 @@ func (in streamLine) row(nul nulPolicy) (*row, error) {
 			r.id, err = jsonString(raw)
 		case "guard":
 			r.guard, err = jsonString(raw)
-		case "document", "bson":
+		case "reason":
 			isLetter = true
+		case "document", "bson":
+			hasDocument = true
 		}
 		for i, name := range columns {
 			if key != name || string(raw) == "null" {
@@ -371,6 +373,7 @@ func (in streamLine) row(nul nulPolicy) (*row, error) {
 		if err != nil {
 			return nil, fmt.Errorf("not a record: %w", err)
 		}
+		r.id = l.id
 		r.letter, r.refused = in.text, &refusal{reason: l.reason, text: l.detail}
 	case len(r.id) > maxID:
 		r.refused = (&refusal{reason: "id_too_long"}).at("mongo_id")
@@ -378,6 +381,9 @@ func (in streamLine) row(nul nulPolicy) (*row, error) {
 		r.refused = failed
 		if _, err := checkText([]byte(r.id), nulReject); err != nil {
 			r.refused = asRefusal(err).at("mongo_id")
+		}
+		if hasDocument {
+			r.letter = in.text
 		}
 	}
 	return r, nil

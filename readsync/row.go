@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 
@@ -247,4 +248,19 @@ func (r *row) digest() string {
 		h.Write(v.data)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// hasNUL reports whether a column may hold a NUL character; an escaped backslash
+// before u0000 counts as one, which costs no more than some bytes.
+func (r *row) hasNUL() bool {
+	for i, c := range r.columns {
+		if i == atPayload || i == atMeta {
+			if bytes.Contains(c, []byte(`\u0000`)) {
+				return true
+			}
+		} else if bytes.IndexByte(c, 0) >= 0 {
+			return true
+		}
+	}
+	return false
 }
