@@ -42,7 +42,7 @@ func (c *runCmd) runRestic(ctx context.Context, env *cli.Env, names []string) er
 		one, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("not done within %v", c.Timeout))
 		o.m = &manifest{Consistency: consistent}
 		var err error
-		o.m.ID, o.m.Bytes, o.m.StoredBytes, err = r.backUp(one, c.ManageVolume, v.Volume, &said{diag: env.Diag})
+		o.m.ID, o.m.Bytes, o.m.StoredBytes, err = r.backUp(one, c.ManageVolume, v.Volume, &said{Diag: env.Diag})
 		cancel()
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

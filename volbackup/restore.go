@@ -71,7 +71,7 @@ func (c *restoreCmd) restore(ctx context.Context, env *cli.Env, m *manifest, pou
 	if c.Stop {
 		args = append(args, "--stop")
 	}
-	p := &producer{args: append(args, m.Volume), said: said{diag: env.Diag}}
+	p := &producer{args: append(args, m.Volume), said: said{Diag: env.Diag}}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	in, out, err := os.Pipe()
