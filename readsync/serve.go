@@ -7,7 +7,6 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"observability-hub/lib/cli"
@@ -105,19 +104,16 @@ func (e *endpoint) serve(ctx context.Context, listeners []net.Listener, idle tim
 	}
 	// First nothing new is accepted. A connection that comes now waits in the socket,
 	// which systemd keeps, and starts the service again. One that was accepted at
-	// the last moment is known to the server when its loop has ended.
+	// the last moment is known when the server's loop has ended, and is served:
+	// Shutdown would drop it if its request has not been read yet.
 	for _, l := range listeners {
 		_ = l.Close()
 	}
 	for range open {
 		<-ended
 	}
-	end, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(stopWait, cancel) })()
-	if srv.Shutdown(end) != nil {
-		_ = srv.Close()
-	}
+	quiet.wait(ctx, stopWait)
+	_ = srv.Close()
 	if err != nil {
 		return fmt.Errorf("accept connections: %w", err)
 	}
@@ -145,56 +141,6 @@ func (e *endpoint) verdict() error {
 	}
 	return sysexits.New(sysexits.Partial, "left_behind", fmt.Errorf("%s left documents behind", plural(e.leftBehind, "sync"))).
 		WithHint("the errors before this one say which, and why")
-}
-
-// quiet tells when there was no connection for a while.
-type quiet struct {
-	over chan struct{} // is closed then
-
-	mu    sync.Mutex
-	open  map[net.Conn]bool
-	ended bool
-	after time.Duration
-	timer *time.Timer
-}
-
-// newQuiet returns a quiet of that length, which never comes if it is zero.
-func newQuiet(after time.Duration) *quiet {
-	q := &quiet{over: make(chan struct{}), open: map[net.Conn]bool{}, after: after}
-	if after > 0 {
-		q.timer = time.AfterFunc(after, q.end)
-	}
-	return q
-}
-
-// end is called when the timer fires, perhaps while it is being stopped.
-func (q *quiet) end() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if len(q.open) == 0 && !q.ended {
-		q.ended = true
-		close(q.over)
-	}
-}
-
-// note is http.Server's hook for connections that begin and end.
-func (q *quiet) note(c net.Conn, state http.ConnState) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	switch state {
-	case http.StateNew:
-		q.open[c] = true
-	case http.StateClosed, http.StateHijacked:
-		delete(q.open, c)
-	default:
-		return
-	}
-	if q.timer == nil {
-		return
-	}
-	if q.timer.Stop(); len(q.open) == 0 {
-		q.timer.Reset(q.after)
-	}
 }
 
 // serverLog takes what http.Server has to say, such as a failing accept.

@@ -44,24 +44,31 @@ func hurry(t *testing.T, args ...string) ran {
 
 func runApp(t *testing.T, app cli.App, args ...string) ran {
 	t.Helper()
-	open := func(name string) *os.File {
-		f, err := os.Create(filepath.Join(t.TempDir(), name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { f.Close() })
-		return f
-	}
-	stdout, stderr := open("stdout"), open("stderr")
+	stdout, stderr := nameless(t), nameless(t)
+	defer stdout.Close()
+	defer stderr.Close()
 	r := ran{status: cli.Main(app, args, strings.NewReader(""), stdout, stderr)}
 	for f, text := range map[*os.File]*string{stdout: &r.stdout, stderr: &r.stderr} {
-		b, err := os.ReadFile(f.Name())
+		b, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<30))
 		if err != nil {
-			t.Fatal(err)
+			t.Error(err)
 		}
 		*text = string(b)
 	}
 	return r
+}
+
+// nameless makes a file that goes when it is closed.
+func nameless(t *testing.T) *os.File {
+	t.Helper()
+	f, err := os.CreateTemp("", "readsync-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		t.Error(err)
+	}
+	return f
 }
 
 // triggered is the record of a trigger.
