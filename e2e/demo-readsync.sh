@@ -56,7 +56,7 @@ run() {
   shift
   printf '  $ readsync %s\n' "$*"
   "$readsync" "$@" >"$work/out" 2>"$work/err" || status=$?
-  jq -r '"    " + ([.msg, (to_entries[] | select(.key | IN("read", "inserted", "identical", "rejected", "marked") ) | "\(.key) \(.value)"), .detail, .error] | map(select(. != null)) | join("  "))' "$work/err" "$work/out"
+  jq -r '"    " + ([.msg, (to_entries[] | select(.key | IN("read", "inserted", "identical", "rejected", "marked", "processed", "rows", "no_row")) | "\(.key) \(.value)"), .detail, .error] | map(select(. != null)) | join("  "))' "$work/err" "$work/out"
   printf '    exit status %s\n' "$status"
   [[ $status -eq $want ]] || fail "exit status $status where $want was due"
 }
