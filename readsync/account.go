@@ -34,6 +34,12 @@ func (a *account) add(rows []*row) {
 	}
 }
 
+// addMarks adds the marks that another account has counted.
+func (a *account) addMarks(b *account) {
+	a.marked, a.unmarked = a.marked+b.marked, a.unmarked+b.unmarked
+	a.refused, a.refusal = a.refused+b.refused, b.refusal
+}
+
 // fill adds the outcomes to a record.
 func (a *account) fill(l *record.Line) {
 	l.Int("read", a.read)

@@ -61,7 +61,7 @@ func TestRows(t *testing.T) {
 	if r.columns[atMeta] != nil || r.id != oid.Hex() || r.refused != nil {
 		t.Errorf("meta %s, id %s, refused %v", r.columns[atMeta], r.id, r.refused)
 	}
-	if got := string(appendCopyLine(nil, 7, &r)); got != "7\t"+oid.Hex()+"\t1970-01-01T00:00:00Z\ts\\t\t{\"$numberInt\":\"5\"}\t[1.0]\t\\N\n" {
+	if got := string(appendCopyLine(nil, &r)); got != oid.Hex()+"\t1970-01-01T00:00:00Z\ts\\t\t{\"$numberInt\":\"5\"}\t[1.0]\t\\N\n" {
 		t.Errorf("line %q", got)
 	}
 	for _, tc := range []struct {

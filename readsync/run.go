@@ -40,8 +40,8 @@ func (r *runCmd) sync(ctx context.Context, env *cli.Env) (account, error) {
 	}
 	defer dir.Close()
 	s := &syncing{runCmd: *r, env: env, began: time.Now(), path: r.path(dir)}
-	err = s.run(ctx)
-	return s.account, s.finish(err)
+	err = s.finish(s.run(ctx))
+	return s.account, err
 }
 
 // syncing is the state of a run.
@@ -54,7 +54,8 @@ type syncing struct {
 	target   *target
 	letters  *deadLetters
 	progress *progress
-	account  account
+	account  account // of what is written
+	marks    account // of what is marked
 	batches  int64
 	free     chan *builder // that have no rows
 }
@@ -71,8 +72,8 @@ type batch struct {
 const largeBatch = 4 << 20
 
 func (s *syncing) run(ctx context.Context) error {
-	// Half as much garbage as Go allows, as a batch is some megabytes of it.
-	defer debug.SetGCPercent(debug.SetGCPercent(50))
+	// A third of the garbage that Go allows, as a batch is some megabytes of it.
+	defer debug.SetGCPercent(debug.SetGCPercent(30))
 	var err error
 	if s.source, err = openSource(s.Timeout); err != nil {
 		return err
@@ -100,29 +101,60 @@ func (s *syncing) run(ctx context.Context) error {
 
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
-	slots := make(chan struct{}, 2) // batches in memory
-	s.free = make(chan *builder, 2)
-	batches := make(chan *batch)
-	go s.read(reading, slots, batches)
-	for b := range batches {
+	slots := make(chan struct{}, inMemory)
+	s.free = make(chan *builder, inMemory)
+	read, written := make(chan *batch), make(chan *batch)
+	marked := make(chan error, 1)
+	go s.read(reading, slots, read)
+	go func() { marked <- s.markAll(hard, written, slots, stop) }()
+	err = s.writeAll(read, written)
+	close(written)
+	err = errors.Join(err, <-marked)
+	if err == nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return err
+}
+
+// inMemory is how many batches there are at most: one is read, one written, one
+// marked.
+const inMemory = 3
+
+// writeAll writes batches until there is none, or one too many was rejected.
+func (s *syncing) writeAll(read <-chan *batch, written chan<- *batch) error {
+	for b := range read {
 		if b.err != nil {
 			return b.err
 		}
-		if err := s.write(hard, b); err != nil {
+		if err := s.write(b); err != nil {
 			return err
 		}
-		s.recycle(b)
+		written <- b
+		if s.account.rejected > s.MaxRejects && !s.DryRun {
+			return nil
+		}
+	}
+	return nil
+}
+
+// markAll marks batches that are written, while the next one is. Behind an error
+// it marks no more, and stop ends the reading.
+func (s *syncing) markAll(ctx context.Context, written <-chan *batch, slots <-chan struct{}, stop func()) (err error) {
+	for b := range written {
+		if err == nil {
+			err = s.mark(ctx, b)
+		}
+		if err != nil {
+			stop()
+		}
+		if b.bytes <= largeBatch {
+			s.free <- b.from // memory for another one
+		}
 		for range b.slots() {
 			<-slots
 		}
-		if s.account.rejected > s.MaxRejects || ctx.Err() != nil {
-			break
-		}
 	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return nil
+	return err
 }
 
 // stepGrace is how long a batch may take to be finished after a signal came.
@@ -131,7 +163,7 @@ const stepGrace = 2500 * time.Millisecond
 // slots is how much of the memory for batches one takes.
 func (b *batch) slots() int {
 	if b.bytes > largeBatch {
-		return 2
+		return inMemory
 	}
 	return 1
 }
@@ -161,11 +193,10 @@ func (s *syncing) read(ctx context.Context, slots chan<- struct{}, batches chan<
 			return
 		}
 		docs, err := k.next(ctx, batchDocuments)
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			send(&batch{err: err})
-			return
 		}
-		if len(docs) == 0 {
+		if err != nil || len(docs) == 0 {
 			return
 		}
 		for first := true; len(docs) > 0; first = false {
@@ -174,8 +205,10 @@ func (s *syncing) read(ctx context.Context, slots chan<- struct{}, batches chan<
 			}
 			n, size := fitting(docs)
 			b := &batch{bytes: size}
-			if b.slots() > 1 && !take() {
-				return
+			for range b.slots() - 1 {
+				if !take() {
+					return
+				}
 			}
 			s.fill(b, docs[:n])
 			if !send(b) {
@@ -211,17 +244,10 @@ func (s *syncing) fill(b *batch, docs []bson.Raw) {
 	}
 }
 
-// recycle takes the memory of a batch that is done for another one.
-func (s *syncing) recycle(b *batch) {
-	if b.bytes <= largeBatch {
-		s.free <- b.from
-	}
-}
-
-// write writes one batch: rows first, then dead letters, then marks. Killed
+// write writes one batch: rows first, then dead letters. Marks follow. Killed
 // between any two of these, the next run finds the documents still ingested, and
 // their rows and letters there.
-func (s *syncing) write(ctx context.Context, b *batch) error {
+func (s *syncing) write(b *batch) error {
 	if err := s.target.write(accepted(b.rows)); err != nil {
 		return err
 	}
@@ -241,10 +267,14 @@ func (s *syncing) write(ctx context.Context, b *batch) error {
 	s.batches++
 	s.account.name(s.env, b.rows)
 	s.progress.at(s.account.read)
+	return nil
+}
+
+// mark marks the documents of a batch that is written.
+func (s *syncing) mark(ctx context.Context, b *batch) error {
 	if s.DryRun {
 		return nil
 	}
-	var done []*row
 	if b.bytes > largeBatch {
 		// Give back what the rows took, before the documents are sent.
 		b.from.buf = nil
@@ -254,21 +284,26 @@ func (s *syncing) write(ctx context.Context, b *batch) error {
 		debug.FreeOSMemory()
 		defer debug.FreeOSMemory()
 	}
+	var done, aside []*row
 	for _, r := range b.rows {
-		if r.outcome == inserted || r.outcome == identical {
+		switch r.outcome {
+		case inserted, identical:
 			done = append(done, r)
+		case rejected:
+			aside = append(aside, r)
 		}
 	}
-	if err := s.source.mark(ctx, &s.account, done, statusIngested, statusProcessed); err != nil {
+	if err := s.source.mark(ctx, &s.marks, done, statusIngested, statusProcessed); err != nil {
 		return err
 	}
-	return s.source.mark(ctx, &s.account, refused, statusIngested, statusRejected)
+	return s.source.mark(ctx, &s.marks, aside, statusIngested, statusRejected)
 }
 
 // finish prints the account and returns err, which the batches left, or what
 // the outcomes lead to.
 func (s *syncing) finish(err error) error {
-	if err == nil {
+	s.account.addMarks(&s.marks)
+	if err == nil && !s.DryRun {
 		err = s.account.verdict(s.path, s.MaxRejects)
 	}
 	err = errors.Join(err, s.account.check())

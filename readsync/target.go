@@ -36,6 +36,9 @@ const stagingSQL = `CREATE TEMPORARY TABLE readsync_staging (
 
 const copySQL = `COPY readsync_staging FROM STDIN`
 
+// directSQL copies without a detour. It fails as a whole if one of the rows is there.
+const directSQL = `COPY reading_analytics (mongo_id, event_timestamp, source, event_type, payload, meta) FROM STDIN`
+
 // insertSQL inserts what is not there, and returns the numbers of the others.
 const insertSQL = `WITH new AS (
 	INSERT INTO reading_analytics (mongo_id, event_timestamp, source, event_type, payload, meta)
@@ -59,6 +62,8 @@ FROM readsync_staging s LEFT JOIN reading_analytics r ON r.mongo_id = s.mongo_id
 type target struct {
 	*database
 	dryRun bool
+	direct bool   // the rows of the last batch were all new
+	never  bool   // the table does not take a COPY
 	buf    []byte // of a COPY
 }
 
@@ -76,7 +81,7 @@ func openTarget(ctx context.Context, timeout time.Duration, dryRun bool) (*targe
 	if err != nil {
 		return nil, err
 	}
-	t := &target{database: d, dryRun: dryRun}
+	t := &target{database: d, dryRun: dryRun, direct: !dryRun}
 	if err := t.prepare(); err != nil {
 		return nil, errors.Join(databaseError(fmt.Errorf("prepare the session: %w", err)), d.close())
 	}
@@ -95,13 +100,8 @@ func (t *target) prepare() error {
 			return err
 		}
 	}
-	there, err := t.column("SELECT to_regclass('reading_analytics')")
-	if err != nil {
-		return err
-	}
-	if !t.dryRun && (len(there) == 0 || there[0] == "") {
-		// Where two sessions make it at once, whoever comes second finds it done.
-		if err := t.exec(tableSQL); err != nil && !hasCode(err, "42P07", "23505") {
+	if !t.dryRun {
+		if err := t.makeTable(); err != nil {
 			return err
 		}
 	}
@@ -158,46 +158,80 @@ func refuse(r *row, err error) {
 
 // try writes rows in one transaction. With an error it returns the index of the row
 // that COPY names, or -1.
+//
+// As long as all rows are new, which is what a daily run meets, they are copied
+// straight into the table: that is half the work for the server. The first one
+// that is there makes the way through the staging table necessary, which can
+// compare.
 func (t *target) try(rows []*row) (at int, err error) {
+	if t.direct {
+		at, err = t.transaction(rows, t.copyDirect)
+		t.never = t.never || hasCode(err, "0A000") // row-level security
+		if !t.never && !hasCode(err, "23505") || t.broken() {
+			return at, err
+		}
+		t.direct = false
+	}
+	return t.transaction(rows, t.insert)
+}
+
+// transaction commits what write does with rows, and then sets their outcomes.
+func (t *target) transaction(rows []*row, write func([]*row) ([]outcome, error)) (at int, err error) {
 	if err := t.exec("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"); err != nil {
 		return -1, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, t.rollback())
-		}
-	}()
-	if err := t.copy(rows); err != nil {
-		return copyLine(err, len(rows)), err
-	}
-	if t.dryRun {
-		if there, err := t.column("SELECT to_regclass('reading_analytics')"); err != nil {
-			return -1, err
-		} else if there[0] == "" {
-			if err := t.exec(tableSQL); err != nil {
-				return -1, err
-			}
-		}
-	}
-	skipped, err := t.column(insertSQL)
+	outcomes, err := write(rows)
 	if err != nil {
-		return -1, err
-	}
-	outcomes, err := t.compare(rows, skipped)
-	if err != nil {
-		return -1, err
+		return copyLine(err, len(rows)), errors.Join(err, t.rollback())
 	}
 	end := "COMMIT"
 	if t.dryRun {
 		end = "ROLLBACK"
 	}
 	if err := t.exec(end); err != nil {
-		return -1, err
+		return -1, errors.Join(err, t.rollback())
 	}
 	for i, r := range rows {
 		r.outcome = outcomes[i]
 	}
 	return 0, nil
+}
+
+// copyDirect copies rows that are all new.
+func (t *target) copyDirect(rows []*row) ([]outcome, error) {
+	return slices.Repeat([]outcome{inserted}, len(rows)), t.copy(directSQL, rows)
+}
+
+// insert copies rows to the staging table, inserts those that are new, and
+// compares the others.
+func (t *target) insert(rows []*row) ([]outcome, error) {
+	if err := t.copy(copySQL, rows); err != nil {
+		return nil, err
+	}
+	if t.dryRun {
+		if err := t.makeTable(); err != nil {
+			return nil, err
+		}
+	}
+	skipped, err := t.column(insertSQL)
+	if err != nil {
+		return nil, err
+	}
+	t.direct = len(skipped) == 0 && !t.never && !t.dryRun
+	return t.compare(rows, skipped)
+}
+
+// makeTable makes the table, if it is missing.
+func (t *target) makeTable() error {
+	there, err := t.column("SELECT to_regclass('reading_analytics')")
+	if err != nil || len(there) == 1 && there[0] != "" {
+		return err
+	}
+	// Where two sessions make it at once, whoever comes second finds it done.
+	if err := t.exec(tableSQL); err != nil && !hasCode(err, "42P07", "23505") {
+		return err
+	}
+	return nil
 }
 
 // rollback ends a transaction that failed; a connection that is gone has none.
@@ -208,9 +242,10 @@ func (t *target) rollback() error {
 	return t.exec("ROLLBACK")
 }
 
-// copy sends rows to the staging table.
-func (t *target) copy(rows []*row) error {
-	stmt, err := t.conn.Prepare(copySQL)
+// copy sends rows to the table of a COPY statement. Those of the staging table are
+// numbered.
+func (t *target) copy(sql string, rows []*row) error {
+	stmt, err := t.conn.Prepare(sql)
 	if err != nil {
 		return err
 	}
@@ -238,7 +273,11 @@ func (t *target) copy(rows []*row) error {
 				break // Exec says what the server said
 			}
 		}
-		t.buf = appendCopyLine(slices.Grow(t.buf, size), i, r)
+		t.buf = slices.Grow(t.buf, size)
+		if sql == copySQL {
+			t.buf = append(strconv.AppendInt(t.buf, int64(i), 10), '\t')
+		}
+		t.buf = appendCopyLine(t.buf, r)
 	}
 	if err == nil {
 		err = send()
@@ -264,9 +303,7 @@ func copySize(r *row) int {
 }
 
 // appendCopyLine appends a row in the text format of COPY.
-func appendCopyLine(b []byte, n int, r *row) []byte {
-	b = strconv.AppendInt(b, int64(n), 10)
-	b = append(b, '\t')
+func appendCopyLine(b []byte, r *row) []byte {
 	b = appendCopyText(b, []byte(r.id))
 	for i, c := range r.columns {
 		b = append(b, '\t')
@@ -316,13 +353,17 @@ func appendCopyText(b, text []byte) []byte {
 	}
 }
 
-// copyLine finds the row that a failed COPY names: "COPY readsync_staging, line 7, column payload".
+// copyLine finds the row that a failed COPY names: "COPY readsync_staging, line 7, column payload". It
+// is -1 if it names none.
 func copyLine(err error, rows int) int {
 	pe, ok := errors.AsType[*pq.Error](err)
 	if !ok {
 		return -1
 	}
 	_, rest, ok := strings.Cut(pe.Where, "COPY readsync_staging, line ")
+	if !ok {
+		_, rest, ok = strings.Cut(pe.Where, "COPY reading_analytics, line ")
+	}
 	if !ok {
 		return -1
 	}
@@ -362,7 +403,7 @@ func (t *target) compare(rows []*row, skipped []string) ([]outcome, error) {
 	if err := t.exec("DELETE FROM readsync_staging"); err != nil {
 		return nil, err
 	}
-	if err := t.copy(old); err != nil {
+	if err := t.copy(copySQL, old); err != nil {
 		return nil, err
 	}
 	again := make([]outcome, len(old))

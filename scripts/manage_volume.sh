@@ -323,7 +323,7 @@ all_journals() {
 # record LINE…: puts this run's journal on disk before anything that it tells of is done.
 record() {
   local temporary=$journals/.$volume
-  if ! { printf '%s\n' "owner $$" "at $EPOCHSECONDS" "lock ${mountpoint%/*}" "$@" >"$temporary" \
+  if ! { printf '%s\n' "owner $$" "at ${EPOCHREALTIME/,/.}" "lock ${mountpoint%/*}" "$@" >"$temporary" \
     && sync "$temporary" && mv -T "$temporary" "$journals/$volume" && sync "$journals"; } 2>/dev/null; then
     rm -f "$temporary"
     fail 73 state_unwritable "cannot write the journal to $journals" 'make room there; nothing has been stopped'
@@ -536,7 +536,7 @@ revive() {
         ;;
       pause:'true false')
         # A client that was killed may have had the last word with the daemon.
-        if [[ -z $interrupted ]] || ((EPOCHSECONDS > at + 2)); then return 0; fi
+        if [[ -n $at_rest ]] || ((EPOCHSECONDS > ${at%.*} + 3)); then return 0; fi
         sleep 0.1
         continue
         ;;
@@ -549,22 +549,23 @@ revive() {
   say ERROR not_resumed "container $name does not start again: $complaint" "see docker logs $name; then run: manage_volume.sh resume"
   return 1
 }
-interrupted=
+# Set when Docker has done all that it was asked to: nothing is under way any more.
+at_rest=
 
 # stopping ID GRACE AT: whether the daemon may still be about to stop a container that runs. It goes on with what it was
 # asked to do when whoever asked is dead, and `start` does nothing while the container runs.
 stopping() {
   local id=$1 grace=$2 at=$3
-  if [[ -z $interrupted ]] || ((grace >= 0 && EPOCHSECONDS > at + grace + 5)); then return 1; fi
-  query events --since "$at" --until "$EPOCHREALTIME" --filter "container=$id" --filter event=kill --filter event=start \
+  if [[ -n $at_rest ]] || ((grace >= 0 && EPOCHSECONDS > ${at%.*} + grace + 5)); then return 1; fi
+  query events --since "$at" --until "${EPOCHREALTIME/,/.}" --filter "container=$id" --filter event=kill --filter event=start \
     --format '{{.Action}}' || return 0
-  if ((${#answer[@]} == 0)); then ((EPOCHSECONDS <= at + 2)); else [[ ${answer[-1]} == kill ]]; fi
+  # What a client that was killed has sent may take the daemon a moment to read.
+  [[ ${answer[*]: -1} == kill ]] || ((EPOCHSECONDS <= ${at%.*} + 3))
 }
 
 # resume_stale: resumes what dead runs have left, and returns 69 if something stays down.
 resume_stale() {
-  local file worst=0 path owner fd
-  interrupted=yes
+  local file worst=0 path owner fd at_rest=
   while read -r file <&3; do
     if [[ ! -r $file ]]; then continue; fi
     path=$(sed -n 's/^lock //p' "$file") || continue
@@ -587,7 +588,6 @@ resume_stale() {
     resume_journal "$file" || worst=$?
     if [[ -n $fd ]]; then exec {fd}<&-; fi
   done 3< <(all_journals)
-  interrupted=
   return "$worst"
 }
 
@@ -653,6 +653,7 @@ export_volume() {
   begin "$1"
   supervise quiesce
   if ((status)); then exit "$status"; fi
+  at_rest=yes
   supervise read_out
   if ((status == 0)) && disturbed; then status=1; fi
   exit "$status"
@@ -663,6 +664,7 @@ with_volume() {
   shift
   supervise quiesce
   if ((status)); then exit "$status"; fi
+  at_rest=yes
   # Not a process group of its own: the command may talk to the terminal. Without one, bash makes it deaf to Ctrl-C.
   VOLUME_PATH=$mountpoint env --default-signal=INT,QUIT setpriv --pdeathsig TERM -- "$@" <&0 {volume_lock}<&- &
   child=$!
@@ -708,6 +710,7 @@ import_volume() {
   if ((status)); then exit "$status"; fi
   supervise replace
   if ((status)); then exit "$status"; fi
+  at_rest=yes
   created=
   local identical
   identical=$(<"$staging/identical")

@@ -19,6 +19,7 @@ type runCmd struct {
 	repositoryFlags
 	storeFlags
 	scriptFlags
+	engineFlags
 	retention
 	Timeout time.Duration `default:"6h" placeholder:"D"`
 	Volumes []string      `arg:"" optional:"" name:"volume" help:"Only these volumes; with -, those on stdin, one a line."`
@@ -48,6 +49,9 @@ func (c *runCmd) Run(ctx context.Context, env *cli.Env) error {
 		names, err := c.names(env.Stdin)
 		if err != nil {
 			return err
+		}
+		if c.isRestic() {
+			return c.runRestic(ctx, env, names)
 		}
 		s, err := c.store(ctx, c.repositoryFlags)
 		if err != nil {
@@ -119,7 +123,7 @@ func (c *runCmd) backUp(ctx context.Context, env *cli.Env, s *store, v volume) (
 	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("not done within %v", c.Timeout))
 	defer cancel()
 	o.m = &manifest{Volume: v.Volume, Labels: v.Labels, Driver: v.Driver}
-	p := &producer{args: []string{c.ManageVolume, "export", v.Volume}, tar: true, holds: len(v.Containers) > 0, said: said{diag: env.Diag}}
+	p := &producer{args: []string{c.ManageVolume, "export", v.Volume}, tar: true, holds: len(v.Containers) > 0, said: said{Diag: env.Diag}}
 	if o.unchanged, o.err = s.put(ctx, o.m, p); o.err != nil {
 		return o
 	}

@@ -14,6 +14,7 @@ import (
 type verifyCmd struct {
 	repositoryFlags
 	identityFlags
+	engineFlags
 	Deep     bool
 	Archives []string `arg:"" optional:"" name:"volume[@id]" help:"Only these volumes or archives."`
 }
@@ -21,6 +22,9 @@ type verifyCmd struct {
 // Run checks archives and keeps the result in their manifests.
 func (c *verifyCmd) Run(ctx context.Context, env *cli.Env) error {
 	return cli.Interruptible(ctx, func(ctx context.Context) error {
+		if c.isRestic() {
+			return c.verifyRestic(ctx, env)
+		}
 		r, err := c.open()
 		if err != nil {
 			return err
@@ -114,7 +118,7 @@ func report(env *cli.Env, volume string, a archive, wrong error, deep bool) erro
 	if wrong != nil {
 		level = record.Error
 	}
-	l := record.New(time.Now(), level, "verified", env.Service)
+	l := record.New(time.Now(), level, "archive_verified", env.Service)
 	l.String("volume", volume)
 	l.String("id", a.id)
 	l.Bool("ok", wrong == nil)
