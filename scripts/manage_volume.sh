@@ -320,7 +320,7 @@ all_journals() {
   done
 }
 
-# record LINE…: puts this run's journal on disk before anything that it tells of is done.
+# record LINE…: puts this run's journal on disk before anything that it tells of is done. Claims are locked.
 record() {
   local temporary=$journals/.$volume
   if ! { printf '%s\n' "owner $$" "at ${EPOCHREALTIME/,/.}" "lock ${mountpoint%/*}" "$@" >"$temporary" \
@@ -566,6 +566,9 @@ stopping() {
 # resume_stale: resumes what dead runs have left, and returns 69 if something stays down.
 resume_stale() {
   local file worst=0 path owner fd at_rest=
+  lock_claims
+  rm -f "$journals"/.[a-zA-Z0-9]*
+  unlock_claims
   while read -r file <&3; do
     if [[ ! -r $file ]]; then continue; fi
     path=$(sed -n 's/^lock //p' "$file") || continue
@@ -702,7 +705,9 @@ import_volume() {
   fi
   in_use
   own_journal=$journals/$volume
+  lock_claims
   record "import $mountpoint"
+  unlock_claims
   staging=${mountpoint%/*}/$staging_name
   rm -rf "$staging"
   mkdir -m 700 "$staging" || fail 73 output_failed "cannot write to ${mountpoint%/*}"
