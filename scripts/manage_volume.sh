@@ -563,6 +563,15 @@ stopping() {
   [[ ${answer[*]: -1} == kill ]] || ((EPOCHSECONDS <= ${at%.*} + 3))
 }
 
+# lives PID: whether a process is there and stays. One that has just been killed can still be signalled.
+lives() {
+  local try
+  for try in 1 2 3; do
+    if ! kill -0 "$1" 2>/dev/null || [[ $(cat "/proc/$1/stat" 2>/dev/null) == *') Z '* ]]; then return 1; fi
+    sleep 0.2
+  done
+}
+
 # resume_stale: resumes what dead runs have left, and returns 69 if something stays down.
 resume_stale() {
   local file worst=0 path owner fd at_rest=
@@ -582,7 +591,7 @@ resume_stale() {
       if ! flock -n "$fd"; then
         # Alive, unless it has started us to do this; or dead, and a child of it has yet to end.
         owner=$(sed -n 's/^owner //p' "$file") || continue
-        if { [[ $owner != "$PPID" ]] && kill -0 "$owner" 2>/dev/null; } || ! flock -w 10 "$fd"; then
+        if { [[ $owner != "$PPID" ]] && lives "$owner"; } || ! flock -w 10 "$fd"; then
           exec {fd}<&-
           continue
         fi
