@@ -76,7 +76,9 @@ func (p *producer) start(ctx context.Context, stdin, stdout *os.File) error {
 	if stdin != nil {
 		p.cmd.Stdin = stdin
 	}
-	p.cmd.Stdout = stdout
+	if stdout != nil { // a nil file is no nil writer
+		p.cmd.Stdout = stdout
+	}
 	p.cmd.Stderr = &p.said
 	p.cmd.WaitDelay = stopAfter
 	// A group of its own, to be ended as a whole; and if we are killed, it is told.
