@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 
 	"observability-hub/lib/cli"
 )
@@ -9,6 +10,8 @@ import (
 type catCmd struct {
 	repositoryFlags
 	identityFlags
+	engineFlags
+	stagingFlags
 	Archive string `arg:"" name:"volume[@id]" help:"The volume; without an id, its newest archive."`
 }
 
@@ -17,6 +20,14 @@ func (c *catCmd) Run(ctx context.Context, env *cli.Env) error {
 	volume, id, err := parseArchive(c.Archive)
 	if err != nil {
 		return err
+	}
+	if c.isRestic() {
+		return cli.Interruptible(ctx, func(ctx context.Context) error {
+			return c.withSnapshot(ctx, volume, id, func(_ snapshot, in io.Reader) error {
+				_, err := io.Copy(env.Stdout, in)
+				return err
+			})
+		})
 	}
 	r, err := c.open()
 	if err != nil {

@@ -10,11 +10,15 @@ import (
 
 type listCmd struct {
 	repositoryFlags
+	engineFlags
 	Volumes []string `arg:"" optional:"" name:"volume" help:"Only these volumes."`
 }
 
 // Run prints what the manifests say; it reads no archive.
-func (c *listCmd) Run(_ context.Context, env *cli.Env) error {
+func (c *listCmd) Run(ctx context.Context, env *cli.Env) error {
+	if c.isRestic() {
+		return cli.Interruptible(ctx, func(ctx context.Context) error { return c.listRestic(ctx, env) })
+	}
 	r, err := c.open()
 	if err != nil {
 		return err

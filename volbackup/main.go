@@ -38,15 +38,20 @@ type repositoryFlags struct {
 // open returns the repository.
 func (f repositoryFlags) open() (*repository, error) {
 	if f.Repo == "" {
-		return nil, sysexits.New(sysexits.Config, "no_repository", errors.New("no repository")).
+		return nil, sysexits.New(sysexits.Config, "repository_missing", errors.New("no repository")).
 			WithHint("give --repo DIR, or set VOLBACKUP_REPO in /etc/observability-hub/volume-backup.env")
 	}
 	return newRepository(f.Repo)
 }
 
+// stagingFlags say where there is room for a stream.
+type stagingFlags struct {
+	Staging string `placeholder:"DIR"`
+}
+
 // storeFlags say how an archive is stored.
 type storeFlags struct {
-	Staging        string   `placeholder:"DIR"`
+	stagingFlags
 	Recipient      []string `placeholder:"AGE1..."`
 	RecipientsFile string   `placeholder:"FILE"`
 }
@@ -67,6 +72,7 @@ staging         Folder for what a volume delivers faster than it is compressed (
 recipient       Encrypt to this age recipient; may be given more than once.
 recipients-file Encrypt to the age recipients in this file, one a line.
 identity        File of age identities, for encrypted archives (default: the credential age_identity).
+engine          Who keeps the backups: folder (--repo) or restic (its own variables say where).
 manage-volume   The program that reaches volumes (${default}).
 timeout         Longest time for a volume (${default}).
 deep            Also decrypt, decompress and check every byte of the content.

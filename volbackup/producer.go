@@ -76,7 +76,7 @@ func (p *producer) start(ctx context.Context, stdin, stdout *os.File) error {
 	if stdin != nil {
 		p.cmd.Stdin = stdin
 	}
-	if stdout != nil {
+	if stdout != nil { // a nil file is no nil writer
 		p.cmd.Stdout = stdout
 	}
 	p.cmd.Stderr = &p.said
@@ -120,9 +120,6 @@ func (p *producer) wait() error {
 	return err
 }
 
-// errBrokenPipe is a write to a program that does not read any more.
-const errBrokenPipe = syscall.EPIPE
-
 // finish binds the program's exit status. 1 of GNU tar, which manage_volume.sh
 // export hands on, says that a file changed while it was read.
 func (p *producer) finish() (string, error) {
@@ -154,7 +151,7 @@ func (p *producer) failed(err error) error {
 // toolkit's: a peer that is away, a full disk, a lock, bad configuration.
 func passedOn(status int) int {
 	switch status {
-	case sysexits.Unavailable, sysexits.CantCreate, sysexits.TempFail, sysexits.Config:
+	case sysexits.DataErr, sysexits.Unavailable, sysexits.CantCreate, sysexits.TempFail, sysexits.Config:
 		return status
 	}
 	return sysexits.Failed

@@ -77,7 +77,7 @@ func (c *pruneCmd) prune(ctx context.Context, env *cli.Env, r *repository, volum
 				return err
 			}
 		}
-		l := record.New(time.Now(), record.Info, "pruned", env.Service)
+		l := record.New(time.Now(), record.Info, "archive_removed", env.Service)
 		l.String("volume", volume)
 		l.String("id", m.ID)
 		l.String("made", m.Time.Format(record.TimeFormat))

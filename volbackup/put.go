@@ -31,14 +31,14 @@ func (c *putCmd) Run(ctx context.Context, env *cli.Env) error {
 			c.Command = c.Command[1:]
 		}
 		if len(c.Command) > 0 {
-			src = &producer{args: c.Command, holds: true, said: said{diag: env.Diag}}
+			src = &producer{args: c.Command, holds: true, said: said{Diag: env.Diag}}
 		}
 		m := &manifest{Volume: c.Volume}
 		unchanged, err := s.put(ctx, m, src)
 		if err != nil {
 			return err
 		}
-		return env.Stdout.Record(record.Info, m.record("stored", env.Service, unchanged))
+		return env.Stdout.Record(record.Info, m.record(env.Service, unchanged))
 	})
 }
 
@@ -70,8 +70,8 @@ func (f storeFlags) store(ctx context.Context, repo repositoryFlags) (*store, er
 }
 
 // record is the record of an archive.
-func (m *manifest) record(event, service string, unchanged bool) []byte {
-	l := record.New(m.Finished, record.Info, event, service)
+func (m *manifest) record(service string, unchanged bool) []byte {
+	l := record.New(m.Finished, record.Info, "stored", service)
 	m.fields(l)
 	l.Bool("unchanged", unchanged)
 	return l.End()

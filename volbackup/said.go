@@ -12,7 +12,7 @@ import (
 // said is the stderr of a program: warnings are passed on as they come, errors
 // are kept for the one who reports how it ended.
 type said struct {
-	diag *diag.Logger // nil: pass on nothing
+	Diag *diag.Logger // nil: pass on nothing
 
 	mu    sync.Mutex
 	part  []byte // a line that is not complete yet
@@ -51,19 +51,19 @@ func (s *said) line(line string) {
 		if !s.found {
 			s.error = line
 		}
-		if s.diag != nil {
-			s.diag.Warn("command_message", line)
+		if s.Diag != nil {
+			s.Diag.Warn("command_message", line)
 		}
 		return
 	}
 	switch {
 	case envelope.Level == "ERROR":
 		s.error, s.hint, s.found = envelope.Error, envelope.Hint, true
-	case s.diag == nil:
+	case s.Diag == nil:
 	case envelope.Level == "WARN":
-		s.diag.Warn("command_message", envelope.Msg+": "+envelope.Detail)
+		s.Diag.Warn("command_message", envelope.Msg+": "+envelope.Detail)
 	default:
-		s.diag.Debug("command_message", envelope.Msg+": "+envelope.Detail)
+		s.Diag.Debug("command_message", envelope.Msg+": "+envelope.Detail)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 type statusCmd struct {
 	repositoryFlags
+	engineFlags
 	MaxAge  time.Duration `placeholder:"D"`
 	Volumes []string      `arg:"" optional:"" name:"volume" help:"Only these volumes."`
 }
@@ -28,7 +29,10 @@ func (c *statusCmd) Validate() error {
 
 // Run says how old the newest good backup of each volume is. It reads manifests
 // alone and takes no lock.
-func (c *statusCmd) Run(_ context.Context, env *cli.Env) error {
+func (c *statusCmd) Run(ctx context.Context, env *cli.Env) error {
+	if c.isRestic() {
+		return cli.Interruptible(ctx, func(ctx context.Context) error { return c.statusRestic(ctx, env) })
+	}
 	r, err := c.open()
 	if err != nil {
 		return err
@@ -37,10 +41,15 @@ func (c *statusCmd) Run(_ context.Context, env *cli.Env) error {
 	if err != nil {
 		return err
 	}
+	return c.report(env, volumes, r.dir, r.archives)
+}
+
+// report prints a record for each volume and fails if one is too old.
+func (c *statusCmd) report(env *cli.Env, volumes []string, where string, archives func(string) ([]archive, error)) error {
 	now := time.Now()
 	var stale []string
 	for _, v := range volumes {
-		all, err := r.archives(v)
+		all, err := archives(v)
 		if err != nil {
 			return err
 		}
@@ -58,9 +67,9 @@ func (c *statusCmd) Run(_ context.Context, env *cli.Env) error {
 	}
 	switch {
 	case len(volumes) == 0:
-		return missing(errors.New(r.dir + ": no backup of any volume"))
+		return missing(errors.New(where + ": no backup of any volume"))
 	case len(stale) > 0:
-		return sysexits.New(sysexits.Failed, "stale", fmt.Errorf("no verified backup that is new enough: %s", strings.Join(stale, ", "))).
+		return sysexits.New(sysexits.Failed, "backup_stale", fmt.Errorf("no verified backup that is new enough: %s", strings.Join(stale, ", "))).
 			WithHint("journalctl -u volume-backup says what went wrong")
 	}
 	return nil
@@ -83,7 +92,7 @@ func (c *statusCmd) status(v string, all []archive, now time.Time, service strin
 	if stale {
 		level = record.Warn
 	}
-	l := record.New(now, level, "status", service)
+	l := record.New(now, level, "backup_status", service)
 	l.String("volume", v)
 	l.Int("archives", int64(len(all)))
 	l.Int("damaged", int64(bad))

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"filippo.io/age"
 
@@ -96,7 +97,7 @@ func TestPutAfterPut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const n = 9*blockSize + 12345
+	const n = 4*blockSize + 12345
 	for _, waits := range []bool{false, true} {
 		for _, encrypted := range []bool{false, true} {
 			s := newStore(t)
@@ -119,17 +120,17 @@ func TestPutAfterPut(t *testing.T) {
 			put("first", big(t, n, n), false)
 			put("same", last, true)
 			put("same again", last, true)
-			for _, from := range []int64{0, 1, blockSize - 600, blockSize - 512, blockSize, 5*blockSize + 7, n - 1} {
+			for _, from := range []int64{0, blockSize - 512, 3*blockSize + 7, n - 1} {
 				put("differs", big(t, n, from), false)
 				put("same", last, true)
 				put("as before", big(t, n, n), false)
 			}
-			put("shorter", big(t, 3*blockSize-512, n), false)
+			put("shorter", big(t, 2*blockSize-512, n), false)
 			put("longer", big(t, n+blockSize, n+blockSize), false)
 			s.dropPrefixes("v")
 			put("same, seen at its end", last, true)
 			s.dropPrefixes("v")
-			put("differs, without prefixes", big(t, n, 5*blockSize), false)
+			put("differs, without prefixes", big(t, n, 3*blockSize), false)
 		}
 	}
 }
@@ -274,5 +275,27 @@ func TestNames(t *testing.T) {
 		if _, _, err := parseArchive(arg); err == nil {
 			t.Errorf("%q is taken", arg)
 		}
+	}
+}
+
+// run removes what is expired once the new archive is verified, and nothing of
+// the last day.
+func TestRetire(t *testing.T) {
+	s, now := newStore(t), time.Now()
+	var made *manifest
+	for i, age := range []time.Duration{72 * time.Hour, 48 * time.Hour, 30 * time.Hour, 20 * time.Hour, 0} {
+		made = &manifest{Volume: "v"}
+		if _, err := s.put(t.Context(), made, stream{data: big(t, int64(i)+1, 0)}); err != nil {
+			t.Fatal(err)
+		}
+		made.Time = now.Add(-age)
+		if err := s.update(made); err != nil {
+			t.Fatal(err)
+		}
+	}
+	removed, err := s.retire(retention{KeepDaily: 1}, made, now)
+	all, errAll := s.archives("v")
+	if err != nil || errAll != nil || removed != 3 || len(all) != 2 {
+		t.Errorf("%d removed, %d left, %v %v; want 3 and 2", removed, len(all), err, errAll)
 	}
 }

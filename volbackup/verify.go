@@ -14,6 +14,7 @@ import (
 type verifyCmd struct {
 	repositoryFlags
 	identityFlags
+	engineFlags
 	Deep     bool
 	Archives []string `arg:"" optional:"" name:"volume[@id]" help:"Only these volumes or archives."`
 }
@@ -21,6 +22,9 @@ type verifyCmd struct {
 // Run checks archives and keeps the result in their manifests.
 func (c *verifyCmd) Run(ctx context.Context, env *cli.Env) error {
 	return cli.Interruptible(ctx, func(ctx context.Context) error {
+		if c.isRestic() {
+			return c.verifyRestic(ctx, env)
+		}
 		r, err := c.open()
 		if err != nil {
 			return err
@@ -52,6 +56,9 @@ func (c *verifyCmd) Run(ctx context.Context, env *cli.Env) error {
 				wrong := c.verify(ctx, r, a)
 				if ctx.Err() != nil {
 					return context.Cause(ctx)
+				}
+				if sysexits.Code(wrong) == sysexits.Config { // no key is not damage
+					return wrong
 				}
 				if wrong != nil {
 					bad++
