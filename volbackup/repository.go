@@ -274,8 +274,12 @@ func (r *repository) find(volume, id string) (*manifest, error) {
 		WithHint("volbackup list " + volume + " shows the ids")
 }
 
-// damaged is the error of an archive that must not be used.
+// damaged is the error of an archive that must not be used. An error that has a
+// status already, such as that of a full stdout, is not about the archive.
 func damaged(volume, id string, err error) error {
+	if _, ok := errors.AsType[*sysexits.Error](err); ok {
+		return err
+	}
 	return sysexits.New(sysexits.DataErr, "archive_damaged", fmt.Errorf("%s@%s: %w", volume, id, err)).
 		WithHint("volbackup verify " + volume + " shows which of its backups are good")
 }

@@ -57,6 +57,9 @@ func (c *verifyCmd) Run(ctx context.Context, env *cli.Env) error {
 				if ctx.Err() != nil {
 					return context.Cause(ctx)
 				}
+				if sysexits.Code(wrong) == sysexits.Config { // no key is not damage
+					return wrong
+				}
 				if wrong != nil {
 					bad++
 				}
