@@ -173,7 +173,9 @@ func (r *repository) archives(volume string) ([]archive, error) {
 	}
 	for _, e := range entries { // an archive alone cannot be told from half of one
 		id, isArchive := strings.CutSuffix(strings.TrimSuffix(e.Name(), ageExt), archiveExt)
-		if isArchive && !strings.HasPrefix(id, ".") && !has[id] {
+		// It is awaited only for the moment between two renames, or until the next run mends it.
+		awaited := r.awaited(volume, id, filepath.Join(r.folder(volume), tempPrefix+id+manifestExt))
+		if isArchive && !strings.HasPrefix(id, ".") && !has[id] && !awaited {
 			all = append(all, archive{id: id, err: errors.New("an archive without its manifest")})
 		}
 	}

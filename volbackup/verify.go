@@ -33,6 +33,9 @@ func (c *verifyCmd) Run(ctx context.Context, env *cli.Env) error {
 			return err
 		}
 		defer r.release()
+		if err := r.mend(); err != nil {
+			env.Diag.Warn("mark_failed", err.Error())
+		}
 		if len(c.Archives) == 0 {
 			if c.Archives, err = r.volumes(); err != nil {
 				return err
