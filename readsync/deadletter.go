@@ -38,6 +38,11 @@ func openDeadLetters(env *cli.Env, path string) (*deadLetters, error) {
 	if err != nil {
 		return nil, statedir.Unwritable(err)
 	}
+	// A device has no end to read up to, and keeps nothing.
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		return nil, statedir.Unwritable(errors.Join(err, fmt.Errorf("%s: not a regular file", path)))
+	}
 	d := &deadLetters{env: env, path: path, f: f, seen: map[[sha256.Size]byte]bool{}}
 	if err := d.load(isNew); err != nil {
 		f.Close()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -106,11 +107,8 @@ func reading(n, size int) ([]byte, error) {
 	var id bson.ObjectID
 	copy(id[:], fmt.Sprintf("%012d", n))
 	values := bson.A{}
-	for i := range 20 {
-		values = append(values, bson.D{{Key: "sensor", Value: int32(i)}, {Key: "value", Value: float64(n%1000)/7 + float64(i)}})
-	}
-	if size > 10_000 {
-		values = nil
+	for i := range 16 {
+		values = append(values, math.Round(float64((n+i)%1000)*100/7)/100)
 	}
 	doc := bson.D{
 		{Key: "_id", Value: id}, {Key: "status", Value: "ingested"},

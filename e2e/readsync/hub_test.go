@@ -236,13 +236,3 @@ func objectID(n int) (id bson.ObjectID) {
 	copy(id[:], fmt.Sprintf("%012d", n))
 	return id
 }
-
-// await polls for a condition that nothing announces.
-func await(tb testing.TB, what string, met func() bool) {
-	tb.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !met(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			tb.Fatalf("waited 30 s for %s", what)
-		}
-	}
-}
