@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -199,6 +200,7 @@ func newProxy(rawURL string) (*proxy, error) {
 	// An answer is some hundred bytes. What is compressed could be any size.
 	transport.MaxResponseHeaderBytes = maxAnswer
 	transport.DisableCompression = true
+	transport.DialContext = dialLocalhost
 	return &proxy{
 		url: u,
 		client: &http.Client{
@@ -208,6 +210,24 @@ func newProxy(rawURL string) (*proxy, error) {
 		},
 		bodyWait: 30 * time.Second,
 	}, nil
+}
+
+// dialLocalhost connects to localhost without asking anybody where that is
+// (RFC 6761, 6.3): a host that is in trouble may have lost /etc/hosts or its
+// name server.
+func dialLocalhost(ctx context.Context, network, address string) (net.Conn, error) {
+	dialer := &net.Dialer{Timeout: 30 * time.Second}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || !strings.EqualFold(host, "localhost") {
+		return dialer.DialContext(ctx, network, address)
+	}
+	c, err := dialer.DialContext(ctx, network, net.JoinHostPort("127.0.0.1", port))
+	if err != nil {
+		if six, failed := dialer.DialContext(ctx, network, net.JoinHostPort("::1", port)); failed == nil {
+			return six, nil
+		}
+	}
+	return c, err
 }
 
 func proxyConfig(err error) error {

@@ -365,6 +365,23 @@ func TestTriggerIgnoresProxyForLoopback(t *testing.T) {
 	}
 }
 
+// localhost is this machine, by either protocol.
+func TestTriggerLocalhost(t *testing.T) {
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv := &http.Server{Handler: did(0)}
+		t.Cleanup(func() { srv.Close() })
+		go func() { _ = srv.Serve(l) }()
+		url := fmt.Sprintf("http://localhost:%d%s", l.Addr().(*net.TCPAddr).Port, syncPath)
+		if r := run(t, "trigger", "--url", url); r.status != 0 {
+			t.Errorf("%s: exit status %d\n%s", address, r.status, r.stderr)
+		}
+	}
+}
+
 func TestTriggerUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{"--url", "localhost:8085"}, {"--url", "http://"}, {"--url", "ftp://localhost/"}, {"--url", "http://u:hunter2@[::1"},
