@@ -29,6 +29,7 @@ uri=mongodb://127.0.0.1:27017/
 systemd-run --quiet --unit=mongo.service mongo serve 127.0.0.1:27017
 await 20 listens
 for n in {1..2500}; do
+  # shellcheck disable=SC2016 # names of Extended JSON
   printf '{"_id":{"$oid":"%024x"},"status":"ingested","source":"sensor","payload":{"n":%d}}\n' "$n" "$n"
 done | mongo insert "$uri" hub.readings
 
