@@ -208,23 +208,11 @@ func (k *keyset) find(ctx context.Context, limit int) ([]bson.Raw, error) {
 		}
 		filter = append(filter, bson.E{Key: "_id", Value: bound})
 	}
-	ctx, cancel := context.WithTimeout(ctx, k.source.timeout)
-	defer cancel()
-	find := options.Find().SetSort(bson.D{{Key: "_id", Value: 1}}).
-		SetBatchSize(int32(limit)).SetLimit(-int64(limit)) // a negative limit: one answer and no cursor
+	find := options.Find().SetSort(bson.D{{Key: "_id", Value: 1}})
 	if k.brief {
 		find.SetProjection(bson.D{{Key: "status", Value: 1}})
 	}
-	cursor, err := k.source.docs.Find(ctx, filter, find)
-	if err != nil {
-		return nil, err
-	}
-	defer cursor.Close(ctx)
-	docs := make([]bson.Raw, 0, limit)
-	for cursor.Next(ctx) {
-		docs = append(docs, cursor.Current)
-	}
-	return docs, cursor.Err()
+	return k.source.query(ctx, filter, find, limit)
 }
 
 // typeOrder is MongoDB's order of values of different types: first those of the first
