@@ -32,7 +32,7 @@ const lockWait = 30 * time.Second
 
 type holdCmd struct {
 	stateFlags
-	For time.Duration `placeholder:"D" help:"Resume by itself after this time: 2h, 30m (default: until gitsync resume)."`
+	For time.Duration `placeholder:"D"`
 }
 
 // Validate is kong's check after parsing.
