@@ -269,6 +269,10 @@ func (p *pull) explain(ctx context.Context, err error) error {
 		return sysexits.New(sysexits.Config, "no_such_ref", fmt.Errorf("%s has no %q", displayURL(p.Repo), p.Ref)).
 			WithHint("give --ref a branch, a tag, a full ref name or a commit")
 	}
+	if said(err, "mismatched algorithms") {
+		return sysexits.New(sysexits.DataErr, "commit_refused", fmt.Errorf("%s names its objects by SHA-256; gitsync reads SHA-1 repositories only", displayURL(p.Repo))).
+			WithHint("make the repository anew with git init --object-format=sha1, and push to that")
+	}
 	if failed.command != "fetch" && failed.command != "ls-remote" {
 		return err
 	}
