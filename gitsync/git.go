@@ -31,6 +31,8 @@ var gitConfig = []string{
 	"-c", "gc.auto=0",
 	"-c", "maintenance.auto=false",
 	"-c", "fetch.recurseSubmodules=false",
+	// Always a pack: what a killed or full fetch leaves is then in one folder.
+	"-c", "fetch.unpackLimit=1",
 	"-c", "http.lowSpeedLimit=100",
 	"-c", "http.lowSpeedTime=30",
 }
@@ -110,6 +112,18 @@ type gitError struct {
 
 func (e *gitError) Unwrap() error { return e.err }
 
+// Is makes a git that failed for want of space an error like any other such:
+// its exit status does not tell.
+func (e *gitError) Is(target error) bool {
+	return target == syscall.ENOSPC && strings.Contains(e.said, "No space left on device") ||
+		target == syscall.EDQUOT && strings.Contains(e.said, "Disk quota exceeded")
+}
+
+// diskFull reports whether there was no room.
+func diskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
 // Error quotes the first line that says why: git's last words are often advice.
 func (e *gitError) Error() string {
 	if errors.Is(e.err, context.DeadlineExceeded) {
@@ -133,14 +147,6 @@ func (e *gitError) Error() string {
 		return fmt.Sprintf("git %s: %v", e.command, e.err)
 	}
 	return fmt.Sprintf("git %s: %s", e.command, redact.Text(why))
-}
-
-// diskFull reports whether a git failed for want of space. Its exit status
-// does not tell.
-func diskFull(err error) bool {
-	e, ok := errors.AsType[*gitError](err)
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) ||
-		ok && (strings.Contains(e.said, "No space left on device") || strings.Contains(e.said, "Disk quota exceeded"))
 }
 
 // said reports whether a git failed with a message that holds text.

@@ -108,7 +108,8 @@ func (p *pull) run(ctx context.Context) error {
 		})
 	}
 	if err != nil {
-		return p.explain(ctx, err)
+		// Not only at the next run: half a pack can be all the room there is.
+		return errors.Join(p.explain(ctx, err), repo.clearLocks())
 	}
 	return p.finish(ctx, repo, was, now, began)
 }
