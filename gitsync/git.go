@@ -73,9 +73,15 @@ func gitEnv(environ []string) []string {
 
 // run runs one git command. The error says what git said.
 func (g git) run(ctx context.Context, args ...string) (string, error) {
+	out, _, err := g.listen(ctx, args...)
+	return out, err
+}
+
+// listen is run for a caller that wants to hear what a git that succeeds says.
+func (g git) listen(ctx context.Context, args ...string) (out, said string, err error) {
 	dir, err := filepath.Abs(g.dir)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	all := append([]string{"git", "--git-dir=" + dir, "-c", "safe.directory=" + dir}, gitConfig...)
 	c := command.Cmd{
@@ -84,11 +90,11 @@ func (g git) run(ctx context.Context, args ...string) (string, error) {
 		Dir:       "/",
 		Dependent: true,
 	}
-	out, messages, err := c.Run(ctx)
+	stdout, messages, err := c.Run(ctx)
 	if err != nil {
-		return string(out), &gitError{command: subcommand(args), said: string(messages), err: err}
+		err = &gitError{command: subcommand(args), said: string(messages), err: err}
 	}
-	return string(out), nil
+	return string(stdout), string(messages), err
 }
 
 // subcommand returns the first argument that is not an option of git itself.

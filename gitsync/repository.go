@@ -130,10 +130,16 @@ func (r *repository) clearLocks() error {
 	})
 }
 
-// fetch brings refspecs from the remote, in one conversation.
+// fetch brings refspecs from the remote, in one conversation. git fetches again
+// what it cannot read, says so, succeeds, and leaves the damage where it is.
 func (r *repository) fetch(ctx context.Context, url string, refspecs ...string) error {
 	args := []string{"fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--force", "--", url}
-	_, err := r.run(ctx, append(args, refspecs...)...)
+	_, said, err := r.listen(ctx, append(args, refspecs...)...)
+	for line := range strings.Lines(said) {
+		if err == nil && strings.HasPrefix(line, "error: ") && (strings.Contains(line, "index file") || strings.Contains(line, "pack")) {
+			return fmt.Errorf("%s: %w: %s", r.dir, errCorrupt, strings.TrimSpace(line))
+		}
+	}
 	return err
 }
 
