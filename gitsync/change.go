@@ -155,8 +155,9 @@ func (x *execution) preset(ctx context.Context) error {
 		if err := (enablement{}).putBack(x.host, []string{act.Unit}); err != nil {
 			return err
 		}
+		// What it refuses once it refuses every time: no deployment to try again.
 		if _, err := systemctl(ctx, jobTimeout, "--quiet", "--root="+x.host.root, verb, "--", act.Unit); err != nil {
-			return err
+			return blame(ctx, act.Unit, err)
 		}
 		if act.Action == doDisable && x.wish.view.running != nil && act.Unit != x.wish.view.own {
 			if _, err := systemctl(ctx, jobTimeout, "stop", "--", act.Unit); err != nil {
