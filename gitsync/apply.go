@@ -190,6 +190,9 @@ func (a *apply) wish(ctx context.Context) (*wish, error) {
 	}
 	defer o.close()
 	if err := a.read(ctx, o, reader, target, known, w); err != nil {
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("read commit %s: %w", target, context.Cause(ctx)) // a git that was ended looks like damage
+		}
 		if errors.Is(err, errMissing) || errors.Is(err, errCorrupt) {
 			return nil, sysexits.New(sysexits.Unavailable, "repository_corrupt", fmt.Errorf("%s: %w", filepath.Join(a.Source, repoDir), err)).
 				WithHint("gitsync pull checks it every few hours and clones it again; remove " + filepath.Join(a.Source, pulledFile) + " to have that at once")

@@ -116,7 +116,8 @@ func (r *repository) clearLocks() error {
 		if d.IsDir() && filepath.Dir(path) == objects && name != "pack" && name != "info" {
 			return fs.SkipDir // objects; there may be many
 		}
-		stale := strings.HasSuffix(name, ".lock") || strings.HasPrefix(name, "tmp_") || name == "gc.pid" || strings.HasSuffix(name, ".gitsync")
+		stale := strings.HasSuffix(name, ".lock") || strings.HasPrefix(name, "tmp_") || name == "gc.pid" || strings.HasSuffix(name, ".gitsync") ||
+			strings.HasPrefix(name, "pack-") && !wholePack(path)
 		if d.IsDir() || !stale {
 			return nil
 		}
@@ -128,6 +129,16 @@ func (r *repository) clearLocks() error {
 		}
 		return nil
 	})
+}
+
+// wholePack reports whether a file of a pack belongs to one that has both of
+// its parts. A .keep is there while a fetch lasts: one that stays would keep gc
+// away from the pack for ever.
+func wholePack(path string) bool {
+	base, ext := strings.TrimSuffix(path, filepath.Ext(path)), filepath.Ext(path)
+	_, noPack := os.Lstat(base + ".pack")
+	_, noIndex := os.Lstat(base + ".idx")
+	return noPack == nil && noIndex == nil && ext != ".keep"
 }
 
 // fetch brings refspecs from the remote, in one conversation. git fetches again
@@ -204,11 +215,14 @@ var corruptWords = []string{"corrupt", "bad object", "bad ref", "broken", "unabl
 // corrupt reports whether the repository itself is why err happened. A check
 // that does not end in time proves nothing.
 func (r *repository) corrupt(ctx context.Context, err error) bool {
+	if ctx.Err() != nil {
+		return false // a git that was ended in mid-answer looks like damage
+	}
 	if errors.Is(err, errCorrupt) || errors.Is(err, errMissing) {
 		return true
 	}
 	failed, ok := errors.AsType[*gitError](err)
-	if !ok || ctx.Err() != nil {
+	if !ok {
 		return false
 	}
 	suspect := false
