@@ -109,6 +109,9 @@ func replaceFile(path, content string) error {
 func (r *repository) clearLocks() error {
 	objects := filepath.Join(r.dir, "objects")
 	return filepath.WalkDir(r.dir, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // a git that dies with its parent can take a moment
+		}
 		if err != nil {
 			return fmt.Errorf("look for stale locks: %w", err)
 		}
@@ -124,7 +127,7 @@ func (r *repository) clearLocks() error {
 		if strings.HasSuffix(name, ".lock") {
 			r.Diag.Warn("stale_lock", "removed a lock file that a killed git left", diag.Field{Key: "path", Value: path})
 		}
-		if err := os.Remove(path); err != nil {
+		if err := remove(path); err != nil {
 			return statedir.Unwritable(err)
 		}
 		return nil
@@ -269,7 +272,8 @@ func (r *repository) replace(fill func(*repository) error) error {
 func (r *repository) keep(ctx context.Context, id string) {
 	_, err := r.run(ctx, "update-ref", acceptedRef, id)
 	if err == nil {
-		_, err = r.run(ctx, "-c", "gc.auto=2000", "gc", "--auto", "--quiet")
+		// Not in the background, where it would go on without our lock.
+		_, err = r.run(ctx, "-c", "gc.auto=2000", "-c", "gc.autoDetach=false", "gc", "--auto", "--quiet")
 	}
 	if err != nil && ctx.Err() == nil {
 		r.Diag.Warn("housekeeping_failed", err.Error())
