@@ -33,7 +33,7 @@ func (c *syncCmd) Validate() error {
 
 func (c *syncCmd) Run(ctx context.Context, env *cli.Env) error {
 	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		dir, err := c.open(ctx, 0)
+		dir, err := c.open(ctx, timerWait)
 		if err != nil {
 			return err
 		}
@@ -73,7 +73,7 @@ func (c *applyCmd) Run(ctx context.Context, env *cli.Env) error {
 				return err
 			}
 		}
-		dir, err := c.open(ctx, 0)
+		dir, err := c.open(ctx, timerWait)
 		if err != nil {
 			return err
 		}
@@ -158,6 +158,10 @@ func (a *apply) run(ctx context.Context, only *selection) error {
 	return a.execute(ctx, w, actions)
 }
 
+// readTimeout bounds the reading of a commit: the source is another user's, who
+// can put a pipe where git looks for a file.
+const readTimeout = 2 * time.Minute
+
 // wish reads the commit and compares it with the host. It is nil if there is
 // nothing to apply.
 func (a *apply) wish(ctx context.Context) (*wish, error) {
@@ -178,28 +182,30 @@ func (a *apply) wish(ctx context.Context) (*wish, error) {
 	} else if target, known, err = a.unlessQuarantined(target); err != nil || target == "" {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	bounded, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	reader, err := makeReader(a.dir.Path)
 	if err != nil {
 		return nil, err
 	}
-	o, err := openObjects(ctx, reader, filepath.Join(a.Source, repoDir, "objects"))
+	o, err := openObjects(bounded, reader, filepath.Join(a.Source, repoDir, "objects"))
 	if err != nil {
 		return nil, err
 	}
 	defer o.close()
-	if err := a.read(ctx, o, reader, target, known, w); err != nil {
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("read commit %s: %w", target, context.Cause(ctx)) // a git that was ended looks like damage
-		}
-		if errors.Is(err, errMissing) || errors.Is(err, errCorrupt) {
-			return nil, sysexits.New(sysexits.Unavailable, "repository_corrupt", fmt.Errorf("%s: %w", filepath.Join(a.Source, repoDir), err)).
-				WithHint("gitsync pull checks it every few hours and clones it again; remove " + filepath.Join(a.Source, pulledFile) + " to have that at once")
-		}
+	err = a.read(bounded, o, reader, target, known, w)
+	switch {
+	case err == nil:
+		return w, nil
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx) // a git that was ended in mid-answer looks like damage
+	case bounded.Err() != nil:
+		err = fmt.Errorf("no answer within %v", readTimeout)
+	case !errors.Is(err, errMissing) && !errors.Is(err, errCorrupt):
 		return nil, err
 	}
-	return w, nil
+	return nil, sysexits.New(sysexits.Unavailable, "repository_corrupt", fmt.Errorf("%s: %w", filepath.Join(a.Source, repoDir), err)).
+		WithHint("gitsync pull checks it every few hours and clones it again; remove " + filepath.Join(a.Source, pulledFile) + " to have that at once")
 }
 
 // anchor is the branch as this run knows it: by its own flags if they are

@@ -155,9 +155,11 @@ func (x *execution) preset(ctx context.Context) error {
 		if err := (enablement{}).putBack(x.host, []string{act.Unit}); err != nil {
 			return err
 		}
-		// What it refuses once it refuses every time: no deployment to try again.
 		if _, err := systemctl(ctx, jobTimeout, "--quiet", "--root="+x.host.root, verb, "--", act.Unit); err != nil {
-			return blame(ctx, act.Unit, err)
+			if refusal(err) {
+				return blame(ctx, act.Unit, err)
+			}
+			return err // a full disk, for example
 		}
 		if act.Action == doDisable && x.wish.view.running != nil && act.Unit != x.wish.view.own {
 			if _, err := systemctl(ctx, jobTimeout, "stop", "--", act.Unit); err != nil {
@@ -169,6 +171,14 @@ func (x *execution) preset(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// refusal reports whether systemctl will not enable a unit for what its
+// [Install] section says or what this host has in its place: it would refuse
+// again at every run. There is no exit status for that.
+func refusal(err error) bool {
+	return slices.ContainsFunc([]string{"already exists", "cannot alias", "not a valid unit name", "non-template unit", "invalid specifier",
+		"cannot resolve specifiers", "invalid unit reference"}, func(words string) bool { return strings.Contains(err.Error(), words) })
 }
 
 // restart restarts what has changed and starts what was enabled.

@@ -53,7 +53,7 @@ func (c *pullCmd) Validate() error { return validate(c.originFlags, c.pullFlags)
 
 func (c *pullCmd) Run(ctx context.Context, env *cli.Env) error {
 	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		dir, err := c.open(ctx, 0)
+		dir, err := c.open(ctx, timerWait)
 		if err != nil {
 			return err
 		}
