@@ -193,7 +193,9 @@ func TestServeTerminated(t *testing.T) {
 	if d := time.Since(began); d > 5*time.Second {
 		t.Errorf("it took %v to end", d)
 	}
-	t.Logf("serve ended with %d, the caller got %s", got.status, <-answered)
+	if caller := <-answered; got.status != 0 || caller != "503" {
+		t.Errorf("serve ended with %d, the caller got %s; want 0 and 503\n%s", got.status, caller, got.stderr)
+	}
 	h.mongo.Intercept(nil)
 	h.check("terminated")
 	if rows, marked := h.count(), h.statuses()["processed"]; rows != marked {
