@@ -320,7 +320,7 @@ all_journals() {
   done
 }
 
-# record LINE…: puts this run's journal on disk before anything that it tells of is done.
+# record LINE…: puts this run's journal on disk before anything that it tells of is done. Claims are locked.
 record() {
   local temporary=$journals/.$volume
   if ! { printf '%s\n' "owner $$" "at ${EPOCHREALTIME/,/.}" "lock ${mountpoint%/*}" "$@" >"$temporary" \
@@ -563,9 +563,21 @@ stopping() {
   [[ ${answer[*]: -1} == kill ]] || ((EPOCHSECONDS <= ${at%.*} + 3))
 }
 
+# lives PID: whether a process is there and stays. One that has just been killed can still be signalled.
+lives() {
+  local try
+  for try in 1 2 3; do
+    if ! kill -0 "$1" 2>/dev/null || [[ $(cat "/proc/$1/stat" 2>/dev/null) == *') Z '* ]]; then return 1; fi
+    sleep 0.2
+  done
+}
+
 # resume_stale: resumes what dead runs have left, and returns 69 if something stays down.
 resume_stale() {
   local file worst=0 path owner fd at_rest=
+  lock_claims
+  rm -f "$journals"/.[a-zA-Z0-9]*
+  unlock_claims
   while read -r file <&3; do
     if [[ ! -r $file ]]; then continue; fi
     path=$(sed -n 's/^lock //p' "$file") || continue
@@ -579,7 +591,7 @@ resume_stale() {
       if ! flock -n "$fd"; then
         # Alive, unless it has started us to do this; or dead, and a child of it has yet to end.
         owner=$(sed -n 's/^owner //p' "$file") || continue
-        if { [[ $owner != "$PPID" ]] && kill -0 "$owner" 2>/dev/null; } || ! flock -w 10 "$fd"; then
+        if { [[ $owner != "$PPID" ]] && lives "$owner"; } || ! flock -w 10 "$fd"; then
           exec {fd}<&-
           continue
         fi
@@ -702,7 +714,9 @@ import_volume() {
   fi
   in_use
   own_journal=$journals/$volume
+  lock_claims
   record "import $mountpoint"
+  unlock_claims
   staging=${mountpoint%/*}/$staging_name
   rm -rf "$staging"
   mkdir -m 700 "$staging" || fail 73 output_failed "cannot write to ${mountpoint%/*}"

@@ -72,21 +72,15 @@ func (r *repository) readPrefixes(m *manifest) *prefixes {
 	return &p
 }
 
-func (r *repository) writePrefixes(m *manifest, p *prefixes) error {
+// writePrefixes keeps those of a content. The archive is there by now: that they
+// cannot be written, on a disk that is now full, fails nothing.
+func (r *repository) writePrefixes(m *manifest, p *prefixes) {
 	p.Content = m.Content
 	b, err := json.Marshal(p)
 	if err != nil {
-		return err
+		return
 	}
-	path := filepath.Join(r.folder(m.Volume), prefixesFile)
-	temp := filepath.Join(r.folder(m.Volume), tempPrefix+"prefixes")
-	if err := writeSynced(temp, b); err != nil {
-		return unwritable(err)
-	}
-	if err := os.Rename(temp, path); err != nil {
-		return unwritable(err)
-	}
-	return nil
+	_ = replace(filepath.Join(r.folder(m.Volume), prefixesFile), b)
 }
 
 // dropPrefixes forgets them.

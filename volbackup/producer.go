@@ -76,7 +76,7 @@ func (p *producer) start(ctx context.Context, stdin, stdout *os.File) error {
 	if stdin != nil {
 		p.cmd.Stdin = stdin
 	}
-	if stdout != nil {
+	if stdout != nil { // a nil file is no nil writer
 		p.cmd.Stdout = stdout
 	}
 	p.cmd.Stderr = &p.said

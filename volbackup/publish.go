@@ -153,17 +153,23 @@ func (r *repository) update(m *manifest) error {
 	if err != nil {
 		return err
 	}
-	temp := filepath.Join(r.folder(m.Volume), tempPrefix+m.ID+manifestExt)
-	if err := writeSynced(temp, b); err != nil {
-		return unwritable(err)
-	}
-	if err := os.Rename(temp, filepath.Join(r.folder(m.Volume), m.ID+manifestExt)); err != nil {
-		return unwritable(err)
-	}
-	if err := syncFolder(r.folder(m.Volume)); err != nil {
+	if err := replace(filepath.Join(r.folder(m.Volume), m.ID+manifestExt), b); err != nil {
 		return unwritable(err)
 	}
 	return nil
+}
+
+// replace replaces a file by b, or leaves it as it is.
+func replace(path string, b []byte) error {
+	dir, base := filepath.Split(path)
+	temp := filepath.Join(dir, tempPrefix+base)
+	if err := writeSynced(temp, b); err != nil {
+		return errors.Join(err, os.Remove(temp))
+	}
+	if err := os.Rename(temp, path); err != nil {
+		return errors.Join(err, os.Remove(temp))
+	}
+	return syncFolder(dir)
 }
 
 // mend finishes or removes what a killed run left, in all volumes. The caller

@@ -173,7 +173,9 @@ func (r *repository) archives(volume string) ([]archive, error) {
 	}
 	for _, e := range entries { // an archive alone cannot be told from half of one
 		id, isArchive := strings.CutSuffix(strings.TrimSuffix(e.Name(), ageExt), archiveExt)
-		if isArchive && !strings.HasPrefix(id, ".") && !has[id] {
+		// It is awaited only for the moment between two renames, or until the next run mends it.
+		awaited := r.awaited(volume, id, filepath.Join(r.folder(volume), tempPrefix+id+manifestExt))
+		if isArchive && !strings.HasPrefix(id, ".") && !has[id] && !awaited {
 			all = append(all, archive{id: id, err: errors.New("an archive without its manifest")})
 		}
 	}
@@ -274,8 +276,12 @@ func (r *repository) find(volume, id string) (*manifest, error) {
 		WithHint("volbackup list " + volume + " shows the ids")
 }
 
-// damaged is the error of an archive that must not be used.
+// damaged is the error of an archive that must not be used. An error that has a
+// status already, such as that of a full stdout, is not about the archive.
 func damaged(volume, id string, err error) error {
+	if _, ok := errors.AsType[*sysexits.Error](err); ok {
+		return err
+	}
 	return sysexits.New(sysexits.DataErr, "archive_damaged", fmt.Errorf("%s@%s: %w", volume, id, err)).
 		WithHint("volbackup verify " + volume + " shows which of its backups are good")
 }

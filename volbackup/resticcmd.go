@@ -71,18 +71,14 @@ func (c *runCmd) runRestic(ctx context.Context, env *cli.Env, names []string) er
 	pruned := 0
 	for i, v := range volumes {
 		pruned += outcomes[i].pruned
-		if err := outcomes[i].report(env, v); err != nil {
-			return err
-		}
+		outcomes[i].report(env, v)
 	}
 	if pruned > 0 {
 		if _, err := r.call(ctx, "prune"); err != nil {
 			failed = append(failed, err)
 		}
 	}
-	if err := c.report(env, begun, len(volumes), 0, len(failed), pruned); err != nil {
-		return err
-	}
+	c.report(env, begun, len(volumes), 0, len(failed), pruned)
 	return partly(failed, len(volumes))
 }
 

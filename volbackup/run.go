@@ -78,13 +78,9 @@ func (c *runCmd) Run(ctx context.Context, env *cli.Env) error {
 				unchanged++
 			}
 			pruned += o.pruned
-			if err := o.report(env, v); err != nil {
-				return err
-			}
+			o.report(env, v)
 		}
-		if err := c.report(env, begun, len(volumes), unchanged, len(failed), pruned); err != nil {
-			return err
-		}
+		c.report(env, begun, len(volumes), unchanged, len(failed), pruned)
 		return partly(failed, len(volumes))
 	})
 }
@@ -134,24 +130,36 @@ func (c *runCmd) backUp(ctx context.Context, env *cli.Env, s *store, v volume) (
 			return o
 		}
 	}
-	all, err := s.archives(v.Volume)
-	if err != nil {
-		o.err = err
-		return o
-	}
-	for _, m := range c.expired(all, time.Now()) {
-		if m.ID == o.m.ID {
-			continue
-		}
-		if o.err = s.remove(m); o.err != nil {
-			return o
-		}
-		o.pruned++
-	}
+	o.pruned, o.err = s.retire(c.retention, o.m, time.Now())
 	return o
 }
 
-func (o outcome) report(env *cli.Env, v volume) error {
+// grace is how long run leaves alone what it made, also several of one day: the
+// state of this morning may be what is wanted this afternoon.
+const grace = 24 * time.Hour
+
+// retire removes what is expired of a volume of which made, the newest archive,
+// was just verified.
+func (s *store) retire(keep retention, made *manifest, now time.Time) (removed int, err error) {
+	all, err := s.archives(made.Volume)
+	if err != nil {
+		return 0, err
+	}
+	for _, m := range keep.expired(all, now) {
+		if m.ID == made.ID || m.Time.After(now.Add(-grace)) {
+			continue
+		}
+		if err := s.remove(m); err != nil {
+			return removed, err
+		}
+		removed++
+	}
+	return removed, nil
+}
+
+// report prints the record. That stdout is full must not keep the next volume
+// from its backup; it fails the run at its end.
+func (o outcome) report(env *cli.Env, v volume) {
 	level := record.Info
 	if o.err != nil {
 		level = record.Error
@@ -178,10 +186,10 @@ func (o outcome) report(env *cli.Env, v volume) error {
 	}
 	l.Int("pruned", int64(o.pruned))
 	l.Float("duration_s", now.Sub(o.started).Seconds())
-	return env.Stdout.Record(level, l.End())
+	_ = env.Stdout.Record(level, l.End())
 }
 
-func (c *runCmd) report(env *cli.Env, begun time.Time, volumes, unchanged, failed, pruned int) error {
+func (c *runCmd) report(env *cli.Env, begun time.Time, volumes, unchanged, failed, pruned int) {
 	level := record.Info
 	if failed > 0 {
 		level = record.Error
@@ -194,5 +202,5 @@ func (c *runCmd) report(env *cli.Env, begun time.Time, volumes, unchanged, faile
 	l.Int("failed", int64(failed))
 	l.Int("pruned", int64(pruned))
 	l.Float("duration_s", now.Sub(begun).Seconds())
-	return env.Stdout.Record(level, l.End())
+	_ = env.Stdout.Record(level, l.End())
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"filippo.io/age"
 
@@ -274,5 +275,27 @@ func TestNames(t *testing.T) {
 		if _, _, err := parseArchive(arg); err == nil {
 			t.Errorf("%q is taken", arg)
 		}
+	}
+}
+
+// run removes what is expired once the new archive is verified, and nothing of
+// the last day.
+func TestRetire(t *testing.T) {
+	s, now := newStore(t), time.Now()
+	var made *manifest
+	for i, age := range []time.Duration{72 * time.Hour, 48 * time.Hour, 30 * time.Hour, 20 * time.Hour, 0} {
+		made = &manifest{Volume: "v"}
+		if _, err := s.put(t.Context(), made, stream{data: big(t, int64(i)+1, 0)}); err != nil {
+			t.Fatal(err)
+		}
+		made.Time = now.Add(-age)
+		if err := s.update(made); err != nil {
+			t.Fatal(err)
+		}
+	}
+	removed, err := s.retire(retention{KeepDaily: 1}, made, now)
+	all, errAll := s.archives("v")
+	if err != nil || errAll != nil || removed != 3 || len(all) != 2 {
+		t.Errorf("%d removed, %d left, %v %v; want 3 and 2", removed, len(all), err, errAll)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -12,6 +13,9 @@ import (
 func unpack(r io.Reader, m *manifest, identities []age.Identity) (io.ReadCloser, error) {
 	if len(m.Recipients) > 0 {
 		plain, err := age.Decrypt(r, identities...)
+		if _, ok := errors.AsType[*age.NoIdentityMatchError](err); ok {
+			return nil, badIdentity(fmt.Errorf("none of the keys opens %s", m.File))
+		}
 		if err != nil {
 			return nil, fmt.Errorf("decrypt: %w", err)
 		}

@@ -33,6 +33,9 @@ func (c *verifyCmd) Run(ctx context.Context, env *cli.Env) error {
 			return err
 		}
 		defer r.release()
+		if err := r.mend(); err != nil {
+			env.Diag.Warn("mark_failed", err.Error())
+		}
 		if len(c.Archives) == 0 {
 			if c.Archives, err = r.volumes(); err != nil {
 				return err
@@ -56,6 +59,9 @@ func (c *verifyCmd) Run(ctx context.Context, env *cli.Env) error {
 				wrong := c.verify(ctx, r, a)
 				if ctx.Err() != nil {
 					return context.Cause(ctx)
+				}
+				if sysexits.Code(wrong) == sysexits.Config { // no key is not damage
+					return wrong
 				}
 				if wrong != nil {
 					bad++

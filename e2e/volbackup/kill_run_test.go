@@ -155,13 +155,17 @@ func (w *killWorld) round(t *testing.T, line string, typical time.Duration) {
 		t.Helper()
 		t.Fatalf("%s: exit status %d: %s\n%s", story, cmd.ProcessState.ExitCode(), fmt.Sprintf(format, args...), output.String())
 	}
+	story += fmt.Sprintf(" at %.6f", float64(time.Now().UnixMicro())/1e6)
+	journals, _ := w.shell("head -v -n 100 state/quiesced/*").CombinedOutput()
+	story += fmt.Sprintf("\njournals: %s\n", journals)
 	if status, stdout, stderr := w.try(t, "manage_volume.sh resume"); status != 0 {
 		fail("resume: exit status %d\n%s%s", status, stdout, stderr)
 	}
 	// A script whose caller was killed is told, and starts the containers itself; resume leaves that to it.
 	for deadline := time.Now().Add(20 * time.Second); len(w.down(t)) > 0; {
 		if time.Now().After(deadline) {
-			fail("containers are down: %v", w.down(t))
+			events, _ := w.Command("events", "--since", "60s", "--until", "0s", "--format", "{{.TimeNano}} {{.Actor.Attributes.name}} {{.Action}} {{.Actor.Attributes.signal}}").CombinedOutput()
+			fail("containers are down: %v\nevents:\n%s", w.down(t), events)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

@@ -1,0 +1,93 @@
+package volbackup
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// A stream that is cut is refused with 65 and never appears: at every multiple
+// of 512 bytes before its end marker is complete, and at random bytes anywhere.
+func TestCutStreams(t *testing.T) {
+	w, random := newWorld(t), seeded(t)
+	w.fill("v", 20_000, 1)
+	stream := w.finish(w.command("sh", "-c", "manage_volume.sh export v"))
+	if stream.status != 0 {
+		t.Fatal(stream.stderr)
+	}
+	data := []byte(stream.stdout)
+	end := len(bytes.TrimRight(data, "\x00"))
+	end = (end+511)/512*512 + 1024
+	var cuts []int
+	for cut := 0; cut < end; cut += 512 {
+		cuts = append(cuts, cut)
+	}
+	random.Shuffle(len(cuts), func(i, j int) { cuts[i], cuts[j] = cuts[j], cuts[i] })
+	numbers := 1000
+	if !torture {
+		cuts, numbers = cuts[:min(len(cuts), 20)], 20
+	}
+	for range numbers {
+		cut := random.IntN(len(data))
+		if cut >= end && cut%512 == 0 {
+			cut-- // the end marker is complete, and so is the archive
+		}
+		cuts = append(cuts, cut)
+	}
+	w.want(0, "run", "v")
+	before := w.archives("v")
+	for _, cut := range cuts {
+		for _, volume := range []string{"v", "fresh"} {
+			cmd := w.command(w.binary, "put", volume)
+			cmd.Stdin = bytes.NewReader(data[:cut])
+			if got := w.finish(cmd); got.status != 65 {
+				t.Fatalf("cut at %d of %d: status %d: %s", cut, len(data), got.status, got.stderr)
+			}
+		}
+	}
+	if after := w.archives("*"); len(after) != len(before) || len(w.leftovers()) > 1 {
+		t.Errorf("after %d cuts: %q, %q", len(cuts), after, w.leftovers())
+	}
+	t.Logf("%d cuts refused", len(cuts))
+}
+
+// A flipped bit in an archive or a manifest is found by verify, and neither cat
+// nor restore gives a byte of it away.
+func TestFlippedBits(t *testing.T) {
+	w, random := newWorld(t), seeded(t)
+	w.fill("v", 50_000, 1)
+	w.want(0, "run", "v")
+	archive := w.archives("v")[0]
+	id := filepath.Base(archive[:len(archive)-len(".tar.zst")])
+	flips := 500
+	if !torture {
+		flips = 20
+	}
+	for _, path := range []string{archive, archive[:len(archive)-len(".tar.zst")] + ".json"} {
+		good, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range flips {
+			bit := random.IntN(len(good) * 8)
+			bad := bytes.Clone(good)
+			bad[bit/8] ^= 1 << (bit % 8)
+			if err := os.WriteFile(path, bad, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if got := w.want(65, "cat", "v@"+id); got.stdout != "" {
+				t.Fatalf("%s, bit %d: cat wrote %d bytes", path, bit, len(got.stdout))
+			}
+			w.want(65, "restore", "v@"+id)
+			w.want(65, "verify", "v")
+			if err := os.WriteFile(path, good, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			w.want(0, "verify", "v") // a mended file is good again
+		}
+	}
+	if content, err := os.ReadFile(filepath.Join(w.volumes, "v", "file")); err != nil || len(content) != 50_000 {
+		t.Errorf("the volume was touched: %d bytes, %v", len(content), err)
+	}
+}

@@ -1,0 +1,108 @@
+package volbackup
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// killed is what must hold after a kill at any place, before and after the next run.
+func (w *world) killed(when string) {
+	w.tb.Helper()
+	w.whole(when)
+	w.want(0, "verify", "--deep", "kept")
+	// The volume is whole whatever was going on: here only backups are at stake.
+	if got := w.try("run"); got.status != 0 {
+		w.tb.Fatalf("%s: the next run: status %d: %s", when, got.status, got.stderr)
+	}
+	w.whole(when)
+	w.want(0, "verify", "--deep")
+	for _, left := range w.leftovers() {
+		w.tb.Fatalf("%s: left %s", when, left)
+	}
+}
+
+// Killed at every call that changes the repository: in a first backup, in one
+// that is unchanged, in one that differs, and while it prunes.
+func TestKillAtEveryStep(t *testing.T) {
+	kills := 0
+	for _, call := range []string{"openat", "fsync", "renameat", "unlinkat", "linkat", "mkdirat"} {
+		w := newWorld(t)
+		w.fill("kept", 10_000, 1)
+		w.fill("v", 50_000, 1)
+		w.want(0, "run", "kept")
+		for n := 1; ; n++ {
+			if n > 10 && !torture {
+				break
+			}
+			// First, unchanged, changed in turns; the fourth prunes.
+			args := []string{"run"}
+			switch n % 4 {
+			case 1:
+				w.fill("v", 50_000, uint64(n))
+			case 2:
+			case 3:
+				w.fill("v", 50_001, uint64(n))
+			case 0:
+				args = []string{"prune", "--keep-daily", "1", "--keep-weekly", "0", "--keep-monthly", "0"}
+			}
+			inject := fmt.Sprintf("inject=%s:signal=SIGKILL:when=%d", call, n)
+			got := w.finish(w.command(append([]string{"strace", "-f", "-qq", "-e", "signal=none", "-e", "trace=" + call, "-e", inject, "-o", "/dev/null", w.binary}, args...)...))
+			if got.status == 0 && n%4 != 0 && n > 8 {
+				break
+			}
+			if got.status != 0 {
+				kills++
+			}
+			w.killed(fmt.Sprintf("killed at %s %d of %v", call, n, args))
+		}
+	}
+	if kills < 20 {
+		t.Errorf("%d kills", kills)
+	}
+	t.Logf("killed %d times", kills)
+}
+
+// Killed at random moments, the whole group or volbackup alone.
+func TestKillAtRandom(t *testing.T) {
+	w, random := newWorld(t), seeded(t)
+	w.fill("kept", 10_000, 1)
+	w.want(0, "run")
+	rounds := 20
+	if torture {
+		rounds = 300
+	}
+	killed := 0
+	for round := range rounds {
+		for _, v := range []string{"a", "b"} {
+			if random.IntN(2) == 0 {
+				w.fill(v, 1+random.IntN(12<<20), random.Uint64())
+			}
+		}
+		cmd := w.command(w.binary, "run")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(random.IntN(250)) * time.Millisecond)
+		if err := syscall.Kill(cmd.Process.Pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			killed++
+		}
+		w.killed(fmt.Sprintf("round %d", round))
+		// Kept small.
+		w.want(0, "prune", "--keep-daily", "1", "--keep-weekly", "0", "--keep-monthly", "0")
+	}
+	if found, err := filepath.Glob(filepath.Join(w.repo, "*")); err != nil || len(found) != 3 {
+		t.Errorf("%q, %v", found, err)
+	}
+	if _, err := os.Stat(filepath.Join(w.repo, "kept")); err != nil {
+		t.Error(err)
+	}
+	t.Logf("killed %d of %d runs", killed, rounds)
+}

@@ -1,0 +1,48 @@
+#!/bin/sh
+# Stands in for scripts/manage_volume.sh where Docker does not matter: a volume is
+# a folder in $VOLUMES. The file NAME.status holds the status that export ends
+# with, NAME.before a shell script that it runs first, NAME.labels the labels,
+# NAME.containers the running containers.
+set -eu
+say() { echo "$*" >>"${LOG:-/dev/null}"; }
+say "$*"
+case $1 in
+  list)
+    for dir in "$VOLUMES"/*/; do
+      v=$(basename "$dir")
+      labels='{}' containers='[]'
+      if [ -e "$VOLUMES/$v.labels" ]; then labels=$(cat "$VOLUMES/$v.labels"); fi
+      if [ -e "$VOLUMES/$v.containers" ]; then containers=$(cat "$VOLUMES/$v.containers"); fi
+      printf '{"msg":"volume","volume":"%s","driver":"local","mountpoint":"%s","labels":%s,"containers":%s}\n' \
+        "$v" "$VOLUMES/$v" "$labels" "$containers"
+    done
+    ;;
+  export)
+    if [ -e "$VOLUMES/$2.before" ]; then . "$VOLUMES/$2.before"; fi
+    if [ ! -e "$VOLUMES/$2" ]; then
+      echo '{"level":"ERROR","msg":"no_such_volume","error":"no such volume: '"$2"'","hint":"look"}' >&2
+      exit 65
+    fi
+    tar --create --format=posix --sort=name '--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime' -C "$VOLUMES/$2" .
+    if [ -e "$VOLUMES/$2.status" ]; then exit "$(cat "$VOLUMES/$2.status")"; fi
+    ;;
+  import)
+    shift
+    if [ "$1" = --stop ]; then shift; fi
+    if [ -e "$VOLUMES/$1.used" ]; then
+      echo '{"level":"ERROR","msg":"in_use","error":"container db uses volume '"$1"'","hint":"stop it, or give --stop"}' >&2
+      exit 75
+    fi
+    rm -rf "$VOLUMES/.new"
+    mkdir "$VOLUMES/.new"
+    tar -x -C "$VOLUMES/.new"
+    rm -rf "${VOLUMES:?}/$1"
+    mv "$VOLUMES/.new" "$VOLUMES/$1"
+    ;;
+  with)
+    export VOLUME_PATH="$VOLUMES/$2"
+    shift 3
+    exec "$@"
+    ;;
+  *) exit 64 ;;
+esac
