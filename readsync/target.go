@@ -285,7 +285,13 @@ func (t *target) copy(sql string, rows []*row) error {
 		err = send()
 	}
 	t.buf = t.buf[:0]
-	if _, end := stmt.Exec(nil); end != nil {
+	_, end := stmt.Exec(nil)
+	// Where the server's error was there already, Exec did not wait for the end of
+	// its answer: the connection would still be in the middle of it.
+	if closed := stmt.Close(); end == nil {
+		end = closed
+	}
+	if end != nil {
 		return end
 	}
 	return err
