@@ -350,6 +350,7 @@ func TestEventsAreAsDocumented(t *testing.T) {
 	}
 
 	provokeGitsync(t, look)
+	provokeVolbackup(t, look)
 	for event := range docs.sections {
 		if !seen[event] {
 			t.Errorf("%s is documented, and nothing that this test does provokes it", event)
