@@ -2,6 +2,7 @@
 //
 //   - sysmetrics: an empty Go program, sysstat's sadc and sadf with psql behind them, one scrape of node-exporter, and psql
 //     with one row; without and with a database.
+//   - volbackup: tar with zstd or gzip behind it, restic and borg, on a GiB and on many small files.
 //   - gitsync: git fetch of the same repositories, small and large, and a plan and an apply with nothing to do.
 //
 // Run it as root from the project's folder: go run ./e2e/bench, or with the names of tools behind it. It starts its own
@@ -32,7 +33,7 @@ func main() {
 	} else {
 		tools := flag.Args()
 		if len(tools) == 0 {
-			tools = []string{"sysmetrics", "gitsync"}
+			tools = []string{"sysmetrics", "gitsync", "volbackup"}
 		}
 		for _, tool := range tools {
 			if benchmarks[tool] == nil {
@@ -55,6 +56,7 @@ func main() {
 var benchmarks = map[string]func(work string, rounds int, w io.Writer) (missed int, err error){
 	"sysmetrics": benchSysmetrics,
 	"gitsync":    benchGitsync,
+	"volbackup":  benchVolbackup,
 }
 
 func run(tools []string, rounds int, check bool) error {
