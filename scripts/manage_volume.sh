@@ -589,10 +589,16 @@ resume_stale() {
         continue
       fi
       if ! flock -n "$fd"; then
-        # Alive, unless it has started us to do this; or dead, and a child of it has yet to end.
         owner=$(sed -n 's/^owner //p' "$file") || continue
-        if { [[ $owner != "$PPID" ]] && lives "$owner"; } || ! flock -w 10 "$fd"; then
+        # It has started us to do this; or it is alive; or it is dead, and a child of it has yet to end.
+        if [[ $owner != "$PPID" ]] && lives "$owner"; then
           exec {fd}<&-
+          continue
+        fi
+        if ! flock -w 60 "$fd"; then
+          say ERROR not_resumed "volume ${file##*/} is still held by what a dead run has started" 'see fuser -v '"$path"
+          exec {fd}<&-
+          worst=75
           continue
         fi
       fi
