@@ -1,0 +1,29 @@
+package docker
+
+import (
+	"os"
+	"testing"
+)
+
+// A daemon runs containers, and nothing is left of it and them.
+func TestRun(t *testing.T) {
+	d, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	d.Docker(t, "run", "--detach", "--name", "one", "--volume", "vol:/data", Image, "sleep", "1000")
+	if got := d.State(t, "one"); got != "running" {
+		t.Errorf("the container is %s; want running", got)
+	}
+	if got := d.State(t, "two"); got != "gone" {
+		t.Errorf("a container that never was is %s; want gone", got)
+	}
+	if _, err := os.Stat(d.Volume("vol")); err != nil {
+		t.Error(err)
+	}
+	d.Close()
+	if _, err := os.Stat(d.Dir); !os.IsNotExist(err) {
+		t.Errorf("the daemon's folder: %v; want it to be gone", err)
+	}
+}

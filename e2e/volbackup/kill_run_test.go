@@ -1,0 +1,290 @@
+package volbackup
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"observability-hub/e2e/docker"
+)
+
+// killVictims are the programs that a backup or a restore consists of.
+var killVictims = []string{"volbackup", "manage_volume.sh", "tar", "docker"}
+
+// killWorld is a host whose volumes hold a version each, in files that belong together.
+type killWorld struct {
+	*dockerHost
+	random  *rand.Rand
+	version map[string]int // what each volume holds
+	kills   map[string]int // how many of each kind
+	ends    map[int]int    // how many runs ended with which status
+	latest  int            // the newest version of all
+	number  int
+}
+
+const killFiles = 6
+
+// killContent is one file of a version.
+func killContent(version, file int) []byte {
+	line := fmt.Sprintf("version %d of file %d\n", version, file)
+	return bytes.Repeat([]byte(line), 12000)
+}
+
+// write makes a volume hold a version that has never been.
+func (w *killWorld) write(tb testing.TB, volume string) {
+	tb.Helper()
+	w.latest++
+	for file := range killFiles {
+		if err := os.WriteFile(filepath.Join(w.Volume(volume), strconv.Itoa(file)), killContent(w.latest, file), 0o640); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	w.version[volume] = w.latest
+}
+
+// read gives the version that a volume holds, and fails the test if it is a mixture, or none.
+func (w *killWorld) read(tb testing.TB, volume string) int {
+	tb.Helper()
+	names, err := os.ReadDir(w.Volume(volume))
+	if err != nil || len(names) != killFiles {
+		tb.Fatalf("volume %s: %d files, %v; want %d", volume, len(names), err, killFiles)
+	}
+	version := -1
+	for file := range killFiles {
+		content, err := os.ReadFile(filepath.Join(w.Volume(volume), strconv.Itoa(file)))
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if version < 0 {
+			if _, err := fmt.Sscanf(string(content), "version %d of", &version); err != nil {
+				tb.Fatalf("volume %s, file %d: %v", volume, file, err)
+			}
+		}
+		if !bytes.Equal(content, killContent(version, file)) {
+			tb.Fatalf("volume %s is mixed: file %d is not of version %d: %.40q", volume, file, version, content)
+		}
+	}
+	return version
+}
+
+// killMarked lists the processes that carry a marker in their environment: what a run has started, orphans included.
+func killMarked(marker string) map[int]string {
+	found := map[int]string{}
+	paths, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, path := range paths {
+		environ, err := os.ReadFile(path)
+		if err != nil || !bytes.Contains(environ, []byte(marker+"\x00")) {
+			continue
+		}
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		cmdline, err := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
+		if err != nil || len(cmdline) == 0 {
+			continue // it has ended
+		}
+		found[pid] = strings.ReplaceAll(string(cmdline), "\x00", " ")
+	}
+	return found
+}
+
+// killKind is the victim that a command line belongs to; bash and sed beside them count as the script.
+func killKind(cmdline string) string {
+	program, _, _ := strings.Cut(cmdline, " ")
+	switch program = filepath.Base(program); {
+	case slices.Contains(killVictims, program):
+		return program
+	case strings.Contains(cmdline, "manage_volume.sh"):
+		return "manage_volume.sh"
+	}
+	return ""
+}
+
+// round starts one command, kills one process of it at a random moment, lets the unit's ExecStopPost= do its work, and
+// looks at everything.
+func (w *killWorld) round(t *testing.T, line string, typical time.Duration) {
+	t.Helper()
+	w.number++
+	marker := fmt.Sprintf("HUB_KILL_ROUND=%d.%d", os.Getpid(), w.number)
+	cmd := w.shell(line)
+	cmd.Env = append(slices.Clone(cmd.Env), marker)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	// An orphan may hold the pipe; it is ended below.
+	cmd.WaitDelay = 20 * time.Second
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // its status is looked at below
+		close(ended)
+	}()
+	after := time.Duration(w.random.Float64() * float64(typical) * 1.05)
+	select {
+	case <-time.After(after):
+	case <-ended:
+	}
+	wanted := killVictims[w.random.IntN(len(killVictims))]
+	victim, kind := w.victim(marker, wanted, ended)
+	if victim != 0 && syscall.Kill(victim, syscall.SIGKILL) == nil {
+		w.kills[kind]++
+	}
+	story := fmt.Sprintf("round %d: %s: SIGKILL for %s after %v", w.number, line, kind, after)
+	// systemd ends what is left of a unit before its ExecStopPost=; a terminal does not.
+	if w.random.IntN(2) == 0 && (kind == "volbackup" || kind == "manage_volume.sh") {
+		story += ", and for the rest"
+		for pid := range killMarked(marker) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+	select {
+	case <-ended:
+	case <-time.After(60 * time.Second):
+		t.Fatalf("%s: it hangs: %v\n%s", story, killMarked(marker), output.String())
+	}
+	w.ends[cmd.ProcessState.ExitCode()]++
+	fail := func(format string, args ...any) {
+		t.Helper()
+		t.Fatalf("%s: exit status %d: %s\n%s", story, cmd.ProcessState.ExitCode(), fmt.Sprintf(format, args...), output.String())
+	}
+	story += fmt.Sprintf(" at %.6f", float64(time.Now().UnixMicro())/1e6)
+	journals, _ := w.shell("head -v -n 100 state/quiesced/*").CombinedOutput()
+	story += fmt.Sprintf("\njournals: %s\n", journals)
+	if status, stdout, stderr := w.try(t, "manage_volume.sh resume"); status != 0 {
+		fail("resume: exit status %d\n%s%s", status, stdout, stderr)
+	}
+	// A script whose caller was killed is told, and starts the containers itself; resume leaves that to it.
+	for deadline := time.Now().Add(20 * time.Second); len(w.down(t)) > 0; {
+		if time.Now().After(deadline) {
+			events, _ := w.Command("events", "--since", "60s", "--until", "0s", "--format", "{{.TimeNano}} {{.Actor.Attributes.name}} {{.Action}} {{.Actor.Attributes.signal}}").CombinedOutput()
+			fail("containers are down: %v\nevents:\n%s", w.down(t), events)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	for deadline := time.Now().Add(20 * time.Second); len(w.left(t)) > 0; {
+		if time.Now().After(deadline) {
+			fail("left behind: %q", w.left(t))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if status, stdout, stderr := w.try(t, "volbackup verify --deep"); status != 0 {
+		fail("verify: exit status %d\n%s%s", status, stdout, stderr)
+	}
+}
+
+// victim finds a process of the wanted kind, or, where none comes up for a while, any.
+func (w *killWorld) victim(marker, wanted string, ended <-chan struct{}) (pid int, kind string) {
+	for try := 0; ; try++ {
+		for pid, cmdline := range killMarked(marker) {
+			if kind := killKind(cmdline); kind == wanted || try >= 20 && kind != "" {
+				return pid, kind
+			}
+		}
+		select {
+		case <-ended:
+			return 0, "nobody"
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// down lists the containers that do not run.
+func (w *killWorld) down(tb testing.TB) []string {
+	tb.Helper()
+	var down []string
+	for name, state := range w.containers(tb) {
+		if state != "running" {
+			down = append(down, name+" is "+state)
+		}
+	}
+	return down
+}
+
+// left lists what must be gone after resume: journals, and what import unpacks beside a volume.
+func (w *killWorld) left(tb testing.TB) []string {
+	tb.Helper()
+	journals, err := filepath.Glob(filepath.Join(w.dir, "state", "quiesced", "*"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	staging, err := filepath.Glob(filepath.Join(w.Dir, "data", "volumes", "*", ".hub-*"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return append(journals, staging...)
+}
+
+// TestKillRun kills volbackup, the script, tar and the docker client at random moments of backups and restores.
+// Afterwards all that ran runs, every archive is good, and a volume is the old or the new one.
+func TestKillRun(t *testing.T) {
+	rounds := 30
+	if os.Getenv("HUB_TORTURE") != "" {
+		rounds = 300
+	}
+	seed := uint64(time.Now().UnixNano())
+	if given := os.Getenv("HUB_SEED"); given != "" {
+		var err error
+		if seed, err = strconv.ParseUint(given, 10, 64); err != nil {
+			t.Fatalf("HUB_SEED: %v", err)
+		}
+	}
+	t.Logf("HUB_SEED=%d", seed)
+	w := &killWorld{dockerHost: newDockerHost(t), random: rand.New(rand.NewPCG(seed, 0)), version: map[string]int{}, kills: map[string]int{}, ends: map[int]int{}}
+	for _, volume := range []string{"vol-a", "vol-b"} {
+		w.Docker(t, "volume", "create", volume)
+		w.write(t, volume)
+	}
+	w.container(t, "alpha", "--volume", "vol-a:/data")
+	w.container(t, "beta", "--volume", "vol-b:/data", "--label", "hub.backup.quiesce=pause")
+	w.container(t, "both", "--volume", "vol-a:/a", "--volume", "vol-b:/b", "--restart", "unless-stopped")
+	// The daemon may be asked to stop a container that takes its time.
+	w.Docker(t, "run", "--detach", "--network", "none", "--name", "slow", "--stop-timeout", "1", "--volume", "vol-b:/data", docker.Image, "sleep", "10000")
+
+	commands := []string{"volbackup run", "volbackup run", "manage_volume.sh export vol-a | volbackup put vol-a", "volbackup restore --stop vol-a", "volbackup restore --stop vol-b"}
+	typical := map[string]time.Duration{}
+	for _, line := range commands { // how long they take here, so that the kills fall into them
+		began := time.Now()
+		w.must(t, line)
+		typical[line] = time.Since(began)
+	}
+	replaced, kept := 0, 0
+	for range rounds {
+		line := commands[w.random.IntN(len(commands))]
+		fields := strings.Fields(line)
+		volume := fields[len(fields)-1]
+		if fields[1] == "restore" {
+			// Something else than what will be restored.
+			w.write(t, volume)
+		} else if w.random.IntN(2) == 0 {
+			w.write(t, "vol-a")
+			w.write(t, "vol-b")
+		}
+		w.round(t, line, typical[line])
+		for name, before := range w.version {
+			got := w.read(t, name)
+			switch {
+			case got == before && fields[1] == "restore" && name == volume:
+				kept++
+			case got < before && fields[1] == "restore" && name == volume:
+				replaced++
+			case got != before:
+				t.Fatalf("round %d: %s: volume %s holds version %d; want %d", w.number, line, name, got, before)
+			}
+			w.version[name] = got
+		}
+	}
+	t.Logf("%d rounds, kills: %v, exit statuses: %v, restores that were killed: %d with the old volume, %d with the new one; 0 containers down, 0 bad archives, 0 mixed volumes",
+		rounds, w.kills, w.ends, kept, replaced)
+	w.must(t, "volbackup run")
+	if parts, err := filepath.Glob(filepath.Join(w.repo, "*", ".*")); err != nil || len(parts) > 0 {
+		t.Errorf("after a whole run the repository still holds %q, %v", parts, err)
+	}
+}

@@ -1,0 +1,800 @@
+#!/usr/bin/env bats
+# manage_volume.sh against a real Docker daemon of its own, with a static
+# busybox for an image. Kill matrices and the fidelity of archives are in e2e/.
+# shellcheck disable=SC2016 # expressions expand later, not here
+# shellcheck disable=SC2154 # bats assigns stderr
+bats_require_minimum_version 1.5.0
+
+setup_file() {
+  daemon=$(mktemp -d /tmp/hub-docker-XXXXXX)
+  chmod 755 "$daemon"
+  bash "$BATS_TEST_DIRNAME/../../e2e/docker/daemon.sh" "$daemon" 3>&- >/dev/null 2>&1 &
+  daemon_pid=$!
+  until [ -S "$daemon/d.sock" ]; do
+    kill -0 "$daemon_pid"
+    sleep 0.05
+  done
+  export daemon daemon_pid DOCKER_HOST=unix://$daemon/d.sock
+}
+
+teardown_file() {
+  kill "$daemon_pid"
+  while [ -e "$daemon" ]; do sleep 0.05; done
+  rm -f "$daemon.log"
+}
+
+setup() {
+  script=$BATS_TEST_DIRNAME/../manage_volume.sh
+  unset JOURNAL_STREAM
+  cd "$BATS_TEST_TMPDIR" || return
+  export STATE_DIRECTORY=$BATS_TEST_TMPDIR/state
+  v=vol$BATS_TEST_NUMBER
+  data=$daemon/data/volumes/$v/_data
+  docker volume create "$v" >/dev/null
+}
+
+teardown() {
+  local all
+  all=$(docker ps --all --quiet)
+  # shellcheck disable=SC2086 # the words are the ids
+  [ -z "$all" ] || docker rm --force --volumes $all >/dev/null
+  all=$(docker volume ls --quiet)
+  # shellcheck disable=SC2086
+  [ -z "$all" ] || docker volume rm --force $all >/dev/null
+}
+
+# container NAME [DOCKER-OPTION…]: one that uses the volume, and ends when it is told to.
+container() {
+  local name=$1
+  shift
+  docker run --detach --network none --name "$name" --volume "$v:/data" "$@" busybox \
+    sh -c 'trap exit TERM; sleep 1000 & wait' >/dev/null
+}
+
+# is STATE NAME…
+is() {
+  local want=$1 name got
+  shift
+  for name in "$@"; do
+    got=$(docker inspect --format '{{.State.Status}}' "$name")
+    [ "$got" = "$want" ] || {
+      echo "$name is $got, not $want"
+      return 1
+    }
+  done
+}
+
+# await CONDITION…
+await() {
+  local try
+  for ((try = 0; try < 300; try++)); do
+    if "$@"; then return; fi
+    sleep 0.05
+  done
+  echo "waited in vain for: $*"
+  return 1
+}
+
+# said JQ: true of a diagnostic on stderr.
+said() {
+  jq -se "any($1)" <<<"$stderr" >/dev/null || {
+    echo "nobody said: $1"
+    echo "$stderr"
+    return 1
+  }
+}
+
+# nothing_left: no journal, no staging, no temporary file.
+nothing_left() {
+  [ -z "$(find "$STATE_DIRECTORY" -type f)" ]
+  [ -z "$(find "$daemon/data/volumes" -name '.hub-*')" ]
+}
+
+# --- list, create ---
+
+@test "list prints a record for each volume, with its running containers" {
+  docker volume create --label tier=db "$v-b" >/dev/null
+  container one
+  container two --volume "$v-b:/more"
+  docker create --name idle --volume "$v:/data" busybox true >/dev/null
+  run -0 --separate-stderr "$script" list
+  jq -se --arg v "$v" 'map(select(.volume == $v)) | length == 1 and (.[0] | .level == "INFO" and .msg == "volume"
+    and .service == "volume-backup" and .driver == "local" and (.mountpoint | endswith($v + "/_data"))
+    and .labels == {} and (.containers | sort) == ["one", "two"])' <<<"$output"
+  jq -se --arg v "$v-b" 'map(select(.volume == $v))[0] | .labels == {"tier": "db"} and .containers == ["two"]' <<<"$output"
+  jq -se 'all(.time | test("^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[.][0-9]{3}Z$"))' <<<"$output"
+}
+
+@test "list leaves out what is labelled hub.backup=false, unless --all" {
+  docker volume create --label hub.backup=false "$v-scratch" >/dev/null
+  run -0 --separate-stderr "$script" list
+  [[ $output != *"$v-scratch"* ]]
+  run -0 --separate-stderr "$script" list --all
+  [[ $output == *"$v-scratch"* ]]
+}
+
+@test "list prints nothing when there is no volume" {
+  docker volume rm "$v" >/dev/null
+  run -0 --separate-stderr "$script" list
+  [ -z "$output$stderr" ]
+}
+
+@test "list into a full output fails" {
+  run -73 --separate-stderr bash -c '"$0" list >/dev/full' "$script"
+  said '.msg == "output_failed"'
+}
+
+@test "create makes volumes that are not there, and leaves those that are" {
+  echo old >"$data/file"
+  run -0 --separate-stderr "$script" create "$v" "$v-new"
+  [ "$(jq -c '[.msg, .volume, .new]' <<<"$output")" = '["volume_created","'"$v"'",false]
+["volume_created","'"$v"'-new",true]' ]
+  [ "$(cat "$data/file")" = old ]
+  docker volume inspect "$v-new" >/dev/null
+}
+
+# --- export ---
+
+@test "export writes a tar stream of the volume" {
+  mkdir "$data/dir"
+  echo hello >"$data/dir/file"
+  run -0 --separate-stderr bash -c '"$0" export "$1" | tar -xO ./dir/file' "$script" "$v"
+  [ "$output" = hello ]
+  [ -z "$stderr" ]
+}
+
+@test "export of an unchanged volume gives the same bytes" {
+  mkdir "$data"/{b,a,c}
+  touch "$data"/a/{3,1,2}
+  ln "$data/a/1" "$data/c/link"
+  truncate -s 1M "$data/sparse"
+  printf x | dd of="$data/sparse" bs=1 seek=500000 conv=notrunc status=none
+  "$script" export "$v" >one.tar
+  "$script" export "$v" >two.tar
+  cmp one.tar two.tar
+}
+
+@test "containers are stopped while the volume is read, and run again afterwards" {
+  container one
+  run -0 --separate-stderr "$script" with "$v" -- docker ps --all --format '{{.Names}} {{.State}}'
+  [ "$output" = 'one exited' ]
+  is running one
+  nothing_left
+}
+
+@test "hub.backup.quiesce=pause pauses" {
+  container one --label hub.backup.quiesce=pause
+  run -0 --separate-stderr "$script" with "$v" -- docker ps --all --format '{{.Names}} {{.State}}'
+  [ "$output" = 'one paused' ]
+  is running one
+}
+
+@test "hub.backup.quiesce=none leaves the container alone" {
+  container one --label hub.backup.quiesce=none
+  local started
+  started=$(docker inspect --format '{{.State.StartedAt}}' one)
+  run -0 --separate-stderr "$script" with "$v" -- docker ps --all --format '{{.Names}} {{.State}}'
+  [ "$output" = 'one running' ]
+  [ "$(docker inspect --format '{{.State.StartedAt}}' one)" = "$started" ]
+}
+
+@test "an unknown hub.backup.quiesce is refused before anything is stopped" {
+  container one --label hub.backup.quiesce=freeze
+  run -78 --separate-stderr bash -c '"$0" export "$1" | cat; exit "${PIPESTATUS[0]}"' "$script" "$v"
+  said '.msg == "bad_label" and (.error | contains("freeze"))'
+  is running one
+}
+
+@test "hub.backup.exec runs in the container before it is stopped" {
+  container one --label 'hub.backup.exec=echo "dumped by $HOSTNAME" >/data/dump'
+  run -0 --separate-stderr bash -c '"$0" export "$1" | tar -xO ./dump' "$script" "$v"
+  [[ $output == 'dumped by '* ]]
+  is running one
+}
+
+@test "a hub.backup.exec that fails fails the export, and nothing is stopped" {
+  container one --label 'hub.backup.exec=echo no space; exit 3'
+  local started
+  started=$(docker inspect --format '{{.State.StartedAt}}' one)
+  run -69 --separate-stderr bash -c '"$0" export "$1" | wc -c; exit "${PIPESTATUS[0]}"' "$script" "$v"
+  [ "$output" -eq 0 ]
+  said '.msg == "exec_failed" and (.error | contains("status 3: no space"))'
+  [ "$(docker inspect --format '{{.State.StartedAt}}' one)" = "$started" ]
+}
+
+@test "what a hub.backup.exec prints does not get into the stream" {
+  container one --label 'hub.backup.exec=echo noise; echo more >&2'
+  "$script" export "$v" >out.tar 2>err
+  tar -tf out.tar
+  [ ! -s err ]
+}
+
+@test "a container that was stopped stays stopped" {
+  container one
+  container two
+  docker stop two >/dev/null
+  docker create --name never --volume "$v:/data" busybox true >/dev/null
+  "$script" export "$v" >/dev/null
+  is running one
+  is exited two
+  is created never
+}
+
+@test "a container that was paused stays paused" {
+  container one
+  docker pause one
+  "$script" export "$v" >/dev/null
+  is paused one
+}
+
+@test "containers of a compose project are stopped and started like others" {
+  container hub-db-1 --label com.docker.compose.project=hub --label com.docker.compose.service=db --restart unless-stopped
+  run -0 --separate-stderr "$script" with "$v" -- docker ps --all --format '{{.State}}'
+  [ "$output" = exited ]
+  is running hub-db-1
+}
+
+@test "a restart policy does not start the container while it is read, and still holds afterwards" {
+  container one --restart always
+  run -0 --separate-stderr "$script" with "$v" -- docker ps --all --format '{{.State}}'
+  [ "$output" = exited ]
+  is running one
+  [ "$(docker inspect --format '{{.HostConfig.RestartPolicy.Name}}' one)" = always ]
+}
+
+@test "a --rm container is paused, because a stop would remove it" {
+  container one --rm
+  run -0 --separate-stderr "$script" with "$v" -- docker ps --all --format '{{.State}}'
+  [ "$output" = paused ]
+  said '.msg == "pause_instead"'
+  is running one
+}
+
+@test "a container that is removed meanwhile is reported, and the others run again" {
+  container one
+  container two
+  run -0 --separate-stderr "$script" with "$v" -- docker rm one
+  said '.msg == "container_gone" and (.detail | contains("one"))'
+  is running two
+  nothing_left
+}
+
+@test "a container that is started while the volume is read makes it inconsistent" {
+  container one
+  mkfifo gate
+  "$script" export "$v" >gate 2>err &
+  # The reader holds tar up; the volume must not fit into the pipe.
+  exec 7<gate
+  head -c 1000000 /dev/urandom >"$data/big"
+  await is exited one
+  docker start one >/dev/null
+  cat <&7 >/dev/null
+  local status=0
+  wait $! || status=$?
+  [ "$status" -eq 1 ]
+  jq -e 'select(.msg == "started_meanwhile")' err
+}
+
+@test "a file that changes while it is read gives status 1 and a whole stream" {
+  head -c 3000000 /dev/urandom >"$data/big"
+  mkfifo gate
+  "$script" export "$v" >gate 2>err &
+  exec 7<gate
+  head -c 100000 <&7 >out.tar
+  echo more >>"$data/big"
+  cat <&7 >>out.tar
+  local status=0
+  wait $! || status=$?
+  [ "$status" -eq 1 ]
+  tar -tf out.tar
+  jq -e 'select(.msg == "tar_message" and (.detail | contains("changed")))' err
+}
+
+@test "a container that had to be killed is reported" {
+  docker run --detach --network none --name deaf --stop-timeout 1 --volume "$v:/data" busybox sleep 1000 >/dev/null
+  run -0 --separate-stderr bash -c '"$0" export "$1" | cat' "$script" "$v"
+  said '.msg == "killed_by_docker" and (.detail | contains("deaf"))'
+  is running deaf
+}
+
+@test "export to a full output fails with 73, and containers run" {
+  container one
+  run -73 --separate-stderr bash -c '"$0" export "$1" >/dev/full' "$script" "$v"
+  said '.msg == "output_failed"'
+  is running one
+}
+
+@test "export dies quietly when its reader is gone, and containers run" {
+  container one
+  head -c 3000000 /dev/urandom >"$data/big"
+  run -141 --separate-stderr bash -c '"$0" export "$1" | head -c 1 >/dev/null; exit "${PIPESTATUS[0]}"' "$script" "$v"
+  [ -z "$stderr" ]
+  is running one
+}
+
+@test "a state directory that cannot be written stops nothing" {
+  container one
+  local started
+  started=$(docker inspect --format '{{.State.StartedAt}}' one)
+  run -73 --separate-stderr bash -c '"$0" --state-dir /proc/nowhere export "$1" | cat; exit "${PIPESTATUS[0]}"' "$script" "$v"
+  said '.msg == "state_unwritable"'
+  [ "$(docker inspect --format '{{.State.StartedAt}}' one)" = "$started" ]
+}
+
+@test "nothing is pulled and no container is made" {
+  container one
+  local before
+  before=$(docker ps --all --quiet --no-trunc && docker images --quiet)
+  "$script" export "$v" >out.tar
+  "$script" import --stop "$v" <out.tar
+  [ "$(docker ps --all --quiet --no-trunc && docker images --quiet)" = "$before" ]
+}
+
+@test "TAR_OPTIONS of the caller have no say" {
+  echo hello >"$data/file"
+  TAR_OPTIONS=--exclude=file "$script" export "$v" >out.tar
+  tar -tf out.tar ./file
+}
+
+# --- two at once ---
+
+@test "a second run on the same volume is told to try later" {
+  container one
+  "$script" with "$v" -- sh -c 'touch begun; while [ ! -e end ]; do sleep 0.05; done' &
+  await test -e begun
+  run -75 --separate-stderr bash -c '"$0" export "$1" | cat; exit "${PIPESTATUS[0]}"' "$script" "$v"
+  said '.msg == "locked"'
+  touch end
+  wait $!
+  is running one
+}
+
+@test "a container in two volumes starts when the last of two runs is done" {
+  docker volume create "$v-b" >/dev/null
+  container one --volume "$v-b:/more"
+  "$script" with "$v" -- sh -c 'touch begun1; while [ ! -e end1 ]; do sleep 0.05; done' &
+  local first=$!
+  await test -e begun1
+  "$script" with "$v-b" -- sh -c 'touch begun2; while [ ! -e end2 ]; do sleep 0.05; done' &
+  local second=$!
+  await test -e begun2
+  touch end1
+  wait "$first"
+  is exited one
+  touch end2
+  wait "$second"
+  is running one
+  nothing_left
+}
+
+@test "the same, paused" {
+  docker volume create "$v-b" >/dev/null
+  container one --volume "$v-b:/more" --label hub.backup.quiesce=pause
+  "$script" with "$v" -- sh -c 'touch begun1; while [ ! -e end1 ]; do sleep 0.05; done' &
+  local first=$!
+  await test -e begun1
+  "$script" with "$v-b" -- sh -c 'touch begun2; while [ ! -e end2 ]; do sleep 0.05; done' &
+  local second=$!
+  await test -e begun2
+  touch end1
+  wait "$first"
+  is paused one
+  touch end2
+  wait "$second"
+  is running one
+}
+
+# --- killed ---
+
+@test "resume starts what a killed run has left stopped, once" {
+  container one
+  container two --label hub.backup.quiesce=pause
+  "$script" with "$v" -- sh -c 'touch begun; exec sleep 1000' &
+  await test -e begun
+  kill -KILL $!
+  wait $! || true
+  is exited one
+  is paused two
+  run -0 --separate-stderr "$script" resume
+  [ -z "$output$stderr" ]
+  is running one two
+  nothing_left
+  docker stop two >/dev/null
+  run -0 "$script" resume
+  is exited two
+}
+
+@test "when the run is killed, so is its tar: no reader takes the stream for whole" {
+  head -c 3000000 /dev/urandom >"$data/big"
+  mkfifo gate
+  "$script" export "$v" >gate &
+  exec 7<gate
+  head -c 100000 <&7 >out.tar
+  kill -KILL $!
+  wait $! || true
+  cat <&7 >>out.tar
+  run -2 tar -tf out.tar
+}
+
+@test "the next run resumes too" {
+  container one
+  docker volume create "$v-b" >/dev/null
+  "$script" with "$v" -- sh -c 'touch begun; exec sleep 1000' &
+  await test -e begun
+  kill -KILL $!
+  wait $! || true
+  "$script" export "$v-b" >/dev/null
+  is running one
+}
+
+@test "a run that is killed while Docker is stopping a container: resume waits for that" {
+  docker run --detach --network none --name slow --stop-timeout 2 --volume "$v:/data" busybox sleep 1000 >/dev/null
+  "$script" export "$v" >/dev/null &
+  await test -e "$STATE_DIRECTORY/quiesced/$v"
+  sleep 0.2
+  kill -KILL $!
+  wait $! || true
+  is running slow
+  "$script" resume
+  # What was under way has ended, and the container runs nevertheless.
+  is running slow
+  [ "$(docker inspect --format '{{.RestartCount}} {{.State.StartedAt}}' slow)" != "$(docker inspect --format '{{.RestartCount}} {{.Created}}' slow)" ]
+  nothing_left
+}
+
+@test "a container that was removed after the kill is reported by resume" {
+  container one
+  "$script" with "$v" -- sh -c 'touch begun; exec sleep 1000' &
+  await test -e begun
+  kill -KILL $!
+  wait $! || true
+  docker rm one >/dev/null
+  run -0 --separate-stderr "$script" resume
+  said '.msg == "container_gone"'
+  nothing_left
+}
+
+@test "a container that cannot start again is reported, and kept for the next resume" {
+  mkdir "$BATS_TEST_TMPDIR/bound"
+  container one --mount "type=bind,source=$BATS_TEST_TMPDIR/bound,target=/bound"
+  run -0 --separate-stderr "$script" with "$v" -- rmdir "$BATS_TEST_TMPDIR/bound"
+  said '.msg == "not_resumed" and .level == "ERROR"'
+  run -69 --separate-stderr "$script" resume
+  mkdir "$BATS_TEST_TMPDIR/bound"
+  run -0 --separate-stderr "$script" resume
+  is running one
+  nothing_left
+}
+
+@test "SIGTERM, SIGINT and SIGHUP: containers run, and the run dies of the signal" {
+  container one
+  local signal
+  for signal in TERM INT HUP; do
+    rm -f begun
+    env --default-signal=INT "$script" with "$v" -- sh -c 'touch begun; exec sleep 1000' &
+    await test -e begun
+    kill -s "$signal" $!
+    local status=0
+    wait $! || status=$?
+    [ "$status" -eq $((128 + $(kill -l "$signal"))) ]
+    # On a slow host Docker needs longer than the run may take.
+    await is running one
+    await nothing_left
+  done
+}
+
+@test "SIGTERM while Docker is stopping a container that takes its time" {
+  docker run --detach --network none --name slow --stop-timeout 7 --volume "$v:/data" busybox sleep 1000 >/dev/null
+  "$script" export "$v" >/dev/null 2>err &
+  await test -e "$STATE_DIRECTORY/quiesced/$v"
+  SECONDS=0
+  kill -TERM $!
+  local status=0
+  wait $! || status=$?
+  [ "$status" -eq 143 ]
+  [ "$SECONDS" -lt 5 ]
+  jq -e 'select(.msg == "still_resuming")' err
+  await test ! -e "$STATE_DIRECTORY/quiesced/$v"
+  is running slow
+}
+
+# --- with ---
+
+@test "with passes the mount point, stdin, stdout and the exit status" {
+  run -7 --separate-stderr bash -c 'echo input | "$0" with "$1" -- sh -c "cat; echo \$VOLUME_PATH; exit 7"' "$script" "$v"
+  [ "$output" = $'input\n'"$data" ]
+  [ -z "$stderr" ]
+}
+
+@test "with passes a death by signal, and a command that is not there" {
+  run -137 --separate-stderr "$script" with "$v" -- sh -c 'kill -KILL $$'
+  run -127 --separate-stderr "$script" with "$v" -- no-such-command
+}
+
+@test "with passes signals on and lets the command end in order" {
+  "$script" with "$v" -- bash -c 'trap "echo cleared up >done; exit 3" TERM; touch begun; sleep 1000 & wait' &
+  await test -e begun
+  kill -TERM $!
+  wait $! || true
+  [ "$(cat 'done')" = 'cleared up' ]
+}
+
+# --- import ---
+
+@test "import into a new volume makes it" {
+  echo hello >"$data/file"
+  "$script" export "$v" >out.tar
+  run -0 --separate-stderr "$script" import "$v-new" <out.tar
+  jq -e '.msg == "imported" and .volume == "'"$v-new"'" and .identical' <<<"$output"
+  [ "$(cat "$daemon/data/volumes/$v-new/_data/file")" = hello ]
+  nothing_left
+}
+
+@test "import replaces what was there, and leaves nothing of it" {
+  echo new >"$data/new"
+  chown 999:472 "$data"
+  chmod 1750 "$data"
+  "$script" export "$v" >out.tar
+  rm "$data/new"
+  echo stale >"$data/stale.log"
+  chmod 755 "$data"
+  "$script" import "$v" <out.tar
+  [ "$(ls "$data")" = new ]
+  [ "$(stat -c '%u %g %a' "$data")" = '999 472 1750' ]
+}
+
+@test "import is refused while a container runs, and changes nothing" {
+  container one
+  echo old >"$data/file"
+  "$script" export "$v" >out.tar
+  echo newer >"$data/file"
+  run -75 --separate-stderr "$script" import "$v" <out.tar
+  said '.msg == "in_use" and (.hint | contains("--stop"))'
+  [ "$(cat "$data/file")" = newer ]
+  is running one
+  nothing_left
+}
+
+@test "import is refused while a container is paused, also with --stop" {
+  container one
+  "$script" export "$v" >out.tar
+  docker pause one
+  run -75 --separate-stderr "$script" import --stop "$v" <out.tar
+  is paused one
+  nothing_left
+}
+
+@test "import --stop stops the containers for the exchange, and starts them with the new data" {
+  docker run --detach --network none --name one --volume "$v:/data" busybox \
+    sh -c 'trap exit TERM; cp /data/file /data/seen; sleep 1000 & wait' >/dev/null
+  echo old >"$data/file"
+  "$script" export "$v" >out.tar
+  echo newer >"$data/file"
+  "$script" import --stop "$v" <out.tar
+  is running one
+  await test -e "$data/seen"
+  [ "$(cat "$data/seen")" = old ]
+}
+
+@test "import takes foreign archives too" {
+  mkdir tree
+  echo a >tree/a
+  ln tree/a tree/b
+  tar -C tree -cf out.tar b a
+  chmod 700 "$data"
+  "$script" import "$v" <out.tar
+  [ "$data/a" -ef "$data/b" ]
+  [ "$(stat -c %a "$data")" = 700 ]
+}
+
+@test "a stream that ends early is refused at every multiple of 512 bytes, and the volume stays" {
+  head -c 2000 /dev/zero >"$data/a"
+  echo b >"$data/b"
+  "$script" export "$v" >out.tar
+  # What comes after the two zero blocks is padding.
+  local end cut
+  end=$(($(tar -tRf out.tar | sed -n 's/^block \([0-9]*\): [*][*] Block of NULs.*/\1/p') + 1))
+  [ "$end" -gt 8 ]
+  echo old >"$data/old"
+  for ((cut = 0; cut <= end * 512 - 1; cut += 512)); do
+    run -65 --separate-stderr bash -c 'head -c "$2" out.tar | "$0" import "$1"' "$script" "$v" "$cut"
+    said '.msg == "import_refused"'
+  done
+  [ -e "$data/old" ]
+  nothing_left
+}
+
+@test "a refused stream leaves no new volume" {
+  run -65 --separate-stderr bash -c 'echo nonsense | "$0" import "$1-new"' "$script" "$v"
+  run -1 docker volume inspect "$v-new"
+}
+
+@test "names that lead out of the volume are refused" {
+  mkdir tree
+  echo evil >tree/file
+  tar -P -C tree -cf out.tar --transform 's,^,../../escaped-,' file
+  run -65 --separate-stderr "$script" import "$v" <out.tar
+  [ ! -e "$daemon/data/volumes/escaped-file" ]
+  nothing_left
+}
+
+@test "import writes through no symbolic link" {
+  mkdir -p tree/away outside
+  ln -s "$BATS_TEST_TMPDIR/outside" tree/link
+  tar -C tree -cf out.tar link
+  rm tree/link
+  mkdir tree/link
+  echo evil >tree/link/file
+  tar -C tree -rf out.tar link/file
+  "$script" import "$v" <out.tar || true
+  [ -z "$(ls outside)" ]
+}
+
+@test "SIGTERM while unpacking leaves the old volume and no staging" {
+  echo old >"$data/file"
+  head -c 3000000 /dev/urandom >"$BATS_TEST_TMPDIR/big"
+  mkfifo gate
+  "$script" import "$v" <gate &
+  exec 7>gate
+  tar -c big | head -c 2000000 >&7
+  await test -e "${data%/*}/.hub-import/new/big"
+  kill -TERM $!
+  wait $! || true
+  [ "$(cat "$data/file")" = old ]
+  nothing_left
+}
+
+@test "an import that was killed between its two renames: resume brings the old volume back" {
+  container one
+  echo old >"$data/file"
+  "$script" with "$v" -- sh -c 'touch begun; exec sleep 1000' &
+  await test -e begun
+  kill -KILL $!
+  wait $! || true
+  # As replace leaves it.
+  sed -i "3a import $data" "$STATE_DIRECTORY/quiesced/$v"
+  mkdir -p "${data%/*}/.hub-import/new"
+  mv "$data" "${data%/*}/.hub-import/old"
+  "$script" resume
+  [ "$(cat "$data/file")" = old ]
+  is running one
+  nothing_left
+}
+
+@test "an interrupted import is not cleared up over data that somebody has made meanwhile" {
+  echo old >"$data/file"
+  mkdir -p "$STATE_DIRECTORY/quiesced" "${data%/*}/.hub-import/new"
+  printf '%s\n' 'owner 1' 'at 1' "lock ${data%/*}" "import $data" >"$STATE_DIRECTORY/quiesced/$v"
+  mv "$data" "${data%/*}/.hub-import/old"
+  mkdir "$data"
+  run -69 --separate-stderr "$script" resume
+  said '.msg == "import_interrupted"'
+  [ "$(cat "${data%/*}/.hub-import/old/file")" = old ]
+}
+
+# --- refusals ---
+
+@test "volumes that are mounts of something else are refused" {
+  docker volume create --opt type=none --opt o=bind --opt device=/tmp "$v-bind" >/dev/null
+  docker volume create --opt type=nfs --opt o=addr=127.0.0.1 --opt device=:/x "$v-nfs" >/dev/null
+  local name
+  for name in "$v-bind" "$v-nfs"; do
+    run -65 --separate-stderr bash -c '"$0" export "$1" | cat; exit "${PIPESTATUS[0]}"' "$script" "$name"
+    said '.msg == "volume_refused"'
+    run -65 --separate-stderr "$script" import "$name" </dev/null
+  done
+}
+
+@test "a volume that is not there" {
+  run -65 --separate-stderr bash -c '"$0" export nowhere | cat; exit "${PIPESTATUS[0]}"' "$script"
+  said '.msg == "no_such_volume" and (.hint | contains("list"))'
+}
+
+@test "a daemon that is down" {
+  local args
+  for args in list 'export x1' 'create x1' 'with x1 -- true'; do
+    # shellcheck disable=SC2086 # the words are the arguments
+    DOCKER_HOST=unix:///nowhere run -69 --separate-stderr bash -c '"$0" "$@" | cat; exit "${PIPESTATUS[0]}"' "$script" $args
+    said '.msg == "docker_unavailable" and (.hint | contains("systemctl status docker"))'
+  done
+}
+
+@test "a daemon that goes down meanwhile: the journal stays, and resume starts the containers when it is back" {
+  container one
+  # shellcheck disable=SC2030 # for this test alone
+  DOCKER_HOST=unix://$BATS_TEST_TMPDIR/link.sock
+  ln -s "$daemon/d.sock" link.sock
+  run -0 --separate-stderr "$script" with "$v" -- rm "$BATS_TEST_TMPDIR/link.sock"
+  said '.msg == "not_resumed"'
+  run -69 "$script" resume
+  ln -s "$daemon/d.sock" link.sock
+  "$script" resume
+  is running one
+}
+
+@test "a remote daemon is refused" {
+  mkdir bin
+  printf '#!/bin/sh\nexport DOCKER_HOST=%s\nexec %s "$@"\n' "unix://$daemon/d.sock" "$(type -P docker)" >bin/docker
+  chmod +x bin/docker
+  PATH=$PWD/bin:$PATH DOCKER_HOST=ssh://web2 run -78 --separate-stderr bash -c '"$0" export "$1" | cat; exit "${PIPESTATUS[0]}"' "$script" "$v"
+  said '.msg == "remote_docker"'
+}
+
+@test "a user who may not use Docker is told what is missing" {
+  run -78 --separate-stderr setpriv --reuid=nobody --regid=nogroup --clear-groups env HOME=/ bash -c '"$0" export "$1" | cat; exit "${PIPESTATUS[0]}"' "$script" "$v"
+  said '.msg == "docker_denied" and (.hint | contains("group docker"))'
+}
+
+@test "a user who may use Docker but not read volumes is told what is missing" {
+  chmod 777 "$BATS_TEST_TMPDIR"
+  run -78 --separate-stderr setpriv --reuid=nobody --regid=nogroup --groups=docker bash -c '"$0" export "$1" | cat; exit "${PIPESTATUS[0]}"' "$script" "$v"
+  said '.msg == "volume_unreadable" and (.hint | contains("CAP_DAC_READ_SEARCH"))'
+}
+
+@test "with CAP_DAC_READ_SEARCH and the group docker another user can export, stopping and starting containers" {
+  chmod 777 "$BATS_TEST_TMPDIR"
+  container one
+  echo secret >"$data/file"
+  chown -R 999:999 "$data"
+  chmod 700 "$data" "$data/file"
+  run -0 --separate-stderr setpriv --reuid=nobody --regid=nogroup --groups=docker --inh-caps=+dac_read_search --ambient-caps=+dac_read_search \
+    --no-new-privs bash -c '"$0" export "$1" | tar -xO ./file' "$script" "$v"
+  [ "$output" = secret ]
+  is running one
+}
+
+@test "import is for root" {
+  run -78 --separate-stderr setpriv --reuid=nobody --regid=nogroup --groups=docker "$script" import "$v" </dev/null
+  said '.msg == "not_root"'
+}
+
+# --- the command line ---
+
+@test "usage errors exit 64 and say what is right" {
+  local args
+  for args in '' nonsense 'export' 'export a1 b1' 'export ../x' 'import' 'import --start x1' 'with x1' 'with x1 true' 'create' 'create .x' 'list x' 'resume x' 'restore' --state-dir; do
+    # shellcheck disable=SC2086 # the words are the arguments
+    run -64 --separate-stderr bash -c '"$0" "$@" </dev/null | cat; exit "${PIPESTATUS[0]}"' "$script" $args
+    [ -z "$output" ]
+    said '.msg == "usage" and .level == "ERROR"'
+  done
+}
+
+@test "help ends in examples, and fails on a full output" {
+  run -0 --separate-stderr "$script" --help
+  [[ $output == 'Usage:'*'Example'*'manage_volume.sh with'* ]]
+  run -73 bash -c '"$0" --help >/dev/full' "$script"
+}
+
+@test "on a terminal diagnostics are for people" {
+  run -0 script --quiet --return --command "'$script' export nowhere | cat" /dev/null
+  [[ $output == *'manage_volume.sh: error: no such volume: nowhere'* ]]
+  [[ $output == *'manage_volume.sh: hint: manage_volume.sh list'* ]]
+}
+
+@test "no tar stream from or to a terminal" {
+  run -64 script --quiet --return --command "'$script' export '$v'" /dev/null
+  run -64 script --quiet --return --command "'$script' import '$v'" /dev/null
+}
+
+@test "<3> only when stderr is the journal's stream" {
+  local stream
+  : >stream
+  stream=$(stat -c %d:%i stream)
+  JOURNAL_STREAM=$stream run -64 bash -c '"$0" nonsense 2>stream' "$script"
+  [[ $(cat stream) == '<3>{"time":'* ]]
+  JOURNAL_STREAM=$stream run -64 --separate-stderr "$script" nonsense
+  [[ $stderr == '{"time":'* ]]
+}
+
+@test "backup and restore become volbackup, which inherits the state directory" {
+  mkdir bin
+  printf '#!/bin/sh\necho "$STATE_DIRECTORY $*"\n' >bin/volbackup
+  chmod +x bin/volbackup
+  PATH=$PWD/bin:$PATH run -0 "$script" --state-dir /x/y backup a b
+  [ "$output" = '/x/y run a b' ]
+  PATH=$PWD/bin:$PATH run -0 "$script" restore a@1
+  [ "$output" = "$STATE_DIRECTORY restore a@1" ]
+  PATH=/usr/bin:/bin run -78 --separate-stderr "$script" backup
+  said '.msg == "no_volbackup"'
+}
