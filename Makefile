@@ -143,6 +143,7 @@ lint:
 	e2e/install-packages lint
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
 	$(foreach d,lib $(TOOLS) e2e,cd $(d) && go vet ./... && go run $(staticcheck) ./...$(newline))
+	cd e2e/ferret && go vet .
 	shellcheck $(shell_files)
 	shfmt -i 2 -ci -bn -d $(shell_files)
 	e2e/verify-units
