@@ -146,6 +146,16 @@ signal_child() {
   kill -s "$1" -- "-$child" 2>/dev/null || kill -s "$1" "$child" 2>/dev/null || :
 }
 
+# mortal SIGNAL CMD…: becomes CMD, which gets the signal when this script dies: whoever reads a stream must not take it
+# for whole, and nothing may read a volume that is resumed. In the unit's sandbox setpriv may not run; there systemd
+# ends what is left. Only for a child of its own.
+mortal() {
+  if setpriv --pdeathsig "$1" -- true 2>/dev/null; then
+    exec setpriv --pdeathsig "$1" -- "${@:2}"
+  fi
+  exec "${@:2}"
+}
+
 # finish runs last, whatever happened. A run that was told to end has five
 # seconds; a container that is still busy stopping may take longer.
 finish() {
@@ -589,10 +599,16 @@ resume_stale() {
         continue
       fi
       if ! flock -n "$fd"; then
-        # Alive, unless it has started us to do this; or dead, and a child of it has yet to end.
         owner=$(sed -n 's/^owner //p' "$file") || continue
-        if { [[ $owner != "$PPID" ]] && lives "$owner"; } || ! flock -w 10 "$fd"; then
+        # It has started us to do this; or it is alive; or it is dead, and a child of it has yet to end.
+        if [[ $owner != "$PPID" ]] && lives "$owner"; then
           exec {fd}<&-
+          continue
+        fi
+        if ! flock -w 60 "$fd"; then
+          say ERROR not_resumed "volume ${file##*/} is still held by what a dead run has started" 'see fuser -v '"$path"
+          exec {fd}<&-
+          worst=75
           continue
         fi
       fi
@@ -643,21 +659,23 @@ relay() {
   return "$worst"
 }
 
-# read_out: the volume as tar on stdout. The status is tar's 0 or 1, else one of ours.
+# read_out: the volume as tar on stdout. Leaves tar's 0 or 1 in $status, or one of ours.
 read_out() {
-  local errors listener code=0 said=0
+  local errors listener said=0
   exec {errors}> >(relay)
   listener=$!
-  LC_ALL=C setpriv --pdeathsig KILL -- "${tar_create[@]}" --directory="$mountpoint" . 2>&"$errors" || code=$?
+  supervise tar_out
   exec {errors}>&-
   wait "$listener" || said=$?
-  case $code:$said in
-    [01]:*) exit "$code" ;;
+  case $status:$said in
     2:73) fail 73 output_failed 'the stream cannot be written' 'make room where it goes' ;;
     2:78) fail 78 volume_unreadable "not all of volume $volume can be read as $(id -un)" 'run as root, or with the capability CAP_DAC_READ_SEARCH, which volume-backup.service has' ;;
     2:*) fail 69 read_failed "tar cannot read volume $volume" ;;
-    *) exit "$code" ;; # died of a signal
   esac
+}
+
+tar_out() {
+  LC_ALL=C mortal KILL "${tar_create[@]}" --directory="$mountpoint" . 2>&"$errors"
 }
 
 export_volume() {
@@ -666,7 +684,7 @@ export_volume() {
   supervise quiesce
   if ((status)); then exit "$status"; fi
   at_rest=yes
-  supervise read_out
+  read_out
   if ((status == 0)) && disturbed; then status=1; fi
   exit "$status"
 }
@@ -678,7 +696,7 @@ with_volume() {
   if ((status)); then exit "$status"; fi
   at_rest=yes
   # Not a process group of its own: the command may talk to the terminal. Without one, bash makes it deaf to Ctrl-C.
-  VOLUME_PATH=$mountpoint env --default-signal=INT,QUIT setpriv --pdeathsig TERM -- "$@" <&0 {volume_lock}<&- &
+  VOLUME_PATH=$mountpoint mortal TERM env --default-signal=INT,QUIT "$@" <&0 {volume_lock}<&- &
   child=$!
   await_child
   disturbed || :
@@ -758,7 +776,7 @@ unpack() {
   summer=$!
   set +e
   tee "/dev/fd/$sum" \
-    | LC_ALL=C setpriv --pdeathsig KILL -- "${tar_extract[@]}" --warning=no-timestamp -vv --directory="$new" 2>&"$errors" \
+    | LC_ALL=C "${tar_extract[@]}" --warning=no-timestamp -vv --directory="$new" 2>&"$errors" \
     | LC_ALL=C awk '
       $3 == "**" { if ($4 == "Block") end = 1; next }
       $3 !~ /^d/ { entries++ }

@@ -55,7 +55,9 @@ func (s *sink) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-func newCompressor(w io.Writer, recipients []age.Recipient) (*compressor, error) {
+// newCompressor returns one that writes to w. If it yields, it leaves the CPU to
+// whoever wants it: to tar and the container that waits for it first.
+func newCompressor(w io.Writer, recipients []age.Recipient, yields bool) (*compressor, error) {
 	workers := min(runtime.NumCPU(), maxWorkers)
 	// A goroutine that yields to others in the eyes of the kernel does not in
 	// those of Go: without spare places the reader would wait for a worker.
@@ -80,17 +82,18 @@ func newCompressor(w io.Writer, recipients []age.Recipient) (*compressor, error)
 	}
 	c.scratch = make(chan []byte, workers+2)
 	for range workers {
-		go c.work()
+		go c.work(yields)
 	}
 	go c.write()
 	return c, nil
 }
 
-// work compresses blocks. It yields to all other work of the host: tar and the
-// container that waits for it first.
-func (c *compressor) work() {
-	runtime.LockOSThread()
-	_ = syscall.Setpriority(syscall.PRIO_PROCESS, syscall.Gettid(), 10) // without it, only slower
+// work compresses blocks.
+func (c *compressor) work(yields bool) {
+	if yields {
+		runtime.LockOSThread()
+		_ = syscall.Setpriority(syscall.PRIO_PROCESS, syscall.Gettid(), 10) // else the reader is only slower
+	}
 	for j := range c.jobs {
 		j.out = c.encoder.EncodeAll(j.in, c.buffer()[:0])
 		j.release()

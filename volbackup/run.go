@@ -67,7 +67,9 @@ func (c *runCmd) Run(ctx context.Context, env *cli.Env) error {
 		var failed []error
 		unchanged, pruned := 0, 0
 		for _, v := range volumes {
+			end := s.progress(env, v.Volume)
 			o := c.backUp(ctx, env, s, v)
+			end()
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}

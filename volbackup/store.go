@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"filippo.io/age"
@@ -24,7 +25,8 @@ type store struct {
 	staging    string
 	always     bool // stage whatever the source is
 	recipients []age.Recipient
-	names      []string // of the recipients
+	names      []string     // of the recipients
+	seen       atomic.Int64 // bytes of the stream that is being stored
 }
 
 // source is a tar stream to be.
@@ -43,6 +45,7 @@ type source interface {
 // what is known before; the rest is filled in. unchanged says that the newest
 // archive had the same content.
 func (s *store) put(ctx context.Context, m *manifest, src source) (unchanged bool, err error) {
+	s.seen.Store(0)
 	m.Version, m.Tool = manifestVersion, name+" "+cli.Version
 	m.Time = time.Now().UTC().Truncate(time.Millisecond)
 	m.ID = m.Time.Format(idLayout)
@@ -177,6 +180,7 @@ func (p *passage) take(b block, scratch []byte) error {
 		return err
 	}
 	p.hash.Write(data)
+	p.s.seen.Add(int64(len(data)))
 	if _, err := p.tar.Write(data); err != nil {
 		return refused(err)
 	}
@@ -231,7 +235,7 @@ func (p *passage) begin() error {
 		return err
 	}
 	p.draft = d
-	if p.c, err = newCompressor(f, p.s.recipients); err != nil {
+	if p.c, err = newCompressor(f, p.s.recipients, p.stage); err != nil {
 		return err
 	}
 	p.inputs = make(chan []byte, 2)

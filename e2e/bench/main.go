@@ -2,6 +2,7 @@
 //
 //   - sysmetrics: an empty Go program, sysstat's sadc and sadf with psql behind them, one scrape of node-exporter, and psql
 //     with one row; without and with a database.
+//   - volbackup: tar with zstd or gzip behind it, restic and borg, on a GiB and on many small files.
 //   - gitsync: git fetch of the same repositories, small and large, and a plan and an apply with nothing to do.
 //   - readsync: a statement to each side for each document, as it was before; COPY alone; a cursor alone; and how time and memory grow.
 //
@@ -37,7 +38,7 @@ func main() {
 	} else {
 		tools := flag.Args()
 		if len(tools) == 0 {
-			tools = []string{"sysmetrics", "gitsync", "readsync"}
+			tools = []string{"sysmetrics", "gitsync", "readsync", "volbackup"}
 		}
 		for _, tool := range tools {
 			if benchmarks[tool] == nil {
@@ -61,6 +62,7 @@ var benchmarks = map[string]func(work string, rounds int, w io.Writer) (missed i
 	"sysmetrics": benchSysmetrics,
 	"gitsync":    benchGitsync,
 	"readsync":   benchReadsync,
+	"volbackup":  benchVolbackup,
 }
 
 func run(tools []string, rounds int, check bool) error {
