@@ -128,7 +128,7 @@ func TestKillsOfRun(t *testing.T) {
 	start := func() *exec.Cmd { return h.command("run", "--max-rejects", "1000000") }
 	took := whole(f, start)
 	died, ended := 0, 0
-	for i := range sampleOf(14, 150) {
+	for i := range sampleOf(14, 220) {
 		f.put(1000 + random.IntN(2000))
 		cmd := start()
 		if err := cmd.Start(); err != nil {
@@ -162,7 +162,7 @@ func TestKillsOfStages(t *testing.T) {
 	took := whole(f, start)
 	died := [3]int{}
 	noticed := 0
-	for i := range sampleOf(9, 90) {
+	for i := range sampleOf(9, 220) {
 		f.put(1000 + random.IntN(2000))
 		victim := random.IntN(3)
 		stages, output := h.pipeline()
