@@ -112,6 +112,7 @@ demo:
 	$(MAKE) build
 	e2e/demo.sh
 	e2e/demo-gitsync.sh
+	e2e/demo-volbackup.sh
 
 # Each module must build alone, as somebody who depends on it does.
 modules:
