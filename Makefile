@@ -112,6 +112,7 @@ demo:
 	$(MAKE) build
 	e2e/demo.sh
 	e2e/demo-gitsync.sh
+	e2e/demo-readsync.sh
 	e2e/demo-volbackup.sh
 
 # Each module must build alone, as somebody who depends on it does.
@@ -138,7 +139,7 @@ cover:
 
 staticcheck = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 govulncheck = golang.org/x/vuln/cmd/govulncheck@v1.9.0
-shell_files = $(shell git ls-files | xargs grep -lE '^\#!/(usr/bin/env bash|bin/(ba)?sh)')
+shell_files = $(shell git ls-files | xargs grep -lE '^\#!/(usr/bin/env bash|bin/(ba)?sh)|^\# shellcheck shell=')
 
 lint:
 	e2e/install-packages lint

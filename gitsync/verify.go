@@ -53,6 +53,8 @@ func (d *desired) verify(ctx context.Context, h host, dir *statedir.Dir) error {
 			units = append(units, instantiate(f.unit))
 		} else if d.unit(f.unit) == nil && unitType(f.unit) != "" {
 			others = append(others, instantiate(f.unit))
+		} else if d.file(path.Join(unitDir, f.unit)) == nil {
+			units = append(units, f.unit) // an instance of a template of ours
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)

@@ -83,6 +83,21 @@ func (a *account) verdict(letters string, allowed int64) error {
 	return a.marksRefused()
 }
 
+// forecast is the error that the outcomes of a dry run would lead to.
+func (a *account) forecast(allowed int64) error {
+	code := sysexits.Partial
+	if a.rejected > allowed {
+		code = sysexits.DataErr
+	}
+	switch {
+	case a.rejected > 0:
+		return sysexits.New(code, "documents_rejected", fmt.Errorf("%s would be rejected, with --max-rejects %d", plural(a.rejected, "document"), allowed))
+	case a.differing > 0:
+		return sysexits.New(code, "documents_differ", fmt.Errorf("%s differ from the rows with their ids, and would stay ingested", plural(a.differing, "document")))
+	}
+	return nil
+}
+
 // marksRefused is the error of marks that a rule of the collection forbids.
 func (a *account) marksRefused() error {
 	if a.refused == 0 {

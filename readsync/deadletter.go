@@ -135,7 +135,8 @@ func (l letter) key() [sha256.Size]byte {
 	if len(content) == 0 {
 		content = append(append(content, l.document...), l.bson...)
 	}
-	return sha256.Sum256(fmt.Appendf(nil, "%d %s %s", len(l.id), l.id, content))
+	// Ids that are not UTF-8 may have the same text.
+	return sha256.Sum256(fmt.Appendf(nil, "%d %s %x %s", len(l.id), l.id, lookup(l.bson, "_id").data, content))
 }
 
 // line is how a letter stands in the file.

@@ -53,7 +53,7 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 	switch {
 	case !e.addressed(r.Host):
-		e.turnAway(w, r, "the call is addressed to another host")
+		e.turnAway(w, r, "the call is addressed to a name that --allow-host does not allow")
 	case http.NewCrossOriginProtection().Check(r) != nil:
 		e.turnAway(w, r, "the call comes from another site's page in a browser")
 	case r.URL.Path != syncPath:

@@ -80,15 +80,6 @@ func (p *process) wait() int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-func (p *process) running() bool {
-	select {
-	case <-p.done:
-		return false
-	default:
-		return true
-	}
-}
-
 func (p *process) stdout() string { return p.read("stdout") }
 func (p *process) stderr() string { return p.read("stderr") }
 

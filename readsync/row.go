@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -239,12 +240,12 @@ func fieldIndex(key []byte) int {
 	return notSynced
 }
 
-// digest identifies the content of the fields that become columns, so that mark can
-// tell whether a document is still the one that was read.
+// digest identifies a document by its id and the fields that become columns, so
+// that mark can tell whether it is still the one that was read.
 func (r *row) digest() string {
 	h := sha256.New()
-	for i, v := range r.fields {
-		h.Write([]byte{byte(i), byte(v.kind)})
+	for _, v := range append(r.fields[:], r.key) {
+		h.Write(binary.LittleEndian.AppendUint32([]byte{byte(v.kind)}, uint32(len(v.data))))
 		h.Write(v.data)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])

@@ -303,7 +303,10 @@ func (s *syncing) mark(ctx context.Context, b *batch) error {
 // the outcomes lead to.
 func (s *syncing) finish(err error) error {
 	s.account.addMarks(&s.marks)
-	if err == nil && !s.DryRun {
+	switch {
+	case err == nil && s.DryRun:
+		err = s.account.forecast(s.MaxRejects)
+	case err == nil:
 		err = s.account.verdict(s.path, s.MaxRejects)
 	}
 	err = errors.Join(err, s.account.check())

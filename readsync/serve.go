@@ -35,9 +35,14 @@ func (s *serveCmd) Validate() error {
 	return err
 }
 
-// Run is what kong calls.
+// Run is what kong calls. SIGTERM is a good end, unless documents were left behind.
 func (s *serveCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
+	e := &endpoint{env: env, hosts: s.AllowHost, sync: func(ctx context.Context) (int64, error) {
+		run := &runCmd{peerFlags: s.peerFlags, deadLetterFlags: s.deadLetterFlags}
+		a, err := run.sync(ctx, env)
+		return a.inserted + a.identical, err
+	}}
+	err := cli.Interruptible(ctx, func(ctx context.Context) error {
 		listeners, err := passedListeners()
 		if err != nil {
 			return err
@@ -53,13 +58,12 @@ func (s *serveCmd) Run(ctx context.Context, env *cli.Env) error {
 		if s.Idle != nil {
 			idle = *s.Idle
 		}
-		e := &endpoint{env: env, hosts: s.AllowHost, sync: func(ctx context.Context) (int64, error) {
-			run := &runCmd{peerFlags: s.peerFlags, deadLetterFlags: s.deadLetterFlags}
-			a, err := run.sync(ctx, env)
-			return a.inserted + a.identical, err
-		}}
 		return e.serve(ctx, listeners, idle)
 	})
+	if err != nil {
+		return err
+	}
+	return e.verdict()
 }
 
 // Limits of one connection. The answer may take as long as the sync does.
@@ -71,8 +75,7 @@ const (
 )
 
 // serve answers until ctx is done or, if idle is not zero, until there was no
-// connection for that long. Both are a good end, unless documents were left
-// behind: then the exit status says so, as nobody else does.
+// connection for that long.
 func (e *endpoint) serve(ctx context.Context, listeners []net.Listener, idle time.Duration) error {
 	e.stopping = ctx
 	quiet := newQuiet(idle)
@@ -117,7 +120,7 @@ func (e *endpoint) serve(ctx context.Context, listeners []net.Listener, idle tim
 	if err != nil {
 		return fmt.Errorf("accept connections: %w", err)
 	}
-	return e.verdict()
+	return nil
 }
 
 // announce says where calls are taken.
@@ -131,8 +134,9 @@ func (e *endpoint) announce(listeners []net.Listener) error {
 	return e.env.Stdout.Record(record.Info, l.End())
 }
 
-// verdict is the end of a service: what was left behind in any of its runs. Other
-// failures were told to the caller, who tries again or fails.
+// verdict is the end of a service: whether documents were left behind in any of
+// its syncs, as nobody else says so. Other failures were told to the caller, who
+// tries again or fails.
 func (e *endpoint) verdict() error {
 	e.running.Lock()
 	defer e.running.Unlock()

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +35,8 @@ type source struct {
 	docs    *mongo.Collection
 	timeout time.Duration // of one command
 	command []byte        // memory for the next one that marks
+
+	fewTypes bool // the server does not know the $type codes of all types
 }
 
 // openSource connects to the collection that mongo_uri, $MONGO_DB_NAME and
@@ -199,6 +202,9 @@ func (k *keyset) find(ctx context.Context, limit int) ([]bson.Raw, error) {
 		bound := bson.D{{Key: "$gt", Value: bson.RawValue{Type: k.last.kind, Value: k.last.data}}}
 		if k.above = k.above || !comparable(k.last); k.above {
 			types := typesAbove(k.last.kind)
+			if k.source.fewTypes {
+				types = slices.DeleteFunc(types, func(t int32) bool { return !slices.Contains(commonTypes, t) })
+			}
 			if len(types) == 0 {
 				return nil, nil
 			}
@@ -208,20 +214,24 @@ func (k *keyset) find(ctx context.Context, limit int) ([]bson.Raw, error) {
 		}
 		filter = append(filter, bson.E{Key: "_id", Value: bound})
 	}
-	ctx, cancel := context.WithTimeout(ctx, k.source.timeout)
+	limited, cancel := context.WithTimeout(ctx, k.source.timeout)
 	defer cancel()
 	find := options.Find().SetSort(bson.D{{Key: "_id", Value: 1}}).
 		SetBatchSize(int32(limit)).SetLimit(-int64(limit)) // a negative limit: one answer and no cursor
 	if k.brief {
 		find.SetProjection(bson.D{{Key: "status", Value: 1}})
 	}
-	cursor, err := k.source.docs.Find(ctx, filter, find)
+	cursor, err := k.source.docs.Find(limited, filter, find)
+	if e, ok := errors.AsType[mongo.CommandError](err); ok && k.above && !k.source.fewTypes && (e.Code == 2 || e.Code == 238) {
+		k.source.fewTypes = true
+		return k.find(ctx, limit)
+	}
 	if err != nil {
 		return nil, err
 	}
-	defer cursor.Close(ctx)
+	defer cursor.Close(limited)
 	docs := make([]bson.Raw, 0, limit)
-	for cursor.Next(ctx) {
+	for cursor.Next(limited) {
 		docs = append(docs, cursor.Current)
 	}
 	return docs, cursor.Err()
@@ -248,6 +258,10 @@ var typeOrder = [][]int32{
 	{15},            // code with scope
 	{127},           // MaxKey
 }
+
+// commonTypes are the $type codes that every server knows. FerretDB answers
+// BadValue (2) or NotImplemented (238) to the others, which it cannot store.
+var commonTypes = []int32{1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 16, 17, 18}
 
 // typesAbove returns the $type codes of all types that sort behind that of kind.
 func typesAbove(kind bson.Type) (types []int32) {

@@ -14,6 +14,8 @@ import (
 
 	"github.com/lib/pq"
 	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"observability-hub/lib/libpq"
 )
 
 // tableSQL makes the table as hubs have it.
@@ -75,7 +77,7 @@ func openTarget(ctx context.Context, timeout time.Duration, dryRun bool) (*targe
 		return nil, err
 	}
 	if !ok {
-		return nil, configError(errors.New("no database_url: neither the credential nor $DATABASE_URL or libpq's PGHOST, PGDATABASE, … are there"))
+		return nil, libpq.BadConfiguration(errors.New("no database_url: neither the credential nor $DATABASE_URL or libpq's PGHOST, PGDATABASE, … are there"))
 	}
 	d, err := connect(ctx, cfg, timeout)
 	if err != nil {
@@ -283,7 +285,13 @@ func (t *target) copy(sql string, rows []*row) error {
 		err = send()
 	}
 	t.buf = t.buf[:0]
-	if _, end := stmt.Exec(nil); end != nil {
+	_, end := stmt.Exec(nil)
+	// Where the server's error was there already, Exec did not wait for the end of
+	// its answer: the connection would still be in the middle of it.
+	if closed := stmt.Close(); end == nil {
+		end = closed
+	}
+	if end != nil {
 		return end
 	}
 	return err

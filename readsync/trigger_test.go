@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -355,13 +356,32 @@ func TestTriggerCredential(t *testing.T) {
 	}
 }
 
-// This machine is never reached through a proxy.
+// This machine is never reached through a proxy. The variables are read once in a process.
 func TestTriggerIgnoresProxyForLoopback(t *testing.T) {
-	t.Setenv("http_proxy", "http://127.0.0.1:1")
-	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
 	url, _ := proxyOf(t, did(0))
-	if r := run(t, "trigger", "--url", strings.Replace(url, "127.0.0.1", "localhost", 1)); r.status != 0 {
-		t.Errorf("exit status %d\n%s", r.status, r.stderr)
+	for _, url := range []string{url, strings.Replace(url, "127.0.0.1", "localhost", 1)} {
+		p := startTool(t, func(cmd *exec.Cmd) {
+			cmd.Env = append(cmd.Env, "http_proxy=http://127.0.0.1:1", "HTTP_PROXY=http://127.0.0.1:1", "all_proxy=http://127.0.0.1:1")
+		}, "trigger", "--url", url)
+		if status := p.wait(); status != 0 {
+			t.Errorf("%s: exit status %d\n%s", url, status, p.stderr())
+		}
+	}
+}
+
+// A record that cannot be written fails the run.
+func TestTriggerFullDisk(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	url, _ := proxyOf(t, did(0))
+	for _, args := range [][]string{{"trigger", "--url", url}, {"serve", "--listen", "127.0.0.1:0"}} {
+		p := startTool(t, func(cmd *exec.Cmd) { cmd.Stdout = full }, args...)
+		if status := p.wait(); status != sysexits.CantCreate || !strings.Contains(p.stderr(), `"msg":"output_failed"`) {
+			t.Errorf("%s: exit status %d\n%s", args[0], status, p.stderr())
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package readsync
 
 import (
 	_ "embed"
+	"encoding/json"
 	"fmt"
 	"net/url"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
+	"observability-hub/e2e/events"
 	"observability-hub/e2e/mongowire"
 	"observability-hub/e2e/nspawn"
 	"observability-hub/e2e/postgres"
@@ -45,7 +47,7 @@ func TestMachine(t *testing.T) {
 		}
 	}
 	mongoURI := "mongodb://" + url.PathEscape("/mongo/mongo.sock") + "/"
-	databaseURL := fmt.Sprintf("postgres://hub@/hub?host=/postgres&port=%d&sslmode=disable", pg.Port)
+	databaseURL := fmt.Sprintf("postgres://hub:hunter2@/hub?host=/postgres&port=%d&sslmode=disable", pg.Port)
 	m := nspawn.Start(t, nspawn.Config{
 		Packages: []string{"git", "jq"}, // a root that another test has made
 		Tools:    []string{"readsync"},
@@ -99,9 +101,20 @@ func TestMachine(t *testing.T) {
 	if statuses["processed"] != 1500 || statuses["rejected"] != 1 || len(statuses) != 2 {
 		t.Errorf("documents by status: %v; want 1500 processed, 1 rejected", statuses)
 	}
+	// Everything that the tool says is a record as documented, without a secret.
+	docs := events.Read(t)
+	priorities := map[string]string{"INFO": "6", "WARN": "4", "ERROR": "3"}
 	for _, e := range result.Journal {
-		if text := e["MESSAGE"]; strings.Contains(text, pg.Password) {
-			t.Errorf("a secret is in the journal: %s", text)
+		if strings.Contains(e["MESSAGE"], "hunter2") {
+			t.Errorf("a secret is in the journal: %s", e["MESSAGE"])
+		}
+		if unit := e["_SYSTEMD_UNIT"]; unit != "reading-sync.service" && unit != "reading-sync-api.service" {
+			continue
+		}
+		docs.Check(t, e["_SYSTEMD_UNIT"], e["MESSAGE"]+"\n")
+		var r struct{ Level, Service string }
+		if err := json.Unmarshal([]byte(e["MESSAGE"]), &r); err != nil || r.Service != "reading-sync" || e["PRIORITY"] != priorities[r.Level] || e["SYSLOG_IDENTIFIER"] != "readsync" {
+			t.Errorf("%v, priority %s, identifier %s: %s", err, e["PRIORITY"], e["SYSLOG_IDENTIFIER"], e["MESSAGE"])
 		}
 	}
 }

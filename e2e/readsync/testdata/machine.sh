@@ -17,6 +17,7 @@ await() {
   echo "never true: $*" >&2
   return 1
 }
+fails() { ! "$@"; }
 is() { [[ $(systemctl show -P "$2" "$1") == "$3" ]]; }
 # said UNIT MSG FILTER: the last record MSG of the unit fits.
 said() { journalctl -b -q -o cat _SYSTEMD_UNIT="$1" | jq -Rre "fromjson? | select(.msg == \"$2\")" | jq -se "last | $3"; }
@@ -45,14 +46,15 @@ ok 'presets, verification and exposure'
 # Without configuration the port is left to a Proxy Service, and that is no failure.
 systemctl start reading-sync-api.socket
 is reading-sync-api.socket ActiveState inactive
-! listens
+fails listens
 systemctl start reading-sync.timer
 at=$(date -d "$(systemctl show -P NextElapseUSecRealtime reading-sync.timer)" +%H%M)
 ((10#$at >= 1000 && 10#$at <= 1031))
 systemctl stop reading-sync.timer
 ok 'nothing configured'
 
-printf 'MONGO_DB_NAME=hub\nMONGO_COLLECTION=readings\n' >/etc/observability-hub/reading-sync.env
+printf 'MONGO_DB_NAME=hub\nMONGO_COLLECTION=readings\nREADSYNC_URL=http://hub:hunter2@localhost:8085/api/sync/reading?token=hunter2\n' \
+  >/etc/observability-hub/reading-sync.env
 printf 'READSYNC_IDLE=1s\n' >/etc/observability-hub/reading-sync-api.env
 mkdir -p /etc/credstore
 chmod 700 /etc/credstore
@@ -139,11 +141,20 @@ systemctl start probe.service
 [[ $(journalctl -b -q -o cat _SYSTEMD_UNIT=probe.service) == $'writes /var/lib/probe\nsees the database\nsees the credentials\nspeaks TCP' ]]
 ok 'sandbox'
 
+# The database is down: the trigger says so, and its unit fails.
+sed -i 's/port=[0-9]*/port=1/' /etc/credstore/database_url
+systemctl stop reading-sync-api.service # the probe has called it
+printf 'READSYNC_DEADLINE=2s\n' >>/etc/observability-hub/reading-sync.env
+fails systemctl start reading-sync.service 2>/dev/null
+is reading-sync.service ExecMainStatus 69
+said reading-sync.service proxy_unavailable '.error | contains("status 503") and contains("connect to the database")'
+systemctl stop reading-sync.service
+ok 'database down'
+
 # Nothing answers: the trigger gives up, and says whom it asked.
 systemctl stop reading-sync-api.socket reading-sync-api.service
-printf 'READSYNC_DEADLINE=3s\n' >>/etc/observability-hub/reading-sync.env
-! systemctl start reading-sync.service 2>/dev/null
+fails systemctl start reading-sync.service 2>/dev/null
 is reading-sync.service ExecMainStatus 69
-said reading-sync.service proxy_unavailable '.error | contains("http://localhost:8085/api/sync/reading")'
+said reading-sync.service proxy_unavailable '.error | contains("http://xxxxx@localhost:8085/api/sync/reading?token=xxxxx")'
 systemctl stop reading-sync.service
 ok 'no Proxy Service'
