@@ -191,7 +191,8 @@ func eventsInSources(tb testing.TB) map[string]string {
 	}
 	inScript := func(path string) error {
 		b, err := os.ReadFile(path)
-		for _, m := range regexp.MustCompile(`\\?"msg\\?": *\\?"([a-z_]+)`).FindAllSubmatch(b, -1) {
+		// In a line of JSON, or as what a function that writes one is called with.
+		for _, m := range regexp.MustCompile(`(?:\\?"msg\\?": *\\?"|\bfail [0-9]+ |\bsay [A-Z]+ |\benvelope INFO )([a-z_]+)`).FindAllSubmatch(b, -1) {
 			found[string(m[1])] = strings.TrimPrefix(path, root+"/")
 		}
 		return err
@@ -351,6 +352,7 @@ func TestEventsAreAsDocumented(t *testing.T) {
 
 	provokeGitsync(t, look)
 	provokeVolbackup(t, look)
+	provokeManageVolume(t, look)
 	for event := range docs.sections {
 		if !seen[event] {
 			t.Errorf("%s is documented, and nothing that this test does provokes it", event)

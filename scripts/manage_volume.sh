@@ -92,8 +92,8 @@ say() {
       WARN) prefix='<4>' ;;
     esac
   fi
-  printf '%s%s,"%s":%s%s%s}\n' "$prefix" "$(envelope "$level" "$event")" "$key" "$(json "$text")" \
-    "${hint:+,\"hint\":$(json "$hint")}" "${volume:+,\"volume\":$(json "$volume")}" >&2
+  printf '%s%s,"%s":%s%s}\n' "$prefix" "$(envelope "$level" "$event")" "$key" "$(json "$text")" \
+    "${hint:+,\"hint\":$(json "$hint")}" >&2
 }
 
 # fail STATUS EVENT TEXT [HINT]: the last word of this process.
@@ -644,7 +644,7 @@ relay() {
     line=${line#tar: }
     case $line in
       *': socket ignored')
-        say DEBUG tar_message "$line"
+        say DEBUG tar_message "volume $volume: $line"
         continue
         ;;
       'Exiting with failure status'* | *'Error is not recoverable'*) continue ;;
@@ -653,9 +653,9 @@ relay() {
       *) if [[ ${1:-} == strict ]] && ((worst == 0)); then worst=65; fi ;;
     esac
     shown=$((shown + 1))
-    if ((shown <= 20)); then say WARN tar_message "$line"; fi
+    if ((shown <= 20)); then say WARN tar_message "volume $volume: $line"; fi
   done
-  if ((shown > 20)); then say WARN tar_message "and $((shown - 20)) more messages of tar"; fi
+  if ((shown > 20)); then say WARN tar_message "volume $volume: and $((shown - 20)) more messages"; fi
   return "$worst"
 }
 
