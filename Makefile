@@ -112,6 +112,8 @@ demo:
 	$(MAKE) build
 	e2e/demo.sh
 	e2e/demo-gitsync.sh
+	e2e/demo-readsync.sh
+	e2e/demo-volbackup.sh
 
 # Each module must build alone, as somebody who depends on it does.
 modules:
@@ -137,12 +139,13 @@ cover:
 
 staticcheck = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 govulncheck = golang.org/x/vuln/cmd/govulncheck@v1.9.0
-shell_files = $(shell git ls-files | xargs grep -lE '^\#!/(usr/bin/env bash|bin/(ba)?sh)')
+shell_files = $(shell git ls-files | xargs grep -lE '^\#!/(usr/bin/env bash|bin/(ba)?sh)|^\# shellcheck shell=')
 
 lint:
 	e2e/install-packages lint
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
 	$(foreach d,lib $(TOOLS) e2e,cd $(d) && go vet ./... && go run $(staticcheck) ./...$(newline))
+	cd e2e/ferret && go vet .
 	shellcheck $(shell_files)
 	shfmt -i 2 -ci -bn -d $(shell_files)
 	e2e/verify-units

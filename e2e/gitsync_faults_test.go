@@ -339,9 +339,9 @@ func TestGitsyncKillAtRandom(t *testing.T) {
 	t.Logf("%d of %d runs killed at random times, every next run converged, no file was torn", kills, rounds)
 }
 
-// TestGitsyncFullDisk makes every call of a run that writes fail with ENOSPC in turn: each such run leaves the host as one of
+// TestGitsyncDiskFaults makes every call of a run that writes fail with ENOSPC in turn: each such run leaves the host as one of
 // the two commits wants it, and the next one converges.
-func TestGitsyncFullDisk(t *testing.T) {
+func TestGitsyncDiskFaults(t *testing.T) {
 	binary, err := workspace.Binary("gitsync")
 	if err != nil {
 		t.Fatal(err)

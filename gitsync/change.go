@@ -156,7 +156,10 @@ func (x *execution) preset(ctx context.Context) error {
 			return err
 		}
 		if _, err := systemctl(ctx, jobTimeout, "--quiet", "--root="+x.host.root, verb, "--", act.Unit); err != nil {
-			return err
+			if refusal(err) {
+				return blame(ctx, act.Unit, err)
+			}
+			return err // a full disk, for example
 		}
 		if act.Action == doDisable && x.wish.view.running != nil && act.Unit != x.wish.view.own {
 			if _, err := systemctl(ctx, jobTimeout, "stop", "--", act.Unit); err != nil {
@@ -168,6 +171,14 @@ func (x *execution) preset(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// refusal reports whether systemctl will not enable a unit for what its
+// [Install] section says or what this host has in its place: it would refuse
+// again at every run. There is no exit status for that.
+func refusal(err error) bool {
+	return slices.ContainsFunc([]string{"already exists", "cannot alias", "not a valid unit name", "non-template unit", "invalid specifier",
+		"cannot resolve specifiers", "invalid unit reference"}, func(words string) bool { return strings.Contains(err.Error(), words) })
 }
 
 // restart restarts what has changed and starts what was enabled.

@@ -86,6 +86,13 @@ func readDesired(o *objects, c *commit, scriptsDir string) (*desired, error) {
 			return nil, refusedPath(d.files[i].source, "it and "+d.files[i-1].source+" go to one place: "+d.files[i].path)
 		}
 	}
+	for _, f := range d.files {
+		if f.isUnit() {
+			if reason := d.withDropIns(f).badInstall(f.unit); reason != "" {
+				return nil, refusedPath(f.source, "[Install] of it or its drop-ins: "+reason)
+			}
+		}
+	}
 	return d, nil
 }
 

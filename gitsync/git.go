@@ -31,6 +31,8 @@ var gitConfig = []string{
 	"-c", "gc.auto=0",
 	"-c", "maintenance.auto=false",
 	"-c", "fetch.recurseSubmodules=false",
+	// Always a pack: what a killed or full fetch leaves is then in one folder.
+	"-c", "fetch.unpackLimit=1",
 	"-c", "http.lowSpeedLimit=100",
 	"-c", "http.lowSpeedTime=30",
 }
@@ -71,9 +73,15 @@ func gitEnv(environ []string) []string {
 
 // run runs one git command. The error says what git said.
 func (g git) run(ctx context.Context, args ...string) (string, error) {
+	out, _, err := g.listen(ctx, args...)
+	return out, err
+}
+
+// listen is run for a caller that wants to hear what a git that succeeds says.
+func (g git) listen(ctx context.Context, args ...string) (out, said string, err error) {
 	dir, err := filepath.Abs(g.dir)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	all := append([]string{"git", "--git-dir=" + dir, "-c", "safe.directory=" + dir}, gitConfig...)
 	c := command.Cmd{
@@ -82,11 +90,11 @@ func (g git) run(ctx context.Context, args ...string) (string, error) {
 		Dir:       "/",
 		Dependent: true,
 	}
-	out, messages, err := c.Run(ctx)
+	stdout, messages, err := c.Run(ctx)
 	if err != nil {
-		return string(out), &gitError{command: subcommand(args), said: string(messages), err: err}
+		err = &gitError{command: subcommand(args), said: string(messages), err: err}
 	}
-	return string(out), nil
+	return string(stdout), string(messages), err
 }
 
 // subcommand returns the first argument that is not an option of git itself.
@@ -109,6 +117,18 @@ type gitError struct {
 }
 
 func (e *gitError) Unwrap() error { return e.err }
+
+// Is makes a git that failed for want of space an error like any other such:
+// its exit status does not tell.
+func (e *gitError) Is(target error) bool {
+	return target == syscall.ENOSPC && strings.Contains(e.said, "No space left on device") ||
+		target == syscall.EDQUOT && strings.Contains(e.said, "Disk quota exceeded")
+}
+
+// diskFull reports whether there was no room.
+func diskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
 
 // Error quotes the first line that says why: git's last words are often advice.
 func (e *gitError) Error() string {
@@ -133,14 +153,6 @@ func (e *gitError) Error() string {
 		return fmt.Sprintf("git %s: %v", e.command, e.err)
 	}
 	return fmt.Sprintf("git %s: %s", e.command, redact.Text(why))
-}
-
-// diskFull reports whether a git failed for want of space. Its exit status
-// does not tell.
-func diskFull(err error) bool {
-	e, ok := errors.AsType[*gitError](err)
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) ||
-		ok && (strings.Contains(e.said, "No space left on device") || strings.Contains(e.said, "Disk quota exceeded"))
 }
 
 // said reports whether a git failed with a message that holds text.

@@ -30,9 +30,13 @@ func readHold(state string, now time.Time) (hold, bool, error) {
 // lockWait is how long a person's command waits for a run that is under way.
 const lockWait = 30 * time.Second
 
+// timerWait is how long the others wait: a program that a killed run was just
+// starting has the lock a moment longer than that run.
+const timerWait = 500 * time.Millisecond
+
 type holdCmd struct {
 	stateFlags
-	For time.Duration `placeholder:"D" help:"Resume by itself after this time: 2h, 30m (default: until gitsync resume)."`
+	For time.Duration `placeholder:"D"`
 }
 
 // Validate is kong's check after parsing.

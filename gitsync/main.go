@@ -37,7 +37,7 @@ const (
 
 // stateFlags say where the tool keeps what it must remember.
 type stateFlags struct {
-	StateDir string `placeholder:"DIR" help:"Folder for repository, ledger and journal (default: $STATE_DIRECTORY, else ~/.local/state/gitops-sync)."`
+	StateDir string `placeholder:"DIR"`
 }
 
 // path returns the state directory.
@@ -51,10 +51,10 @@ func (s stateFlags) path() (string, error) {
 
 // originFlags say where commits come from and which are taken.
 type originFlags struct {
-	Repo        string `placeholder:"URL" help:"The Git repository."`
-	Ref         string `default:"main" help:"Branch, tag, full ref name or commit to follow (${default})."`
-	AllowRewind bool   `help:"Follow a branch that was rewritten or set back."`
-	Publish     string `placeholder:"DIR" help:"Publish the whole tree as DIR/COMMIT, with the link DIR/current."`
+	Repo        string `placeholder:"URL"`
+	Ref         string `default:"main"`
+	AllowRewind bool
+	Publish     string `placeholder:"DIR"`
 	signers
 }
 
@@ -68,8 +68,8 @@ func (o originFlags) Validate() error {
 
 // pullFlags bound a pull.
 type pullFlags struct {
-	Timeout   time.Duration `default:"5m" help:"Longest time for all conversation with the remote (${default})."`
-	KeepTrees int           `default:"3" placeholder:"N" help:"How many published trees to keep (${default})."`
+	Timeout   time.Duration `default:"5m"`
+	KeepTrees int           `default:"3" placeholder:"N"`
 }
 
 // Validate is kong's check after parsing.
@@ -85,9 +85,9 @@ func (p pullFlags) Validate() error {
 
 // hostFlags say which host is meant, and where its commit is.
 type hostFlags struct {
-	Source     string `placeholder:"DIR" help:"State directory of gitsync pull, if it is another."`
-	Root       string `default:"/" placeholder:"DIR" help:"Work on the system in this folder, as systemctl --root does (${default})."`
-	ScriptsDir string `default:"/usr/local/bin" placeholder:"DIR" help:"Where scripts/ goes (${default})."`
+	Source     string `placeholder:"DIR"`
+	Root       string `default:"/" placeholder:"DIR"`
+	ScriptsDir string `default:"/usr/local/bin" placeholder:"DIR"`
 }
 
 // Validate is kong's check after parsing.
@@ -100,10 +100,10 @@ func (h hostFlags) Validate() error {
 
 // applyFlags say how a commit is applied.
 type applyFlags struct {
-	AllowPrune      bool          `help:"Remove all or most of what is deployed, if the commit wants it so."`
-	HealthWindow    time.Duration `default:"10s" help:"How long changed units are watched before they count as good (${default})."`
-	RunAs           string        `default:"server" placeholder:"USER" help:"User of on-change commands (${default})."`
-	OnChangeTimeout time.Duration `default:"10m" placeholder:"D" help:"Longest time for an on-change command (${default})."`
+	AllowPrune      bool
+	HealthWindow    time.Duration `default:"10s"`
+	RunAs           string        `default:"server" placeholder:"USER"`
+	OnChangeTimeout time.Duration `default:"10m" placeholder:"D"`
 }
 
 // Validate is kong's check after parsing.
@@ -138,6 +138,7 @@ func app() cli.App {
 			{Name: "hold", Help: "Let apply change nothing for a while.", Grammar: &holdCmd{}},
 			{Name: "resume", Help: "End a hold.", Grammar: &resumeCmd{}},
 		},
+		Flags: flagHelp,
 		Examples: `  gitsync pull --repo https://git.example.org/hub.git --ref main
   gitsync plan
   gitsync apply

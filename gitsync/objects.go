@@ -134,7 +134,8 @@ func (o *objects) ask(id string, limit int64) (string, []byte, error) {
 	if !isHash(id) {
 		return "", nil, fmt.Errorf("object %q: not a hash", id)
 	}
-	if _, err := io.WriteString(o.in, id+"\n"); err != nil {
+	// A git that has ended already is heard of below.
+	if _, err := io.WriteString(o.in, id+"\n"); err != nil && !errors.Is(err, syscall.EPIPE) {
 		return "", nil, fmt.Errorf("git cat-file %s: %w", id, err)
 	}
 	header, err := o.out.ReadString('\n')

@@ -53,7 +53,7 @@ func (c *pullCmd) Validate() error { return validate(c.originFlags, c.pullFlags)
 
 func (c *pullCmd) Run(ctx context.Context, env *cli.Env) error {
 	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		dir, err := c.open(ctx, 0)
+		dir, err := c.open(ctx, timerWait)
 		if err != nil {
 			return err
 		}
@@ -108,7 +108,8 @@ func (p *pull) run(ctx context.Context) error {
 		})
 	}
 	if err != nil {
-		return p.explain(ctx, err)
+		// Not only at the next run: half a pack can be all the room there is.
+		return errors.Join(p.explain(ctx, err), repo.clearLocks())
 	}
 	return p.finish(ctx, repo, was, now, began)
 }
@@ -268,6 +269,10 @@ func (p *pull) explain(ctx context.Context, err error) error {
 	if said(err, "couldn't find remote ref") {
 		return sysexits.New(sysexits.Config, "no_such_ref", fmt.Errorf("%s has no %q", displayURL(p.Repo), p.Ref)).
 			WithHint("give --ref a branch, a tag, a full ref name or a commit")
+	}
+	if said(err, "mismatched algorithms") {
+		return sysexits.New(sysexits.DataErr, "commit_refused", fmt.Errorf("%s names its objects by SHA-256; gitsync reads SHA-1 repositories only", displayURL(p.Repo))).
+			WithHint("make the repository anew with git init --object-format=sha1, and push to that")
 	}
 	if failed.command != "fetch" && failed.command != "ls-remote" {
 		return err

@@ -109,6 +109,9 @@ func replaceFile(path, content string) error {
 func (r *repository) clearLocks() error {
 	objects := filepath.Join(r.dir, "objects")
 	return filepath.WalkDir(r.dir, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // a git that dies with its parent can take a moment
+		}
 		if err != nil {
 			return fmt.Errorf("look for stale locks: %w", err)
 		}
@@ -116,24 +119,41 @@ func (r *repository) clearLocks() error {
 		if d.IsDir() && filepath.Dir(path) == objects && name != "pack" && name != "info" {
 			return fs.SkipDir // objects; there may be many
 		}
-		stale := strings.HasSuffix(name, ".lock") || strings.HasPrefix(name, "tmp_") || name == "gc.pid" || strings.HasSuffix(name, ".gitsync")
+		stale := strings.HasSuffix(name, ".lock") || strings.HasPrefix(name, "tmp_") || name == "gc.pid" || strings.HasSuffix(name, ".gitsync") ||
+			strings.HasPrefix(name, "pack-") && !wholePack(path)
 		if d.IsDir() || !stale {
 			return nil
 		}
 		if strings.HasSuffix(name, ".lock") {
 			r.Diag.Warn("stale_lock", "removed a lock file that a killed git left", diag.Field{Key: "path", Value: path})
 		}
-		if err := os.Remove(path); err != nil {
+		if err := remove(path); err != nil {
 			return statedir.Unwritable(err)
 		}
 		return nil
 	})
 }
 
-// fetch brings refspecs from the remote, in one conversation.
+// wholePack reports whether a file of a pack belongs to one that has both of
+// its parts. A .keep is there while a fetch lasts: one that stays would keep gc
+// away from the pack for ever.
+func wholePack(path string) bool {
+	base, ext := strings.TrimSuffix(path, filepath.Ext(path)), filepath.Ext(path)
+	_, noPack := os.Lstat(base + ".pack")
+	_, noIndex := os.Lstat(base + ".idx")
+	return noPack == nil && noIndex == nil && ext != ".keep"
+}
+
+// fetch brings refspecs from the remote, in one conversation. git fetches again
+// what it cannot read, says so, succeeds, and leaves the damage where it is.
 func (r *repository) fetch(ctx context.Context, url string, refspecs ...string) error {
 	args := []string{"fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--force", "--", url}
-	_, err := r.run(ctx, append(args, refspecs...)...)
+	_, said, err := r.listen(ctx, append(args, refspecs...)...)
+	for line := range strings.Lines(said) {
+		if err == nil && strings.HasPrefix(line, "error: ") && (strings.Contains(line, "index file") || strings.Contains(line, "pack")) {
+			return fmt.Errorf("%s: %w: %s", r.dir, errCorrupt, strings.TrimSpace(line))
+		}
+	}
 	return err
 }
 
@@ -198,11 +218,14 @@ var corruptWords = []string{"corrupt", "bad object", "bad ref", "broken", "unabl
 // corrupt reports whether the repository itself is why err happened. A check
 // that does not end in time proves nothing.
 func (r *repository) corrupt(ctx context.Context, err error) bool {
+	if ctx.Err() != nil {
+		return false // a git that was ended in mid-answer looks like damage
+	}
 	if errors.Is(err, errCorrupt) || errors.Is(err, errMissing) {
 		return true
 	}
 	failed, ok := errors.AsType[*gitError](err)
-	if !ok || ctx.Err() != nil {
+	if !ok {
 		return false
 	}
 	suspect := false
@@ -249,7 +272,8 @@ func (r *repository) replace(fill func(*repository) error) error {
 func (r *repository) keep(ctx context.Context, id string) {
 	_, err := r.run(ctx, "update-ref", acceptedRef, id)
 	if err == nil {
-		_, err = r.run(ctx, "-c", "gc.auto=2000", "gc", "--auto", "--quiet")
+		// Not in the background, where it would go on without our lock.
+		_, err = r.run(ctx, "-c", "gc.auto=2000", "-c", "gc.autoDetach=false", "gc", "--auto", "--quiet")
 	}
 	if err != nil && ctx.Err() == nil {
 		r.Diag.Warn("housekeeping_failed", err.Error())

@@ -15,8 +15,8 @@ import (
 
 // signers says whose signatures are good. With neither, none is asked for.
 type signers struct {
-	AllowedSigners string `placeholder:"FILE" help:"Take only commits signed by a key in this file, as in ssh-keygen(1) ALLOWED SIGNERS."`
-	GpgHome        string `placeholder:"DIR" help:"Take only commits signed by an OpenPGP key in this GnuPG home."`
+	AllowedSigners string `placeholder:"FILE"`
+	GpgHome        string `placeholder:"DIR"`
 }
 
 func (s signers) wanted() bool { return s.AllowedSigners != "" || s.GpgHome != "" }

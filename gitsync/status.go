@@ -17,8 +17,8 @@ import (
 
 type statusCmd struct {
 	stateFlags
-	Source string        `placeholder:"DIR" help:"State directory of gitsync pull, if it is another."`
-	MaxAge time.Duration `placeholder:"D" help:"Fail if the last success of pull or apply is older than this: 1h."`
+	Source string        `placeholder:"DIR"`
+	MaxAge time.Duration `placeholder:"D"`
 }
 
 // Validate is kong's check after parsing.

@@ -102,3 +102,24 @@ func TestBlame(t *testing.T) {
 		})
 	}
 }
+
+// What systemctl says of an [Install] section is the commit's fault; what the
+// file system says is not.
+func TestRefusal(t *testing.T) {
+	for _, tc := range []struct {
+		said string
+		want bool
+	}{
+		{`Failed to preset unit, file "/etc/systemd/system/b.service" already exists.`, true},
+		{`Failed to preset unit, file "/etc/systemd/system/b.service" already exists and is a symlink to "/etc/systemd/system/c.service".`, true},
+		{"Failed to preset unit, cannot alias a.service as b.timer.", true},
+		{"Failed to preset a@.service, destination unit x.target is a non-template unit.", true},
+		{`Failed to preset unit, invalid specifier in "%z.target".`, true},
+		{`Failed to preset unit, file "/etc/systemd/system/timers.target.wants/a.timer": No space left on device`, false},
+		{"Failed to preset unit: Read-only file system", false},
+	} {
+		if got := refusal(errors.New(tc.said)); got != tc.want {
+			t.Errorf("refusal(%s) = %v; want %v", tc.said, got, tc.want)
+		}
+	}
+}

@@ -181,6 +181,31 @@ func (u unitFile) links(unit string) []string {
 	return all
 }
 
+// badInstall says what systemctl would not take in the [Install] section;
+// empty if nothing is known against it. systemd-analyze verify does not look.
+func (u unitFile) badInstall(unit string) string {
+	for _, key := range []string{"WantedBy", "RequiredBy", "UpheldBy", "Alias", "Also"} {
+		for _, name := range u.words("Install", key) {
+			kind, literal := unitType(name), !strings.Contains(name, "%") // a specifier can be the type, too
+			switch {
+			case !plainUnit(name), literal && !slices.Contains(unitTypes, kind) && !slices.Contains(otherTypes, kind):
+				return key + "=" + name + ": not a name of a unit"
+			case key == "Alias" && literal && kind != unitType(unit):
+				return key + "=" + name + ": not of the unit's type"
+			}
+		}
+	}
+	return ""
+}
+
+// plainUnit reports whether a name has only the characters that systemd.unit(5)
+// allows in names of units and in specifiers.
+func plainUnit(name string) bool {
+	return strings.IndexFunc(name, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune(`:-_.@\%`, c)
+	}) < 0
+}
+
 // probe reports whether the unit asks to be started as a test of a deployment.
 // systemd ignores sections whose names begin with X-.
 func (u unitFile) probe() bool { return u.yes("X-Gitsync", "Probe") }

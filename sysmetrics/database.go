@@ -5,25 +5,16 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net"
-	"net/netip"
-	"net/url"
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/lib/pq"
 
-	"observability-hub/lib/credential"
+	"observability-hub/lib/libpq"
 	"observability-hub/lib/sysexits"
 )
-
-// socketFolder is where Debian's and most others' PostgreSQL has its socket.
-const socketFolder = "/run/postgresql"
 
 // databaseConfig returns how to reach the database: the credential
 // database_url, $DATABASE_URL, or libpq's PG* variables. ok is false if none
@@ -31,43 +22,29 @@ const socketFolder = "/run/postgresql"
 // mode is never left to the library: where none is given it is verify-full,
 // except to this machine itself.
 func databaseConfig() (cfg pq.Config, ok bool, err error) {
-	dsn, ok, err := credential.Lookup("database_url")
-	if err != nil {
-		return cfg, false, configError(err)
-	}
-	if !ok && !isSet("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE", "PGUSER") {
-		return cfg, false, nil
-	}
-	if err := checkForm(dsn); err != nil {
-		return cfg, false, configError(fmt.Errorf("database_url: %w", err))
-	}
-	if err := unsetEmpty(); err != nil {
+	dsn, ok, err := libpq.Configured()
+	if err != nil || !ok {
 		return cfg, false, err
 	}
-	if !isSet("PGHOST", "PGHOSTADDR", "PGSERVICE") && !names(dsn, "hostaddr") && !names(dsn, "service") {
-		// The driver's own default is localhost; its environment is behind the string.
-		if err := os.Setenv("PGHOST", socketFolder); err != nil {
-			return cfg, false, err
-		}
-		defer os.Unsetenv("PGHOST")
-	}
-	cfg, err = pq.NewConfig(dsn)
-	if err != nil && dsn != "" {
-		// The driver's message may quote any part of a string that it did not understand.
-		err = errors.New("database_url: not a connection string that the PostgreSQL driver understands: a keyword, its value or the quoting is wrong")
-	}
+	restore, err := libpq.Environment(dsn)
 	if err != nil {
-		return cfg, false, configError(err)
+		return cfg, false, err
+	}
+	defer restore()
+	if cfg, err = pq.NewConfig(dsn); err != nil {
+		return cfg, false, libpq.Malformed(dsn, err)
 	}
 	cfg.Host = strings.Trim(cfg.Host, "[]") // of an IPv6 address in a URL
-	if filepath.IsAbs(cfg.Host) && !local(cfg) && !saysPlainText(dsn) {
-		return cfg, false, configError(errors.New("database_url: a socket first and another machine behind it: the driver would do without TLS for both"))
+	hosts := []libpq.Host{{Name: cfg.Host, Addr: cfg.Hostaddr}}
+	for _, m := range cfg.Multi {
+		hosts = append(hosts, libpq.Host{Name: m.Host, Addr: m.Hostaddr})
+	}
+	sslmode, err := libpq.TLS(dsn, hosts)
+	if err != nil {
+		return cfg, false, err
 	}
 	if cfg.SSLMode == "" {
-		cfg.SSLMode = pq.SSLModeVerifyFull
-		if local(cfg) {
-			cfg.SSLMode = pq.SSLModeDisable
-		}
+		cfg.SSLMode = pq.SSLMode(sslmode)
 	}
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = 5 * time.Second
@@ -76,78 +53,6 @@ func databaseConfig() (cfg pq.Config, ok bool, err error) {
 		cfg.ApplicationName = name
 	}
 	return cfg, true, nil
-}
-
-// saysPlainText reports whether TLS is expressly not wanted.
-func saysPlainText(dsn string) bool {
-	return strings.Contains(strings.ReplaceAll(dsn, " ", ""), "sslmode=disable") || os.Getenv("PGSSLMODE") == "disable"
-}
-
-// names reports whether a connection string of either form gives a keyword.
-func names(dsn, keyword string) bool {
-	if u, err := url.Parse(dsn); err == nil && u.Scheme != "" {
-		return u.Query().Has(keyword)
-	}
-	return slices.ContainsFunc(strings.Fields(dsn), func(word string) bool { return strings.HasPrefix(word, keyword+"=") })
-}
-
-// isSet reports whether one of the environment variables says something.
-func isSet(variables ...string) bool {
-	return slices.ContainsFunc(variables, func(v string) bool { return os.Getenv(v) != "" })
-}
-
-// unsetEmpty removes libpq's variables that are empty, as EnvironmentFile= and
-// compose files leave them: the driver takes PGPORT= for a port, and a bad one.
-func unsetEmpty() error {
-	for _, v := range os.Environ() {
-		if name, value, _ := strings.Cut(v, "="); value == "" && strings.HasPrefix(name, "PG") {
-			if err := os.Unsetenv(name); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func configError(err error) error {
-	return sysexits.New(sysexits.Config, "bad_configuration", err).
-		WithHint("database_url reads postgres://user:password@host/database?sslmode=verify-full, or user=… host=… dbname=…")
-}
-
-// checkForm refuses what is neither of the two forms of a connection string,
-// without a word of it: what is wrong may be the password.
-func checkForm(dsn string) error {
-	switch {
-	case dsn == "":
-		return nil // all is in the environment
-	case strings.HasPrefix(dsn, "postgres://"), strings.HasPrefix(dsn, "postgresql://"):
-		if _, err := url.Parse(dsn); err != nil {
-			return errors.New("not a well-formed URL (a special character in the password must be %-encoded)")
-		}
-	case strings.Contains(dsn, "://") || !strings.Contains(dsn, "="):
-		return errors.New("not a PostgreSQL connection string")
-	}
-	return nil
-}
-
-// local reports whether every host of the configuration is this machine.
-func local(cfg pq.Config) bool {
-	here := func(host string, addr netip.Addr) bool {
-		if addr != (netip.Addr{}) {
-			return addr.IsLoopback()
-		}
-		if filepath.IsAbs(host) || strings.HasPrefix(host, "@") || host == "localhost" {
-			return true
-		}
-		ip, err := netip.ParseAddr(host)
-		return err == nil && ip.IsLoopback()
-	}
-	for _, m := range cfg.Multi {
-		if !here(m.Host, m.Hostaddr) {
-			return false
-		}
-	}
-	return here(cfg.Host, cfg.Hostaddr)
 }
 
 // database is an open session. It uses the driver without database/sql: one
@@ -163,7 +68,7 @@ type database struct {
 func connect(ctx context.Context, cfg pq.Config) (*database, error) {
 	connector, err := pq.NewConnectorConfig(cfg)
 	if err != nil {
-		return nil, configError(err)
+		return nil, libpq.BadConfiguration(err)
 	}
 	connector.Dialer(dialer{ctx: ctx})
 	conn, err := connector.Connect(ctx)
@@ -187,17 +92,7 @@ func (d *database) limited(sql string) string {
 
 // exec runs statements that have no parameters, several at once in one
 // transaction, in one round trip, and returns the last one's number of rows.
-func (d *database) exec(sql string) (int64, error) {
-	execer, ok := d.conn.(driver.ExecerContext)
-	if !ok {
-		return 0, errors.New("the PostgreSQL driver cannot execute plain statements")
-	}
-	result, err := execer.ExecContext(context.Background(), d.limited(sql), nil)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
+func (d *database) exec(sql string) (int64, error) { return libpq.Exec(d.conn, d.limited(sql)) }
 
 // databaseError gives an error of the driver its exit status: what the
 // administrator must change is bad configuration, everything else may be over
@@ -269,32 +164,4 @@ func (m mortal) SetDeadline(t time.Time) error {
 
 // column runs one query and returns the first column of its rows as text; NULL
 // is the empty string.
-func (d *database) column(sql string) ([]string, error) {
-	queryer, ok := d.conn.(driver.QueryerContext)
-	if !ok {
-		return nil, errors.New("the PostgreSQL driver cannot run plain queries")
-	}
-	rows, err := queryer.QueryContext(context.Background(), d.limited(sql), nil)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var result []string
-	for dest := make([]driver.Value, len(rows.Columns())); ; {
-		switch err := rows.Next(dest); err {
-		case nil:
-			text := ""
-			switch v := dest[0].(type) {
-			case string:
-				text = v
-			case []byte:
-				text = string(v)
-			}
-			result = append(result, text)
-		case io.EOF:
-			return result, nil
-		default:
-			return nil, err
-		}
-	}
-}
+func (d *database) column(sql string) ([]string, error) { return libpq.Column(d.conn, d.limited(sql)) }

@@ -12,6 +12,7 @@ import (
 	"github.com/lib/pq"
 	"github.com/lib/pq/pqerror"
 
+	"observability-hub/lib/libpq"
 	"observability-hub/lib/sysexits"
 )
 
@@ -199,26 +200,6 @@ func TestRunTellsNoSecret(t *testing.T) {
 	}
 }
 
-func TestLocal(t *testing.T) {
-	for _, tc := range []struct {
-		hosts string
-		want  bool
-	}{
-		{"localhost", true}, {"127.0.0.1", true}, {"127.8.8.8", true}, {"::1", true}, {"/run/postgresql", true}, {"@abstract", true},
-		{"::ffff:127.0.0.1", true}, {"db", false}, {"localhost.example.com", false}, {"10.0.0.1", false}, {"::", false},
-		{"localhost,db", false}, {"db,localhost", false}, {"localhost,::1", true},
-	} {
-		hosts := strings.Split(tc.hosts, ",")
-		cfg := pq.Config{Host: hosts[0]}
-		for _, h := range hosts[1:] {
-			cfg.Multi = append(cfg.Multi, pq.ConfigMultihost{Host: h})
-		}
-		if got := local(cfg); got != tc.want {
-			t.Errorf("local(%s) = %v; want %v", tc.hosts, got, tc.want)
-		}
-	}
-}
-
 func TestDatabaseError(t *testing.T) {
 	refused := &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}
 	for _, tc := range []struct {
@@ -235,7 +216,7 @@ func TestDatabaseError(t *testing.T) {
 		{&pq.Error{Code: "3D000"}, sysexits.Config},
 		{&pq.Error{Code: "42501"}, sysexits.Config},
 		{&pq.Error{Code: ""}, sysexits.Unavailable},
-		{configError(errors.New("x")), sysexits.Config},
+		{libpq.BadConfiguration(errors.New("x")), sysexits.Config},
 	} {
 		err := databaseError(tc.err)
 		e, ok := errors.AsType[*sysexits.Error](err)

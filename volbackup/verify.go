@@ -124,7 +124,7 @@ func report(env *cli.Env, volume string, a archive, wrong error, deep bool) erro
 	if wrong != nil {
 		level = record.Error
 	}
-	l := record.New(time.Now(), level, "verified", env.Service)
+	l := record.New(time.Now(), level, "archive_verified", env.Service)
 	l.String("volume", volume)
 	l.String("id", a.id)
 	l.Bool("ok", wrong == nil)

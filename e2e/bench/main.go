@@ -4,6 +4,7 @@
 //     with one row; without and with a database.
 //   - volbackup: tar with zstd or gzip behind it, restic and borg, on a GiB and on many small files.
 //   - gitsync: git fetch of the same repositories, small and large, and a plan and an apply with nothing to do.
+//   - readsync: a statement to each side for each document, as it was before; COPY alone; a cursor alone; and how time and memory grow.
 //
 // Run it as root from the project's folder: go run ./e2e/bench, or with the names of tools behind it. It starts its own
 // PostgreSQL and git daemon, touches nothing else on the host, and takes about two minutes a tool. The candidates take turns, round by
@@ -12,6 +13,7 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"io"
@@ -26,14 +28,17 @@ func main() {
 	rounds := flag.Int("rounds", 200, "how often each candidate runs; those that take long a part of that")
 	check := flag.Bool("check", false, "exit 1 if a target is missed")
 	loaded := flag.Bool("in-loaded-host", false, "internal: run commands from stdin in a host with many interfaces and mounts")
+	client := flag.String("client", "", "internal: be a candidate of readsync's: cursor or old")
 	flag.Parse()
 	var err error
-	if *loaded {
+	if *client != "" {
+		err = syncClient(context.Background(), *client)
+	} else if *loaded {
 		err = serveLoadedHost(os.Stdin, os.Stdout, flag.Args())
 	} else {
 		tools := flag.Args()
 		if len(tools) == 0 {
-			tools = []string{"sysmetrics", "gitsync", "volbackup"}
+			tools = []string{"sysmetrics", "gitsync", "readsync", "volbackup"}
 		}
 		for _, tool := range tools {
 			if benchmarks[tool] == nil {
@@ -56,6 +61,7 @@ func main() {
 var benchmarks = map[string]func(work string, rounds int, w io.Writer) (missed int, err error){
 	"sysmetrics": benchSysmetrics,
 	"gitsync":    benchGitsync,
+	"readsync":   benchReadsync,
 	"volbackup":  benchVolbackup,
 }
 

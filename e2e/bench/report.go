@@ -89,6 +89,16 @@ func (v *verdicts) target(what string, got, limit float64, format string) {
 	fmt.Fprintf(v.t, "  %s\t"+format+"\tat most "+format+"\t%s\n", what, got, limit, verdict)
 }
 
+// atLeast adds a row whose figure should not be below a limit.
+func (v *verdicts) atLeast(what string, got, limit float64, format string) {
+	verdict := "met"
+	if got < limit {
+		verdict = "MISSED"
+		v.missed++
+	}
+	fmt.Fprintf(v.t, "  %s\t"+format+"\tat least "+format+"\t%s\n", what, got, limit, verdict)
+}
+
 func (b *bench) candidate(name string) *candidate {
 	for _, c := range b.candidates {
 		if c.name == name {

@@ -116,6 +116,12 @@ func (l *Line) Null(k string) {
 	l.buf = append(l.buf, "null"...)
 }
 
+// Raw adds a field whose value is JSON already.
+func (l *Line) Raw(k string, v []byte) {
+	l.key(k)
+	l.buf = append(l.buf, v...)
+}
+
 // Strings adds an array of strings; a nil slice is an empty array.
 func (l *Line) Strings(k string, v []string) {
 	l.key(k)

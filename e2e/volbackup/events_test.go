@@ -1,4 +1,4 @@
-package e2e
+package volbackup
 
 import (
 	"bytes"
@@ -8,17 +8,18 @@ import (
 	"strings"
 	"testing"
 
+	"observability-hub/e2e/events"
 	"observability-hub/e2e/workspace"
 )
 
-// provokeVolbackup makes volbackup say each of its events and gives every line to look.
-func provokeVolbackup(t *testing.T, look func(from, output string)) {
-	t.Helper()
+// Every event of volbackup is provoked, and every line that comes is as the schema says.
+func TestEvents(t *testing.T) {
+	docs := events.Read(t)
 	binary, err := workspace.Binary("volbackup")
 	if err != nil {
 		t.Fatal(err)
 	}
-	bin, err := filepath.Abs(filepath.Join("volbackup", "testdata", "bin"))
+	bin, err := filepath.Abs(filepath.Join("testdata", "bin"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,8 +35,8 @@ func provokeVolbackup(t *testing.T, look func(from, output string)) {
 		var stdout, stderr bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
 		_ = cmd.Run() // how it ends is its own affair
-		look("volbackup "+event, stdout.String())
-		look("volbackup "+event, stderr.String())
+		docs.Check(t, "volbackup "+event, stdout.String())
+		docs.Check(t, "volbackup "+event, stderr.String())
 		if !strings.Contains(stdout.String()+stderr.String(), `"msg":"`+event+`"`) {
 			t.Errorf("%s does not say %s\nstdout: %s\nstderr: %s", line, event, stdout.String(), stderr.String())
 		}
@@ -54,13 +55,14 @@ func provokeVolbackup(t *testing.T, look func(from, output string)) {
 	provoke("archive", `echo half >repo/w/x.json; "$V" list; rm repo/w/x.json`)
 	provoke("backup_status", `"$V" status`)
 	provoke("backup_stale", `"$V" status --max-age 1ns`)
-	provoke("verified", `"$V" verify --deep`)
+	provoke("archive_verified", `"$V" verify --deep`)
 	provoke("restored", `"$V" restore v`)
 	provoke("command_message", `echo 'echo hello >&2' >volumes/v.before; "$V" run v; rm volumes/v.before`)
 	provoke("command_failed", `echo 2 >volumes/v.status; "$V" run v`)
 	provoke("partly_failed", `"$V" run; rm volumes/v.status`)
 	provoke("command_missing", `"$V" put v -- no-such-program`)
 	provoke("no_volumes", `"$V" run --manage-volume no-such-program`)
+	provoke("usage", `"$V" put ../x`)
 	provoke("no_names", `"$V" run - </dev/null`)
 	provoke("stream_refused", `"$V" put v </dev/null`)
 	provoke("archive_removed", `"$V" prune --keep-daily 1 --keep-weekly 0 --keep-monthly 0`)
@@ -91,4 +93,5 @@ func provokeVolbackup(t *testing.T, look func(from, output string)) {
 	if left, err := os.ReadDir(small); err != nil || len(left) > 0 {
 		t.Errorf("%s: %d files, %v", small, len(left), err)
 	}
+	docs.Demand(t, "volbackup/")
 }

@@ -1,0 +1,110 @@
+// Package events compares what the tools print with docs/events.md and docs/events.schema.json, the promise to who reads it.
+package events
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"observability-hub/e2e/workspace"
+)
+
+// maxLine is what the journal takes in one piece.
+const maxLine = 48 << 10
+
+// Docs are docs/events.md and docs/events.schema.json, and the lines that were compared with them.
+type Docs struct {
+	sections map[string]string // the text below the heading of each event
+	schema   *jsonSchema
+	seen     map[string]bool
+}
+
+// Read reads both.
+func Read(tb testing.TB) *Docs {
+	tb.Helper()
+	root, err := workspace.Root()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	page, err := os.ReadFile(filepath.Join(root, "docs", "events.md"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	d := &Docs{map[string]string{}, readSchema(tb, filepath.Join(root, "docs", "events.schema.json")), map[string]bool{}}
+	for _, part := range regexp.MustCompile(`(?m)^##+ `).Split(string(page), -1) {
+		heading, text, _ := strings.Cut(part, "\n")
+		if event := strings.Trim(heading, "`"); event != heading {
+			d.sections[event] = text
+		}
+	}
+	return d
+}
+
+// Check fails the test for each line of an output that is not as the schema says, or too long for the journal. from is where
+// it comes from, for the message. Records that carry a document are of any length.
+func (d *Docs) Check(tb testing.TB, from, output string) {
+	tb.Helper()
+	for line := range strings.Lines(output) {
+		for _, wrong := range d.schema.check(line) {
+			tb.Errorf("%s: %s\n%s", from, wrong, line)
+		}
+		var event struct{ Msg string }
+		if json.Unmarshal([]byte(line), &event) == nil {
+			d.seen[event.Msg] = true
+		}
+		if len(line) > maxLine && event.Msg != "extract" && event.Msg != "dead_letter" {
+			tb.Errorf("%s: a line of %d bytes", from, len(line))
+		}
+	}
+}
+
+// Demand fails the test for each event of the sources below these folders that no line checked so far has.
+func (d *Docs) Demand(tb testing.TB, folders ...string) {
+	tb.Helper()
+	for event, places := range sources(tb) {
+		for _, place := range places {
+			if slices.ContainsFunc(folders, func(f string) bool { return strings.HasPrefix(place, f) }) && !d.seen[event] {
+				tb.Errorf("%s of %s is documented, and nothing that this test does provokes it", event, place)
+				break
+			}
+		}
+	}
+}
+
+// events gives the definitions of each event in the schema; a sample has four.
+func (d *Docs) events() map[string][]map[string]any {
+	events := map[string][]map[string]any{}
+	for _, branch := range d.schema.root["oneOf"].([]any) {
+		def := d.schema.definition(branch.(map[string]any)["$ref"].(string))
+		msg := def["properties"].(map[string]any)["msg"].(map[string]any)
+		names, ok := msg["enum"].([]any)
+		if !ok {
+			names = []any{msg["const"]}
+		}
+		for _, name := range names {
+			events[name.(string)] = append(events[name.(string)], def)
+		}
+	}
+	return events
+}
+
+// fields adds the names of all properties of a schema to names, those of objects inside too.
+func (d *Docs) fields(schema map[string]any, names map[string]bool) {
+	if ref, ok := schema["$ref"].(string); ok {
+		d.fields(d.schema.definition(ref), names)
+	}
+	properties, _ := schema["properties"].(map[string]any)
+	for name, property := range properties {
+		names[name] = true
+		d.fields(property.(map[string]any), names)
+	}
+	for _, keyword := range []string{"additionalProperties", "items"} {
+		if other, ok := schema[keyword].(map[string]any); ok {
+			d.fields(other, names)
+		}
+	}
+}

@@ -1,0 +1,385 @@
+package mongowire
+
+import (
+	"fmt"
+	"strings"
+
+	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
+)
+
+// matcher tells whether a document is meant.
+type matcher func(bsoncore.Document) bool
+
+// predicate tells whether one value is meant; the zero Value is a field that is missing.
+type predicate func(bsoncore.Value) bool
+
+// parseFilter makes a matcher of a filter document.
+func parseFilter(filter bsoncore.Document) (matcher, error) {
+	var all []matcher
+	for e := range elements(filter) {
+		m, err := parseClause(e.Key(), e.Value())
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, m)
+	}
+	if len(all) == 1 {
+		return all[0], nil
+	}
+	return every(all), nil
+}
+
+func every(all []matcher) matcher {
+	return func(doc bsoncore.Document) bool {
+		for _, m := range all {
+			if !m(doc) {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+func parseClause(name string, v bsoncore.Value) (matcher, error) {
+	switch name {
+	case "$and", "$or", "$nor":
+		var all []matcher
+		array, ok := v.ArrayOK()
+		if !ok {
+			return nil, badValue("%s must be an array", name)
+		}
+		for e := range elements(bsoncore.Document(array)) {
+			doc, ok := e.Value().DocumentOK()
+			if !ok {
+				return nil, badValue("%s argument's entries must be objects", name)
+			}
+			m, err := parseFilter(doc)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, m)
+		}
+		if len(all) == 0 {
+			return nil, badValue("%s must be a nonempty array", name)
+		}
+		switch name {
+		case "$and":
+			return every(all), nil
+		case "$or":
+			return some(all), nil
+		default:
+			or := some(all)
+			return func(doc bsoncore.Document) bool { return !or(doc) }, nil
+		}
+	case "$expr":
+		return parseExpression(v)
+	case "$comment":
+		return func(bsoncore.Document) bool { return true }, nil
+	}
+	if strings.HasPrefix(name, "$") {
+		return nil, badValue("unknown top level operator: %s", name)
+	}
+	return parseField(strings.Split(name, "."), v)
+}
+
+func some(all []matcher) matcher {
+	return func(doc bsoncore.Document) bool {
+		for _, m := range all {
+			if m(doc) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// parseField makes a matcher of what is demanded of a field: a value, or a document of operators.
+func parseField(path []string, v bsoncore.Value) (matcher, error) {
+	if operators(v) {
+		var all []matcher
+		for e := range elements(v.Data) {
+			m, err := parseOperator(path, e.Key(), e.Value())
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, m)
+		}
+		return every(all), nil
+	}
+	return onPath(path, compares("$eq", v)), nil
+}
+
+// operators tells whether a value is a document whose first field begins with a dollar.
+func operators(v bsoncore.Value) bool {
+	if v.Type != bsoncore.TypeEmbeddedDocument {
+		return false
+	}
+	for e := range elements(v.Data) {
+		return strings.HasPrefix(e.Key(), "$")
+	}
+	return false
+}
+
+func parseOperator(path []string, name string, v bsoncore.Value) (matcher, error) {
+	not := func(m matcher) matcher { return func(doc bsoncore.Document) bool { return !m(doc) } }
+	switch name {
+	case "$eq", "$gt", "$gte", "$lt", "$lte":
+		return onPath(path, compares(name, v)), nil
+	case "$ne":
+		return not(onPath(path, compares("$eq", v))), nil
+	case "$in", "$nin":
+		array, ok := v.ArrayOK()
+		if !ok {
+			return nil, badValue("%s needs an array", name)
+		}
+		m := onPath(path, isOneOf(values(array)))
+		if name == "$nin" {
+			return not(m), nil
+		}
+		return m, nil
+	case "$exists":
+		there := func(v bsoncore.Value) bool { return v.Type != 0 }
+		if truthy(v) {
+			return onPath(path, there), nil
+		}
+		return not(onPath(path, there)), nil
+	case "$type":
+		types, err := parseTypes(v)
+		if err != nil {
+			return nil, err
+		}
+		return onPath(path, func(v bsoncore.Value) bool { return types[v.Type] }), nil
+	case "$not":
+		m, err := parseField(path, v)
+		if err != nil {
+			return nil, err
+		}
+		return not(m), nil
+	}
+	return nil, badValue("unknown operator: %s", name)
+}
+
+func values(array bsoncore.Array) []bsoncore.Value {
+	var all []bsoncore.Value
+	for e := range elements(bsoncore.Document(array)) {
+		all = append(all, e.Value())
+	}
+	return all
+}
+
+// isOneOf is $in. Many values of one document are typical, and found by a map of their bytes if they are of a type whose equality is that.
+func isOneOf(all []bsoncore.Value) predicate {
+	exact := map[string]bool{}
+	var rest []predicate
+	for _, v := range all {
+		switch v.Type {
+		case bsoncore.TypeObjectID, bsoncore.TypeString:
+			exact[string(v.Type)+string(v.Data)] = true
+		default:
+			rest = append(rest, compares("$eq", v))
+		}
+	}
+	return func(v bsoncore.Value) bool {
+		if exact[string(v.Type)+string(v.Data)] {
+			return true
+		}
+		for _, p := range rest {
+			if p(v) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// compares is a comparison with type bracketing: a value of another type never matches, but for MinKey and MaxKey, which all values
+// are above and below, and for null, which equals what is missing. NaN equals NaN and is neither above nor below anything.
+func compares(operator string, operand bsoncore.Value) predicate {
+	want := rank(operand)
+	holds := func(d int) bool {
+		switch operator {
+		case "$gt":
+			return d > 0
+		case "$gte":
+			return d >= 0
+		case "$lt":
+			return d < 0
+		case "$lte":
+			return d <= 0
+		}
+		return d == 0
+	}
+	return func(v bsoncore.Value) bool {
+		got := rank(v)
+		if got != want {
+			switch {
+			case got+want == rankMissing+rankNull && min(got, want) == rankMissing:
+				return holds(0)
+			case want == rankMinKey || want == rankMaxKey:
+				return v.Type != 0 && holds(got-want) && operator != "$eq"
+			}
+			return false
+		}
+		if want == rankNumber && (isNaN(v) || isNaN(operand)) {
+			return isNaN(v) && isNaN(operand) && holds(0)
+		}
+		return holds(compare(v, operand))
+	}
+}
+
+// onPath applies a predicate to what is at a path: the value, and if that is an array each of its elements. Arrays on the way stand for
+// each of their documents.
+func onPath(path []string, p predicate) matcher {
+	if len(path) == 1 {
+		name := path[0]
+		return func(doc bsoncore.Document) bool { return onValue(get(doc, name), p) }
+	}
+	return func(doc bsoncore.Document) bool { return within(doc, path, p) }
+}
+
+func within(doc bsoncore.Document, path []string, p predicate) bool {
+	v := get(doc, path[0])
+	if len(path) == 1 {
+		return onValue(v, p)
+	}
+	switch v.Type {
+	case bsoncore.TypeEmbeddedDocument:
+		return within(v.Data, path[1:], p)
+	case bsoncore.TypeArray:
+		for e := range elements(v.Data) {
+			if inner, ok := e.Value().DocumentOK(); ok && within(inner, path[1:], p) {
+				return true
+			}
+		}
+		return false
+	}
+	return p(bsoncore.Value{})
+}
+
+func onValue(v bsoncore.Value, p predicate) bool {
+	if p(v) {
+		return true
+	}
+	if v.Type == bsoncore.TypeArray {
+		for e := range elements(v.Data) {
+			if p(e.Value()) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func truthy(v bsoncore.Value) bool {
+	switch rank(v) {
+	case rankMissing, rankNull:
+		return false
+	case rankBoolean:
+		return v.Boolean()
+	case rankNumber:
+		return isNaN(v) || infinity(v) != 0 || rational(v).Sign() != 0
+	}
+	return true
+}
+
+// typeNames are the names that $type takes.
+var typeNames = map[string]bsoncore.Type{
+	"double": bsoncore.TypeDouble, "string": bsoncore.TypeString, "object": bsoncore.TypeEmbeddedDocument, "array": bsoncore.TypeArray,
+	"binData": bsoncore.TypeBinary, "undefined": bsoncore.TypeUndefined, "objectId": bsoncore.TypeObjectID, "bool": bsoncore.TypeBoolean,
+	"date": bsoncore.TypeDateTime, "null": bsoncore.TypeNull, "regex": bsoncore.TypeRegex, "dbPointer": bsoncore.TypeDBPointer,
+	"javascript": bsoncore.TypeJavaScript, "symbol": bsoncore.TypeSymbol, "javascriptWithScope": bsoncore.TypeCodeWithScope,
+	"int": bsoncore.TypeInt32, "timestamp": bsoncore.TypeTimestamp, "long": bsoncore.TypeInt64, "decimal": bsoncore.TypeDecimal128,
+	"minKey": bsoncore.TypeMinKey, "maxKey": bsoncore.TypeMaxKey,
+}
+
+// parseTypes reads the operand of $type: a name, a number, or several of them.
+func parseTypes(v bsoncore.Value) (map[bsoncore.Type]bool, error) {
+	types := map[bsoncore.Type]bool{}
+	all := []bsoncore.Value{v}
+	if array, ok := v.ArrayOK(); ok {
+		all = values(array)
+	}
+	for _, v := range all {
+		if name, ok := v.StringValueOK(); ok && name == "number" {
+			for _, n := range []string{"int", "long", "double", "decimal"} {
+				types[typeNames[n]] = true
+			}
+		} else if ok && typeNames[name] != 0 {
+			types[typeNames[name]] = true
+		} else if n, isNumber := v.AsInt64OK(); isNumber && n >= -1 && n <= 127 && n != 0 {
+			types[bsoncore.Type(n)] = true // -1 is MinKey's 0xFF
+		} else {
+			return nil, badValue("unknown type %s", v)
+		}
+	}
+	return types, nil
+}
+
+// parseExpression reads the operand of $expr: a comparison of a field with a literal in the order of all types, or several by $and and $or.
+func parseExpression(v bsoncore.Value) (matcher, error) {
+	doc, ok := v.DocumentOK()
+	if !ok {
+		return nil, badValue("$expr: only operators are known here")
+	}
+	for e := range elements(doc) {
+		array, ok := e.Value().ArrayOK()
+		if !ok {
+			return nil, badValue("$expr: %s needs an array", e.Key())
+		}
+		operands := values(array)
+		switch name := e.Key(); name {
+		case "$and", "$or":
+			var all []matcher
+			for _, operand := range operands {
+				m, err := parseExpression(operand)
+				if err != nil {
+					return nil, err
+				}
+				all = append(all, m)
+			}
+			if name == "$or" {
+				return some(all), nil
+			}
+			return every(all), nil
+		case "$gt", "$gte", "$lt", "$lte", "$eq", "$ne":
+			if len(operands) != 2 {
+				return nil, badValue("$expr: %s needs two operands", name)
+			}
+			a, b := operand(operands[0]), operand(operands[1])
+			return func(doc bsoncore.Document) bool {
+				d := compare(a(doc), b(doc))
+				return map[string]bool{"$gt": d > 0, "$gte": d >= 0, "$lt": d < 0, "$lte": d <= 0, "$eq": d == 0, "$ne": d != 0}[name]
+			}, nil
+		default:
+			return nil, badValue("$expr: unknown operator: %s", name)
+		}
+	}
+	return nil, badValue("$expr: empty")
+}
+
+// operand reads an operand: "$field", {$literal: value} or a value.
+func operand(v bsoncore.Value) func(bsoncore.Document) bsoncore.Value {
+	if name, ok := v.StringValueOK(); ok && strings.HasPrefix(name, "$") {
+		return func(doc bsoncore.Document) bsoncore.Value { return get(doc, name[1:]) }
+	}
+	if doc, ok := v.DocumentOK(); ok {
+		if literal := get(doc, "$literal"); literal.Type != 0 {
+			v = literal
+		}
+	}
+	return func(bsoncore.Document) bsoncore.Value { return v }
+}
+
+// badValue is MongoDB's error for what it does not understand.
+func badValue(format string, args ...any) error {
+	return &commandError{2, "BadValue", fmt.Sprintf(format, args...)}
+}
+
+// commandError is an error that a client is told of by its code.
+type commandError struct {
+	code int32
+	name string
+	text string
+}
+
+func (e *commandError) Error() string { return e.text }

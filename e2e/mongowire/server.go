@@ -1,0 +1,323 @@
+// Package mongowire is a small MongoDB for tests: a server on the wire protocol (OP_MSG) that keeps raw BSON documents in memory
+// and answers what mongo-driver/v2 asks for, with the semantics of MongoDB 7 as far as a sync job can see them: comparison order
+// across types, type bracketing of range operators, null and missing fields, retryable writes.
+//
+// It keeps what the driver would not marshal, too: duplicate keys, text that is not UTF-8, deprecated types. And it fails on
+// demand: see Server.Intercept.
+//
+// What it has not: authentication (every attempt fails as with a wrong password), transactions, change streams, indexes other than
+// that on _id, sorting by the elements of an array, field paths with numbers.
+package mongowire
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
+)
+
+// Config says what the server claims to be. The zero value is a standalone server on a free port of 127.0.0.1.
+type Config struct {
+	// Address is host:port, or the path of a unix socket that ends in .sock.
+	Address string
+	// ReplicaSet is the name of a set of which this is the primary. The driver repeats some writes only there.
+	ReplicaSet string
+}
+
+// Server is one server with its data. All methods are safe for concurrent use.
+type Server struct {
+	config   Config
+	listener net.Listener
+	ended    sync.WaitGroup
+	closing  chan struct{} // closed by Close: whoever sleeps wakes up
+
+	data      sync.RWMutex // guards the fields below and what they hold
+	databases map[string]map[string]*collection
+	retried   map[string]bsoncore.Document // answers by session and transaction number
+
+	state       sync.Mutex // guards the fields below
+	connections map[net.Conn]bool
+	closed      bool
+	cursors     map[int64]*cursor
+	lastCursor  int64
+	intercept   func(*Call) Action
+	calls       map[string]int // by command name; "" has them all
+}
+
+// Run starts a server that lives as long as the test.
+func Run(tb testing.TB, config Config) *Server {
+	tb.Helper()
+	s, err := New(config)
+	if err != nil {
+		tb.Fatalf("start the MongoDB stand-in: %v", err)
+	}
+	tb.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			tb.Errorf("stop the MongoDB stand-in: %v", err)
+		}
+	})
+	return s
+}
+
+// New starts a server; the caller owes it a Close.
+func New(config Config) (*Server, error) {
+	s := &Server{
+		config:      config,
+		closing:     make(chan struct{}),
+		databases:   map[string]map[string]*collection{},
+		retried:     map[string]bsoncore.Document{},
+		connections: map[net.Conn]bool{},
+		cursors:     map[int64]*cursor{},
+		calls:       map[string]int{},
+	}
+	network, address := "tcp", config.Address
+	if len(address) > 5 && address[len(address)-5:] == ".sock" {
+		network = "unix"
+	}
+	if address == "" {
+		address = "127.0.0.1:0"
+	}
+	listener, err := net.Listen(network, address)
+	if err != nil {
+		return nil, err
+	}
+	s.listener = listener
+	s.ended.Add(1)
+	go s.accept()
+	return s, nil
+}
+
+// Address is what the server listens on.
+func (s *Server) Address() string { return s.listener.Addr().String() }
+
+// URI is what a client is given.
+func (s *Server) URI() string { return "mongodb://" + s.Address() + "/" }
+
+// Close ends every connection and returns when nothing of the server runs any more.
+func (s *Server) Close() error {
+	s.state.Lock()
+	if s.closed {
+		s.state.Unlock()
+		return nil
+	}
+	s.closed = true
+	close(s.closing)
+	s.state.Unlock()
+	err := s.listener.Close()
+	s.Disconnect()
+	s.ended.Wait()
+	return err
+}
+
+// Disconnect ends every connection that is open, as a restart of the server does. Cursors are lost with it.
+func (s *Server) Disconnect() {
+	s.state.Lock()
+	defer s.state.Unlock()
+	for c := range s.connections {
+		_ = c.Close()
+	}
+	s.cursors = map[int64]*cursor{}
+}
+
+// Calls counts the commands of that name which arrived, with "" all but those of the driver's own housekeeping.
+func (s *Server) Calls(command string) int {
+	s.state.Lock()
+	defer s.state.Unlock()
+	return s.calls[command]
+}
+
+// Cursors counts the cursors that are open.
+func (s *Server) Cursors() int {
+	s.state.Lock()
+	defer s.state.Unlock()
+	return len(s.cursors)
+}
+
+func (s *Server) accept() {
+	defer s.ended.Done()
+	for {
+		c, err := s.listener.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			time.Sleep(time.Millisecond) // no descriptors: others may end
+			continue
+		}
+		s.state.Lock()
+		if s.closed {
+			s.state.Unlock()
+			_ = c.Close()
+			return
+		}
+		s.connections[c] = true
+		s.ended.Add(1)
+		s.state.Unlock()
+		go func() {
+			defer s.ended.Done()
+			s.serve(c)
+			_ = c.Close()
+			s.state.Lock()
+			delete(s.connections, c)
+			s.state.Unlock()
+		}()
+	}
+}
+
+// serve answers one connection until it ends. A client that does not speak the protocol is disconnected, as MongoDB does.
+func (s *Server) serve(c net.Conn) {
+	in := bufio.NewReaderSize(c, 64<<10)
+	var out []byte
+	for {
+		m, err := readMessage(in)
+		if err != nil {
+			return
+		}
+		answer, action := s.answer(m)
+		if action.DropBefore || action.DropAfter {
+			return
+		}
+		if !m.wantsAnswer {
+			continue
+		}
+		out = m.appendAnswer(out[:0], answer)
+		switch {
+		case action.Raw != nil:
+			out = append(out[:0], action.Raw...)
+		case action.Oversize:
+			out = bsoncore.UpdateLength(out, 0, maxMessage+1)
+		case action.Truncate > 0 && action.Truncate < len(out):
+			out = out[:action.Truncate]
+		}
+		if err := s.write(c, out, action); err != nil || action.broken() {
+			return
+		}
+	}
+}
+
+// write sends an answer, in pieces with pauses if it is to trickle.
+func (s *Server) write(c io.Writer, out []byte, action Action) error {
+	if action.Trickle == 0 {
+		_, err := c.Write(out)
+		return err
+	}
+	const pieces = 10
+	size := len(out)/pieces + 1
+	for len(out) > 0 {
+		n := min(size, len(out))
+		if _, err := c.Write(out[:n]); err != nil {
+			return err
+		}
+		out = out[n:]
+		s.sleep(action.Trickle / pieces)
+	}
+	return nil
+}
+
+func (s *Server) sleep(d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	select {
+	case <-time.After(d):
+	case <-s.closing:
+	}
+}
+
+// answer lets the interceptor say what becomes of a command, and executes it.
+func (s *Server) answer(m *message) (bsoncore.Document, Action) {
+	call := &Call{Command: m.command(), Body: m.body}
+	call.Database, _ = m.body.Lookup("$db").StringValueOK()
+	call.Collection, _ = m.body.Lookup(call.Command).StringValueOK()
+	if call.Command == "getMore" {
+		call.Collection, _ = m.body.Lookup("collection").StringValueOK()
+	}
+	var action Action
+	if !housekeeping[call.Command] {
+		s.state.Lock()
+		s.calls[""]++
+		s.calls[call.Command]++
+		call.N, call.OfCommand = s.calls[""], s.calls[call.Command]
+		intercept := s.intercept
+		s.state.Unlock()
+		if intercept != nil {
+			action = intercept(call)
+		}
+	}
+	s.sleep(action.Delay)
+	if action.DropBefore {
+		return nil, action
+	}
+	if action.Fail != nil {
+		return action.Fail.answer(), action
+	}
+	answer := s.execute(call, m)
+	if action.WriteConcernError != nil {
+		answer = action.WriteConcernError.attach(answer)
+	}
+	if action.After != nil {
+		action.After()
+	}
+	return answer, action
+}
+
+// housekeeping are the commands that a driver sends whenever it likes: they do not count and are never made to fail.
+var housekeeping = map[string]bool{"hello": true, "isMaster": true, "ismaster": true, "ping": true, "endSessions": true, "killCursors": true, "buildInfo": true}
+
+// Put stores documents as they are, whatever they hold; one with the _id of another replaces it.
+func (s *Server) Put(database, name string, documents ...[]byte) error {
+	s.data.Lock()
+	defer s.data.Unlock()
+	c := s.collection(database, name, true)
+	entries := make([]*entry, 0, len(documents))
+	for i, raw := range documents {
+		e, err := newEntry(raw)
+		if err != nil {
+			return fmt.Errorf("document %d: %w", i, err)
+		}
+		entries = append(entries, e)
+	}
+	c.put(entries)
+	return nil
+}
+
+// Documents gives the documents of a collection in the order of their _id, as they are. The caller must not change them.
+func (s *Server) Documents(database, name string) [][]byte {
+	s.data.RLock()
+	defer s.data.RUnlock()
+	c := s.collection(database, name, false)
+	if c == nil {
+		return nil
+	}
+	all := make([][]byte, 0, len(c.byID))
+	for _, e := range c.byID {
+		all = append(all, e.raw)
+	}
+	return all
+}
+
+// Drop removes a collection.
+func (s *Server) Drop(database, name string) {
+	s.data.Lock()
+	defer s.data.Unlock()
+	delete(s.databases[database], name)
+}
+
+// collection finds a collection, or makes it; the caller holds data.
+func (s *Server) collection(database, name string, create bool) *collection {
+	c := s.databases[database][name]
+	if c == nil && create {
+		if s.databases[database] == nil {
+			s.databases[database] = map[string]*collection{}
+		}
+		c = &collection{}
+		s.databases[database][name] = c
+	}
+	return c
+}

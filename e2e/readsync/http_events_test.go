@@ -1,0 +1,111 @@
+package readsync
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"observability-hub/e2e/events"
+	"observability-hub/e2e/mongowire"
+)
+
+// TestHTTPEvents makes trigger and serve say each of their events, and compares every line with its documentation.
+func TestHTTPEvents(t *testing.T) {
+	t.Parallel()
+	docs := events.Read(t)
+	h := newHub(t, mongowire.Config{})
+	trigger := func(event string, status int, body string, args ...string) {
+		t.Helper()
+		peer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, body)
+		}))
+		defer peer.Close()
+		got := finish(t, h.command(append([]string{"trigger", "--url", peer.URL, "--deadline", "500ms"}, args...)...))
+		docs.Check(t, event, got.stdout)
+		docs.Check(t, event, got.stderr)
+		if !strings.Contains(got.stdout+got.stderr, `"msg":"`+event+`"`) {
+			t.Errorf("it does not say %s: status %d\n%s%s", event, got.status, got.stdout, clip(got.stderr))
+		}
+	}
+	trigger("triggered", 200, `{"status":"success","processed_count":0}`)
+	trigger("not_drained", 200, `{"status":"success","processed_count":1}`)
+	trigger("bad_answer", 200, "<html>")
+	trigger("sync_failed", 200, `{"status":"error","message":"no"}`)
+	trigger("proxy_refused", 404, "")
+	trigger("proxy_unavailable", 503, "")
+	trigger("call_failed", 503, "", "--deadline", "1500ms")
+	trigger("proxy_busy", 409, "")
+	plain := h.env
+	h.env = append(plain, "PROXY_AUTH=hunter2")
+	trigger("bad_configuration", 200, "")
+	h.env = plain
+
+	endpoint, stop := h.serve()
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := finish(t, h.command("serve", "--listen", u.Host))
+	docs.Check(t, "cannot_listen", taken.stdout+taken.stderr)
+	if taken.status != exitConfig {
+		t.Errorf("a second one at the same address: exit status %d\n%s", taken.status, taken.stderr)
+	}
+	request, err := http.NewRequest(http.MethodPost, endpoint, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Origin", "http://evil.example")
+	if answer, err := http.DefaultClient.Do(request); err != nil || answer.StatusCode != http.StatusForbidden {
+		t.Errorf("a page of another site: %v, %v", answer, err)
+	}
+	h.put(document(t, "bad", bson.E{Key: "source", Value: "\x00"}))
+	if answer, err := http.Post(endpoint, "", nil); err != nil || answer.StatusCode != http.StatusInternalServerError {
+		t.Errorf("with a document that is rejected: %v, %v", answer, err)
+	}
+	got := stop()
+	docs.Check(t, "serve", got.stdout)
+	docs.Check(t, "serve", got.stderr)
+	if got.status != exitPartial || !strings.Contains(got.stderr, `"msg":"left_behind"`) {
+		t.Errorf("serve ended with %d; want %d, left_behind\n%s", got.status, exitPartial, got.stderr)
+	}
+	docs.Check(t, "no descriptors", h.crowded())
+	docs.Demand(t, "readsync/trigger.go", "readsync/answer.go", "readsync/serve.go", "readsync/endpoint.go", "readsync/listen.go")
+}
+
+// crowded opens more connections than serve has descriptors for, and gives what that has to say. Those who come when the others are
+// gone are served.
+func (h *hub) crowded() string {
+	h.Helper()
+	endpoint, stop := h.serveBy(h.shell(`ulimit -n 16; exec readsync serve --listen 127.0.0.1:0`))
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		h.Fatal(err)
+	}
+	var crowd []net.Conn
+	for range 30 {
+		c, err := net.Dial("tcp", u.Host)
+		if err != nil {
+			h.Fatal(err)
+		}
+		crowd = append(crowd, c)
+	}
+	for _, c := range crowd {
+		c.Close()
+	}
+	// A crowd of 30 waits in the socket: the server meets it whole before this call.
+	if answer, err := http.Post(endpoint, "", nil); err != nil {
+		h.Errorf("behind a crowd: %v, %v", answer, err)
+	}
+	got := stop()
+	if !strings.Contains(got.stderr, "too many open files") {
+		h.Errorf("serve did not run out of descriptors\n%s", got.stderr)
+	}
+	return got.stdout + got.stderr
+}

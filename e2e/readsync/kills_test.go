@@ -1,0 +1,413 @@
+package readsync
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"observability-hub/e2e/mongowire"
+)
+
+// seeded gives the random numbers of a test, whose seed it prints; HUB_SEED repeats a run.
+func seeded(tb testing.TB) *rand.Rand {
+	tb.Helper()
+	seed := uint64(time.Now().UnixNano())
+	if given := os.Getenv("HUB_SEED"); given != "" {
+		var err error
+		if seed, err = strconv.ParseUint(given, 10, 64); err != nil {
+			tb.Fatalf("HUB_SEED: %v", err)
+		}
+	}
+	tb.Logf("HUB_SEED=%d", seed)
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
+// feed gives each round documents of its own, among them some that cannot be rows.
+type feed struct {
+	h    *hub
+	next int
+}
+
+func (f *feed) put(n int) {
+	f.h.Helper()
+	var docs [][]byte
+	for range n {
+		f.next++
+		payload := bson.E{Key: "payload", Value: bson.D{{Key: "n", Value: int32(f.next)}, {Key: "text", Value: strings.Repeat("y", f.next%700)}}}
+		if f.next%97 == 0 {
+			payload.Value = "a\x00b"
+		}
+		var id any = objectID(f.next)
+		switch f.next % 11 {
+		case 3:
+			id = "text " + strconv.Itoa(f.next)
+		case 5:
+			id = float64(f.next) + 0.5
+		}
+		docs = append(docs, document(f.h, id, payload))
+	}
+	f.h.put(docs...)
+}
+
+// settle runs a command to its end without any fault, and closes the books.
+func (f *feed) settle(event string, cmd *exec.Cmd) (rows, aside int) {
+	f.h.Helper()
+	f.h.mongo.Intercept(nil)
+	got := finish(f.h, cmd)
+	if got.status != 0 && got.status != exitPartial {
+		f.h.Fatalf("%s: the run without a fault exited with %d\n%s", event, got.status, clip(got.stderr))
+	}
+	rows, aside = f.h.settled(event)
+	if rows+aside != f.next || aside != f.next/97 {
+		f.h.Errorf("%s: %d rows and %d dead letters of %d documents; want %d dead letters", event, rows, aside, f.next, f.next/97)
+	}
+	return rows, aside
+}
+
+// slowly makes each command of MongoDB take some time, so that a kill between two of them is likely.
+func slowly(call *mongowire.Call) mongowire.Action {
+	return mongowire.Action{Delay: 4 * time.Millisecond}
+}
+
+// sampleOf is how many faults a run of the tests has: the full number in a torture.
+func sampleOf(few, many int) int {
+	if torture {
+		return many
+	}
+	return few
+}
+
+// whole measures one undisturbed run.
+func whole(f *feed, start func() *exec.Cmd) time.Duration {
+	f.put(2500)
+	began := time.Now()
+	finish(f.h, start())
+	return time.Since(began)
+}
+
+// TestKillsOfRun kills run at random moments.
+func TestKillsOfRun(t *testing.T) {
+	t.Parallel()
+	h := newHub(t, mongowire.Config{})
+	random, f := seeded(t), &feed{h: h}
+	h.mongo.Intercept(slowly)
+	start := func() *exec.Cmd { return h.command("run", "--max-rejects", "1000000") }
+	took := whole(f, start)
+	died, ended := 0, 0
+	for i := range sampleOf(14, 150) {
+		f.put(1000 + random.IntN(2000))
+		cmd := start()
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(random.Int64N(int64(took * 5 / 4))))
+		if err := cmd.Process.Kill(); err == nil {
+			died++
+		}
+		_ = cmd.Wait() // which says "killed"
+		if exitStatus(cmd.ProcessState) != killed {
+			died--
+			ended++
+		}
+		h.check(fmt.Sprintf("kill %d", i))
+	}
+	rows, aside := f.settle("kills of run", start())
+	t.Logf("%d kills, %d runs that ended before theirs: %d documents, %d rows, %d dead letters, 0 lost, 0 twice", died, ended, f.next, rows, aside)
+}
+
+// TestKillsOfStages kills one stage of the pipe at random moments.
+func TestKillsOfStages(t *testing.T) {
+	t.Parallel()
+	h := newHub(t, mongowire.Config{})
+	random, f := seeded(t), &feed{h: h}
+	h.mongo.Intercept(slowly)
+	start := func() *exec.Cmd {
+		return h.shell("readsync extract | readsync load --max-rejects 1000000 | readsync mark")
+	}
+	took := whole(f, start)
+	died := [3]int{}
+	noticed := 0
+	for i := range sampleOf(9, 90) {
+		f.put(1000 + random.IntN(2000))
+		victim := random.IntN(3)
+		stages, output := h.pipeline()
+		time.Sleep(time.Duration(random.Int64N(int64(took * 5 / 4))))
+		_ = stages[victim].Process.Kill()
+		for _, cmd := range stages {
+			_ = cmd.Wait()
+		}
+		event := fmt.Sprintf("kill %d, of %s", i, stages[victim].Args[1])
+		if exitStatus(stages[victim].ProcessState) == killed {
+			died[victim]++
+			// Whoever reads from the dead stage must say so, unless it was killed behind its trailer.
+			for next := victim + 1; next < 3; next++ {
+				if exitStatus(stages[next].ProcessState) == exitDataErr {
+					noticed++
+					break
+				}
+			}
+		}
+		if status := exitStatus(stages[2].ProcessState); victim < 2 && exitStatus(stages[victim].ProcessState) == killed && status == 0 && h.statuses()["ingested"] > 0 {
+			t.Errorf("%s: mark exited 0 with documents left\n%s", event, output)
+		}
+		h.check(event)
+	}
+	rows, aside := f.settle("kills of stages", start())
+	t.Logf("kills of extract %d, load %d, mark %d, noticed by the next stage %d: %d documents, %d rows, %d dead letters, 0 lost, 0 twice", died[0], died[1], died[2], noticed, f.next, rows, aside)
+}
+
+// pipeline starts the three stages, each a process of the test's own.
+func (h *hub) pipeline() (stages [3]*exec.Cmd, output *bytes.Buffer) {
+	h.Helper()
+	stages = [3]*exec.Cmd{h.command("extract"), h.command("load", "--max-rejects", "1000000"), h.command("mark")}
+	output = &bytes.Buffer{}
+	var pipes []*os.File
+	for i := range 2 {
+		r, w, err := os.Pipe()
+		if err != nil {
+			h.Fatal(err)
+		}
+		stages[i].Stdout, stages[i+1].Stdin = w, r
+		pipes = append(pipes, r, w)
+	}
+	stages[2].Stderr = output
+	for _, cmd := range stages {
+		if err := cmd.Start(); err != nil {
+			h.Fatal(err)
+		}
+	}
+	for _, f := range pipes {
+		if err := f.Close(); err != nil {
+			h.Fatal(err)
+		}
+	}
+	return stages, output
+}
+
+// TestPostgresDies kills the server with all its processes at random moments of a run, and starts it again.
+func TestPostgresDies(t *testing.T) {
+	t.Parallel()
+	h := newHub(t, mongowire.Config{})
+	random, f := seeded(t), &feed{h: h}
+	h.mongo.Intercept(slowly)
+	start := func() *exec.Cmd { return h.command("run", "--max-rejects", "1000000") }
+	took := whole(f, start)
+	failed := 0
+	for i := range sampleOf(7, 60) {
+		f.put(1000 + random.IntN(2000))
+		cmd := start()
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(random.Int64N(int64(took))))
+		if err := h.pg.Kill9(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+		switch status := exitStatus(cmd.ProcessState); status {
+		case exitUnavailable:
+			failed++
+		case 0, exitPartial:
+		default:
+			t.Errorf("PostgreSQL's death %d: exit status %d; want 69\n%s", i, status, &stderr)
+		}
+		if err := h.pg.Start(); err != nil {
+			t.Fatal(err)
+		}
+		h.check(fmt.Sprintf("PostgreSQL's death %d", i))
+	}
+	rows, aside := f.settle("PostgreSQL's deaths", start())
+	t.Logf("%d runs failed by it: %d documents, %d rows, %d dead letters, 0 lost, 0 twice", failed, f.next, rows, aside)
+}
+
+// TestMongoCutAtEveryMessage drops the connection before and after each command of a run that the server gets.
+func TestMongoCutAtEveryMessage(t *testing.T) {
+	t.Parallel()
+	for _, set := range []string{"", "rs0"} {
+		t.Run("replica set "+set, func(t *testing.T) {
+			t.Parallel()
+			h := newHub(t, mongowire.Config{ReplicaSet: set})
+			f := &feed{h: h}
+			cuts, failed := 0, 0
+			for _, kind := range []string{"before", "after", "truncated"} {
+				for at := 1; ; at++ {
+					f.put(1100) // two batches
+					reached := false
+					base := h.mongo.Calls("")
+					h.mongo.Intercept(func(call *mongowire.Call) mongowire.Action {
+						if call.N != base+at {
+							return mongowire.Action{}
+						}
+						reached = true
+						switch kind {
+						case "before":
+							return mongowire.Action{DropBefore: true}
+						case "after":
+							return mongowire.Action{DropAfter: true}
+						}
+						return mongowire.Action{Truncate: 30}
+					})
+					got := finish(t, h.command("run", "--max-rejects", "1000000"))
+					h.mongo.Intercept(nil)
+					if !reached {
+						break // that was all
+					}
+					cuts++
+					event := fmt.Sprintf("cut %s message %d", kind, at)
+					switch got.status {
+					case exitUnavailable:
+						failed++
+					case 0, exitPartial: // the driver has tried again
+					default:
+						t.Errorf("%s: exit status %d; want 69\n%s", event, got.status, clip(got.stderr))
+					}
+					h.check(event)
+					if at > 100 {
+						t.Fatal("no end of messages")
+					}
+				}
+			}
+			rows, aside := f.settle("cuts", h.command("run", "--max-rejects", "1000000"))
+			t.Logf("%d cuts, %d runs failed by them: %d documents, %d rows, %d dead letters, 0 lost, 0 twice", cuts, failed, f.next, rows, aside)
+			if cuts < 15 {
+				t.Errorf("%d cuts; want at least 15", cuts)
+			}
+		})
+	}
+}
+
+// TestMongoErrors answers each command with an error that a server gives which steps down, shuts down, or cannot keep up.
+func TestMongoErrors(t *testing.T) {
+	t.Parallel()
+	h := newHub(t, mongowire.Config{ReplicaSet: "rs0"})
+	f := &feed{h: h}
+	for _, failure := range []*mongowire.Failure{mongowire.NotWritablePrimary, mongowire.ShutdownInProgress, mongowire.PrimarySteppedDown, mongowire.InterruptedAtShut, mongowire.WriteConcernFailed} {
+		for _, command := range []string{"find", "update"} {
+			for _, always := range []bool{false, true} {
+				if always && failure != mongowire.PrimarySteppedDown && failure != mongowire.WriteConcernFailed {
+					continue // each takes the whole time-out
+				}
+				f.put(1200)
+				first := true
+				h.mongo.Intercept(func(call *mongowire.Call) mongowire.Action {
+					if call.Command != command || !always && !first {
+						return mongowire.Action{}
+					}
+					first = false
+					if failure == mongowire.WriteConcernFailed && command == "update" {
+						return mongowire.Action{WriteConcernError: failure}
+					}
+					return mongowire.Action{Fail: failure}
+				})
+				got := finish(t, h.command("run", "--max-rejects", "1000000", "--timeout", "1s"))
+				event := fmt.Sprintf("%s answers %s, always %v", command, failure.Name, always)
+				if ok := got.status == exitUnavailable || !always && (got.status == 0 || got.status == exitPartial); !ok {
+					t.Errorf("%s: exit status %d\n%s", event, got.status, clip(got.stderr))
+				}
+				h.check(event)
+			}
+		}
+	}
+	f.settle("errors", h.command("run", "--max-rejects", "1000000"))
+	// What waiting does not mend is said to be so.
+	f.put(10)
+	h.mongo.Intercept(func(*mongowire.Call) mongowire.Action { return mongowire.Action{Fail: mongowire.Unauthorized} })
+	h.want(exitConfig, h.command("run"))
+}
+
+// TestMongoSlow has a server that takes its time, but answers: a run waits, up to its limit.
+func TestMongoSlow(t *testing.T) {
+	t.Parallel()
+	h := newHub(t, mongowire.Config{})
+	h.fill(50)
+	h.mongo.Intercept(func(call *mongowire.Call) mongowire.Action {
+		return mongowire.Action{Delay: 200 * time.Millisecond, Trickle: 200 * time.Millisecond}
+	})
+	h.want(0, h.command("run"))
+	h.settled("slow")
+	h.put(document(t, "late"))
+	h.mongo.Intercept(func(call *mongowire.Call) mongowire.Action { return mongowire.Action{Delay: 3 * time.Second} })
+	h.want(exitUnavailable, h.command("run", "--timeout", "1s"))
+	h.mongo.Intercept(nil)
+	h.want(0, h.command("run"))
+	h.settled("slow")
+}
+
+// TestMongoNonsense has a server that answers what no server should.
+func TestMongoNonsense(t *testing.T) {
+	t.Parallel()
+	for name, action := range map[string]mongowire.Action{
+		"oversize":   {Oversize: true},
+		"no MongoDB": {Raw: []byte("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")},
+		"nothing":    {Raw: []byte{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHub(t, mongowire.Config{})
+			h.fill(10)
+			for _, command := range []string{"find", "update"} {
+				h.mongo.Intercept(func(call *mongowire.Call) mongowire.Action {
+					if call.Command == command {
+						return action
+					}
+					return mongowire.Action{}
+				})
+				h.want(exitUnavailable, h.command("run", "--timeout", "2s"))
+				h.check(command + " " + name)
+			}
+			h.mongo.Intercept(nil)
+			h.want(0, h.command("run"))
+			h.settled(name)
+		})
+	}
+}
+
+// TestTerminated sends SIGTERM at random moments: a run ends within five seconds, and nothing is half done.
+func TestTerminated(t *testing.T) {
+	t.Parallel()
+	h := newHub(t, mongowire.Config{})
+	random, f := seeded(t), &feed{h: h}
+	h.mongo.Intercept(slowly)
+	start := func() *exec.Cmd { return h.command("run", "--max-rejects", "1000000") }
+	took := whole(f, start)
+	for i := range sampleOf(5, 40) {
+		f.put(2000)
+		if i == 0 { // a server that does not answer at all
+			h.mongo.Intercept(func(*mongowire.Call) mongowire.Action { return mongowire.Action{Delay: time.Minute} })
+		}
+		cmd := start()
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(random.Int64N(int64(took))))
+		began := time.Now()
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+		if d := time.Since(began); d > 5*time.Second {
+			t.Errorf("it took %v to end", d)
+		}
+		if status := exitStatus(cmd.ProcessState); status != 128+int(syscall.SIGTERM) && status != 0 && status != exitPartial {
+			t.Errorf("exit status %d; want 143", status)
+		}
+		h.mongo.Intercept(slowly)
+		h.check(fmt.Sprintf("SIGTERM %d", i))
+		// What is in the table is marked: the step was finished, not cut off.
+		if n, s := h.count(), h.statuses()["processed"]; n != s {
+			t.Errorf("SIGTERM %d: %d rows, %d marked", i, n, s)
+		}
+	}
+	f.settle("SIGTERM", start())
+}

@@ -1,0 +1,306 @@
+package readsync
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"observability-hub/e2e/mongowire"
+)
+
+// fill puts n documents that every hub would take.
+func (h *hub) fill(n int) {
+	h.Helper()
+	docs := make([][]byte, n)
+	for i := range docs {
+		docs[i] = document(h, objectID(i), bson.E{Key: "payload", Value: bson.D{{Key: "n", Value: int32(i)}, {Key: "text", Value: strings.Repeat("x", 100)}}})
+	}
+	h.put(docs...)
+}
+
+// TestStageDiesInPipe kills extract or load mid-stream: the next stage says so, and only what is committed is marked.
+func TestStageDiesInPipe(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, script string
+		loads        bool // whether load is the one that notices
+	}{
+		// The stream ends in the middle of a line, and of the documents.
+		{"extract cut", "readsync extract | head -c 700000 | readsync load | readsync mark", true},
+		{"extract cut at a line", "readsync extract | head -n 1500 | readsync load | readsync mark", true},
+		{"extract silent", "readsync extract | head -c 0 | readsync load | readsync mark", true},
+		{"extract killed", `(readsync extract & pid=$!; kill -STOP $pid; kill -KILL $pid; wait $pid) | readsync load | readsync mark`, true},
+		{"load cut", "readsync extract | readsync load | head -c 200000 | readsync mark", false},
+		{"load cut at a line", "readsync extract | readsync load | head -n 1500 | readsync mark", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			h := newHub(t, mongowire.Config{})
+			h.fill(3000)
+			// What each stage exits with is more than pipefail tells.
+			got := finish(t, h.shell(test.script+`; echo "${PIPESTATUS[@]}" >&2`))
+			statuses := strings.Fields(got.stderr[strings.LastIndex(strings.TrimSpace(got.stderr), "\n")+1:])
+			if len(statuses) < 3 {
+				t.Fatalf("statuses %q in %s", statuses, got.stderr)
+			}
+			mark, load := statuses[len(statuses)-1], statuses[len(statuses)-2]
+			if mark != strconv.Itoa(exitDataErr) || test.loads && load != strconv.Itoa(exitDataErr) {
+				t.Errorf("load and mark exited with %s and %s; want 65\n%s", load, mark, got.stderr)
+			}
+			if strings.Contains(got.stdout, `{"_eof"`) {
+				t.Errorf("the last stage ended its stream as if it were whole: %s", clip(got.stdout))
+			}
+			h.check(test.name)
+			if n := h.statuses()["processed"]; n >= 3000 {
+				t.Errorf("%d documents are marked; the stream had fewer", n)
+			}
+			// The next pipe repairs it.
+			h.want(0, h.shell("readsync extract | readsync load | readsync mark"))
+			if rows, _ := h.settled(test.name); rows != 3000 {
+				t.Errorf("%d rows; want 3000", rows)
+			}
+		})
+	}
+}
+
+// TestEditedMeanwhile edits a document after it was read and before it is marked.
+func TestEditedMeanwhile(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"run", "pipe"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			h := newHub(t, mongowire.Config{})
+			h.fill(10)
+			edited := document(t, objectID(3), bson.E{Key: "payload", Value: bson.D{{Key: "n", Value: "edited"}}})
+			gone := document(t, objectID(4), bson.E{Key: "status", Value: "archived"})
+			var once sync.Once
+			h.mongo.Intercept(func(call *mongowire.Call) mongowire.Action {
+				if call.Command == "update" {
+					once.Do(func() {
+						h.put(edited, bytes.Replace(gone, []byte("ingested"), []byte("archived"), 1))
+					})
+				}
+				return mongowire.Action{}
+			})
+			cmd := h.command("run")
+			if how == "pipe" {
+				cmd = h.shell("readsync extract | readsync load | readsync mark")
+			}
+			got := h.want(0, cmd)
+			statuses := h.statuses()
+			if statuses["processed"] != 8 || statuses["ingested"] != 1 || statuses["archived"] != 1 {
+				t.Errorf("statuses %v; want 8 processed, the edited one ingested, the archived one as it is", statuses)
+			}
+			if a := got.account(t); a.Marked != 8 || a.Unmarked != 2 {
+				t.Errorf("account %+v; want 8 marked, 2 not", a)
+			}
+			// The next run finds that it differs from the row, and says so.
+			h.mongo.Intercept(nil)
+			again := h.want(exitPartial, h.command("run"))
+			if a := again.account(t); a.Differing != 1 || a.Read != 1 {
+				t.Errorf("account %+v; want one that differs", a)
+			}
+			if n := h.statuses()["ingested"]; n != 1 {
+				t.Errorf("%d documents are ingested; the one that differs should be", n)
+			}
+		})
+	}
+}
+
+// TestTwoRuns has two runs on one host at once: the second gives way.
+func TestTwoRuns(t *testing.T) {
+	t.Parallel()
+	h := newHub(t, mongowire.Config{})
+	h.fill(100)
+	reached, proceed := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	h.mongo.Intercept(func(call *mongowire.Call) mongowire.Action {
+		if call.Command == "update" {
+			once.Do(func() { close(reached); <-proceed })
+		}
+		return mongowire.Action{}
+	})
+	first := h.command("run")
+	var stderr bytes.Buffer
+	first.Stderr = &stderr
+	if err := first.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-reached
+	h.want(exitTryLater, h.command("run"))
+	close(proceed)
+	if err := first.Wait(); err != nil {
+		t.Errorf("the first run: %v\n%s", err, &stderr)
+	}
+	h.settled("two runs")
+}
+
+// TestTwoHosts has several hosts sync one collection into one table at once, with some documents that nobody can take.
+func TestTwoHosts(t *testing.T) {
+	t.Parallel()
+	h := newHub(t, mongowire.Config{})
+	h.fill(5000)
+	var hosts [3]*exec.Cmd
+	var outputs [3]bytes.Buffer
+	for i := range hosts {
+		host := *h
+		host.state = h.state + strconv.Itoa(i)
+		hosts[i] = host.command("run")
+		hosts[i].Stdout, hosts[i].Stderr = &outputs[i], &outputs[i]
+	}
+	for _, cmd := range hosts {
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inserted := 0
+	for i, cmd := range hosts {
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("host %d: %v\n%s", i, err, &outputs[i])
+			continue
+		}
+		inserted += outcome{stdout: outputs[i].String()}.account(t).Inserted
+	}
+	if rows, _ := h.settled("several hosts"); rows != 5000 || inserted != 5000 {
+		t.Errorf("%d rows, %d inserted in all; want 5000", rows, inserted)
+	}
+}
+
+// TestOldTable has a table as hubs have it, with rows that the old service wrote.
+func TestOldTable(t *testing.T) {
+	t.Parallel()
+	h := newHub(t, mongowire.Config{})
+	if err := h.pg.Exec(`SET ROLE hub; CREATE TABLE reading_analytics (
+			id serial PRIMARY KEY, mongo_id text UNIQUE NOT NULL, event_timestamp timestamptz, source text, event_type text,
+			payload jsonb, meta jsonb, created_at timestamptz DEFAULT now());
+		INSERT INTO reading_analytics (mongo_id, event_timestamp, source, event_type, payload, meta, created_at)
+			SELECT lpad(to_hex(n), 24, 'f'), '2020-01-01', 'old', 'old', '{"n": 1}', NULL, '2020-01-02' FROM generate_series(1, 50) n`); err != nil {
+		t.Fatal(err)
+	}
+	before := h.rows("SELECT * FROM reading_analytics ORDER BY id")
+	// These are in both, the way that Go's encoding/json made them of bson.M: ids and times as plain text.
+	oid := bson.ObjectID{7}
+	at := bson.DateTime(1772366400123)
+	h.fill(20)
+	h.put(
+		document(t, objectID(100)),
+		document(t, objectID(101), bson.E{Key: "payload", Value: bson.D{{Key: "device", Value: oid}, {Key: "at", Value: at}, {Key: "n", Value: int64(5)}}}),
+		document(t, objectID(102), bson.E{Key: "meta", Value: nil}, bson.E{Key: "source", Value: nil}),
+		document(t, objectID(103)), // and this one is there with something else
+	)
+	if err := h.pg.Exec(fmt.Sprintf(`INSERT INTO reading_analytics (mongo_id, event_timestamp, source, event_type, payload, meta) VALUES
+		('%s', '2026-03-01 12:00Z', 'sensor', 'reading', '{"value": 21.5, "unit": "°C"}', '{"v": 1}'),
+		('%s', '2026-03-01 12:00Z', 'sensor', 'reading', '{"device": "%s", "at": "2026-03-01T12:00:00.123Z", "n": 5}', '{"v": 1}'),
+		('%s', '2026-03-01 12:00Z', '', 'reading', '{"value": 21.5, "unit": "°C"}', 'null'),
+		('%s', '2026-03-01 12:00Z', 'sensor', 'reading', '{"value": 99}', '{"v": 1}')`,
+		objectID(100).Hex(), objectID(101).Hex(), oid.Hex(), objectID(102).Hex(), objectID(103).Hex())); err != nil {
+		t.Fatal(err)
+	}
+	got := h.want(exitPartial, h.command("run"))
+	if a := got.account(t); a.Inserted != 20 || a.Identical != 3 || a.Differing != 1 {
+		t.Errorf("account %+v; want 20 inserted, 3 identical, 1 differing", a)
+	}
+	if !strings.Contains(got.stderr, objectID(103).Hex()) {
+		t.Errorf("stderr does not name the document that differs: %s", got.stderr)
+	}
+	after := h.rows("SELECT * FROM reading_analytics ORDER BY id LIMIT 50")
+	if fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("the old rows have changed:\n%v\nbefore:\n%v", after, before)
+	}
+	if s := h.statuses(); s["processed"] != 23 || s["ingested"] != 1 {
+		t.Errorf("statuses %v; want 23 processed, 1 ingested", s)
+	}
+}
+
+// TestRefusedByTheTable has a table that refuses some rows: COPY or INSERT fails, its document is named, the others go in.
+func TestRefusedByTheTable(t *testing.T) {
+	t.Parallel()
+	for name, constraint := range map[string]string{
+		"on insert": `CHECK (source <> 'bad')`,
+		"on copy":   ``,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHub(t, mongowire.Config{})
+			if constraint != "" {
+				if err := h.pg.Exec(`SET ROLE hub; CREATE TABLE reading_analytics (id serial PRIMARY KEY, mongo_id text UNIQUE NOT NULL,
+					event_timestamp timestamptz, source text ` + constraint + `, event_type text, payload jsonb, meta jsonb, created_at timestamptz DEFAULT now())`); err != nil {
+					t.Fatal(err)
+				}
+			}
+			h.fill(1500)
+			for _, n := range []int{0, 7, 999, 1000, 1499} {
+				bad := bson.E{Key: "source", Value: "bad"}
+				if constraint == "" { // a string that jsonb would have to store in more than 256 MiB is no document; a number of this size is
+					bad = bson.E{Key: "payload", Value: bson.D{{Key: "n", Value: "\x00"}}}
+				}
+				h.put(document(t, objectID(n), bad))
+			}
+			got := h.want(exitPartial, h.command("run", "--max-rejects", "10"))
+			if a := got.account(t); a.Inserted != 1495 || a.Rejected != 5 {
+				t.Errorf("account %+v; want 1495 inserted, 5 rejected", a)
+			}
+			if _, aside := h.settled(name); aside != 5 {
+				t.Errorf("%d dead letters; want 5", aside)
+			}
+		})
+	}
+}
+
+// TestBatchesByBytes has documents of several MiB: no answer or batch holds a thousand of them.
+func TestBatchesByBytes(t *testing.T) {
+	t.Parallel()
+	h := newHub(t, mongowire.Config{})
+	for i := range 25 {
+		h.put(document(t, objectID(i), bson.E{Key: "payload", Value: strings.Repeat("x", 3<<20)}))
+	}
+	var batches struct{ Batches int }
+	got := h.want(0, h.command("run"))
+	if err := json.Unmarshal([]byte(got.stdout), &batches); err != nil || batches.Batches < 9 {
+		t.Errorf("%d batches, %v; want at least 9 of 8 MiB", batches.Batches, err)
+	}
+	h.settled("large")
+	if n := h.mongo.Cursors(); n != 0 {
+		t.Errorf("%d cursors are left open", n)
+	}
+}
+
+// TestNoCursorWhileWriting looks for open cursors whenever documents are marked: a server drops one that idles.
+func TestNoCursorWhileWriting(t *testing.T) {
+	t.Parallel()
+	h := newHub(t, mongowire.Config{})
+	h.fill(3500)
+	open := 0
+	h.mongo.Intercept(func(call *mongowire.Call) mongowire.Action {
+		if call.Command == "update" {
+			open = max(open, h.mongo.Cursors())
+		}
+		return mongowire.Action{}
+	})
+	h.want(0, h.command("run"))
+	if open > 0 {
+		t.Errorf("%d cursors were open while documents were marked", open)
+	}
+	if h.mongo.Calls("getMore") > 0 {
+		t.Logf("%d calls of getMore", h.mongo.Calls("getMore"))
+	}
+	h.settled("no cursor")
+}
+
+// TestReaderGone ends quietly when the reader of stdout has gone.
+func TestReaderGone(t *testing.T) {
+	t.Parallel()
+	h := newHub(t, mongowire.Config{})
+	h.fill(3000)
+	got := finish(t, h.shell(`readsync extract | head -n 1 >"$HOME/first"; echo "${PIPESTATUS[0]}"`))
+	if got.stdout != "141\n" || got.stderr != "" {
+		t.Errorf("extract exited with %q; want 141, quietly\n%s", got.stdout, got.stderr)
+	}
+}

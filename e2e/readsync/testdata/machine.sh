@@ -1,0 +1,160 @@
+#!/bin/bash
+# The units of readsync in a booted machine, between the databases in /mongo and
+# /postgres, which the test holds. Each part prints its name when it holds; the
+# first that does not ends the script.
+set -euo pipefail
+
+trap 'echo "line $LINENO: $BASH_COMMAND" >&2' ERR
+ok() { echo "ok $1"; }
+
+# await CONDITION…: until it is true, for at most 30 s.
+await() {
+  local tries
+  for ((tries = 0; tries < 300; tries++)); do
+    if "$@" >/dev/null 2>&1; then return; fi
+    sleep 0.1
+  done
+  echo "never true: $*" >&2
+  return 1
+}
+fails() { ! "$@"; }
+is() { [[ $(systemctl show -P "$2" "$1") == "$3" ]]; }
+# said UNIT MSG FILTER: the last record MSG of the unit fits.
+said() { journalctl -b -q -o cat _SYSTEMD_UNIT="$1" | jq -Rre "fromjson? | select(.msg == \"$2\")" | jq -se "last | $3"; }
+listens() { (: </dev/tcp/127.0.0.1/8085) 2>/dev/null; }
+# variant NAME COMMAND: a unit like reading-sync-api.service, with another command.
+variant() {
+  sed -e "s|^ExecStart=.*|ExecStart=$2|" -e "s|^StateDirectory=.*|StateDirectory=$1|" -e '/^Requires=/d' -e 's|^Type=.*|Type=oneshot|' \
+    /usr/local/lib/systemd/system/reading-sync-api.service >"/run/systemd/system/$1.service"
+  systemctl daemon-reload
+}
+
+units=(reading-sync.service reading-sync.timer reading-sync-api.socket reading-sync-api.service)
+
+for unit in "${units[@]}"; do
+  [[ $(systemctl is-enabled "$unit" || :) == disabled ]]
+done
+systemctl preset "${units[@]}" 2>/dev/null
+[[ $(systemctl is-enabled "${units[@]}" || :) == $'disabled\nenabled\nenabled\ndisabled' ]]
+[[ -z $(systemd-analyze --man=no --recursive-errors=no verify "${units[@]}" 2>&1) ]]
+for unit in reading-sync.service reading-sync-api.service; do
+  systemd-analyze security --offline=true --threshold=13 --no-pager "/usr/local/lib/systemd/system/$unit" >/tmp/security
+  tail -n 1 /tmp/security
+done
+ok 'presets, verification and exposure'
+
+# Without configuration the port is left to a Proxy Service, and that is no failure.
+systemctl start reading-sync-api.socket
+is reading-sync-api.socket ActiveState inactive
+fails listens
+systemctl start reading-sync.timer
+at=$(date -d "$(systemctl show -P NextElapseUSecRealtime reading-sync.timer)" +%H%M)
+((10#$at >= 1000 && 10#$at <= 1031))
+systemctl stop reading-sync.timer
+ok 'nothing configured'
+
+printf 'MONGO_DB_NAME=hub\nMONGO_COLLECTION=readings\nREADSYNC_URL=http://hub:hunter2@localhost:8085/api/sync/reading?token=hunter2\n' \
+  >/etc/observability-hub/reading-sync.env
+printf 'READSYNC_IDLE=1s\n' >/etc/observability-hub/reading-sync-api.env
+mkdir -p /etc/credstore
+chmod 700 /etc/credstore
+cp /srv/credentials/* /etc/credstore/
+chmod 600 /etc/credstore/*
+systemctl start reading-sync-api.socket
+is reading-sync-api.socket ActiveState active
+is reading-sync-api.service ActiveState inactive
+ok 'the socket listens, and nothing runs'
+
+# The machine was off yesterday at ten: the timer makes up for it. Only the random wait is left out.
+mkdir -p /run/systemd/system/reading-sync.timer.d
+printf '[Timer]\nRandomizedDelaySec=0\n' >/run/systemd/system/reading-sync.timer.d/now.conf
+systemctl daemon-reload
+touch -d '2 days ago' /var/lib/systemd/timers/stamp-reading-sync.timer
+systemctl start reading-sync.timer
+await said reading-sync.service triggered '.processed_count == 1500 and .calls == 2 and .attempts == 2 and .level == "INFO"'
+said reading-sync-api.service synced '.inserted == 0 and .read == 0'
+is reading-sync.service Result success
+ok 'timer, trigger, socket, serve'
+
+[[ $(stat -c %U:%a /var/lib/reading-sync) == server:750 ]]
+is reading-sync-api.service User server
+await is reading-sync-api.service ActiveState inactive
+is reading-sync-api.service Result success
+is reading-sync-api.socket ActiveState active
+ok 'the service exits when idle'
+
+# Call after call, over ends of the service.
+first=$(systemctl show -P InvocationID reading-sync-api.service)
+for _ in 1 2 3; do
+  readsync trigger >/tmp/out
+  jq -e '.processed_count == 0 and .attempts == 1' /tmp/out >/dev/null
+  await is reading-sync-api.service ActiveState inactive
+done
+[[ $(systemctl show -P InvocationID reading-sync-api.service) != "$first" ]]
+ok 'it comes back when it is called'
+
+# A page in a browser, and a name that leads here.
+request() {
+  exec 3<>/dev/tcp/127.0.0.1/8085
+  printf 'POST /api/sync/reading HTTP/1.1\r\n%s\r\n\r\n' "$1" >&3
+  head -n 1 <&3
+  exec 3<&-
+}
+[[ $(request 'Host: evil.example') == *' 403 '* ]]
+[[ $(request $'Host: localhost\r\nOrigin: http://evil.example') == *' 403 '* ]]
+[[ $(request 'Host: localhost') == *' 200 '* ]]
+ok 'other sites are refused'
+
+# A stop is quick, and no failure.
+start=$(date +%s%N)
+systemctl stop reading-sync-api.service
+((($(date +%s%N) - start) / 1000000 < 5000))
+is reading-sync-api.service Result success
+ok 'stopped'
+
+# Killed: systemd starts it again, and it goes when nobody calls.
+readsync trigger >/dev/null
+systemctl kill --signal=KILL reading-sync-api.service
+await is reading-sync-api.service NRestarts 1
+await is reading-sync-api.service ActiveState inactive
+readsync trigger >/dev/null
+ok 'killed'
+
+# A document that cannot be a row: the call succeeds at last, and the service fails with what it left behind.
+touch /e2e/poison
+await test -e /e2e/poisoned
+systemctl start reading-sync.service
+said reading-sync.service triggered '.level == "INFO"'
+await is reading-sync-api.service ActiveState failed
+is reading-sync-api.service ExecMainStatus 11
+await said hub-failure@reading-sync-api.service.service unit_failed '.unit == "reading-sync-api.service" and .exit_status == "11"'
+[[ $(jq -r .reason /var/lib/reading-sync/dead-letters.jsonl) == nul ]]
+[[ $(stat -c %a /var/lib/reading-sync/dead-letters.jsonl) == 600 ]]
+systemctl is-active -q reading-sync-api.socket
+readsync trigger >/dev/null
+await is reading-sync-api.service ActiveState inactive
+ok 'documents left behind are reported'
+
+# What the sandbox lets it do.
+variant probe 'bash /usr/local/bin/probe'
+systemctl start probe.service
+[[ $(journalctl -b -q -o cat _SYSTEMD_UNIT=probe.service) == $'writes /var/lib/probe\nsees the database\nsees the credentials\nspeaks TCP' ]]
+ok 'sandbox'
+
+# The database is down: the trigger says so, and its unit fails.
+sed -i 's/port=[0-9]*/port=1/' /etc/credstore/database_url
+systemctl stop reading-sync-api.service # the probe has called it
+printf 'READSYNC_DEADLINE=2s\n' >>/etc/observability-hub/reading-sync.env
+fails systemctl start reading-sync.service 2>/dev/null
+is reading-sync.service ExecMainStatus 69
+said reading-sync.service proxy_unavailable '.error | contains("status 503") and contains("connect to the database")'
+systemctl stop reading-sync.service
+ok 'database down'
+
+# Nothing answers: the trigger gives up, and says whom it asked.
+systemctl stop reading-sync-api.socket reading-sync-api.service
+fails systemctl start reading-sync.service 2>/dev/null
+is reading-sync.service ExecMainStatus 69
+said reading-sync.service proxy_unavailable '.error | contains("http://xxxxx@localhost:8085/api/sync/reading?token=xxxxx")'
+systemctl stop reading-sync.service
+ok 'no Proxy Service'

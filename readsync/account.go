@@ -1,0 +1,127 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"observability-hub/lib/cli"
+	"observability-hub/lib/record"
+	"observability-hub/lib/sysexits"
+)
+
+// account counts how documents ended.
+type account struct {
+	read, inserted, identical, differing, rejected int64
+	marked, unmarked                               int64
+
+	refused int64 // marks that MongoDB refused
+	refusal error // why it refused the last one
+}
+
+func (a *account) add(rows []*row) {
+	for _, r := range rows {
+		a.read++
+		switch r.outcome {
+		case inserted:
+			a.inserted++
+		case identical:
+			a.identical++
+		case differing:
+			a.differing++
+		case rejected:
+			a.rejected++
+		}
+	}
+}
+
+// addMarks adds the marks that another account has counted.
+func (a *account) addMarks(b *account) {
+	a.marked, a.unmarked = a.marked+b.marked, a.unmarked+b.unmarked
+	a.refused, a.refusal = a.refused+b.refused, b.refusal
+}
+
+// fill adds the outcomes to a record.
+func (a *account) fill(l *record.Line) {
+	l.Int("read", a.read)
+	l.Int("inserted", a.inserted)
+	l.Int("identical", a.identical)
+	l.Int("differing", a.differing)
+	l.Int("rejected", a.rejected)
+}
+
+// check proves that each document ended once.
+func (a *account) check() error {
+	if sum := a.inserted + a.identical + a.differing + a.rejected; a.read != sum {
+		return sysexits.New(sysexits.Failed, "unbalanced",
+			fmt.Errorf("the account does not balance: %d read, %d inserted + %d identical + %d differing + %d rejected = %d",
+				a.read, a.inserted, a.identical, a.differing, a.rejected, sum)).
+			WithHint("this is a mistake in readsync; nothing is lost: what is not marked is read again; please report it")
+	}
+	return nil
+}
+
+// level is that of the record that has the account.
+func (a *account) level(err error) string {
+	if err != nil || a.rejected+a.differing > 0 {
+		return record.Warn
+	}
+	return record.Info
+}
+
+// verdict is the error that the outcomes lead to.
+func (a *account) verdict(letters string, allowed int64) error {
+	switch {
+	case a.rejected > allowed:
+		return tooMany(a.rejected, allowed, letters)
+	case a.rejected > 0:
+		return sysexits.New(sysexits.Partial, "documents_rejected", fmt.Errorf("set %s aside in %s", plural(a.rejected, "document"), letters)).
+			WithHint("look at the reasons there; mend the cause, or give --nul=replace, then: readsync retry " + letters)
+	case a.differing > 0:
+		return sysexits.New(sysexits.Partial, "documents_differ", fmt.Errorf("%s differ from the rows with their ids, and stay ingested", plural(a.differing, "document"))).
+			WithHint("delete the row to take the document, or set the document's status to processed to keep the row; then run again")
+	}
+	return a.marksRefused()
+}
+
+// forecast is the error that the outcomes of a dry run would lead to.
+func (a *account) forecast(allowed int64) error {
+	code := sysexits.Partial
+	if a.rejected > allowed {
+		code = sysexits.DataErr
+	}
+	switch {
+	case a.rejected > 0:
+		return sysexits.New(code, "documents_rejected", fmt.Errorf("%s would be rejected, with --max-rejects %d", plural(a.rejected, "document"), allowed))
+	case a.differing > 0:
+		return sysexits.New(code, "documents_differ", fmt.Errorf("%s differ from the rows with their ids, and would stay ingested", plural(a.differing, "document")))
+	}
+	return nil
+}
+
+// marksRefused is the error of marks that a rule of the collection forbids.
+func (a *account) marksRefused() error {
+	if a.refused == 0 {
+		return nil
+	}
+	return sysexits.New(sysexits.Partial, "marks_refused", fmt.Errorf("MongoDB refuses to mark %s: %w", plural(a.refused, "document"), a.refusal)).
+		WithHint("their rows are there; let the collection's validation rule allow the status processed and rejected, then run again")
+}
+
+// maxNamed is how many documents with a trouble a run names one by one.
+const maxNamed = 20
+
+// name reports documents with a trouble, up to some.
+func (a *account) name(env *cli.Env, rows []*row) {
+	for _, r := range rows {
+		switch {
+		case r.outcome == rejected && a.rejected <= maxNamed:
+			l := r.refused
+			env.Diag.Warn("document_rejected", "document "+shortID(r.id)+": "+l.Error(), idField(r.id), reasonField(l.reason))
+		case r.outcome == differing && a.differing <= maxNamed:
+			env.Diag.Warn("document_differs", "document "+shortID(r.id)+" differs from the row that has its id", idField(r.id))
+		}
+	}
+}
+
+// began is when the run started, for the records' duration.
+func seconds(since time.Time) float64 { return time.Since(since).Seconds() }

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"observability-hub/lib/cli"
+	"observability-hub/lib/sysexits"
+)
+
+// answer is what the endpoint answers: {"service":"reading-sync",
+// "status":"success","processed_count":N,"timestamp":"…"}, or status "error" and
+// a message.
+type answer struct {
+	Service   string `json:"service"`
+	Status    string `json:"status"`
+	Processed *int64 `json:"processed_count,omitempty"`
+	Message   string `json:"message,omitempty"`
+	Timestamp string `json:"timestamp"`
+}
+
+// Values of an answer's status.
+const (
+	answerSuccess = "success"
+	answerError   = "error"
+)
+
+// maxAnswer bounds what is read of an answer, and of its header.
+const maxAnswer = 64 << 10
+
+// maxProcessed bounds what one call can have processed: integers up to here are
+// exact in every JSON reader.
+const maxProcessed = 1 << 53
+
+// proxy is the endpoint that syncs: a Proxy Service's, or readsync serve.
+type proxy struct {
+	url      *url.URL
+	client   *http.Client
+	bodyWait time.Duration // from the header of an answer to its end
+}
+
+// failure is a call that did not succeed.
+type failure struct {
+	err   error         // with its exit status
+	again bool          // it may succeed another time
+	busy  bool          // because another sync is under way
+	after time.Duration // when to try again at the earliest
+}
+
+// errSlow ends the reading of an answer that comes in drops.
+var errSlow = errors.New("the answer began and did not end in time")
+
+// call makes one call and returns how many documents it has processed.
+func (p *proxy) call(ctx context.Context) (int64, *failure) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url.String(), http.NoBody)
+	if err != nil {
+		return 0, &failure{err: errors.New("--url: cannot be called")}
+	}
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", name+"/"+cli.Version)
+	resp, err := p.client.Do(req)
+	if err != nil {
+		return 0, p.lost(ctx, err)
+	}
+	defer resp.Body.Close()
+	// The header comes when the sync is done, which can take as long as the deadline
+	// lets it. What is left then is short.
+	defer time.AfterFunc(p.bodyWait, func() { cancel(errSlow) }).Stop()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil {
+		return 0, p.lost(ctx, err)
+	}
+	if resp.StatusCode/100 != 2 {
+		return 0, p.refusal(resp, body)
+	}
+	n, err := processedCount(body)
+	if err != nil {
+		if errors.Is(err, errSyncFailed) {
+			return 0, &failure{err: sysexits.New(sysexits.Failed, "sync_failed", fmt.Errorf("POST %s: %w", shownURL(p.url), err)).
+				WithHint("the log of the Proxy Service says more")}
+		}
+		return 0, &failure{err: sysexits.New(sysexits.DataErr, "bad_answer", fmt.Errorf("POST %s: status %d, but %w", shownURL(p.url), resp.StatusCode, err)).
+			WithHint(`the answer should be {"status":"success","processed_count":N}: check --url, and what stands between here and the Proxy Service`)}
+	}
+	return n, nil
+}
+
+// errSyncFailed is an answer that says, with HTTP status 200, that the sync failed.
+var errSyncFailed = errors.New("the sync failed")
+
+// processedCount reads an answer of HTTP status 2xx. Its content type does not
+// matter: servers that do not set it send JSON as text/plain.
+func processedCount(body []byte) (int64, error) {
+	if len(body) > maxAnswer {
+		return 0, fmt.Errorf("an answer of more than %d bytes", maxAnswer)
+	}
+	if len(bytes.TrimSpace(body)) == 0 {
+		return 0, errors.New("an empty answer")
+	}
+	var a answer
+	if err := json.Unmarshal(body, &a); err != nil {
+		return 0, fmt.Errorf("an answer that is not what it should be: %s", excerpt(body))
+	}
+	switch {
+	case a.Status == answerError:
+		return 0, fmt.Errorf("%w: %s", errSyncFailed, excerpt([]byte(a.Message)))
+	case a.Status != answerSuccess:
+		return 0, fmt.Errorf("an answer without status success: %s", excerpt(body))
+	case a.Processed == nil || *a.Processed < 0 || *a.Processed > maxProcessed:
+		return 0, fmt.Errorf("an answer without a processed_count that can be: %s", excerpt(body))
+	}
+	return *a.Processed, nil
+}
+
+// excerpt is the beginning of what a peer said, on one line.
+func excerpt(body []byte) string {
+	const enough = 200
+	text := strings.Join(strings.Fields(string(body[:min(len(body), 4*enough)])), " ")
+	if len(text) > enough {
+		text = strings.ToValidUTF8(text[:enough], "") + "…"
+	}
+	return strconv.Quote(text)
+}
+
+// lost is a call without an answer, or with half of one.
+func (p *proxy) lost(ctx context.Context, err error) *failure {
+	// What the HTTP client says about the URL may hold a password.
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
+		err = wrapped.Err
+	}
+	if cause := context.Cause(ctx); errors.Is(cause, errSlow) {
+		err = cause
+	} else if errors.Is(cause, context.DeadlineExceeded) {
+		err = errors.New("no answer before the deadline")
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = errors.New("the connection ended before the answer did")
+	}
+	err = fmt.Errorf("POST %s: %w", shownURL(p.url), err)
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return &failure{err: sysexits.New(sysexits.Config, "proxy_refused", err).
+			WithHint("its certificate must be signed by an authority that this host trusts, and be for that name")}
+	}
+	return &failure{again: true, err: sysexits.New(sysexits.Unavailable, "proxy_unavailable", err).
+		WithHint("is the Proxy Service running, or reading-sync-api.socket enabled? --url says where it is looked for")}
+}
+
+// refusal is an answer of another HTTP status than 2xx.
+func (p *proxy) refusal(resp *http.Response, body []byte) *failure {
+	text := fmt.Sprintf("POST %s: status %d", shownURL(p.url), resp.StatusCode)
+	var a answer
+	if json.Unmarshal(body, &a) == nil && a.Message != "" {
+		text += ": " + excerpt([]byte(a.Message))
+	} else if len(bytes.TrimSpace(body)) > 0 {
+		text += ": " + excerpt(body)
+	}
+	f := &failure{after: retryAfter(resp.Header.Get("Retry-After"), time.Now())}
+	switch status := resp.StatusCode; {
+	case status == http.StatusConflict:
+		f.again, f.busy = true, true
+		f.err = sysexits.New(sysexits.TempFail, "proxy_busy", errors.New(text)).
+			WithHint("another sync is under way, and did not end before the deadline")
+	case status >= 500, status == http.StatusTooManyRequests, status == http.StatusRequestTimeout:
+		f.again = true
+		f.err = sysexits.New(sysexits.Unavailable, "proxy_unavailable", errors.New(text)).
+			WithHint("the log of the Proxy Service, or of reading-sync-api.service, says more")
+	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+		f.err = sysexits.New(sysexits.Config, "proxy_refused", errors.New(text)).
+			WithHint("the credential proxy_auth holds user:password, if the Proxy Service asks for them")
+	case status/100 == 3:
+		if to, err := url.Parse(resp.Header.Get("Location")); err == nil && to.Host+to.Path != "" {
+			text += ", which sends callers to " + shownURL(to)
+		}
+		fallthrough
+	default:
+		f.err = sysexits.New(sysexits.Config, "proxy_refused", errors.New(text)).
+			WithHint("check --url: redirects are not followed, and the endpoint takes POST")
+	}
+	return f
+}
+
+// retryAfter is the time that a Retry-After header asks for: seconds, or a date.
+func retryAfter(header string, now time.Time) time.Duration {
+	if n, err := strconv.ParseUint(strings.TrimSpace(header), 10, 31); err == nil {
+		return time.Duration(n) * time.Second
+	}
+	if at, err := http.ParseTime(header); err == nil {
+		return max(0, at.Sub(now))
+	}
+	return 0
+}

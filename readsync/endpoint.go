@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"observability-hub/lib/cli"
+	"observability-hub/lib/record"
+	"observability-hub/lib/redact"
+	"observability-hub/lib/sysexits"
+)
+
+// syncPath is where calls are taken.
+const syncPath = "/api/sync/reading"
+
+// maxRequest bounds the body of a call, which has no meaning.
+const maxRequest = 64 << 10
+
+// endpoint is the HTTP handler of serve: POST /api/sync/reading syncs.
+type endpoint struct {
+	env   *cli.Env
+	hosts []string // that a call may address, beside this machine
+	sync  func(context.Context) (processed int64, err error)
+
+	// stopping ends the sync, but no caller does: what has begun is finished,
+	// whether or not somebody still waits for the answer.
+	stopping context.Context
+
+	running    sync.Mutex // is held by the sync
+	leftBehind int64      // syncs that left documents behind
+}
+
+// ServeHTTP takes one call.
+func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	defer func() {
+		if p := recover(); p != nil {
+			// The caller learns nothing of it, the journal all.
+			e.env.Diag.Error(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+			e.refuse(w, http.StatusInternalServerError, "internal error")
+		}
+	}()
+	switch {
+	case !e.addressed(r.Host):
+		e.turnAway(w, r, "the call is addressed to a name that --allow-host does not allow")
+	case http.NewCrossOriginProtection().Check(r) != nil:
+		e.turnAway(w, r, "the call comes from another site's page in a browser")
+	case r.URL.Path != syncPath:
+		e.refuse(w, http.StatusNotFound, "not found: POST "+syncPath+" is all there is")
+	case r.Method != http.MethodPost:
+		w.Header().Set("Allow", http.MethodPost)
+		e.refuse(w, http.StatusMethodNotAllowed, "method not allowed: use POST")
+	default:
+		e.call(w, r)
+	}
+}
+
+// call syncs, and answers how many documents that has processed.
+func (e *endpoint) call(w http.ResponseWriter, r *http.Request) {
+	if _, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxRequest)); err != nil {
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+			e.refuse(w, http.StatusRequestEntityTooLarge, "the body is too large; none is needed")
+		} else {
+			e.refuse(w, http.StatusBadRequest, "the body of the call is incomplete")
+		}
+		return
+	}
+	if !e.running.TryLock() {
+		e.busy(w)
+		return
+	}
+	defer e.running.Unlock()
+	n, err := e.sync(e.stopping)
+	if err != nil && e.stopping.Err() == nil {
+		e.env.Diag.Error(err)
+	}
+	code := sysexits.Code(err)
+	if code == sysexits.Partial || code == sysexits.DataErr {
+		e.leftBehind++
+	}
+	switch {
+	case err == nil, code == sysexits.Partial:
+		// Documents that were set aside, or differ from their rows, are no reason to
+		// try again.
+		e.answer(w, http.StatusOK, answer{Status: answerSuccess, Processed: &n})
+	case e.stopping.Err() != nil:
+		w.Header().Set("Retry-After", "1")
+		e.refuse(w, http.StatusServiceUnavailable, "the service is being stopped; what was committed is kept")
+	case code == sysexits.TempFail:
+		e.busy(w) // a run in another process
+	case code == sysexits.Unavailable:
+		e.refuse(w, http.StatusServiceUnavailable, err.Error())
+	default:
+		e.refuse(w, http.StatusInternalServerError, err.Error())
+	}
+}
+
+// busyWait is when a caller who met another sync should come again.
+const busyWait = 5 * time.Second
+
+func (e *endpoint) busy(w http.ResponseWriter) {
+	w.Header().Set("Retry-After", strconv.Itoa(int(busyWait.Seconds())))
+	e.refuse(w, http.StatusConflict, "another sync is under way")
+}
+
+// turnAway refuses a call that no tool makes.
+func (e *endpoint) turnAway(w http.ResponseWriter, r *http.Request, why string) {
+	e.env.Diag.Warn("call_refused", fmt.Sprintf("%s (Host %.100q, Origin %.100q)", why, r.Host, r.Header.Get("Origin")))
+	e.refuse(w, http.StatusForbidden, why)
+}
+
+// addressed reports whether a Host header names this machine. Another name that
+// leads here is a page's in a browser, which has its name point to 127.0.0.1.
+func (e *endpoint) addressed(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.TrimSuffix(strings.Trim(host, "[]"), ".")
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && ip.IsLoopback() {
+		return true
+	}
+	return slices.ContainsFunc(e.hosts, func(h string) bool { return strings.EqualFold(h, host) })
+}
+
+// refuse answers with an error, without a password in it.
+func (e *endpoint) refuse(w http.ResponseWriter, status int, message string) {
+	message = redact.Text(message)
+	if len(message) > 1000 {
+		message = strings.ToValidUTF8(message[:1000], "") + "…"
+	}
+	e.answer(w, status, answer{Status: answerError, Message: message})
+}
+
+// answer writes an answer. That the caller may be gone is no failure here.
+func (e *endpoint) answer(w http.ResponseWriter, status int, a answer) {
+	a.Service = family
+	a.Timestamp = time.Now().UTC().Format(record.TimeFormat)
+	body, err := json.Marshal(a)
+	if err != nil {
+		panic(err) // of texts and a number
+	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeWait)) // a recorder of a test has none
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n'))
+}

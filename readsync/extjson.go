@@ -1,0 +1,417 @@
+package main
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"math"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+)
+
+// dialect is a way to write BSON as JSON.
+type dialect int
+
+const (
+	// canonical Extended JSON keeps every value and type: dead letters, ids.
+	canonical dialect = iota
+	// stored is what goes into jsonb: relaxed Extended JSON, but numbers that
+	// jsonb or a reader with 64-bit floats would change are written in the
+	// canonical form.
+	stored
+	// legacy is what encoding/json made of a document in the hubs before this
+	// tool: ids and times are plain text.
+	legacy
+)
+
+// nulPolicy says what becomes of a NUL character, which jsonb cannot hold.
+type nulPolicy int
+
+const (
+	nulKeep nulPolicy = iota
+	nulReject
+	nulReplace // by U+FFFD
+)
+
+// maxDepth bounds nesting. MongoDB itself stores at most 100 levels; beyond
+// some thousand PostgreSQL's parser exceeds its stack.
+const maxDepth = 1000
+
+// maxExact is the largest integer up to which every one is a 64-bit float.
+const maxExact = 1 << 53
+
+// converter writes BSON values as JSON.
+type converter struct {
+	dialect dialect
+	nul     nulPolicy
+	keys    keySet
+}
+
+// append appends v as JSON. The error is a *refusal.
+func (c *converter) append(dst []byte, v value) ([]byte, error) {
+	c.keys.reset()
+	return c.value(dst, v, 0)
+}
+
+func (c *converter) value(dst []byte, v value, depth int) ([]byte, error) {
+	switch v.kind {
+	case bson.TypeEmbeddedDocument:
+		return c.object(dst, v.data, depth+1)
+	case bson.TypeArray:
+		return c.array(dst, v.data, depth+1)
+	case bson.TypeString:
+		return c.text(dst, v.text())
+	case bson.TypeInt32:
+		n := int64(int32(binary.LittleEndian.Uint32(v.data)))
+		if c.dialect == canonical {
+			return append(strconv.AppendInt(append(dst, `{"$numberInt":"`...), n, 10), `"}`...), nil
+		}
+		return strconv.AppendInt(dst, n, 10), nil
+	case bson.TypeInt64:
+		n := int64(binary.LittleEndian.Uint64(v.data))
+		if c.dialect == canonical || c.dialect == stored && (n > maxExact || n < -maxExact) {
+			return append(strconv.AppendInt(append(dst, `{"$numberLong":"`...), n, 10), `"}`...), nil
+		}
+		return strconv.AppendInt(dst, n, 10), nil
+	case bson.TypeDouble:
+		return c.double(dst, math.Float64frombits(binary.LittleEndian.Uint64(v.data)))
+	case bson.TypeBoolean:
+		return strconv.AppendBool(dst, v.data[0] != 0), nil
+	case bson.TypeNull:
+		return append(dst, "null"...), nil
+	}
+	if c.dialect == legacy {
+		return c.legacyValue(dst, v, depth)
+	}
+	return c.extended(dst, v, depth)
+}
+
+// extended writes the types that JSON does not have.
+func (c *converter) extended(dst []byte, v value, depth int) (_ []byte, err error) {
+	switch v.kind {
+	case bson.TypeObjectID:
+		return append(hex.AppendEncode(append(dst, `{"$oid":"`...), v.data), `"}`...), nil
+	case bson.TypeDateTime:
+		ms := int64(binary.LittleEndian.Uint64(v.data))
+		if t := time.UnixMilli(ms).UTC(); c.dialect == stored && ms >= 0 && t.Year() <= 9999 {
+			return append(t.AppendFormat(append(dst, `{"$date":"`...), "2006-01-02T15:04:05.999Z"), `"}`...), nil
+		}
+		return append(strconv.AppendInt(append(dst, `{"$date":{"$numberLong":"`...), ms, 10), `"}}`...), nil
+	case bson.TypeDecimal128:
+		return append(append(append(dst, `{"$numberDecimal":"`...), decimal(v).String()...), `"}`...), nil
+	case bson.TypeBinary:
+		subtype, data, ok := binaryParts(v.data)
+		if !ok {
+			return dst, errCorrupt
+		}
+		dst = base64.StdEncoding.AppendEncode(append(dst, `{"$binary":{"base64":"`...), data)
+		dst = hex.AppendEncode(append(dst, `","subType":"`...), []byte{subtype})
+		return append(dst, `"}}`...), nil
+	case bson.TypeRegex:
+		pattern, options := regexParts(v.data)
+		if dst, err = c.text(append(dst, `{"$regularExpression":{"pattern":`...), pattern); err != nil {
+			return dst, err
+		}
+		if dst, err = c.text(append(dst, `,"options":`...), options); err != nil {
+			return dst, err
+		}
+		return append(dst, "}}"...), nil
+	case bson.TypeTimestamp:
+		t := binary.LittleEndian.Uint64(v.data)
+		dst = strconv.AppendUint(append(dst, `{"$timestamp":{"t":`...), t>>32, 10)
+		return append(strconv.AppendUint(append(dst, `,"i":`...), t&math.MaxUint32, 10), "}}"...), nil
+	case bson.TypeSymbol:
+		dst, err = c.text(append(dst, `{"$symbol":`...), v.text())
+		return append(dst, '}'), err
+	case bson.TypeJavaScript:
+		dst, err = c.text(append(dst, `{"$code":`...), v.text())
+		return append(dst, '}'), err
+	case bson.TypeCodeWithScope:
+		code, scope, ok := scopedCode(v.data)
+		if !ok {
+			return dst, errCorrupt
+		}
+		if dst, err = c.text(append(dst, `{"$code":`...), code); err != nil {
+			return dst, err
+		}
+		dst, err = c.object(append(dst, `,"$scope":`...), scope, depth+1)
+		return append(dst, '}'), err
+	case bson.TypeDBPointer:
+		n := len(v.data) - 12
+		if dst, err = c.text(append(dst, `{"$dbPointer":{"$ref":`...), v.data[4:n-1]); err != nil {
+			return dst, err
+		}
+		return append(hex.AppendEncode(append(dst, `,"$id":{"$oid":"`...), v.data[n:]), `"}}}`...), nil
+	case bson.TypeUndefined:
+		return append(dst, `{"$undefined":true}`...), nil
+	case bson.TypeMinKey:
+		return append(dst, `{"$minKey":1}`...), nil
+	case bson.TypeMaxKey:
+		return append(dst, `{"$maxKey":1}`...), nil
+	}
+	return dst, errCorrupt
+}
+
+func (c *converter) object(dst, doc []byte, depth int) ([]byte, error) {
+	if depth > maxDepth {
+		return dst, &refusal{reason: "too_deep"}
+	}
+	dst = append(dst, '{')
+	first, frame := true, c.keys.open()
+	var failed error
+	ok := elements(doc, func(key []byte, v value) bool {
+		if !first {
+			dst = append(dst, ',')
+		}
+		first = false
+		if c.dialect == stored && !c.keys.add(frame, key) {
+			failed = (&refusal{reason: "duplicate_key"}).at(string(key))
+			return false
+		}
+		if dst, failed = c.text(dst, key); failed != nil {
+			return false
+		}
+		dst = append(dst, ':')
+		if dst, failed = c.value(dst, v, depth); failed != nil {
+			if r, ok := failed.(*refusal); ok {
+				failed = r.at(string(key))
+			}
+			return false
+		}
+		return true
+	})
+	c.keys.close(frame)
+	switch {
+	case failed != nil:
+		return dst, failed
+	case !ok:
+		return dst, errCorrupt
+	}
+	return append(dst, '}'), nil
+}
+
+func (c *converter) array(dst, doc []byte, depth int) ([]byte, error) {
+	if depth > maxDepth {
+		return dst, &refusal{reason: "too_deep"}
+	}
+	dst = append(dst, '[')
+	index := 0
+	var failed error
+	ok := elements(doc, func(_ []byte, v value) bool {
+		if index > 0 {
+			dst = append(dst, ',')
+		}
+		if dst, failed = c.value(dst, v, depth); failed != nil {
+			if r, ok := failed.(*refusal); ok {
+				failed = r.at(strconv.Itoa(index))
+			}
+			return false
+		}
+		index++
+		return true
+	})
+	switch {
+	case failed != nil:
+		return dst, failed
+	case !ok:
+		return dst, errCorrupt
+	}
+	return append(dst, ']'), nil
+}
+
+// double writes a float so that it reads back as the same float: with a
+// decimal point, which jsonb keeps.
+func (c *converter) double(dst []byte, f float64) ([]byte, error) {
+	special := math.IsNaN(f) || math.IsInf(f, 0)
+	size := math.Abs(f)
+	if c.dialect == legacy {
+		if special {
+			return dst, errNotLegacy
+		}
+		return strconv.AppendFloat(dst, f, 'g', -1, 64), nil
+	}
+	if c.dialect == stored && !special && size < 1e21 && (f != 0 || !math.Signbit(f)) {
+		if size != 0 && size < 1e-6 {
+			return strconv.AppendFloat(dst, f, 'e', -1, 64), nil
+		}
+		start := len(dst)
+		dst = strconv.AppendFloat(dst, f, 'f', -1, 64)
+		return appendPoint(dst, start), nil
+	}
+	dst = append(dst, `{"$numberDouble":"`...)
+	switch {
+	case math.IsInf(f, 1):
+		dst = append(dst, "Infinity"...)
+	case math.IsInf(f, -1):
+		dst = append(dst, "-Infinity"...)
+	case math.IsNaN(f):
+		dst = append(dst, "NaN"...)
+	default:
+		start := len(dst)
+		dst = appendPoint(strconv.AppendFloat(dst, f, 'G', -1, 64), start)
+	}
+	return append(dst, `"}`...), nil
+}
+
+// appendPoint makes the integer that begins at start a decimal fraction.
+func appendPoint(dst []byte, start int) []byte {
+	for _, c := range dst[start:] {
+		if c == '.' || c == 'E' {
+			return dst
+		}
+	}
+	return append(dst, ".0"...)
+}
+
+// plain returns how many bytes at the start of s stand for themselves in a JSON
+// string. It looks at eight at a time, as most text is nothing else.
+func plain(s []byte) (n int) {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	for ; len(s)-n >= 8; n += 8 {
+		x := binary.LittleEndian.Uint64(s[n:])
+		quote, backslash := x^ones*'"', x^ones*'\\'
+		// A bit 7 that a borrow sets falsely only ends this loop early.
+		if (x|(x-ones*' ')|(quote-ones)|(backslash-ones))&high != 0 {
+			break
+		}
+	}
+	for n < len(s) && s[n] >= ' ' && s[n] != '"' && s[n] != '\\' && s[n] < utf8.RuneSelf {
+		n++
+	}
+	return n
+}
+
+// text appends s as a JSON string.
+func (c *converter) text(dst, s []byte) ([]byte, error) {
+	const digits = "0123456789abcdef"
+	dst = append(dst, '"')
+	start := 0
+	for i := 0; i < len(s); {
+		if i += plain(s[i:]); i == len(s) {
+			break
+		}
+		b := s[i]
+		if b >= utf8.RuneSelf {
+			r, size := utf8.DecodeRune(s[i:])
+			if r == utf8.RuneError && size == 1 {
+				if c.dialect == stored {
+					return dst, &refusal{reason: "invalid_utf8"}
+				}
+				dst = append(append(dst, s[start:i]...), `\ufffd`...)
+				start = i + 1
+			}
+			i += size
+			continue
+		}
+		dst = append(dst, s[start:i]...)
+		switch {
+		case b == '"' || b == '\\':
+			dst = append(dst, '\\', b)
+		case b == '\n':
+			dst = append(dst, '\\', 'n')
+		case b == '\t':
+			dst = append(dst, '\\', 't')
+		case b == '\r':
+			dst = append(dst, '\\', 'r')
+		case b == 0 && c.nul == nulReject:
+			return dst, &refusal{reason: "nul"}
+		case b == 0 && c.nul == nulReplace:
+			dst = append(dst, `\ufffd`...)
+		default:
+			dst = append(dst, '\\', 'u', '0', '0', digits[b>>4], digits[b&15])
+		}
+		i++
+		start = i
+	}
+	return append(append(dst, s[start:]...), '"'), nil
+}
+
+// errNotLegacy is a value of which the old hubs stored nothing.
+var errNotLegacy = errors.New("no JSON of encoding/json")
+
+// legacyValue writes what encoding/json made of the driver's Go types.
+func (c *converter) legacyValue(dst []byte, v value, depth int) (_ []byte, err error) {
+	switch v.kind {
+	case bson.TypeObjectID:
+		return append(hex.AppendEncode(append(dst, '"'), v.data), '"'), nil
+	case bson.TypeDateTime:
+		t := time.UnixMilli(int64(binary.LittleEndian.Uint64(v.data))).UTC()
+		if y := t.Year(); y < 0 || y > 9999 {
+			return dst, errNotLegacy
+		}
+		return append(t.AppendFormat(append(dst, '"'), time.RFC3339Nano), '"'), nil
+	case bson.TypeDecimal128:
+		return append(append(append(dst, '"'), decimal(v).String()...), '"'), nil
+	case bson.TypeSymbol, bson.TypeJavaScript:
+		return c.text(dst, v.text())
+	case bson.TypeBinary:
+		subtype, data, ok := binaryParts(v.data)
+		if !ok {
+			return dst, errCorrupt
+		}
+		dst = strconv.AppendUint(append(dst, `{"Subtype":`...), uint64(subtype), 10)
+		return append(base64.StdEncoding.AppendEncode(append(dst, `,"Data":"`...), data), `"}`...), nil
+	case bson.TypeRegex:
+		pattern, options := regexParts(v.data)
+		dst, _ = c.text(append(dst, `{"Pattern":`...), pattern)
+		dst, err = c.text(append(dst, `,"Options":`...), options)
+		return append(dst, '}'), err
+	case bson.TypeTimestamp:
+		t := binary.LittleEndian.Uint64(v.data)
+		dst = strconv.AppendUint(append(dst, `{"T":`...), t>>32, 10)
+		return append(strconv.AppendUint(append(dst, `,"I":`...), t&math.MaxUint32, 10), '}'), nil
+	case bson.TypeCodeWithScope:
+		code, scope, ok := scopedCode(v.data)
+		if !ok {
+			return dst, errCorrupt
+		}
+		dst, _ = c.text(append(dst, `{"Code":`...), code)
+		dst, err = c.object(append(dst, `,"Scope":`...), scope, depth+1)
+		return append(dst, '}'), err
+	case bson.TypeDBPointer:
+		n := len(v.data) - 12
+		dst, _ = c.text(append(dst, `{"DB":`...), v.data[4:n-1])
+		return append(hex.AppendEncode(append(dst, `,"Pointer":"`...), v.data[n:]), `"}`...), nil
+	case bson.TypeUndefined, bson.TypeMinKey, bson.TypeMaxKey:
+		return append(dst, "{}"...), nil
+	}
+	return dst, errCorrupt
+}
+
+func decimal(v value) bson.Decimal128 {
+	return bson.NewDecimal128(binary.LittleEndian.Uint64(v.data[8:]), binary.LittleEndian.Uint64(v.data))
+}
+
+// binaryParts splits a binary value. The old subtype 2 has a second length
+// inside.
+func binaryParts(b []byte) (subtype byte, data []byte, ok bool) {
+	subtype, data = b[4], b[5:]
+	if subtype == 2 {
+		if length(data) != len(data)-4 {
+			return 0, nil, false
+		}
+		data = data[4:]
+	}
+	return subtype, data, true
+}
+
+func regexParts(b []byte) (pattern, options []byte) {
+	for i, c := range b {
+		if c == 0 {
+			return b[:i], b[i+1 : len(b)-1]
+		}
+	}
+	return nil, nil
+}
+
+func scopedCode(b []byte) (code, scope []byte, ok bool) {
+	n := textSize(b[4:])
+	if n < 0 {
+		return nil, nil, false
+	}
+	return b[8 : 4+n-1], b[4+n:], true
+}

@@ -1,0 +1,19 @@
+package main
+
+// flagHelp says what each flag is for. It stands here and not in the tags of
+// the flags, as kong parses every tag at every start.
+const flagHelp = `
+timeout       Longest time to wait for one answer of a database (${default}).
+state-dir     Folder for the lock and the dead letters (default: $STATE_DIRECTORY, else ~/.local/state/reading-sync).
+dead-letters  File for documents that cannot become rows (default: dead-letters.jsonl in the state directory).
+max-rejects   Stop when more documents than this cannot become rows (${default}).
+nul           What to do about NUL characters, which PostgreSQL cannot store: reject the document, or replace them by U+FFFD (${default}).
+dry-run       Write nothing: say what would become of each document.
+all           List the rows without a document too.
+url           The endpoint to call (${default}).
+deadline      Longest time for all calls together (${default}).
+listen        Where to take calls, if systemd passes no socket (${default}).
+idle          Exit after this time without a call; 0 is never (default: 1m with a socket from systemd, else 0).
+allow-host    A further name by which callers may address this machine.
+limit         Print at most this many documents; 0 is all (${default}).
+`

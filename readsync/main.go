@@ -1,0 +1,62 @@
+// Readsync syncs documents from MongoDB to PostgreSQL: every document once, or a
+// line that says why not.
+//
+// Synopsis:
+//
+//	readsync run [FLAG...]
+//	readsync extract | readsync load | readsync mark
+//	readsync retry DEADLETTER
+//	readsync verify
+//	readsync trigger [--url URL]
+//	readsync serve [--listen ADDRESS]
+//
+// run reads the documents of a collection whose status is ingested, inserts
+// them into the table reading_analytics, and sets the status to processed once
+// they are committed. extract, load and mark are the same three stages as
+// filters. trigger asks a Proxy Service, or readsync serve, to do it.
+// readsync(1) is the manual.
+package main
+
+import (
+	"os"
+
+	"observability-hub/lib/cli"
+)
+
+const (
+	name   = "readsync"
+	family = "reading-sync" // the unit family: the service of every record
+)
+
+func main() {
+	os.Exit(cli.Main(app(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// app is everything that can be said to the tool. The flags of a command are
+// the fields of its struct.
+func app() cli.App {
+	return cli.App{
+		Name:        name,
+		Service:     family,
+		Description: "Sync documents from MongoDB to PostgreSQL: every document once, or a line that says why not.",
+		Commands: []cli.Command{
+			{Name: "run", Help: "Sync what is there: extract, load and mark in one.", Grammar: &runCmd{}},
+			{Name: "extract", Help: "Print the documents to sync, a record each.", Grammar: &extractCmd{}},
+			{Name: "load", Help: "Make rows of the records that stdin holds, and print what became of each.", Grammar: &loadCmd{}},
+			{Name: "mark", Help: "Mark the documents that load has brought in.", Grammar: &markCmd{}},
+			{Name: "retry", Help: "Load dead letters again.", Grammar: &retryCmd{}},
+			{Name: "verify", Help: "Compare documents and rows, both ways.", Grammar: &verifyCmd{}},
+			{Name: "trigger", Help: "Call the Proxy Service, or readsync serve, until all is synced.", Grammar: &triggerCmd{pace: usualPace()}},
+			{Name: "serve", Help: "Sync whenever somebody calls, as a Proxy Service does.", Grammar: &serveCmd{}},
+		},
+		Flags: flagHelp,
+		Examples: `  readsync run --dry-run
+  readsync run --max-rejects 100 --nul=replace
+  readsync extract | jq -c 'select(.source != "test")' | readsync load | readsync mark
+  readsync retry /var/lib/reading-sync/dead-letters.jsonl
+  readsync verify
+  readsync trigger --url http://localhost:8085/api/sync/reading
+  readsync serve --listen 127.0.0.1:8085
+`,
+	}
+}

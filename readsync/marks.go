@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+)
+
+// mark sets the status of documents that were read, each only if its status is still
+// from and the fields that became columns still are what was read: who edits a
+// document meanwhile gets it synced again. The account counts how many were marked.
+//
+// The command is written here, not by the driver, which copies each filter three
+// times. That it is repeated once does no harm, as its guards then match no more;
+// only the number may be too small.
+func (s *source) mark(ctx context.Context, a *account, rows []*row, from, to string) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	s.command = s.appendMark(s.command[:0], rows, from, to)
+	command := bson.Raw(s.command)
+	if cap(s.command) > 2*largeBatch {
+		s.command = nil
+	}
+	n, err := s.update(ctx, command)
+	if err != nil && ctx.Err() == nil && passing(err) {
+		n, err = s.update(ctx, command)
+	}
+	if e, ok := errors.AsType[mongo.WriteException](err); ok && e.WriteConcernError == nil && len(e.WriteErrors) > 0 {
+		// A rule of the collection refuses some; the others are marked.
+		n, err = int64(len(rows)-len(e.WriteErrors)), nil
+		a.refused += int64(len(e.WriteErrors))
+		a.refusal = e.WriteErrors[0]
+	}
+	if err != nil {
+		return sourceError(fmt.Errorf("mark documents %s: %w", to, err))
+	}
+	a.marked += n
+	a.unmarked += int64(len(rows)) - n
+	return nil
+}
+
+func (s *source) update(ctx context.Context, command bson.Raw) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	reply, err := s.docs.Database().RunCommand(ctx, command).Raw()
+	if err != nil {
+		return 0, err
+	}
+	n, _ := reply.Lookup("n").AsInt64OK()
+	return n, nil
+}
+
+// passing reports whether an error of the connection or of a primary that changes
+// may be over at once.
+func passing(err error) bool {
+	e, ok := errors.AsType[mongo.CommandError](err)
+	return mongo.IsNetworkError(err) || ok && e.HasErrorLabel("RetryableWriteError") ||
+		ok && slices.Contains([]int32{91, 189, 10107, 11600, 11602, 13435}, e.Code)
+}
+
+// appendMark appends the update command: one statement a document.
+func (s *source) appendMark(b []byte, rows []*row, from, to string) []byte {
+	size := 256
+	for _, r := range rows {
+		size += 512
+		for _, f := range r.fields {
+			size += len(f.data)
+		}
+	}
+	no := value{bson.TypeBoolean, []byte{0}}
+	set := value{bson.TypeEmbeddedDocument, appendDocument(nil, func(b []byte) []byte {
+		return appendElement(b, "$set", value{bson.TypeEmbeddedDocument, appendDocument(nil, func(b []byte) []byte {
+			return appendElement(b, "status", stringValue(to))
+		})})
+	})}
+	wanted := stringValue(from)
+	return appendDocument(slices.Grow(b, size), func(b []byte) []byte {
+		b = appendElement(b, "update", stringValue(s.docs.Name()))
+		b = appendElement(b, "ordered", no)
+		b = appendElement(b, "writeConcern", value{bson.TypeEmbeddedDocument, appendDocument(nil, func(b []byte) []byte {
+			return appendElement(b, "w", stringValue("majority"))
+		})})
+		b = append(append(b, byte(bson.TypeArray)), "updates\x00"...)
+		return appendDocument(b, func(b []byte) []byte {
+			var name []byte
+			for i, r := range rows {
+				name = strconv.AppendInt(name[:0], int64(i), 10)
+				b = append(append(append(b, byte(bson.TypeEmbeddedDocument)), name...), 0)
+				b = appendDocument(b, func(b []byte) []byte {
+					b = append(append(b, byte(bson.TypeEmbeddedDocument)), "q\x00"...)
+					b = appendGuard(b, r, wanted)
+					b = appendElement(b, "u", set)
+					return appendElement(b, "multi", no)
+				})
+			}
+			return b
+		})
+	})
+}
+
+// appendGuard appends the filter that matches a document which still is as it was
+// read.
+func appendGuard(b []byte, r *row, status value) []byte {
+	return appendDocument(b, func(b []byte) []byte {
+		b = appendOperator(b, "_id", "$eq", r.key)
+		b = appendElement(b, "status", status)
+		for i, name := range synced {
+			switch v := r.fields[i]; v.kind {
+			case 0:
+				b = appendOperator(b, name, "$exists", value{bson.TypeBoolean, []byte{0}})
+			case bson.TypeUndefined: // no value to compare with, on any server
+				b = appendOperator(b, name, "$type", value{bson.TypeInt32, []byte{6, 0, 0, 0}})
+			default:
+				b = appendOperator(b, name, "$eq", v)
+			}
+		}
+		return b
+	})
+}
+
+// appendOperator appends {name: {operator: v}}.
+func appendOperator(b []byte, name, operator string, v value) []byte {
+	b = append(b, byte(bson.TypeEmbeddedDocument))
+	b = append(b, name...)
+	b = append(b, 0)
+	return appendDocument(b, func(b []byte) []byte { return appendElement(b, operator, v) })
+}
+
+// find reads documents of a status by their ids.
+func (s *source) find(ctx context.Context, ids []value, status string) ([]bson.Raw, error) {
+	var all []bson.Raw
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	cursor, err := s.docs.Find(ctx, bson.D{
+		{Key: "_id", Value: anyOf(ids)}, {Key: "status", Value: status}})
+	if err != nil {
+		return nil, sourceError(fmt.Errorf("read documents: %w", err))
+	}
+	defer cursor.Close(ctx)
+	for cursor.Next(ctx) {
+		all = append(all, cursor.Current)
+	}
+	if err := cursor.Err(); err != nil {
+		return nil, sourceError(fmt.Errorf("read documents: %w", err))
+	}
+	return all, nil
+}
+
+// anyOf matches values.
+func anyOf(ids []value) bson.D {
+	wanted := make(bson.A, len(ids))
+	for i, id := range ids {
+		wanted[i] = bson.RawValue{Type: id.kind, Value: id.data}
+	}
+	return bson.D{{Key: "$in", Value: wanted}}
+}

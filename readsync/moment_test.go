@@ -1,0 +1,102 @@
+package main
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+)
+
+func TestMoment(t *testing.T) {
+	const bad, outside = "bad_timestamp", "timestamp_out_of_range"
+	decimal, err := bson.ParseDecimal128("1700000000.5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		v    any
+		want string // or the reason of a refusal
+	}{
+		{bson.DateTime(1700000000123), "2023-11-14T22:13:20.123Z"},
+		{bson.DateTime(0), "1970-01-01T00:00:00Z"},
+		{bson.DateTime(-1), "1969-12-31T23:59:59.999Z"},
+		{bson.DateTime(253402300800000), "10000-01-01T00:00:00Z"},
+		{bson.DateTime(9224318015999999), "294276-12-31T23:59:59.999Z"},
+		{bson.DateTime(9224318016000000), outside},
+		{bson.DateTime(-62135596800000), "0001-01-01T00:00:00Z"},
+		{bson.DateTime(-62135596800001), "0001-12-31T23:59:59.999Z BC"},
+		{bson.DateTime(-210866803200000), "4714-11-24T00:00:00Z BC"},
+		{bson.DateTime(-210866803200001), outside},
+		{bson.DateTime(math.MaxInt64), outside},
+		{bson.DateTime(math.MinInt64), outside},
+		{bson.Timestamp{T: 1700000000, I: 5}, "2023-11-14T22:13:20Z"},
+		{int32(1700000000), "2023-11-14T22:13:20Z"},
+		{int64(1700000000), "2023-11-14T22:13:20Z"},
+		{int64(1700000000123), "2023-11-14T22:13:20.123Z"},
+		{1700000000.25, "2023-11-14T22:13:20.25Z"},
+		{1700000000123.5, "2023-11-14T22:13:20.1235Z"},
+		{decimal, "2023-11-14T22:13:20.5Z"},
+		{int64(0), "1970-01-01T00:00:00Z"},
+		{int64(-1), "1969-12-31T23:59:59Z"},
+		{int64(1700000000123456), outside},
+		{int64(math.MinInt64), outside},
+		{math.NaN(), outside},
+		{math.Inf(1), outside},
+		{true, bad},
+		{bson.D{}, bad},
+		{"2023-11-14T22:13:20Z", "2023-11-14T22:13:20Z"},
+		{"2023-11-14t22:13:20.123456789z", "2023-11-14T22:13:20.123457Z"},
+		{"2023-11-14T22:13:20.9999999Z", "2023-11-14T22:13:21Z"},
+		{"2023-11-14T22:13:20+02:00", "2023-11-14T20:13:20Z"},
+		{"2023-11-14T22:13:20-0330", "2023-11-15T01:43:20Z"},
+		{"2023-11-14 22:13:20+01", "2023-11-14T21:13:20Z"},
+		{"2023-11-14 22:13:20.5", "2023-11-14T22:13:20.5Z"},
+		{"2016-12-31T23:59:60Z", "2017-01-01T00:00:00Z"},
+		{"2024-02-29T00:00:00Z", "2024-02-29T00:00:00Z"},
+		{"2023-02-29T00:00:00Z", bad},
+		{"0000-01-01T00:00:00Z", outside},
+		{"0001-01-01T00:00:00+01:00", "0001-12-31T23:00:00Z BC"},
+		{"4714-11-24T00:00:00Z BC", "4714-11-24T00:00:00Z BC"},
+		{"4714-11-23T00:00:00Z BC", outside},
+		{"294276-12-31T23:59:59.999Z", "294276-12-31T23:59:59.999Z"},
+		{"294277-01-01T00:00:00Z", outside},
+		{"999999-01-01T00:00:00Z", outside},
+		{"", bad}, {"now", bad}, {"2023-11-14", bad}, {"2023-13-01T00:00:00Z", bad}, {"2023-11-14T24:00:00Z", bad},
+		{"2023-11-14T22:13Z", bad}, {"2023-11-14T22:13:20.Z", bad}, {"2023-11-14T22:13:20Zx", bad}, {"2023-11-14T22:13:20+", bad},
+		{"2023-11-14T22:13:20\x00", bad}, {"-2023-11-14T22:13:20Z", bad},
+	} {
+		got, err := appendMoment(nil, lookup(marshal(t, bson.D{{Key: "v", Value: tc.v}}), "v"))
+		text := string(got)
+		if r, ok := err.(*refusal); ok {
+			text = r.reason
+		} else if err != nil {
+			t.Errorf("%v: %v", tc.v, err)
+		}
+		if text != tc.want {
+			t.Errorf("appendMoment(%v) = %q; want %q", tc.v, text, tc.want)
+		}
+	}
+}
+
+// Whatever text is taken, what is made of it is taken again, as the same.
+func FuzzMoment(f *testing.F) {
+	f.Add("2023-11-14T22:13:20.5+01:00")
+	f.Add("4714-11-24T00:00:00Z BC")
+	f.Fuzz(func(t *testing.T, s string) {
+		once, err := parseMoment(nil, []byte(s))
+		if err != nil {
+			return
+		}
+		again, err := parseMoment(nil, once)
+		if err != nil || string(again) != string(once) {
+			t.Fatalf("%q became %q, and that %q, %v", s, once, again, err)
+		}
+		if want, err := time.Parse(time.RFC3339Nano, s); err == nil && want.Year() > 0 && want.UTC().Year() > 0 {
+			got, err := time.Parse(time.RFC3339Nano, string(once))
+			if err != nil || !got.Equal(want.Round(time.Microsecond)) {
+				t.Fatalf("%q became %q; want %v", s, once, want)
+			}
+		}
+	})
+}

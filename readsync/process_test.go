@@ -1,0 +1,103 @@
+package main
+
+import (
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// asTool makes the test binary run the tool: with real streams, and in a process
+// that signals can end.
+const asTool = "READSYNC_TEST_AS_TOOL"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asTool) != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// process is the tool in a process of its own.
+type process struct {
+	*testing.T
+	cmd  *exec.Cmd
+	dir  string
+	done chan struct{}
+}
+
+// startTool starts the tool. setUp, if it is not nil, may change how.
+func startTool(t *testing.T, setUp func(*exec.Cmd), args ...string) *process {
+	t.Helper()
+	p := &process{T: t, cmd: exec.Command("/proc/self/exe", args...), dir: t.TempDir(), done: make(chan struct{})}
+	p.cmd.Env = []string{asTool + "=1", "HOME=" + p.dir, "PATH=" + os.Getenv("PATH")}
+	for name, stream := range map[string]*io.Writer{"stdout": &p.cmd.Stdout, "stderr": &p.cmd.Stderr} {
+		f, err := os.Create(filepath.Join(p.dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close() // the process has its own
+		*stream = f
+	}
+	if setUp != nil {
+		setUp(p.cmd)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = p.cmd.Wait() // its status is looked at
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill() // it may have ended
+		<-p.done
+	})
+	return p
+}
+
+func (p *process) signal(s syscall.Signal) {
+	p.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.Fatal(err)
+	}
+}
+
+// wait returns the exit status as a shell has it: 128 + the signal.
+func (p *process) wait() int {
+	p.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(time.Minute):
+		p.Fatalf("it does not end\n%s%s", p.stdout(), p.stderr())
+	}
+	if ws, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return 128 + int(ws.Signal())
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+func (p *process) stdout() string { return p.read("stdout") }
+func (p *process) stderr() string { return p.read("stderr") }
+
+func (p *process) read(name string) string {
+	p.Helper()
+	b, err := os.ReadFile(filepath.Join(p.dir, name))
+	if err != nil {
+		p.Fatal(err)
+	}
+	return string(b)
+}
+
+// await polls for a condition that nothing announces.
+func await(t *testing.T, what string, met func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !met(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited a minute for %s", what)
+		}
+	}
+}

@@ -1,0 +1,428 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"observability-hub/lib/cli"
+	"observability-hub/lib/sysexits"
+)
+
+// ran is what a run of the tool in this process left.
+type ran struct {
+	status         int
+	stdout, stderr string
+}
+
+// run runs the tool in this process.
+func run(t *testing.T, args ...string) ran {
+	t.Helper()
+	return runApp(t, app(), args...)
+}
+
+// hurry runs trigger with waits of milliseconds.
+func hurry(t *testing.T, args ...string) ran {
+	t.Helper()
+	a, p := app(), usualPace()
+	p.first, p.longest, p.calls = time.Millisecond, 2*time.Millisecond, 20
+	i := slices.IndexFunc(a.Commands, func(c cli.Command) bool { return c.Name == "trigger" })
+	a.Commands[i].Grammar = &triggerCmd{pace: p}
+	return runApp(t, a, append([]string{"trigger"}, args...)...)
+}
+
+func runApp(t *testing.T, app cli.App, args ...string) ran {
+	t.Helper()
+	stdout, stderr := nameless(t), nameless(t)
+	defer stdout.Close()
+	defer stderr.Close()
+	r := ran{status: cli.Main(app, args, strings.NewReader(""), stdout, stderr)}
+	for f, text := range map[*os.File]*string{stdout: &r.stdout, stderr: &r.stderr} {
+		b, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<30))
+		if err != nil {
+			t.Error(err)
+		}
+		*text = string(b)
+	}
+	return r
+}
+
+// nameless makes a file that goes when it is closed.
+func nameless(t *testing.T) *os.File {
+	t.Helper()
+	f, err := os.CreateTemp("", "readsync-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		t.Error(err)
+	}
+	return f
+}
+
+// triggered is the record of a trigger.
+type triggered struct {
+	Level, Msg, URL string
+	Processed       int64 `json:"processed_count"`
+	Calls, Attempts int
+}
+
+func (r ran) triggered(t *testing.T) (rec triggered) {
+	t.Helper()
+	if strings.Count(r.stdout, "\n") != 1 || json.Unmarshal([]byte(r.stdout), &rec) != nil || rec.Msg != "triggered" {
+		t.Errorf("stdout is not one triggered record: %s", r.stdout)
+	}
+	return rec
+}
+
+// proxyOf starts a peer that answers each call by the next of the handlers, and the last of them ever after.
+func proxyOf(t *testing.T, handlers ...http.HandlerFunc) (url string, calls *atomic.Int64) {
+	t.Helper()
+	calls = &atomic.Int64{}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n := int(calls.Add(1))
+		handlers[min(n, len(handlers))-1](w, r)
+	}))
+	t.Cleanup(srv.Close)
+	return srv.URL + syncPath, calls
+}
+
+// says answers with a status and a body.
+func says(status int, body string, header ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		for i := 0; i < len(header); i += 2 {
+			w.Header().Set(header[i], header[i+1])
+		}
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+// did is the answer to a call that has processed n documents.
+func did(n int) http.HandlerFunc {
+	return says(200, fmt.Sprintf(`{"service":"reading-sync","status":"success","processed_count":%d,"timestamp":"2026-01-02T03:04:05Z"}`, n),
+		"Content-Type", "application/json")
+}
+
+// hangUp ends the connection, after a part of an answer.
+func hangUp(part string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		c, _, err := http.NewResponseController(w).Hijack()
+		if err == nil {
+			_, _ = io.WriteString(c, part)
+			c.Close()
+		}
+	}
+}
+
+func TestTriggerDrains(t *testing.T) {
+	var method, path string
+	url, _ := proxyOf(t, func(w http.ResponseWriter, r *http.Request) {
+		method, path = r.Method, r.URL.RequestURI()
+		did(100)(w, r)
+	}, did(100), did(7), did(0), did(99))
+	r := run(t, "trigger", "--url", url+"?batch=a")
+	if rec := r.triggered(t); r.status != 0 || rec.Level != "INFO" || rec.Processed != 207 || rec.Calls != 4 || rec.Attempts != 4 || rec.URL != url+"?batch=xxxxx" {
+		t.Errorf("exit status %d, %+v; want 0, 207 documents in 4 calls\n%s", r.status, rec, r.stderr)
+	}
+	if method != "POST" || path != syncPath+"?batch=a" {
+		t.Errorf("the proxy was asked to %s %s", method, path)
+	}
+}
+
+// What passes is waited for.
+func TestTriggerRetries(t *testing.T) {
+	url, _ := proxyOf(t, hangUp(""), says(500, "oh"), says(429, ""), did(3),
+		hangUp("HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{\"status\":"), says(503, `{"status":"error","message":"database"}`),
+		says(409, ""), says(502, "<html>"), says(504, ""), did(2), did(0))
+	r := hurry(t, "--url", url)
+	if rec := r.triggered(t); r.status != 0 || rec.Processed != 5 || rec.Calls != 3 || rec.Attempts != 11 {
+		t.Errorf("exit status %d, %+v; want 0, 5 documents, 3 calls, 11 attempts\n%s", r.status, rec, r.stderr)
+	}
+	if n := strings.Count(r.stderr, `"msg":"call_failed"`); n != 8 || strings.Count(r.stderr, "\n") != 8 {
+		t.Errorf("%d warnings of failed calls; want 8 and nothing else\n%s", n, r.stderr)
+	}
+}
+
+// A wrong answer ends the run with the status that tells systemd whether another one makes sense.
+func TestTriggerAnswers(t *testing.T) {
+	const once, again = 1, 8
+	for name, c := range map[string]struct {
+		handler http.HandlerFunc
+		status  int
+		event   string
+		calls   int64
+	}{
+		"HTML":               {says(200, "<!DOCTYPE html><p>Sign in</p>", "Content-Type", "text/html"), 65, "bad_answer", once},
+		"empty":              {says(200, ""), 65, "bad_answer", once},
+		"204":                {says(204, ""), 65, "bad_answer", once},
+		"null":               {says(200, "null"), 65, "bad_answer", once},
+		"array":              {says(200, "[]"), 65, "bad_answer", once},
+		"no status":          {says(200, `{"processed_count":0}`), 65, "bad_answer", once},
+		"other status":       {says(200, `{"status":"ok","processed_count":0}`), 65, "bad_answer", once},
+		"no count":           {says(200, `{"status":"success"}`), 65, "bad_answer", once},
+		"count null":         {says(200, `{"status":"success","processed_count":null}`), 65, "bad_answer", once},
+		"count text":         {says(200, `{"status":"success","processed_count":"1"}`), 65, "bad_answer", once},
+		"count negative":     {says(200, `{"status":"success","processed_count":-1}`), 65, "bad_answer", once},
+		"count fraction":     {says(200, `{"status":"success","processed_count":0.5}`), 65, "bad_answer", once},
+		"count beyond 2^53":  {says(200, `{"status":"success","processed_count":9007199254740993}`), 65, "bad_answer", once},
+		"two answers":        {says(200, `{"status":"success","processed_count":0}{}`), 65, "bad_answer", once},
+		"half an answer":     {says(200, `{"status":"success","processed_count":1`), 65, "bad_answer", once},
+		"byte order mark":    {says(200, "\ufeff"+`{"status":"success","processed_count":0}`), 65, "bad_answer", once},
+		"huge":               {says(200, `{"status":"success","processed_count":0,"x":"`+strings.Repeat("x", 1<<20)+`"}`), 65, "bad_answer", once},
+		"endless":            {drip([]byte(strings.Repeat(" ", 4<<10)), 0), 65, "bad_answer", once},
+		"failed with 200":    {says(200, `{"status":"error","message":"no table"}`), 1, "sync_failed", once},
+		"redirect":           {says(302, "", "Location", "/login?token=secret"), 78, "proxy_refused", once},
+		"redirect to itself": {says(307, "", "Location", syncPath), 78, "proxy_refused", once},
+		"401":                {says(401, ""), 78, "proxy_refused", once},
+		"403":                {says(403, "no"), 78, "proxy_refused", once},
+		"404":                {says(404, "404 page not found"), 78, "proxy_refused", once},
+		"405":                {says(405, ""), 78, "proxy_refused", once},
+		"500":                {says(500, ""), 69, "proxy_unavailable", again},
+		"503":                {says(503, "<html>maintenance</html>"), 69, "proxy_unavailable", again},
+		"429":                {says(429, ""), 69, "proxy_unavailable", again},
+		"hangs up":           {hangUp(""), 69, "proxy_unavailable", again},
+		"no HTTP":            {hangUp("SSH-2.0-x\r\n"), 69, "proxy_unavailable", again},
+		"endless header":     {hangUp("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20)), 69, "proxy_unavailable", again},
+		"truncated":          {hangUp("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"status\":\"success\",\"processed_count\":0}"), 69, "proxy_unavailable", again},
+		"truncated chunks":   {hangUp("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n28\r\n{\"status\":\"success\",\"processed_count\":0}\r\n"), 69, "proxy_unavailable", again},
+	} {
+		t.Run(name, func(t *testing.T) {
+			url, calls := proxyOf(t, c.handler)
+			url = strings.Replace(url, "://", "://hub:hunter2@", 1) + "?token=hunter3"
+			r := hurry(t, "--url", url)
+			if r.status != c.status || !strings.Contains(r.stderr, `"msg":"`+c.event+`"`) || calls.Load() != c.calls {
+				t.Errorf("exit status %d after %d calls; want %d, %s after %d\n%s", r.status, calls.Load(), c.status, c.event, c.calls, r.stderr)
+			}
+			if rec := r.triggered(t); rec.Level != "WARN" || rec.Calls != 0 {
+				t.Errorf("the record is %+v", rec)
+			}
+			if all := r.stdout + r.stderr; strings.Contains(all, "hunter") || strings.Contains(all, "secret") || !strings.Contains(all, "token=xxxxx") {
+				t.Errorf("a secret is shown, or the URL is not: %s", all)
+			}
+			if len(r.stderr) > 10<<10 {
+				t.Errorf("%d bytes of messages", len(r.stderr))
+			}
+		})
+	}
+}
+
+// The right JSON counts, whatever its content type is called.
+func TestTriggerContentType(t *testing.T) {
+	for _, header := range []string{"application/json", "text/plain; charset=utf-8", "application/problem+json", ""} {
+		url, _ := proxyOf(t, says(200, ` {"status":"success","processed_count":0} `, "Content-Type", header))
+		if r := run(t, "trigger", "--url", url); r.status != 0 {
+			t.Errorf("%q: exit status %d\n%s", header, r.status, r.stderr)
+		}
+	}
+}
+
+// drip answers bit by bit, for as long as the caller is there.
+func drip(bit []byte, every time.Duration) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(200)
+		for r.Context().Err() == nil {
+			_, _ = w.Write(bit)
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-r.Context().Done():
+			case <-time.After(every):
+			}
+		}
+	}
+}
+
+func TestTriggerSlowDrip(t *testing.T) {
+	url, _ := proxyOf(t, drip([]byte(" "), time.Millisecond))
+	p, err := newProxy(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.bodyWait = 20 * time.Millisecond
+	if _, f := p.call(t.Context()); f == nil || !f.again || !strings.Contains(f.err.Error(), errSlow.Error()) {
+		t.Errorf("a drip gives %+v", f)
+	}
+}
+
+func TestTriggerDeadline(t *testing.T) {
+	silent := func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	for name, c := range map[string]struct {
+		handlers []http.HandlerFunc
+		status   int
+		event    string
+	}{
+		"silence from the start":        {[]http.HandlerFunc{silent}, 69, "proxy_unavailable"},
+		"silence after some documents":  {[]http.HandlerFunc{did(100), silent}, 75, "not_drained"},
+		"asks to wait longer than that": {[]http.HandlerFunc{says(503, "", "Retry-After", "3600")}, 69, "proxy_unavailable"},
+		"another sync all the time":     {[]http.HandlerFunc{says(409, "", "Retry-After", "1")}, 75, "proxy_busy"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			url, _ := proxyOf(t, c.handlers...)
+			began := time.Now()
+			r := run(t, "trigger", "--url", url, "--deadline", "300ms")
+			if r.status != c.status || !strings.Contains(r.stderr, `"msg":"`+c.event+`"`) {
+				t.Errorf("exit status %d; want %d, %s\n%s", r.status, c.status, c.event, r.stderr)
+			}
+			if took := time.Since(began); took > 10*time.Second {
+				t.Errorf("it took %v", took)
+			}
+		})
+	}
+}
+
+// A peer that always has more is not called for ever.
+func TestTriggerEndless(t *testing.T) {
+	url, calls := proxyOf(t, did(100))
+	r := hurry(t, "--url", url)
+	if rec := r.triggered(t); r.status != 75 || calls.Load() != 20 || rec.Processed != 2000 || !strings.Contains(r.stderr, `"msg":"not_drained"`) {
+		t.Errorf("exit status %d after %d calls: %+v\n%s", r.status, calls.Load(), rec, r.stderr)
+	}
+}
+
+func TestTriggerRetryAfter(t *testing.T) {
+	url, _ := proxyOf(t, says(429, "", "Retry-After", "1"), did(0))
+	began := time.Now()
+	if r := run(t, "trigger", "--url", url); r.status != 0 || time.Since(began) < time.Second {
+		t.Errorf("exit status %d after %v; want a wait of a second\n%s", r.status, time.Since(began), r.stderr)
+	}
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for header, want := range map[string]time.Duration{
+		"": 0, "0": 0, "7": 7 * time.Second, " 7 ": 7 * time.Second, "-1": 0, "soon": 0, "99999999999999999999": 0,
+		"Fri, 02 Jan 2026 03:04:15 GMT": 10 * time.Second,
+		"Fri, 02 Jan 2026 03:04:00 GMT": 0,
+	} {
+		if got := retryAfter(header, now); got != want {
+			t.Errorf("retryAfter(%q) = %v; want %v", header, got, want)
+		}
+	}
+}
+
+// Nothing listens, then something does: a Proxy Service that is being restarted.
+func TestTriggerRestartedProxy(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	go func() {
+		time.Sleep(200 * time.Millisecond)
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		srv := &http.Server{Handler: did(0)}
+		t.Cleanup(func() { srv.Close() })
+		_ = srv.Serve(l)
+	}()
+	r := run(t, "trigger", "--url", "http://"+address+syncPath)
+	if rec := r.triggered(t); r.status != 0 || rec.Attempts < 2 || !strings.Contains(r.stderr, "connection refused") {
+		t.Errorf("exit status %d, %+v\n%s", r.status, rec, r.stderr)
+	}
+}
+
+func TestTriggerCredential(t *testing.T) {
+	var user, password string
+	url, _ := proxyOf(t, func(w http.ResponseWriter, r *http.Request) {
+		user, password, _ = r.BasicAuth()
+		did(0)(w, r)
+	})
+	dir := t.TempDir()
+	t.Setenv("CREDENTIALS_DIRECTORY", dir)
+	if err := os.WriteFile(filepath.Join(dir, "proxy_auth"), []byte("hub:p:w/@d\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := run(t, "trigger", "--url", url); r.status != 0 || user != "hub" || password != "p:w/@d" || strings.Contains(r.stdout, "p:w") {
+		t.Errorf("exit status %d, user %q, password %q\n%s%s", r.status, user, password, r.stdout, r.stderr)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "proxy_auth"), []byte("hunter2"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := run(t, "trigger", "--url", url); r.status != 78 || strings.Contains(r.stderr, "hunter2") {
+		t.Errorf("exit status %d; want 78\n%s", r.status, r.stderr)
+	}
+}
+
+// This machine is never reached through a proxy. The variables are read once in a process.
+func TestTriggerIgnoresProxyForLoopback(t *testing.T) {
+	url, _ := proxyOf(t, did(0))
+	for _, url := range []string{url, strings.Replace(url, "127.0.0.1", "localhost", 1)} {
+		p := startTool(t, func(cmd *exec.Cmd) {
+			cmd.Env = append(cmd.Env, "http_proxy=http://127.0.0.1:1", "HTTP_PROXY=http://127.0.0.1:1", "all_proxy=http://127.0.0.1:1")
+		}, "trigger", "--url", url)
+		if status := p.wait(); status != 0 {
+			t.Errorf("%s: exit status %d\n%s", url, status, p.stderr())
+		}
+	}
+}
+
+// A record that cannot be written fails the run.
+func TestTriggerFullDisk(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	url, _ := proxyOf(t, did(0))
+	for _, args := range [][]string{{"trigger", "--url", url}, {"serve", "--listen", "127.0.0.1:0"}} {
+		p := startTool(t, func(cmd *exec.Cmd) { cmd.Stdout = full }, args...)
+		if status := p.wait(); status != sysexits.CantCreate || !strings.Contains(p.stderr(), `"msg":"output_failed"`) {
+			t.Errorf("%s: exit status %d\n%s", args[0], status, p.stderr())
+		}
+	}
+}
+
+// localhost is this machine, by either protocol.
+func TestTriggerLocalhost(t *testing.T) {
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv := &http.Server{Handler: did(0)}
+		t.Cleanup(func() { srv.Close() })
+		go func() { _ = srv.Serve(l) }()
+		url := fmt.Sprintf("http://localhost:%d%s", l.Addr().(*net.TCPAddr).Port, syncPath)
+		if r := run(t, "trigger", "--url", url); r.status != 0 {
+			t.Errorf("%s: exit status %d\n%s", address, r.status, r.stderr)
+		}
+	}
+}
+
+func TestTriggerUsage(t *testing.T) {
+	for _, args := range [][]string{
+		{"--url", "localhost:8085"}, {"--url", "http://"}, {"--url", "ftp://localhost/"}, {"--url", "http://u:hunter2@[::1"},
+		{"--url", "http://u:hunter2%@localhost/"}, {"--deadline", "0s"}, {"--deadline", "-1s"},
+	} {
+		if r := run(t, append([]string{"trigger"}, args...)...); r.status != sysexits.Usage || r.stdout != "" || strings.Contains(r.stderr, "hunter2") {
+			t.Errorf("%q: exit status %d, %s%s", args, r.status, r.stdout, r.stderr)
+		}
+	}
+}
+
+// A signal ends a wait at once, and the record still comes.
+func TestTriggerSignalled(t *testing.T) {
+	url, calls := proxyOf(t, says(503, "", "Retry-After", "60"))
+	c := startTool(t, nil, "trigger", "--url", url)
+	await(t, "the first call", func() bool { return calls.Load() > 0 })
+	c.signal(syscall.SIGTERM)
+	if status := c.wait(); status != 128+int(syscall.SIGTERM) {
+		t.Errorf("it ended with %d; want the signal", status)
+	}
+	if out := c.stdout(); !strings.Contains(out, `"msg":"triggered"`) {
+		t.Errorf("stdout: %s", out)
+	}
+}

@@ -1,0 +1,276 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/lib/pq"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"observability-hub/lib/cli"
+	"observability-hub/lib/record"
+	"observability-hub/lib/statedir"
+	"observability-hub/lib/sysexits"
+)
+
+// verifyCmd compares the two sides.
+type verifyCmd struct {
+	peerFlags
+	StateDir    string `placeholder:"DIR"`
+	DeadLetters string `placeholder:"FILE"`
+	All         bool
+}
+
+// Run is what kong calls.
+func (v *verifyCmd) Run(ctx context.Context, env *cli.Env) error {
+	return cli.Interruptible(ctx, func(ctx context.Context) error { return v.run(ctx, env) })
+}
+
+// verifying is the state of a verification.
+type verifying struct {
+	verifyCmd
+	env     *cli.Env
+	source  *source
+	target  *target
+	letters map[string]bool // ids of dead letters
+
+	processed, ingested, rejected, other int64 // documents
+	rows, matched                        int64 // in the table; those that have a document
+	unmarked                             int64 // rows of documents that are still ingested
+	noRow, noLetter, noDocument          int64
+}
+
+func (v *verifyCmd) run(ctx context.Context, env *cli.Env) error {
+	check := &verifying{verifyCmd: *v, env: env, letters: map[string]bool{}}
+	var err error
+	if check.source, err = openSource(v.Timeout); err != nil {
+		return err
+	}
+	defer check.source.close()
+	if check.target, err = openTarget(ctx, v.Timeout, true); err != nil {
+		return err
+	}
+	defer check.target.close()
+	if err := check.readLetters(); err != nil {
+		return err
+	}
+	// Documents first: one that is processed has had its row before.
+	if err := check.documents(ctx); err != nil {
+		return err
+	}
+	if err := check.table(ctx); err != nil {
+		return err
+	}
+	return check.finish()
+}
+
+// readLetters notes the ids of the dead letters; no file is no letters.
+func (v *verifying) readLetters() error {
+	path := v.DeadLetters
+	if path == "" {
+		dir, err := statedir.Resolve(v.StateDir, v.env.Service)
+		if err != nil {
+			return err
+		}
+		path = deadLetterFlags{}.path(&statedir.Dir{Path: dir})
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the dead letters: %w", err)
+	}
+	defer f.Close()
+	in := newLines(f)
+	for {
+		line, err := in.next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read %s: %w", path, err)
+		}
+		if l, err := parseLetter(line); err == nil {
+			v.letters[l.id] = true
+		}
+	}
+}
+
+// documents looks for the row of every document.
+func (v *verifying) documents(ctx context.Context) error {
+	k := &keyset{source: v.source, brief: true}
+	for {
+		docs, err := k.next(ctx, batchDocuments)
+		if err != nil || len(docs) == 0 {
+			return err
+		}
+		ids := make([]string, len(docs))
+		for i, doc := range docs {
+			id, _ := appendID(nil, lookup(doc, "_id"))
+			ids[i] = string(id)
+		}
+		there, err := v.there(ids)
+		if err != nil {
+			return err
+		}
+		for i, doc := range docs {
+			if err := v.document(ids[i], lookup(doc, "status"), there[ids[i]]); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (v *verifying) document(id string, status value, hasRow bool) error {
+	if hasRow {
+		v.matched++
+	}
+	text := ""
+	if status.kind == bson.TypeString {
+		text = string(status.text())
+	}
+	switch text {
+	case statusProcessed:
+		if v.processed++; !hasRow {
+			v.noRow++
+			return v.mismatch(id, "no_row", record.Warn)
+		}
+	case statusIngested:
+		if v.ingested++; hasRow {
+			v.unmarked++
+		}
+	case statusRejected:
+		if v.rejected++; !hasRow && !v.letters[id] {
+			v.noLetter++
+			return v.mismatch(id, "no_letter", record.Warn)
+		}
+	default:
+		v.other++
+	}
+	return nil
+}
+
+// there returns which ids the table has.
+func (v *verifying) there(ids []string) (map[string]bool, error) {
+	there := make(map[string]bool, len(ids))
+	var list []string
+	for _, id := range ids {
+		if len(id) <= maxID {
+			list = append(list, pq.QuoteLiteral(id))
+		}
+	}
+	if len(list) == 0 {
+		return there, nil
+	}
+	found, err := v.target.column("SELECT mongo_id FROM reading_analytics WHERE mongo_id IN (" + strings.Join(list, ",") + ")")
+	if err != nil {
+		return nil, databaseError(fmt.Errorf("read ids: %w", err))
+	}
+	for _, id := range found {
+		there[id] = true
+	}
+	return there, nil
+}
+
+// table counts the rows, and looks for their documents if there are more rows
+// than have one.
+func (v *verifying) table(ctx context.Context) error {
+	count, err := v.target.column("SELECT count(*)::text FROM reading_analytics")
+	if err != nil {
+		return databaseError(fmt.Errorf("count rows: %w", err))
+	}
+	if _, err := fmt.Sscan(count[0], &v.rows); err != nil {
+		return fmt.Errorf("count rows: %w", err)
+	}
+	if v.rows <= v.matched {
+		return nil
+	}
+	for last := ""; ; {
+		ids, err := v.target.column(fmt.Sprintf(`SELECT mongo_id FROM reading_analytics WHERE mongo_id COLLATE "C" > %s ORDER BY mongo_id COLLATE "C" LIMIT %d`,
+			pq.QuoteLiteral(last), batchDocuments))
+		if err != nil {
+			return databaseError(fmt.Errorf("read ids: %w", err))
+		}
+		if len(ids) == 0 {
+			return nil
+		}
+		if err := v.withoutDocument(ctx, ids); err != nil {
+			return err
+		}
+		last = ids[len(ids)-1]
+	}
+}
+
+// withoutDocument counts the ids that no document has.
+func (v *verifying) withoutDocument(ctx context.Context, ids []string) error {
+	var known []value
+	for _, id := range ids {
+		if key, err := parseID(id); err == nil {
+			known = append(known, key)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, v.Timeout)
+	defer cancel()
+	cursor, err := v.source.docs.Find(ctx, bson.D{{Key: "_id", Value: anyOf(known)}}, options.Find().SetProjection(bson.D{{Key: "_id", Value: 1}}))
+	if err != nil {
+		return sourceError(fmt.Errorf("read ids: %w", err))
+	}
+	defer cursor.Close(ctx)
+	found := make(map[string]bool, len(ids))
+	for cursor.Next(ctx) {
+		id, _ := appendID(nil, lookup(cursor.Current, "_id"))
+		found[string(id)] = true
+	}
+	if err := cursor.Err(); err != nil {
+		return sourceError(fmt.Errorf("read ids: %w", err))
+	}
+	for _, id := range ids {
+		if found[id] {
+			continue
+		}
+		v.noDocument++
+		if v.All {
+			if err := v.mismatch(id, "no_document", record.Info); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// mismatch prints what is on one side only.
+func (v *verifying) mismatch(id, problem, level string) error {
+	l := record.New(time.Now(), level, "mismatch", v.env.Service)
+	l.String("mongo_id", id)
+	l.String("problem", problem)
+	return v.env.Stdout.Record(level, l.End())
+}
+
+func (v *verifying) finish() error {
+	var err error
+	level := record.Info
+	if lost := v.noRow + v.noLetter; lost > 0 {
+		level = record.Warn
+		err = sysexits.New(sysexits.Partial, "verification_failed",
+			fmt.Errorf("%s marked processed without a row, or rejected without a dead letter", plural(lost, "document"))).
+			WithHint("set the status of those that are listed back to ingested, and run again")
+	}
+	l := record.New(time.Now(), level, "verified", v.env.Service)
+	l.Int("processed", v.processed)
+	l.Int("ingested", v.ingested)
+	l.Int("rejected", v.rejected)
+	l.Int("other", v.other)
+	l.Int("rows", v.rows)
+	l.Int("unmarked", v.unmarked)
+	l.Int("no_row", v.noRow)
+	l.Int("no_letter", v.noLetter)
+	l.Int("no_document", v.noDocument)
+	return errors.Join(err, v.env.Stdout.Record(level, l.End()))
+}
