@@ -1,4 +1,4 @@
-package e2e
+package volbackup
 
 import (
 	"bytes"
@@ -9,12 +9,13 @@ import (
 	"testing"
 
 	"observability-hub/e2e/docker"
+	"observability-hub/e2e/events"
 	"observability-hub/e2e/workspace"
 )
 
-// provokeManageVolume makes manage_volume.sh say each of its events and gives every line to look.
-func provokeManageVolume(t *testing.T, look func(from, output string)) {
-	t.Helper()
+// Every event of manage_volume.sh is provoked, and every line that comes is as the schema says.
+func TestDockerEvents(t *testing.T) {
+	docs := events.Read(t)
 	root, err := workspace.Root()
 	if err != nil {
 		t.Fatal(err)
@@ -34,8 +35,8 @@ func provokeManageVolume(t *testing.T, look func(from, output string)) {
 		var stdout, stderr bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
 		_ = cmd.Run() // how it ends is its own affair
-		look("manage_volume.sh "+event, stdout.String())
-		look("manage_volume.sh "+event, stderr.String())
+		docs.Check(t, "manage_volume.sh "+event, stdout.String())
+		docs.Check(t, "manage_volume.sh "+event, stderr.String())
 		if !strings.Contains(stdout.String()+stderr.String(), `"msg":"`+event+`"`) {
 			t.Errorf("%s does not say %s\nstdout: %s\nstderr: %s", line, event, stdout.String(), stderr.String())
 		}
@@ -83,4 +84,5 @@ func provokeManageVolume(t *testing.T, look func(from, output string)) {
 		PATH=$PWD/failing:$PATH "$M" export vol >vol.tar`)
 	provoke("no_docker", `mkdir few; for p in bash cat id sed flock mkdir timeout; do ln -s "$(command -v $p)" few/; done; PATH=$PWD/few "$M" list`)
 	provoke("no_volbackup", `PATH=/usr/bin:/bin "$M" backup`)
+	docs.Demand(t, "scripts/manage_volume.sh")
 }
