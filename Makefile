@@ -113,6 +113,7 @@ demo:
 	e2e/demo.sh
 	e2e/demo-gitsync.sh
 	e2e/demo-readsync.sh
+	e2e/demo-volbackup.sh
 
 # Each module must build alone, as somebody who depends on it does.
 modules:

@@ -56,8 +56,11 @@ func openSource(timeout time.Duration) (*source, error) {
 	if strings.ContainsAny(database, "/\\. \"$*<>:|?\x00") || strings.ContainsRune(collection, 0) || strings.HasPrefix(collection, "$") {
 		return nil, sourceConfig(fmt.Errorf("$MONGO_DB_NAME %q, $MONGO_COLLECTION %q: no names of a database and a collection", database, collection))
 	}
-	opts := options.Client().ApplyURI(uri)
-	if opts.Validate() != nil {
+	opts := options.Client().ApplyURI(uri) // looks up the hosts of mongodb+srv://
+	if err := opts.Validate(); err != nil {
+		if strings.HasPrefix(uri, "mongodb+srv://") && strings.Contains(err.Error(), "lookup ") {
+			return nil, sourceError(errors.New("mongo_uri: the hosts that its name stands for cannot be looked up"))
+		}
 		// The driver's message may quote the password.
 		return nil, sourceConfig(errors.New("mongo_uri: not a connection string that the MongoDB driver understands"))
 	}

@@ -62,6 +62,7 @@ func TestEvents(t *testing.T) {
 	provoke("partly_failed", `"$V" run; rm volumes/v.status`)
 	provoke("command_missing", `"$V" put v -- no-such-program`)
 	provoke("no_volumes", `"$V" run --manage-volume no-such-program`)
+	provoke("usage", `"$V" put ../x`)
 	provoke("no_names", `"$V" run - </dev/null`)
 	provoke("stream_refused", `"$V" put v </dev/null`)
 	provoke("archive_removed", `"$V" prune --keep-daily 1 --keep-weekly 0 --keep-monthly 0`)

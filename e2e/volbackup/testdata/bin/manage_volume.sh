@@ -18,6 +18,7 @@ case $1 in
     done
     ;;
   export)
+    # shellcheck source=/dev/null
     if [ -e "$VOLUMES/$2.before" ]; then . "$VOLUMES/$2.before"; fi
     if [ ! -e "$VOLUMES/$2" ]; then
       echo '{"level":"ERROR","msg":"no_such_volume","error":"no such volume: '"$2"'","hint":"look"}' >&2

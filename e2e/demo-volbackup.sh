@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Shows volbackup at its job, on a folder that stands for a volume: two backups, of which the second is a hard link, a
+# stream that breaks off, a flipped bit, and the content back as it was. Everything is in a temporary folder that goes.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+volbackup=${VOLBACKUP:-$here/bin/volbackup}
+
+fail() {
+  printf 'demo: error: %s\n' "$*" >&2
+  exit 1
+}
+
+# Runs a shell line, in which volbackup is the one that was built; the first argument is the exit status that is due.
+run() {
+  local want=$1 line=$2 status=0
+  printf '  $ %s\n' "$line"
+  (cd "$work" && PATH=${volbackup%/*}:$PATH bash -o pipefail -c "$line") >"$work/out" 2>"$work/err" || status=$?
+  jq -rR 'fromjson? // . | if type == "object" then [.msg, .volume, .id, .error, .detail] + (if .unchanged then ["unchanged"] else [] end) | map(select(. != null)) | join("  ") else . end | "    " + .' \
+    "$work/out" "$work/err"
+  printf '    exit status %s\n' "$status"
+  [[ $status -eq $want ]] || fail "exit status $status where $want was due"
+}
+
+main() {
+  [[ -x $volbackup ]] || fail "no $volbackup: run make build"
+  local name
+  for name in $(compgen -e); do
+    case $name in
+      VOLBACKUP_* | AGE_IDENTITY | CREDENTIALS_DIRECTORY | STATE_DIRECTORY | JOURNAL_STREAM) unset "$name" ;;
+    esac
+  done
+  work=$(mktemp -d "${TMPDIR:-/tmp}/hub-demo.XXXXXX")
+  # shellcheck disable=SC2064 # the value of now
+  trap "rm -rf '$work'" EXIT
+  export VOLBACKUP_REPO=$work/repository
+  mkdir "$work/volume"
+  printf 'the first version\n' >"$work/volume/file"
+
+  printf '\n1. A backup of a folder, and another: nothing has changed, so it is a hard link\n'
+  run 0 'volbackup put demo -- tar -C volume -c .'
+  run 0 'volbackup put demo -- tar -C volume -c .'
+  run 0 'stat -c "%h links, %s bytes" repository/demo/*.tar.zst'
+
+  printf '\n2. A stream that breaks off is refused, and so is one whose maker fails\n'
+  run 65 'tar -C volume -c . | head -c 1024 | volbackup put demo'
+  run 1 'volbackup put demo -- sh -c "tar -C volume -c .; exit 1"'
+
+  printf '\n3. The volume changes and is backed up; then a bit of that archive flips\n'
+  printf 'the second version\n' >"$work/volume/file"
+  run 0 'volbackup put demo -- tar -C volume -c .'
+  printf X | dd of="$(find "$work/repository/demo" -name '*.zst' | sort | tail -n 1)" bs=1 seek=40 conv=notrunc status=none
+  run 65 'volbackup cat demo'
+  run 65 'volbackup verify'
+
+  printf '\n4. The newest good one, with volbackup and without\n'
+  run 0 'volbackup cat demo | tar -xO ./file'
+  # shellcheck disable=SC2016 # for the shell that runs it
+  run 0 'for archive in repository/demo/*.zst; do break; done; zstd -dc $archive | tar -xO ./file'
+}
+
+main "$@"
