@@ -1,0 +1,73 @@
+package main
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/lib/pq"
+
+	"observability-hub/lib/sysexits"
+)
+
+func TestAccount(t *testing.T) {
+	var a account
+	a.add([]*row{{outcome: inserted}, {outcome: inserted}, {outcome: identical}, {outcome: differing}, {outcome: rejected}})
+	if a.read != 5 || a.inserted != 2 || a.identical != 1 || a.differing != 1 || a.rejected != 1 || a.check() != nil {
+		t.Errorf("%+v, %v", a, a.check())
+	}
+	a.add([]*row{{}}) // whose outcome nobody has decided
+	if err := a.check(); sysexits.Code(err) != sysexits.Failed {
+		t.Errorf("an account that does not balance: %v; want a failure", err)
+	}
+	for _, tc := range []struct {
+		a       account
+		allowed int64
+		status  int
+	}{
+		{account{read: 1, inserted: 1}, 0, 0},
+		{account{rejected: 1}, 0, sysexits.DataErr},
+		{account{rejected: 1}, 1, sysexits.Partial},
+		{account{differing: 1}, 0, sysexits.Partial},
+		{account{refused: 1, refusal: errors.New("no")}, 0, sysexits.Partial},
+	} {
+		if got := sysexits.Code(tc.a.verdict("file", tc.allowed)); got != tc.status {
+			t.Errorf("%+v with --max-rejects %d: %d; want %d", tc.a, tc.allowed, got, tc.status)
+		}
+	}
+}
+
+func TestOutcomeNames(t *testing.T) {
+	for o := inserted; o <= rejected; o++ {
+		if parseOutcome(o.String()) != o {
+			t.Errorf("%v does not read back", o)
+		}
+	}
+	for _, s := range []string{"", "undecided", "INSERTED"} {
+		if parseOutcome(s) != undecided {
+			t.Errorf("%q is an outcome", s)
+		}
+	}
+}
+
+// A failed COPY names the line, whichever table it was for.
+func TestCopyLine(t *testing.T) {
+	for _, tc := range []struct {
+		where string
+		want  int
+	}{
+		{"COPY readsync_staging, line 7, column payload: \"…\"", 6},
+		{"JSON data, line 1: {\"a\":…\nCOPY readsync_staging, line 3, column payload: \"{\"", 2},
+		{"COPY reading_analytics, line 10", 9},
+		{"COPY readsync_staging, line 11", -1},
+		{"COPY readsync_staging, line 0", -1},
+		{"COPY other, line 2", -1},
+		{"", -1},
+	} {
+		if got := copyLine(&pq.Error{Where: tc.where}, 10); got != tc.want {
+			t.Errorf("copyLine(%q) = %d; want %d", tc.where, got, tc.want)
+		}
+	}
+	if got := copyLine(errors.New("x"), 10); got != -1 {
+		t.Errorf("copyLine of another error = %d; want -1", got)
+	}
+}
