@@ -92,8 +92,8 @@ say() {
       WARN) prefix='<4>' ;;
     esac
   fi
-  printf '%s%s,"%s":%s%s%s}\n' "$prefix" "$(envelope "$level" "$event")" "$key" "$(json "$text")" \
-    "${hint:+,\"hint\":$(json "$hint")}" "${volume:+,\"volume\":$(json "$volume")}" >&2
+  printf '%s%s,"%s":%s%s}\n' "$prefix" "$(envelope "$level" "$event")" "$key" "$(json "$text")" \
+    "${hint:+,\"hint\":$(json "$hint")}" >&2
 }
 
 # fail STATUS EVENT TEXT [HINT]: the last word of this process.
@@ -644,18 +644,18 @@ relay() {
     line=${line#tar: }
     case $line in
       *': socket ignored')
-        say DEBUG tar_message "$line"
+        say DEBUG tar_message "volume $volume: $line"
         continue
         ;;
       'Exiting with failure status'* | *'Error is not recoverable'*) continue ;;
-      *'No space left on device'* | *'Disk quota exceeded'*) worst=73 ;;
+      *'No space left on device'* | *'Disk quota exceeded'* | *'Wrote only '*) worst=73 ;;
       *'Permission denied'* | *'Operation not permitted'*) if ((worst != 73)); then worst=78; fi ;;
       *) if [[ ${1:-} == strict ]] && ((worst == 0)); then worst=65; fi ;;
     esac
     shown=$((shown + 1))
-    if ((shown <= 20)); then say WARN tar_message "$line"; fi
+    if ((shown <= 20)); then say WARN tar_message "volume $volume: $line"; fi
   done
-  if ((shown > 20)); then say WARN tar_message "and $((shown - 20)) more messages of tar"; fi
+  if ((shown > 20)); then say WARN tar_message "volume $volume: and $((shown - 20)) more messages"; fi
   return "$worst"
 }
 
@@ -772,7 +772,7 @@ unpack() {
   chmod --reference="$mountpoint" "$new"
   exec {errors}> >(relay strict)
   listener=$!
-  exec {sum}> >(exec b2sum >"$staging/sum")
+  exec {sum}> >(exec b2sum >"$staging/sum" 2>/dev/null)
   summer=$!
   set +e
   tee "/dev/fd/$sum" \
@@ -781,7 +781,7 @@ unpack() {
       $3 == "**" { if ($4 == "Block") end = 1; next }
       $3 !~ /^d/ { entries++ }
       $3 ~ /^-/ { bytes += $5 }
-      END { printf "%d %.0f\n", entries, bytes; exit !end }' >"$staging/entries"
+      END { printf "%d %.0f\n", entries, bytes; exit !end }' >"$staging/entries" 2>/dev/null
   codes=("${PIPESTATUS[@]}")
   set -e
   exec {errors}>&- {sum}>&-

@@ -8,7 +8,8 @@ fail() {
 }
 
 records() {
-  journalctl --quiet --unit volume-backup.service --output=cat "$@"
+  journalctl --sync
+  journalctl --quiet --unit volume-backup.service --output=cat | grep '^{'
 }
 
 # systemd-nspawn shows the cgroups that are not the machine's own, and lets nobody write to them.
@@ -31,7 +32,7 @@ docker run --detach --network none --name one --volume data:/data busybox sh -c 
 started=$(docker inspect --format '{{.State.StartedAt}}' one)
 
 systemctl start volume-backup.service || fail "the unit fails: $(systemctl show --property=Result,ExecMainStatus volume-backup)"
-records | jq -e 'select(.msg == "backed_up") | .volume == "data" and .outcome == "stored" and .consistency == "consistent"' >/dev/null \
+records | jq -es 'any(.msg == "backed_up" and .volume == "data" and .outcome == "stored" and .consistency == "consistent")' >/dev/null \
   || fail 'no record of the backup'
 [ "$(systemctl show --property=User --value volume-backup.service)" = server ] || fail 'it does not run as server'
 echo 'ok the unit, as User=server, backs up a volume of uid 999 with mode 0700'
@@ -40,7 +41,7 @@ echo 'ok the unit, as User=server, backs up a volume of uid 999 with mode 0700'
 [ "$(docker inspect --format '{{.State.StartedAt}}' one)" != "$started" ] || fail 'the container was not stopped'
 echo 'ok its container was stopped, and runs again'
 
-export VOLBACKUP_REPO=/var/lib/volume-backup/repository
+export HOME=/root VOLBACKUP_REPO=/var/lib/volume-backup/repository
 [ "$(stat -c '%U %a' "$VOLBACKUP_REPO")" = 'server 700' ] || fail "the repository: $(stat -c '%U %a' "$VOLBACKUP_REPO")"
 [ "$(volbackup cat data | tar -xO ./file)" = secret ] || fail 'the archive does not hold the file'
 volbackup cat data | manage_volume.sh import copy >/dev/null
