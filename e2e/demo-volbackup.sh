@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Shows volbackup at its job, on a folder that stands for a volume: two backups, of which the second is a hard link, a
-# stream that breaks off, a flipped bit, and the content back as it was. Everything is in a temporary folder that goes.
+# stream that breaks off, a flipped bit, and the content back as it was; then, where a Docker daemon can be started, on a
+# volume whose container is stopped and started. Everything is in a temporary folder that goes.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -20,6 +21,37 @@ run() {
     "$work/out" "$work/err"
   printf '    exit status %s\n' "$status"
   [[ $status -eq $want ]] || fail "exit status $status where $want was due"
+}
+
+# A daemon of our own, beside that of the host, with a container at work in a volume.
+docker_volume() {
+  local daemon=$work/docker
+  if [[ $EUID -ne 0 ]] || ! command -v dockerd busybox >/dev/null; then
+    printf '\n5. A Docker volume: not here, as this is not root, or dockerd and busybox are missing\n'
+    return
+  fi
+  printf '\n5. A Docker volume; its container is stopped while it is read. Somebody deletes the data, and they come back\n'
+  # A socket's path must be short.
+  daemon=$(mktemp -d /tmp/hub-docker-XXXXXX)
+  bash "$here/e2e/docker/daemon.sh" "$daemon" >/dev/null 2>&1 &
+  local supervisor=$!
+  # shellcheck disable=SC2064 # the values of now
+  trap "kill $supervisor 2>/dev/null; while [ -e '$daemon' ]; do sleep 0.1; done; rm -rf '$work' '$daemon.log'" EXIT
+  until [[ -S $daemon/d.sock ]]; do
+    kill -0 "$supervisor" 2>/dev/null || fail "no Docker daemon: $(tail -n 3 "$daemon.log")"
+    sleep 0.1
+  done
+  export DOCKER_HOST=unix://$daemon/d.sock STATE_DIRECTORY=$work/state PATH=$here/scripts:$PATH
+  docker volume create grafana_data >/dev/null
+  docker run --detach --network none --name grafana --volume grafana_data:/data busybox \
+    sh -c 'trap exit TERM; sleep 1000 & wait' >/dev/null
+  docker exec grafana sh -c 'echo dashboards >/data/file'
+  # shellcheck disable=SC2016 # jq's
+  run 0 'manage_volume.sh list | jq -r "[.volume, .containers[]] | join(\" \")"'
+  run 0 'volbackup run'
+  run 0 'docker exec grafana rm /data/file'
+  run 0 'volbackup restore --stop grafana_data'
+  run 0 'docker ps --format "{{.Names}} {{.State}}"; docker exec grafana cat /data/file'
 }
 
 main() {
@@ -57,6 +89,8 @@ main() {
   run 0 'volbackup cat demo | tar -xO ./file'
   # shellcheck disable=SC2016 # for the shell that runs it
   run 0 'for archive in repository/demo/*.zst; do break; done; zstd -dc $archive | tar -xO ./file'
+
+  docker_volume
 }
 
 main "$@"

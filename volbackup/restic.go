@@ -177,6 +177,9 @@ func (r restic) backUp(ctx context.Context, script, volume string, s *said) (id 
 	}
 	text, readErr := io.ReadAll(io.LimitReader(out, 1<<20))
 	ended := p.wait()
+	if ended == nil {
+		p.said.passOn()
+	}
 	p.out.Close()
 	var summary struct {
 		Type      string `json:"message_type"`

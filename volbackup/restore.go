@@ -103,6 +103,7 @@ func (c *restoreCmd) restore(ctx context.Context, env *cli.Env, m *manifest, pou
 	if err := p.wait(); err != nil {
 		return p.failed(err)
 	}
+	p.said.passOn()
 	l := record.New(time.Now(), record.Info, "restored", env.Service)
 	l.String("volume", m.Volume)
 	l.String("id", m.ID)

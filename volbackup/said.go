@@ -67,6 +67,18 @@ func (s *said) line(line string) {
 	}
 }
 
+// passOn reports what a program that succeeded has called an error: a
+// container that does not start again is no reason to throw a backup away, and
+// none to be silent.
+func (s *said) passOn() {
+	if text, hint := s.last(); s.found && s.Diag != nil {
+		if hint != "" {
+			text += " (" + hint + ")"
+		}
+		s.Diag.Warn("command_message", text)
+	}
+}
+
 // last returns what the program said last, and its hint.
 func (s *said) last() (text, hint string) {
 	s.mu.Lock()

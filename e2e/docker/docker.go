@@ -17,11 +17,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"observability-hub/e2e/dependent"
 )
 
 // Image is the name of the one image: busybox, whose programs are in PATH.
@@ -38,7 +39,7 @@ type Daemon struct {
 	Dir string // holds everything that the daemon has
 
 	supervisor *os.Process
-	finished   chan struct{} // closed when the supervisor has ended
+	finished   <-chan struct{} // closed when the supervisor has ended
 }
 
 // Run starts a daemon that lives as long as the test.
@@ -72,38 +73,18 @@ func New() (*Daemon, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
-	d := &Daemon{Dir: dir, finished: make(chan struct{})}
-	if err := d.supervise(exec.Command("bash", script, dir)); err != nil {
+	cmd := exec.Command("bash", script, dir)
+	finished, err := dependent.Start(cmd)
+	if err != nil {
 		return nil, err
 	}
+	d := &Daemon{Dir: dir, supervisor: cmd.Process, finished: finished}
 	if err := d.awaitSocket(); err != nil {
 		err = fmt.Errorf("%w\n%s", err, d.logTail())
 		d.Close()
 		return nil, err
 	}
 	return d, nil
-}
-
-// supervise starts daemon.sh, which gets SIGTERM when this process ends in whatever way.
-func (d *Daemon) supervise(cmd *exec.Cmd) error {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	started := make(chan error)
-	go func() {
-		// The signal comes when the thread ends, so the thread waits for the command.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // that it was told to end is no error
-			close(d.finished)
-		}
-	}()
-	if err := <-started; err != nil {
-		return err
-	}
-	d.supervisor = cmd.Process
-	return nil
 }
 
 func (d *Daemon) awaitSocket() error {

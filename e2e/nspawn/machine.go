@@ -6,12 +6,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"observability-hub/e2e/dependent"
 )
 
 // Machine is a running machine.
@@ -21,7 +22,7 @@ type Machine struct {
 	timeout  time.Duration
 	process  *os.Process
 	leader   int
-	finished chan struct{} // closed when the supervisor has ended
+	finished <-chan struct{} // closed when the supervisor has ended
 	result   *Result
 }
 
@@ -33,20 +34,7 @@ func (m *Machine) supervise(cmd *exec.Cmd) error {
 	}
 	defer output.Close()
 	cmd.Stdout, cmd.Stderr = output, output
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	started := make(chan error)
-	go func() {
-		// The signal comes when the thread ends, so the thread waits for the command.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // its verdict is in the files that it leaves
-			close(m.finished)
-		}
-	}()
-	if err := <-started; err != nil {
+	if m.finished, err = dependent.Start(cmd); err != nil {
 		return err
 	}
 	m.process = cmd.Process

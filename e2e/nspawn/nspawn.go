@@ -154,7 +154,7 @@ func start(t testing.TB, config Config) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Machine{t: t, dir: dir, timeout: config.Timeout, finished: make(chan struct{})}
+	m := &Machine{t: t, dir: dir, timeout: config.Timeout}
 	arguments := slices.Concat([]string{filepath.Join(dir, "machine.sh"), "outer", dir, strconv.Itoa(int(config.Timeout.Seconds())), root}, options)
 	if err := m.supervise(exec.Command("bash", arguments...)); err != nil {
 		return nil, err
