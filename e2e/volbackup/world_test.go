@@ -146,6 +146,6 @@ func seeded(tb testing.TB) *rand.Rand {
 	if s, err := strconv.ParseUint(os.Getenv("HUB_SEED"), 10, 64); err == nil {
 		seed = s
 	}
-	tb.Log(fmt.Sprintf("HUB_SEED=%d repeats this", seed))
+	tb.Logf("HUB_SEED=%d repeats this", seed)
 	return rand.New(rand.NewPCG(seed, 0))
 }
