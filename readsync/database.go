@@ -165,7 +165,8 @@ func (p patient) Read(b []byte) (int, error) {
 }
 
 func (p patient) Write(b []byte) (int, error) {
-	if err := p.SetWriteDeadline(p.deadline()); err != nil {
+	// The driver waits for the end of a COPY from its beginning on.
+	if err := p.SetDeadline(p.deadline()); err != nil {
 		return 0, err
 	}
 	return p.Conn.Write(b)

@@ -51,6 +51,7 @@ func (x *extractCmd) Run(ctx context.Context, env *cli.Env) error {
 }
 
 func (x *extractCmd) run(ctx context.Context, env *cli.Env) error {
+	defer frugal()()
 	s, err := openSource(x.Timeout)
 	if err != nil {
 		return err

@@ -49,6 +49,7 @@ type loading struct {
 }
 
 func (l *loadCmd) run(ctx context.Context, env *cli.Env) error {
+	defer frugal()()
 	t, err := openTarget(ctx, l.Timeout, false)
 	if err != nil {
 		return err

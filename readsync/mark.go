@@ -31,6 +31,7 @@ type toMark struct {
 }
 
 func (m *markCmd) run(ctx context.Context, env *cli.Env) error {
+	defer frugal()()
 	s, err := openSource(m.Timeout)
 	if err != nil {
 		return err
@@ -96,8 +97,9 @@ func (m *markCmd) run(ctx context.Context, env *cli.Env) error {
 // settle marks documents that have the status from: what is inserted or identical
 // as processed, and what is rejected as that; what differs stays as it is.
 //
-// The documents are read again: those that are not what was read before stay as
-// they are, and the update itself is guarded by what is read here.
+// The documents are read again, an answer at a time: those that are not what was
+// read before stay as they are, and the update itself is guarded by what is read
+// here.
 func (s *source) settle(ctx context.Context, marks []toMark, from string, a *account) error {
 	var ids []value
 	byID := make(map[string]toMark, len(marks))
@@ -117,31 +119,51 @@ func (s *source) settle(ctx context.Context, marks []toMark, from string, a *acc
 		}
 		byID[m.id] = m
 	}
-	if len(ids) == 0 {
-		return nil
-	}
-	var done, aside []*row
-	b := newBuilder(nulKeep)
-	docs, err := s.find(ctx, ids, from)
-	if err != nil {
-		return err
-	}
-	for _, doc := range docs {
-		r := b.fields(doc)
-		m, known := byID[r.id]
-		switch {
-		case !known || m.guard != "" && m.guard != r.digest():
-		case m.outcome == rejected:
-			aside = append(aside, &r)
-		default:
-			done = append(done, &r)
+	for len(ids) > 0 {
+		docs, err := s.find(ctx, ids, from)
+		if err != nil {
+			return err
 		}
+		if len(docs) == 0 {
+			break // the others have another status
+		}
+		found := make(map[string]bool, len(docs))
+		var done, aside []*row
+		b := newBuilder(nulKeep)
+		for _, doc := range docs {
+			r := b.fields(doc)
+			found[r.id] = true
+			m, known := byID[r.id]
+			switch {
+			case !known || m.guard != "" && m.guard != r.digest():
+				a.unmarked++
+			case m.outcome == rejected:
+				aside = append(aside, &r)
+			default:
+				done = append(done, &r)
+			}
+		}
+		if err := s.mark(ctx, a, done, from, statusProcessed); err != nil {
+			return err
+		}
+		if from != statusRejected {
+			if err := s.mark(ctx, a, aside, from, statusRejected); err != nil {
+				return err
+			}
+		}
+		rest := ids[:0]
+		for _, id := range ids {
+			if text, _ := appendID(nil, id); !found[string(text)] {
+				rest = append(rest, id)
+			}
+		}
+		if len(rest) == len(ids) {
+			break // of an id's equal, such as 5 and 5.0
+		}
+		ids = rest
 	}
-	a.unmarked += int64(len(ids) - len(done) - len(aside))
-	if err := s.mark(ctx, a, done, from, statusProcessed); err != nil || from == statusRejected {
-		return err
-	}
-	return s.mark(ctx, a, aside, from, statusRejected)
+	a.unmarked += int64(len(ids))
+	return nil
 }
 
 // mark reads a load record. A line of another kind is none.

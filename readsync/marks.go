@@ -9,6 +9,7 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
 
 // mark sets the status of documents that were read, each only if its status is still
@@ -132,24 +133,29 @@ func appendOperator(b []byte, name, operator string, v value) []byte {
 	return appendDocument(b, func(b []byte) []byte { return appendElement(b, operator, v) })
 }
 
-// find reads documents of a status by their ids.
+// find reads documents of a status by their ids, as many as one answer holds.
 func (s *source) find(ctx context.Context, ids []value, status string) ([]bson.Raw, error) {
-	var all []bson.Raw
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
-	cursor, err := s.docs.Find(ctx, bson.D{
-		{Key: "_id", Value: anyOf(ids)}, {Key: "status", Value: status}})
+	docs, err := s.query(ctx, bson.D{{Key: "_id", Value: anyOf(ids)}, {Key: "status", Value: status}}, options.Find(), len(ids))
 	if err != nil {
 		return nil, sourceError(fmt.Errorf("read documents: %w", err))
 	}
+	return docs, nil
+}
+
+// query gets one answer: a negative limit leaves no cursor open.
+func (s *source) query(ctx context.Context, filter bson.D, find *options.FindOptionsBuilder, limit int) ([]bson.Raw, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	cursor, err := s.docs.Find(ctx, filter, find.SetBatchSize(int32(limit)).SetLimit(-int64(limit)))
+	if err != nil {
+		return nil, err
+	}
 	defer cursor.Close(ctx)
+	docs := make([]bson.Raw, 0, limit)
 	for cursor.Next(ctx) {
-		all = append(all, cursor.Current)
+		docs = append(docs, cursor.Current)
 	}
-	if err := cursor.Err(); err != nil {
-		return nil, sourceError(fmt.Errorf("read documents: %w", err))
-	}
-	return all, nil
+	return docs, cursor.Err()
 }
 
 // anyOf matches values.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -76,6 +77,9 @@ func (r *retryCmd) run(ctx context.Context, env *cli.Env) error {
 		return statedir.Unwritable(err)
 	}
 	defer out.Cleanup()
+	if err := sameOwner(in, out.File); err != nil {
+		return err
+	}
 	try.keep = bufio.NewWriterSize(out, 64<<10)
 	err = try.letters(ctx, in, flags.nul())
 	if err == nil {
@@ -91,6 +95,24 @@ func (r *retryCmd) run(ctx context.Context, env *cli.Env) error {
 		}
 	}
 	return try.finish(err)
+}
+
+// sameOwner gives a file the owner of another: retried by root, the dead letters
+// stay those of the service.
+func sameOwner(of, f *os.File) error {
+	info, err := of.Stat()
+	if err != nil {
+		return fmt.Errorf("stat %s: %w", of.Name(), err)
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || int(st.Uid) == os.Geteuid() && int(st.Gid) == os.Getegid() {
+		return nil
+	}
+	if err := f.Chown(int(st.Uid), int(st.Gid)); err != nil {
+		return sysexits.New(sysexits.CantCreate, "state_unwritable", fmt.Errorf("give the new dead letters their owner: %w", err)).
+			WithHint("run it as the owner of " + of.Name() + ", or as root")
+	}
+	return nil
 }
 
 // letters loads the letters that in holds, in batches.

@@ -60,6 +60,13 @@ type syncing struct {
 	free     chan *builder // that have no rows
 }
 
+// frugal allows a third of the garbage that Go usually does, as a batch is some
+// megabytes of it, until restore is called.
+func frugal() (restore func()) {
+	before := debug.SetGCPercent(30)
+	return func() { debug.SetGCPercent(before) }
+}
+
 // batch is documents on their way through a run.
 type batch struct {
 	rows  []*row
@@ -72,8 +79,7 @@ type batch struct {
 const largeBatch = 4 << 20
 
 func (s *syncing) run(ctx context.Context) error {
-	// A third of the garbage that Go allows, as a batch is some megabytes of it.
-	defer debug.SetGCPercent(debug.SetGCPercent(30))
+	defer frugal()()
 	var err error
 	if s.source, err = openSource(s.Timeout); err != nil {
 		return err

@@ -56,8 +56,11 @@ func openSource(timeout time.Duration) (*source, error) {
 	if strings.ContainsAny(database, "/\\. \"$*<>:|?\x00") || strings.ContainsRune(collection, 0) || strings.HasPrefix(collection, "$") {
 		return nil, sourceConfig(fmt.Errorf("$MONGO_DB_NAME %q, $MONGO_COLLECTION %q: no names of a database and a collection", database, collection))
 	}
-	opts := options.Client().ApplyURI(uri)
-	if opts.Validate() != nil {
+	opts := options.Client().ApplyURI(uri) // looks up the hosts of mongodb+srv://
+	if err := opts.Validate(); err != nil {
+		if strings.HasPrefix(uri, "mongodb+srv://") && strings.Contains(err.Error(), "lookup ") {
+			return nil, sourceError(errors.New("mongo_uri: the hosts that its name stands for cannot be looked up"))
+		}
 		// The driver's message may quote the password.
 		return nil, sourceConfig(errors.New("mongo_uri: not a connection string that the MongoDB driver understands"))
 	}
@@ -214,27 +217,16 @@ func (k *keyset) find(ctx context.Context, limit int) ([]bson.Raw, error) {
 		}
 		filter = append(filter, bson.E{Key: "_id", Value: bound})
 	}
-	limited, cancel := context.WithTimeout(ctx, k.source.timeout)
-	defer cancel()
-	find := options.Find().SetSort(bson.D{{Key: "_id", Value: 1}}).
-		SetBatchSize(int32(limit)).SetLimit(-int64(limit)) // a negative limit: one answer and no cursor
+	find := options.Find().SetSort(bson.D{{Key: "_id", Value: 1}})
 	if k.brief {
 		find.SetProjection(bson.D{{Key: "status", Value: 1}})
 	}
-	cursor, err := k.source.docs.Find(limited, filter, find)
+	docs, err := k.source.query(ctx, filter, find, limit)
 	if e, ok := errors.AsType[mongo.CommandError](err); ok && k.above && !k.source.fewTypes && (e.Code == 2 || e.Code == 238) {
 		k.source.fewTypes = true
 		return k.find(ctx, limit)
 	}
-	if err != nil {
-		return nil, err
-	}
-	defer cursor.Close(limited)
-	docs := make([]bson.Raw, 0, limit)
-	for cursor.Next(limited) {
-		docs = append(docs, cursor.Current)
-	}
-	return docs, cursor.Err()
+	return docs, err
 }
 
 // typeOrder is MongoDB's order of values of different types: first those of the first

@@ -29,7 +29,7 @@ type manifest struct {
 	Labels      map[string]string `json:"labels,omitempty"`
 	Driver      string            `json:"driver,omitempty"`
 	Tool        string            `json:"tool"`
-	Verified    time.Time         `json:"verified,omitzero"` // when its bytes were last read back and found right
+	Verified    time.Time         `json:"verified,omitzero"` // when it was stored, or last read back and found right
 	Damaged     string            `json:"damaged,omitempty"` // what was wrong when they were last read
 }
 

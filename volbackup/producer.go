@@ -22,13 +22,14 @@ const stopAfter = 3 * time.Second
 
 // producer is a program that makes a tar stream, or takes one.
 type producer struct {
-	args  []string
-	tar   bool // its exit status 1 is GNU tar's: a file changed while it was read
-	holds bool // containers may be down as long as it runs
-	cmd   *exec.Cmd
-	said  said
-	out   *os.File
-	done  chan error
+	args   []string
+	tar    bool   // its exit status 1 is GNU tar's: a file changed while it was read
+	holds  bool   // containers may be down as long as it runs
+	folder string // what it reads, if that is known
+	cmd    *exec.Cmd
+	said   said
+	out    *os.File
+	done   chan error
 }
 
 // standard is our own stdin as a source: it has no exit status.
@@ -43,9 +44,11 @@ func (s standard) open(context.Context) (io.Reader, error) {
 func (s standard) finish() (string, error) { return consistent, nil }
 func (s standard) running() bool           { return true }
 func (s standard) waited() bool            { return false }
+func (s standard) reads() string           { return "" }
 
 func (p *producer) running() bool { return false }
 func (p *producer) waited() bool  { return p.holds }
+func (p *producer) reads() string { return p.folder }
 
 // open starts the program with its stdout as the stream. When ctx is done it
 // gets SIGTERM, with all that it started, and later SIGKILL.

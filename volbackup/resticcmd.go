@@ -12,6 +12,7 @@ import (
 
 	"observability-hub/lib/cli"
 	"observability-hub/lib/record"
+	"observability-hub/lib/sysexits"
 )
 
 // What the commands do with --engine restic.
@@ -26,7 +27,10 @@ func (c *runCmd) runRestic(ctx context.Context, env *cli.Env, names []string) er
 		return err
 	}
 	// Locks whose owner is dead; restic leaves those of the living alone.
-	if _, err := r.call(ctx, "unlock"); err != nil {
+	if err := c.within(ctx, func(ctx context.Context) error {
+		_, err := r.call(ctx, "unlock")
+		return err
+	}); err != nil {
 		return err
 	}
 	volumes, begun := pick(all, names), time.Now()
@@ -39,11 +43,11 @@ func (c *runCmd) runRestic(ctx context.Context, env *cli.Env, names []string) er
 	for i, v := range volumes {
 		o := &outcomes[i]
 		o.started = time.Now()
-		one, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("not done within %v", c.Timeout))
 		o.m = &manifest{Consistency: consistent}
-		var err error
-		o.m.ID, o.m.Bytes, o.m.StoredBytes, err = r.backUp(one, c.ManageVolume, v.Volume, &said{Diag: env.Diag})
-		cancel()
+		err := c.within(ctx, func(ctx context.Context) (err error) {
+			o.m.ID, o.m.Bytes, o.m.StoredBytes, err = r.backUp(ctx, c.ManageVolume, v.Volume, &said{Diag: env.Diag})
+			return err
+		})
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -52,7 +56,7 @@ func (c *runCmd) runRestic(ctx context.Context, env *cli.Env, names []string) er
 		}
 	}
 	if len(failed) < len(volumes) {
-		checked := r.check(ctx, false)
+		checked := c.within(ctx, func(ctx context.Context) error { return r.check(ctx, false) })
 		for i, v := range volumes {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
@@ -63,7 +67,10 @@ func (c *runCmd) runRestic(ctx context.Context, env *cli.Env, names []string) er
 			}
 			if checked != nil {
 				fail(i, checked)
-			} else if o.pruned, err = r.forget(ctx, v.Volume, c.retention); err != nil {
+			} else if err := c.within(ctx, func(ctx context.Context) (err error) {
+				o.pruned, err = r.forget(ctx, v.Volume, c.retention)
+				return err
+			}); err != nil {
 				fail(i, err)
 			}
 		}
@@ -74,12 +81,24 @@ func (c *runCmd) runRestic(ctx context.Context, env *cli.Env, names []string) er
 		outcomes[i].report(env, v)
 	}
 	if pruned > 0 {
-		if _, err := r.call(ctx, "prune"); err != nil {
+		if err := c.within(ctx, func(ctx context.Context) error {
+			_, err := r.call(ctx, "prune")
+			return err
+		}); err != nil {
 			failed = append(failed, err)
 		}
 	}
 	c.report(env, begun, len(volumes), 0, len(failed), pruned)
 	return partly(failed, len(volumes))
+}
+
+// within gives a step the time of --timeout: restic tries for a quarter of an
+// hour to reach a repository that is gone.
+func (c *runCmd) within(ctx context.Context, step func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, sysexits.New(sysexits.Unavailable, "restic_failed", fmt.Errorf("not done within %v", c.Timeout)).
+		WithHint("see whether the repository can be reached: restic snapshots"))
+	defer cancel()
+	return step(ctx)
 }
 
 func (c *listCmd) listRestic(ctx context.Context, env *cli.Env) error {

@@ -2,16 +2,26 @@ package main
 
 import (
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"syscall"
 
 	"observability-hub/lib/sysexits"
 )
 
-// checkRoom refuses to begin what could not end for want of space, as far as
-// the last archive tells: before a container is stopped for it.
-func (s *store) checkRoom(base *manifest, stage bool) error {
-	if base == nil {
-		return nil
+// checkRoom refuses to begin what could not end for want of space, before a
+// container is stopped for it: as far as the last archive tells or, of a first
+// one, the size of the folder that is read.
+func (s *store) checkRoom(base *manifest, folder string, stage bool) error {
+	var stored, staged int64
+	switch {
+	case base != nil:
+		stored, staged = base.StoredBytes, base.Bytes
+	case stage && folder != "":
+		staged = occupied(folder)
+	}
+	if !stage {
+		staged = 0
 	}
 	repo, err := free(s.dir)
 	if err != nil {
@@ -21,24 +31,44 @@ func (s *store) checkRoom(base *manifest, stage bool) error {
 	if err != nil {
 		return stagingError(err)
 	}
-	need, staged := uint64(base.StoredBytes), uint64(0)
-	if stage {
-		staged = uint64(base.Bytes)
-	}
 	if repo.fs == staging.fs {
-		need += staged
+		stored += staged
 	} else if staging.bytes < staged {
 		return noRoom(s.staging, staging.bytes, staged)
 	}
-	if repo.bytes < need {
-		return noRoom(s.dir, repo.bytes, need)
+	if repo.bytes < stored {
+		return noRoom(s.dir, repo.bytes, stored)
 	}
 	return nil
 }
 
+// occupied returns the bytes that the files in a folder take on disk, as far as
+// this user may look.
+func occupied(folder string) (bytes int64) {
+	const sector = 512 // of st_blocks, whatever the file system
+	seen := map[uint64]bool{}
+	_ = filepath.WalkDir(folder, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // what cannot be seen is not counted
+		}
+		info, err := e.Info()
+		if err != nil {
+			return nil
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && (st.Nlink == 1 || !seen[st.Ino]) {
+			bytes += st.Blocks * sector
+			if st.Nlink > 1 {
+				seen[st.Ino] = true
+			}
+		}
+		return nil
+	})
+	return bytes
+}
+
 type space struct {
 	fs    syscall.Fsid
-	bytes uint64
+	bytes int64
 }
 
 func free(dir string) (space, error) {
@@ -46,10 +76,10 @@ func free(dir string) (space, error) {
 	if err := syscall.Statfs(dir, &st); err != nil {
 		return space{}, fmt.Errorf("statfs %s: %w", dir, err)
 	}
-	return space{st.Fsid, st.Bavail * uint64(st.Bsize)}, nil
+	return space{st.Fsid, int64(st.Bavail) * st.Bsize}, nil
 }
 
-func noRoom(dir string, has, need uint64) error {
-	return sysexits.New(sysexits.CantCreate, "no_room", fmt.Errorf("%s: %d MiB free, and the last backup needed %d MiB", dir, has>>20, need>>20)).
+func noRoom(dir string, has, need int64) error {
+	return sysexits.New(sysexits.CantCreate, "no_room", fmt.Errorf("%s: %d MiB free, and %d MiB are needed", dir, has>>20, need>>20)).
 		WithHint("make room there, or prune older backups; nothing was stopped and nothing changed")
 }

@@ -121,7 +121,7 @@ func (c *runCmd) backUp(ctx context.Context, env *cli.Env, s *store, v volume) (
 	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("not done within %v", c.Timeout))
 	defer cancel()
 	o.m = &manifest{Volume: v.Volume, Labels: v.Labels, Driver: v.Driver}
-	p := &producer{args: []string{c.ManageVolume, "export", v.Volume}, tar: true, holds: len(v.Containers) > 0, said: said{Diag: env.Diag}}
+	p := &producer{args: []string{c.ManageVolume, "export", v.Volume}, tar: true, holds: v.held(), folder: v.Mountpoint, said: said{Diag: env.Diag}}
 	if o.unchanged, o.err = s.put(ctx, o.m, p); o.err != nil {
 		return o
 	}

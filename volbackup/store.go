@@ -39,6 +39,8 @@ type source interface {
 	running() bool
 	// waited reports whether a container may be down until all is read.
 	waited() bool
+	// reads returns the folder that it reads, empty if that is not known.
+	reads() string
 }
 
 // put stores the stream of a source as the newest archive of m.Volume. m has
@@ -75,7 +77,7 @@ func (s *store) put(ctx context.Context, m *manifest, src source) (unchanged boo
 		return false, err
 	}
 	if !src.running() {
-		if err := s.checkRoom(base, stage); err != nil {
+		if err := s.checkRoom(base, src.reads(), stage); err != nil {
 			return false, err
 		}
 		if err := start(); err != nil {

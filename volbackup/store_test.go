@@ -29,6 +29,7 @@ func (s stream) open(context.Context) (io.Reader, error) { return bytes.NewReade
 func (s stream) finish() (string, error)                 { return consistent, s.err }
 func (s stream) running() bool                           { return false }
 func (s stream) waited() bool                            { return s.waits }
+func (s stream) reads() string                           { return "" }
 
 func newStore(t *testing.T) *store {
 	t.Helper()

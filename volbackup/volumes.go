@@ -20,6 +20,10 @@ type volume struct {
 	Containers []string          `json:"containers"` // those that run
 }
 
+// held reports whether a container may be down while the volume is read. Of one
+// that is not listed nothing is known.
+func (v volume) held() bool { return v.Driver == "" || len(v.Containers) > 0 }
+
 // leftOut is the label of a volume that is not backed up.
 const leftOut = "hub.backup"
 

@@ -1,6 +1,5 @@
-// Command mongo is what the demo and the tests in a booted machine need of MongoDB: a server, and a client for scripts.
+// Command mongo is a client of MongoDB for the demo and the test scripts.
 //
-//	mongo serve [ADDRESS]                        the server of package mongowire, until SIGTERM
 //	mongo insert URI DATABASE.COLLECTION         documents from stdin, one in Extended JSON a line
 //	mongo find URI DATABASE.COLLECTION [FILTER]  documents in the order of their _id, one a line
 //	mongo count URI DATABASE.COLLECTION [FILTER]
@@ -21,8 +20,6 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
-
-	"observability-hub/e2e/mongowire"
 )
 
 func main() {
@@ -34,12 +31,9 @@ func main() {
 	}
 }
 
-var errUsage = errors.New("usage: mongo serve [ADDRESS] | insert|find|count|set URI DATABASE.COLLECTION [FILTER [FIELDS]]")
+var errUsage = errors.New("usage: mongo insert|find|count|set URI DATABASE.COLLECTION [FILTER [FIELDS]]")
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer) error {
-	if len(args) > 0 && args[0] == "serve" {
-		return serve(ctx, args[1:], stdout)
-	}
 	if len(args) < 3 {
 		return errUsage
 	}
@@ -80,23 +74,6 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer) 
 		return err
 	}
 	return errUsage
-}
-
-func serve(ctx context.Context, args []string, stdout io.Writer) error {
-	config := mongowire.Config{}
-	if len(args) > 0 {
-		config.Address = args[0]
-	}
-	s, err := mongowire.New(config)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	if _, err := fmt.Fprintln(stdout, s.URI()); err != nil {
-		return err
-	}
-	<-ctx.Done()
-	return nil
 }
 
 func insert(ctx context.Context, c *mongo.Collection, in io.Reader) error {

@@ -33,8 +33,9 @@ func seeded(tb testing.TB) *rand.Rand {
 
 // feed gives each round documents of its own, among them some that cannot be rows.
 type feed struct {
-	h    *hub
-	next int
+	h                      *hub
+	next                   int // documents so far
+	documents, rows, aside int // of the books that are closed
 }
 
 func (f *feed) put(n int) {
@@ -58,19 +59,43 @@ func (f *feed) put(n int) {
 	f.h.put(docs...)
 }
 
-// settle runs a command to its end without any fault, and closes the books.
-func (f *feed) settle(event string, cmd *exec.Cmd) (rows, aside int) {
+// settle runs a command to its end without any fault, closes the books, and begins new ones: to check them takes as long as they are.
+func (f *feed) settle(event string, cmd *exec.Cmd) {
 	f.h.Helper()
 	f.h.mongo.Intercept(nil)
 	got := finish(f.h, cmd)
 	if got.status != 0 && got.status != exitPartial {
 		f.h.Fatalf("%s: the run without a fault exited with %d\n%s", event, got.status, clip(got.stderr))
 	}
-	rows, aside = f.h.settled(event)
+	rows, aside := f.h.settled(event)
 	if rows+aside != f.next || aside != f.next/97 {
 		f.h.Errorf("%s: %d rows and %d dead letters of %d documents; want %d dead letters", event, rows, aside, f.next, f.next/97)
 	}
-	return rows, aside
+	f.documents, f.rows, f.aside, f.next = f.documents+f.next, f.rows+rows, f.aside+aside, 0
+	f.h.mongo.Drop(database, collection)
+	if err := f.h.pg.Exec("TRUNCATE reading_analytics"); err != nil {
+		f.h.Fatal(err)
+	}
+	if err := os.RemoveAll(f.h.state); err != nil {
+		f.h.Fatal(err)
+	}
+	if f.h.Failed() {
+		f.h.FailNow()
+	}
+}
+
+// String is what became of the documents. That none is lost or there twice is what settle demands.
+func (f *feed) String() string {
+	return fmt.Sprintf("%d documents, %d rows, %d dead letters, 0 lost, 0 twice", f.documents, f.rows, f.aside)
+}
+
+// between settles now and then in a long torture.
+func (f *feed) between(round int, start func() *exec.Cmd) {
+	f.h.Helper()
+	if round%15 == 14 {
+		f.settle(fmt.Sprintf("round %d", round), start())
+		f.h.mongo.Intercept(slowly)
+	}
 }
 
 // slowly makes each command of MongoDB take some time, so that a kill between two of them is likely.
@@ -119,9 +144,10 @@ func TestKillsOfRun(t *testing.T) {
 			ended++
 		}
 		h.check(fmt.Sprintf("kill %d", i))
+		f.between(i, start)
 	}
-	rows, aside := f.settle("kills of run", start())
-	t.Logf("%d kills, %d runs that ended before theirs: %d documents, %d rows, %d dead letters, 0 lost, 0 twice", died, ended, f.next, rows, aside)
+	f.settle("kills of run", start())
+	t.Logf("%d kills, %d runs that ended before theirs: %v", died, ended, f)
 }
 
 // TestKillsOfStages kills one stage of the pipe at random moments.
@@ -160,9 +186,10 @@ func TestKillsOfStages(t *testing.T) {
 			t.Errorf("%s: mark exited 0 with documents left\n%s", event, output)
 		}
 		h.check(event)
+		f.between(i, start)
 	}
-	rows, aside := f.settle("kills of stages", start())
-	t.Logf("kills of extract %d, load %d, mark %d, noticed by the next stage %d: %d documents, %d rows, %d dead letters, 0 lost, 0 twice", died[0], died[1], died[2], noticed, f.next, rows, aside)
+	f.settle("kills of stages", start())
+	t.Logf("kills of extract %d, load %d, mark %d, noticed by the next stage %d: %v", died[0], died[1], died[2], noticed, f)
 }
 
 // pipeline starts the three stages, each a process of the test's own.
@@ -193,16 +220,16 @@ func (h *hub) pipeline() (stages [3]*exec.Cmd, output *bytes.Buffer) {
 	return stages, output
 }
 
-// TestPostgresDies kills the server with all its processes at random moments of a run, and starts it again.
-func TestPostgresDies(t *testing.T) {
+// TestKillsOfPostgres kills the server with all its processes at random moments of a run, and starts it again.
+func TestKillsOfPostgres(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
 	random, f := seeded(t), &feed{h: h}
 	h.mongo.Intercept(slowly)
 	start := func() *exec.Cmd { return h.command("run", "--max-rejects", "1000000") }
 	took := whole(f, start)
-	failed := 0
-	for i := range sampleOf(7, 60) {
+	failed, deaths := 0, sampleOf(7, 60)
+	for i := range deaths {
 		f.put(1000 + random.IntN(2000))
 		cmd := start()
 		var stderr bytes.Buffer
@@ -226,9 +253,10 @@ func TestPostgresDies(t *testing.T) {
 			t.Fatal(err)
 		}
 		h.check(fmt.Sprintf("PostgreSQL's death %d", i))
+		f.between(i, start)
 	}
-	rows, aside := f.settle("PostgreSQL's deaths", start())
-	t.Logf("%d runs failed by it: %d documents, %d rows, %d dead letters, 0 lost, 0 twice", failed, f.next, rows, aside)
+	f.settle("PostgreSQL's deaths", start())
+	t.Logf("%d deaths, %d runs failed by them: %v", deaths, failed, f)
 }
 
 // TestMongoCutAtEveryMessage drops the connection before and after each command of a run that the server gets.
@@ -278,8 +306,8 @@ func TestMongoCutAtEveryMessage(t *testing.T) {
 					}
 				}
 			}
-			rows, aside := f.settle("cuts", h.command("run", "--max-rejects", "1000000"))
-			t.Logf("%d cuts, %d runs failed by them: %d documents, %d rows, %d dead letters, 0 lost, 0 twice", cuts, failed, f.next, rows, aside)
+			f.settle("cuts", h.command("run", "--max-rejects", "1000000"))
+			t.Logf("%d cuts, %d runs failed by them: %v", cuts, failed, f)
 			if cuts < 15 {
 				t.Errorf("%d cuts; want at least 15", cuts)
 			}
@@ -373,8 +401,8 @@ func TestMongoNonsense(t *testing.T) {
 	}
 }
 
-// TestTerminated sends SIGTERM at random moments: a run ends within five seconds, and nothing is half done.
-func TestTerminated(t *testing.T) {
+// TestKillsByTerm sends SIGTERM at random moments: a run ends within five seconds, and nothing is half done.
+func TestKillsByTerm(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
 	random, f := seeded(t), &feed{h: h}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -219,29 +220,30 @@ func TestOldTable(t *testing.T) {
 	}
 }
 
-// TestRefusedByTheTable has a table that refuses some rows: COPY or INSERT fails, its document is named, the others go in.
+// TestRefusedByTheTable has tables that refuse some rows: those are set aside, the others go in.
 func TestRefusedByTheTable(t *testing.T) {
 	t.Parallel()
-	for name, constraint := range map[string]string{
-		"on insert": `CHECK (source <> 'bad')`,
-		"on copy":   ``,
+	for name, column := range map[string]string{
+		"constraint": `text CHECK (source <> 'a source that is refused')`,
+		"type":       `varchar(10)`,
+		"trigger":    `text`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newHub(t, mongowire.Config{})
-			if constraint != "" {
-				if err := h.pg.Exec(`SET ROLE hub; CREATE TABLE reading_analytics (id serial PRIMARY KEY, mongo_id text UNIQUE NOT NULL,
-					event_timestamp timestamptz, source text ` + constraint + `, event_type text, payload jsonb, meta jsonb, created_at timestamptz DEFAULT now())`); err != nil {
-					t.Fatal(err)
-				}
+			statements := `SET ROLE hub; CREATE TABLE reading_analytics (id serial PRIMARY KEY, mongo_id text UNIQUE NOT NULL,
+				event_timestamp timestamptz, source ` + column + `, event_type text, payload jsonb, meta jsonb, created_at timestamptz DEFAULT now())`
+			if name == "trigger" {
+				statements += `; CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+					IF NEW.source = 'a source that is refused' THEN RAISE 'not here'; END IF; RETURN NEW; END $$;
+					CREATE TRIGGER refuse BEFORE INSERT ON reading_analytics FOR EACH ROW EXECUTE FUNCTION refuse()`
+			}
+			if err := h.pg.Exec(statements); err != nil {
+				t.Fatal(err)
 			}
 			h.fill(1500)
 			for _, n := range []int{0, 7, 999, 1000, 1499} {
-				bad := bson.E{Key: "source", Value: "bad"}
-				if constraint == "" { // a string that jsonb would have to store in more than 256 MiB is no document; a number of this size is
-					bad = bson.E{Key: "payload", Value: bson.D{{Key: "n", Value: "\x00"}}}
-				}
-				h.put(document(t, objectID(n), bad))
+				h.put(document(t, objectID(n), bson.E{Key: "source", Value: "a source that is refused"}))
 			}
 			got := h.want(exitPartial, h.command("run", "--max-rejects", "10"))
 			if a := got.account(t); a.Inserted != 1495 || a.Rejected != 5 {
@@ -249,6 +251,15 @@ func TestRefusedByTheTable(t *testing.T) {
 			}
 			if _, aside := h.settled(name); aside != 5 {
 				t.Errorf("%d dead letters; want 5", aside)
+			}
+			// Mended, they go in.
+			if err := h.pg.Exec(`SET ROLE hub; ALTER TABLE reading_analytics DROP CONSTRAINT IF EXISTS reading_analytics_source_check, ALTER source TYPE text;
+				DROP TRIGGER IF EXISTS refuse ON reading_analytics`); err != nil {
+				t.Fatal(err)
+			}
+			h.want(0, h.command("retry", filepath.Join(h.state, "dead-letters.jsonl")))
+			if rows, aside := h.settled(name + ", mended"); rows != 1500 || aside != 0 {
+				t.Errorf("after retry: %d rows, %d dead letters; want 1500 and none", rows, aside)
 			}
 		})
 	}

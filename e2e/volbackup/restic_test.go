@@ -1,0 +1,118 @@
+package volbackup
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// restServer is the REST backend of restic (doc/REST_backend.rst, version 2) on
+// a folder, with faults.
+type restServer struct {
+	dir      string
+	requests atomic.Int64
+	breaks   atomic.Int64 // every so many requests the connection breaks; 0: none
+	dead     atomic.Bool  // no request is answered
+}
+
+func (s *restServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.dead.Load() {
+		<-r.Context().Done()
+		return
+	}
+	n, every := s.requests.Add(1), s.breaks.Load()
+	if every > 0 && n%every == 0 {
+		panic(http.ErrAbortHandler)
+	}
+	path := filepath.Join(s.dir, filepath.Clean("/"+r.URL.Path))
+	listing := strings.HasSuffix(r.URL.Path, "/") && r.URL.Path != "/"
+	var err error
+	switch {
+	case r.Method == http.MethodPost && r.URL.Query().Get("create") == "true":
+		err = os.MkdirAll(path, 0o755)
+	case r.Method == http.MethodPost:
+		var content []byte
+		if content, err = io.ReadAll(r.Body); err == nil {
+			if err = os.MkdirAll(filepath.Dir(path), 0o755); err == nil {
+				err = os.WriteFile(path, content, 0o644)
+			}
+		}
+	case r.Method == http.MethodDelete:
+		err = os.Remove(path)
+	case listing:
+		type file struct {
+			Name string `json:"name"`
+			Size int64  `json:"size"`
+		}
+		list := []file{}
+		entries, _ := os.ReadDir(path) // a folder that is not there is an empty one
+		for _, e := range entries {
+			if info, err := e.Info(); err == nil && !e.IsDir() {
+				list = append(list, file{e.Name(), info.Size()})
+			}
+		}
+		w.Header().Set("Content-Type", "application/vnd.x.restic.rest.v2")
+		err = json.NewEncoder(w).Encode(list)
+	default:
+		http.ServeFile(w, r, path)
+		return
+	}
+	if os.IsNotExist(err) {
+		http.NotFound(w, r)
+	} else if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+	}
+}
+
+// A restic repository behind a network that breaks: a run that it hits says so
+// (69), and the unit tries again; what is gone fails in the time that it is
+// given; and nothing of it is in the way of the next run.
+func TestResticBehindFaults(t *testing.T) {
+	w := newWorld(t)
+	rest := &restServer{dir: filepath.Join(w.dir, "rest")}
+	server := httptest.NewServer(rest)
+	defer server.Close()
+	w.env = append(w.env, "RESTIC_REPOSITORY=rest:"+server.URL+"/hub", "RESTIC_PASSWORD=secret", "RESTIC_CACHE_DIR="+filepath.Join(w.dir, "cache"), "VOLBACKUP_ENGINE=restic")
+	if got := w.finish(w.command("restic", "init", "--quiet")); got.status != 0 {
+		t.Fatal(got.stderr)
+	}
+	w.fill("v", 100_000, 1)
+	failed := 0
+	for _, every := range []int64{2, 7, 1000} {
+		rest.breaks.Store(every)
+		got := w.try("run")
+		if got.status == 69 && strings.Contains(got.stderr, `"msg":"restic_failed"`) {
+			failed++
+		} else if got.status != 0 {
+			t.Errorf("each %dth request breaks: status %d: %s", every, got.status, got.stderr)
+		}
+	}
+	if failed == 0 || failed == 3 {
+		t.Errorf("%d of 3 runs failed", failed)
+	}
+	rest.dead.Store(true)
+	if got := w.want(69, "run", "--timeout", "3s"); !strings.Contains(got.stderr, "not done within 3s") {
+		t.Error(got.stderr)
+	}
+	rest.dead.Store(false)
+	rest.breaks.Store(0)
+	w.fill("v", 100_000, 2)
+	w.want(0, "run")
+	w.want(0, "verify", "--deep")
+	w.want(0, "status", "--max-age", "1h")
+	before, err := os.ReadFile(filepath.Join(w.volumes, "v", "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.fill("v", 5, 3)
+	w.want(0, "restore", "v")
+	if after, err := os.ReadFile(filepath.Join(w.volumes, "v", "file")); err != nil || string(after) != string(before) {
+		t.Errorf("%d bytes came back, %v", len(after), err)
+	}
+}
