@@ -351,7 +351,7 @@ claimed() {
 
 # --- quiescing --------------------------------------------------------------
 
-# users FILTER…: the containers of the volume, newest first, a line each.
+# users: leaves the containers of the volume in $answer, newest first, a line each.
 users() {
   local try
   for try in 1 2 3; do
@@ -422,7 +422,8 @@ quiesce() {
       say WARN pause_instead "container $name would not survive a stop; it is paused instead"
       mode=pause
     fi
-    entries+=("$mode $id $name $grace")
+    # The oldest first: what was made before the others is what they need.
+    entries=("$mode $id $name $grace" "${entries[@]}")
     if [[ $mode == stop ]]; then stops+=("$id"); else pauses+=("$id"); fi
   done
   if ((${#entries[@]} == 0)) && [[ $purpose == read ]]; then
@@ -639,7 +640,6 @@ begin() {
 # relay [strict]: passes on what tar says, and returns the status that it comes to. On extraction nothing is harmless.
 relay() {
   local line worst=0 shown=0
-  if [[ ${1:-} == strict ]]; then worst=0; fi
   while IFS= read -r line; do
     line=${line#tar: }
     case $line in
