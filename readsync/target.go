@@ -1,19 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
-	"unsafe"
 
 	"github.com/lib/pq"
-	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"observability-hub/lib/libpq"
 )
@@ -36,29 +30,12 @@ const stagingSQL = `CREATE TEMPORARY TABLE readsync_staging (
 	n int, mongo_id text, event_timestamp timestamptz, source text, event_type text, payload jsonb, meta jsonb
 ) ON COMMIT DELETE ROWS`
 
-const copySQL = `COPY readsync_staging FROM STDIN`
-
-// directSQL copies without a detour. It fails as a whole if one of the rows is there.
-const directSQL = `COPY reading_analytics (mongo_id, event_timestamp, source, event_type, payload, meta) FROM STDIN`
-
 // insertSQL inserts what is not there, and returns the numbers of the others.
 const insertSQL = `WITH new AS (
 	INSERT INTO reading_analytics (mongo_id, event_timestamp, source, event_type, payload, meta)
 	SELECT mongo_id, event_timestamp, source, event_type, payload, meta FROM readsync_staging ORDER BY n
 	ON CONFLICT (mongo_id) DO NOTHING RETURNING mongo_id)
 SELECT s.n FROM readsync_staging s WHERE NOT EXISTS (SELECT FROM new WHERE new.mongo_id = s.mongo_id)`
-
-// compareSQL says of the rows with the numbers %s whether the table has them with
-// the same content: - (not there any more), t or f. It is a statement of its
-// own, since the snapshot of the INSERT does not show what another session
-// committed meanwhile. Hubs before this tool stored an empty text for a missing source or
-// type, and null for a missing payload.
-const compareSQL = `SELECT s.n || CASE WHEN r.mongo_id IS NULL THEN '-' WHEN
-	r.event_timestamp IS NOT DISTINCT FROM s.event_timestamp
-	AND coalesce(r.source, '') = coalesce(s.source, '') AND coalesce(r.event_type, '') = coalesce(s.event_type, '')
-	AND coalesce(r.payload::jsonb, 'null') = coalesce(s.payload, 'null')
-	AND coalesce(r.meta::jsonb, 'null') = coalesce(s.meta, 'null') THEN 't' ELSE 'f' END
-FROM readsync_staging s LEFT JOIN reading_analytics r ON r.mongo_id = s.mongo_id WHERE s.n IN (%s)`
 
 // target is a session that writes rows.
 type target struct {
@@ -242,246 +219,6 @@ func (t *target) rollback() error {
 		return nil
 	}
 	return t.exec("ROLLBACK")
-}
-
-// copy sends rows to the table of a COPY statement. Those of the staging table are
-// numbered.
-func (t *target) copy(sql string, rows []*row) error {
-	stmt, err := t.conn.Prepare(sql)
-	if err != nil {
-		return err
-	}
-	lines, ok := stmt.(interface {
-		CopyData(context.Context, string) (driver.Result, error)
-	})
-	if !ok {
-		return errors.New("the PostgreSQL driver cannot copy lines")
-	}
-	send := func() error {
-		if len(t.buf) == 0 {
-			return nil
-		}
-		// The driver copies the text before it returns, and adds a line break.
-		_, err := lines.CopyData(context.Background(), unsafe.String(&t.buf[0], len(t.buf)-1))
-		if t.buf = t.buf[:0]; cap(t.buf) > 4*copyBytes {
-			t.buf = nil
-		}
-		return err
-	}
-	for i, r := range rows {
-		size := copySize(r)
-		if len(t.buf)+size > copyBytes {
-			if err = send(); err != nil {
-				break // Exec says what the server said
-			}
-		}
-		t.buf = slices.Grow(t.buf, size)
-		if sql == copySQL {
-			t.buf = append(strconv.AppendInt(t.buf, int64(i), 10), '\t')
-		}
-		t.buf = appendCopyLine(t.buf, r)
-	}
-	if err == nil {
-		err = send()
-	}
-	t.buf = t.buf[:0]
-	//lint:ignore SA1019 a COPY of this driver has no other end
-	_, end := stmt.Exec(nil)
-	// Where the server's error was there already, Exec did not wait for the end of
-	// its answer: the connection would still be in the middle of it.
-	if closed := stmt.Close(); end == nil {
-		end = closed
-	}
-	if end != nil {
-		return end
-	}
-	return err
-}
-
-// copyBytes is how much is given to the driver at a time, if a row is not longer.
-const copyBytes = 56 << 10
-
-// copySize is how long a row's line is at most, if its texts have no tabs and
-// line breaks.
-func copySize(r *row) int {
-	n := 64 + 2*len(r.id)
-	for _, c := range r.columns {
-		n += len(c) + bytes.Count(c, []byte{'\\'})
-	}
-	return n
-}
-
-// appendCopyLine appends a row in the text format of COPY.
-func appendCopyLine(b []byte, r *row) []byte {
-	b = appendCopyText(b, []byte(r.id))
-	for i, c := range r.columns {
-		b = append(b, '\t')
-		switch {
-		case c == nil:
-			b = append(b, `\N`...)
-		case i == atPayload || i == atMeta:
-			b = appendCopyJSON(b, c)
-		default:
-			b = appendCopyText(b, c)
-		}
-	}
-	return append(b, '\n')
-}
-
-// appendCopyJSON appends JSON, in whose strings nothing but the backslash means
-// something to COPY; between them, a record may have a tab.
-func appendCopyJSON(b, text []byte) []byte {
-	for {
-		i := bytes.IndexByte(text, '\\')
-		if i < 0 {
-			return append(b, text...)
-		}
-		b = append(append(b, text[:i]...), '\\', '\\')
-		text = text[i+1:]
-	}
-}
-
-func appendCopyText(b, text []byte) []byte {
-	for {
-		i := bytes.IndexAny(text, "\\\t\n\r")
-		if i < 0 {
-			return append(b, text...)
-		}
-		b = append(b, text[:i]...)
-		switch text[i] {
-		case '\t':
-			b = append(b, '\\', 't')
-		case '\n':
-			b = append(b, '\\', 'n')
-		case '\r':
-			b = append(b, '\\', 'r')
-		default:
-			b = append(b, '\\', '\\')
-		}
-		text = text[i+1:]
-	}
-}
-
-// copyLine finds the row that a failed COPY names: "COPY readsync_staging, line 7, column payload". It
-// is -1 if it names none.
-func copyLine(err error, rows int) int {
-	pe, ok := errors.AsType[*pq.Error](err)
-	if !ok {
-		return -1
-	}
-	_, rest, ok := strings.Cut(pe.Where, "COPY readsync_staging, line ")
-	if !ok {
-		_, rest, ok = strings.Cut(pe.Where, "COPY reading_analytics, line ")
-	}
-	if !ok {
-		return -1
-	}
-	end := 0
-	for end < len(rest) && rest[end] >= '0' && rest[end] <= '9' {
-		end++
-	}
-	n, err := strconv.Atoi(rest[:end])
-	if err != nil || n < 1 || n > rows {
-		return -1
-	}
-	return n - 1
-}
-
-// compare returns the outcome of each row, given the numbers of those that
-// were not inserted.
-func (t *target) compare(rows []*row, skipped []string) ([]outcome, error) {
-	outcomes := slices.Repeat([]outcome{inserted}, len(rows))
-	if len(skipped) == 0 {
-		return outcomes, nil
-	}
-	differ, err := t.differing(skipped, outcomes)
-	if err != nil || len(differ) == 0 {
-		return outcomes, err
-	}
-	// They may be there as hubs before this tool wrote them.
-	var old []*row
-	var numbers []string
-	for _, i := range differ {
-		r := legacyRow(rows[i])
-		if r == nil {
-			r = rows[i]
-		}
-		numbers = append(numbers, strconv.Itoa(len(old)))
-		old = append(old, r)
-	}
-	if err := t.exec("DELETE FROM readsync_staging"); err != nil {
-		return nil, err
-	}
-	if err := t.copy(copySQL, old); err != nil {
-		return nil, err
-	}
-	again := make([]outcome, len(old))
-	if _, err := t.differing(numbers, again); err != nil {
-		return nil, err
-	}
-	for at, i := range differ {
-		outcomes[i] = again[at]
-	}
-	return outcomes, nil
-}
-
-// differing compares rows with the table, sets the outcome of each, and
-// returns the differing ones.
-func (t *target) differing(numbers []string, outcomes []outcome) (differ []int, err error) {
-	verdicts, err := t.column(fmt.Sprintf(compareSQL, strings.Join(numbers, ",")))
-	if err != nil {
-		return nil, err
-	}
-	if len(verdicts) != len(numbers) {
-		return nil, fmt.Errorf("compare rows: %d of %d are in the staging table", len(verdicts), len(numbers))
-	}
-	for _, v := range verdicts {
-		n, err := strconv.Atoi(v[:len(v)-1])
-		if err != nil || n >= len(outcomes) {
-			return nil, fmt.Errorf("compare rows: %q", v)
-		}
-		switch v[len(v)-1] {
-		case 't':
-			outcomes[n] = identical
-		case 'f':
-			outcomes[n] = differing
-			differ = append(differ, n)
-		default:
-			return nil, errGone
-		}
-	}
-	slices.Sort(differ)
-	return differ, nil
-}
-
-// legacyRow returns the row that a hub before this tool made of a document, if
-// that is known.
-func legacyRow(r *row) *row {
-	if r.doc == nil {
-		return nil
-	}
-	old := *r
-	c := converter{dialect: legacy}
-	for _, i := range []int{atPayload, atMeta} {
-		v := r.fields[i]
-		if v.isNull() {
-			continue
-		}
-		text, err := c.append(nil, v)
-		if err != nil {
-			text = nil // it stored NULL for what it could not marshal
-		}
-		if text != nil && checkJSON(text, nulReject) != nil {
-			return nil
-		}
-		old.columns[i] = text
-	}
-	for _, i := range []int{atSource, atEventType} {
-		if r.fields[i].kind != bson.TypeString {
-			old.columns[i] = nil // it took nothing but strings
-		}
-	}
-	return &old
 }
 
 // refusesContent tells an error that the content of a row causes from one of
