@@ -35,7 +35,7 @@ inner() {
 # A killed container takes a moment to be gone, and a cgroup in use stays.
 clear_up() {
   local dir=$1 try
-  for ((try = 0; try < 100; try++)); do
+  for ((try = 0; try < 600; try++)); do
     find /sys/fs/cgroup -depth -type d \( -path "*/${dir##*/}" -o -path "*/${dir##*/}/*" \) -exec rmdir {} + 2>/dev/null || :
     if [[ -z $(find /sys/fs/cgroup -type d -name "${dir##*/}" -print -quit) ]]; then break; fi
     sleep 0.05

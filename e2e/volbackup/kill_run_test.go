@@ -35,7 +35,7 @@ const killFiles = 6
 // killContent is one file of a version.
 func killContent(version, file int) []byte {
 	line := fmt.Sprintf("version %d of file %d\n", version, file)
-	return bytes.Repeat([]byte(line), 12000)
+	return bytes.Repeat([]byte(line), 60000)
 }
 
 // write makes a volume hold a version that has never been.
@@ -128,11 +128,14 @@ func (w *killWorld) round(t *testing.T, line string, typical time.Duration) {
 		close(ended)
 	}()
 	after := time.Duration(w.random.Float64() * float64(typical) * 1.05)
+	wanted := killVictims[w.random.IntN(len(killVictims))]
+	if wanted == "tar" {
+		after = 0 // it is there for a moment, which must be waited for
+	}
 	select {
 	case <-time.After(after):
 	case <-ended:
 	}
-	wanted := killVictims[w.random.IntN(len(killVictims))]
 	victim, kind := w.victim(marker, wanted, ended)
 	if victim != 0 && syscall.Kill(victim, syscall.SIGKILL) == nil {
 		w.kills[kind]++
@@ -184,14 +187,14 @@ func (w *killWorld) round(t *testing.T, line string, typical time.Duration) {
 func (w *killWorld) victim(marker, wanted string, ended <-chan struct{}) (pid int, kind string) {
 	for try := 0; ; try++ {
 		for pid, cmdline := range killMarked(marker) {
-			if kind := killKind(cmdline); kind == wanted || try >= 20 && kind != "" {
+			if kind := killKind(cmdline); kind == wanted || wanted != "tar" && try >= 20 && kind != "" {
 				return pid, kind
 			}
 		}
 		select {
 		case <-ended:
 			return 0, "nobody"
-		case <-time.After(5 * time.Millisecond):
+		case <-time.After(time.Millisecond):
 		}
 	}
 }
@@ -281,10 +284,12 @@ func TestKillRun(t *testing.T) {
 			w.version[name] = got
 		}
 	}
-	t.Logf("%d rounds, kills: %v, exit statuses: %v, restores that were killed: %d with the old volume, %d with the new one; 0 containers down, 0 bad archives, 0 mixed volumes",
+	t.Logf("%d rounds, kills: %v, exit statuses: %v, restores: %d left the old volume, %d the new one; 0 containers down, 0 bad archives, 0 mixed volumes",
 		rounds, w.kills, w.ends, kept, replaced)
 	w.must(t, "volbackup run")
-	if parts, err := filepath.Glob(filepath.Join(w.repo, "*", ".*")); err != nil || len(parts) > 0 {
+	parts, err := filepath.Glob(filepath.Join(w.repo, "*", ".*"))
+	parts = slices.DeleteFunc(parts, func(path string) bool { return filepath.Base(path) == ".prefixes" }) // a cache
+	if err != nil || len(parts) > 0 {
 		t.Errorf("after a whole run the repository still holds %q, %v", parts, err)
 	}
 }
