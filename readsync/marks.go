@@ -109,7 +109,13 @@ func (s *source) appendMark(b []byte, rows []*row, from, to string) []byte {
 // read.
 func appendGuard(b []byte, r *row, status value) []byte {
 	return appendDocument(b, func(b []byte) []byte {
-		b = appendOperator(b, "_id", "$eq", r.key)
+		// The plain form where it means the same: not every server looks up {$eq: id} by its index.
+		switch r.key.kind {
+		case bson.TypeEmbeddedDocument, bson.TypeRegex, bson.TypeArray:
+			b = appendOperator(b, "_id", "$eq", r.key)
+		default:
+			b = appendElement(b, "_id", r.key)
+		}
 		b = appendElement(b, "status", status)
 		for i, name := range synced {
 			switch v := r.fields[i]; v.kind {

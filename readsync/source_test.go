@@ -86,7 +86,7 @@ func TestTypesAbove(t *testing.T) {
 func TestGuard(t *testing.T) {
 	r := newBuilder(nulKeep).row(marshal(t, bson.D{{Key: "_id", Value: int32(5)}, {Key: "payload", Value: bson.D{{Key: "$gt", Value: 1}}}, {Key: "meta", Value: bson.Undefined{}}, {Key: "source", Value: nil}}))
 	got, err := bson.MarshalExtJSON(bson.Raw(appendGuard(nil, &r, stringValue("ingested"))), false, false)
-	want := `{"_id":{"$eq":5},"status":"ingested","timestamp":{"$exists":false},"source":{"$eq":null},"event_type":{"$exists":false},"payload":{"$eq":{"$gt":1}},"meta":{"$type":6}}`
+	want := `{"_id":5,"status":"ingested","timestamp":{"$exists":false},"source":{"$eq":null},"event_type":{"$exists":false},"payload":{"$eq":{"$gt":1}},"meta":{"$type":6}}`
 	if err != nil || string(got) != want {
 		t.Errorf("guard %s, %v; want %s", got, err, want)
 	}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -141,7 +140,7 @@ func (p *producer) finish() (string, error) {
 }
 
 func (p *producer) failed(err error) error {
-	text := fmt.Sprintf("%s: %v", strings.Join(p.args[:min(len(p.args), 3)], " "), err)
+	text := fmt.Sprintf("%s: %v", p.args[0], err) // its arguments may hold secrets
 	last, hint := p.said.last()
 	if last != "" {
 		text += ": " + last
