@@ -32,9 +32,15 @@ inner() {
   wait "$daemon"
 }
 
-# A killed container takes a moment to be gone, and a cgroup in use stays.
+# A paused container does not die before it is thawed; any takes a moment to be gone, and a cgroup in use stays.
 clear_up() {
-  local dir=$1 try
+  local dir=$1 try state
+  for state in /sys/fs/cgroup/{,freezer/}"${dir##*/}"/*/{freezer.state,cgroup.freeze}; do
+    case $state in
+      *freezer.state) if [[ -e $state ]]; then echo THAWED >"$state"; fi ;;
+      *) if [[ -e $state ]]; then echo 0 >"$state"; fi ;;
+    esac
+  done
   for ((try = 0; try < 600; try++)); do
     find /sys/fs/cgroup -depth -type d \( -path "*/${dir##*/}" -o -path "*/${dir##*/}/*" \) -exec rmdir {} + 2>/dev/null || :
     if [[ -z $(find /sys/fs/cgroup -type d -name "${dir##*/}" -print -quit) ]]; then break; fi
@@ -45,7 +51,7 @@ clear_up() {
 
 outer() {
   local dir=$1 child='' status=0
-  trap 'kill -KILL "$child" 2>/dev/null || :; wait "$child" || :; clear_up "$dir"; exit 143' TERM INT HUP
+  trap 'kill -KILL "$child" 2>/dev/null || :; clear_up "$dir"; exit 143' TERM INT HUP
   echo '{}' >"$dir/daemon.json"
   unshare --mount --pid --fork --kill-child --mount-proc -- bash "$0" inner "$dir" &
   child=$!

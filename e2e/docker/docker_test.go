@@ -2,6 +2,8 @@ package docker
 
 import (
 	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
 )
 
@@ -22,7 +24,12 @@ func TestRun(t *testing.T) {
 	if _, err := os.Stat(d.Volume("vol")); err != nil {
 		t.Error(err)
 	}
+	// Frozen processes do not die of SIGKILL.
+	d.Docker(t, "pause", "one")
 	d.Close()
+	if left, err := exec.Command("find", "/sys/fs/cgroup", "-name", filepath.Base(d.Dir)).Output(); err != nil || len(left) > 0 {
+		t.Errorf("cgroups are left: %s, %v", left, err)
+	}
 	if _, err := os.Stat(d.Dir); !os.IsNotExist(err) {
 		t.Errorf("the daemon's folder: %v; want it to be gone", err)
 	}
