@@ -17,6 +17,10 @@ import (
 // it is then left to init, so that the caller can go on.
 const grace = 200 * time.Millisecond
 
+// lastWords is how long the streams may stay open behind a program that ended by
+// itself: what it wrote may still have to be read, on a machine that is busy.
+const lastWords = 10 * time.Second
+
 // maxOutput bounds what is kept of each stream.
 const maxOutput = 1 << 20
 
@@ -55,8 +59,8 @@ func (c Cmd) Run(ctx context.Context) (out, messages []byte, err error) {
 	if c.Dependent {
 		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	}
-	// A grandchild that keeps the pipes open must not keep Wait waiting.
-	cmd.WaitDelay = grace
+	// A grandchild that keeps the pipes open must not keep Wait waiting for ever.
+	cmd.WaitDelay = lastWords
 	if err := cmd.Start(); err != nil {
 		return nil, nil, fmt.Errorf("start: %w", err)
 	}
