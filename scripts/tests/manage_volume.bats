@@ -512,7 +512,7 @@ nothing_left() {
 }
 
 @test "with passes signals on and lets the command end in order" {
-  "$script" with "$v" -- bash -c 'trap "echo cleared up >done; exit 3" TERM; touch begun; sleep 1000 & wait' &
+  "$script" with "$v" -- bash -c 'trap "kill \$!; echo cleared up >done; exit 3" TERM; sleep 1000 & touch begun; wait' &
   await test -e begun
   kill -TERM $!
   wait $! || true
