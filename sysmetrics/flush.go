@@ -108,6 +108,7 @@ func nothing() error { return nil }
 func nextBatch(ctx context.Context, lines <-chan input) (batch []entry, bad []input, more bool) {
 	size := 0
 	var pause <-chan time.Time
+	done := ctx.Done()
 	for len(batch) < batchRecords && size < batchBytes && len(bad) < batchRecords {
 		select {
 		case in, ok := <-lines:
@@ -123,16 +124,21 @@ func nextBatch(ctx context.Context, lines <-chan input) (batch []entry, bad []in
 				pause = time.After(idle) // since the first line: a trickle must not be held for long
 			}
 		case <-pause:
-			return batch, bad, true
-		case <-ctx.Done():
-			return batch, bad, false
+			return batch, bad, ctx.Err() == nil
+		case <-done:
+			// Lines that were taken from the pipe already are nowhere else.
+			done, pause = nil, time.After(lastLines)
 		}
 	}
-	return batch, bad, true
+	return batch, bad, ctx.Err() == nil
 }
 
-// readRecords sends the lines of r until it ends or stop is closed. Empty
-// lines are passed over.
+// lastLines is how long a run that is being ended waits for the lines that it
+// has already read.
+const lastLines = 100 * time.Millisecond
+
+// readRecords sends the lines of r until it ends or, after stop is closed, nobody
+// takes them. Empty lines are passed over.
 func readRecords(r io.Reader, lines chan<- input, stop <-chan struct{}) {
 	defer close(lines)
 	buf := bufio.NewReaderSize(r, 64<<10)
@@ -152,7 +158,11 @@ func readRecords(r io.Reader, lines chan<- input, stop <-chan struct{}) {
 		select {
 		case lines <- in:
 		case <-stop:
-			return
+			select {
+			case lines <- in:
+			case <-time.After(lastLines):
+				return
+			}
 		}
 		if err != nil && !errors.Is(err, errTooLong) {
 			return

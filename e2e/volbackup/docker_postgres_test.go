@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"observability-hub/e2e/await"
 )
 
 const pgImage = "postgres"
@@ -220,12 +222,14 @@ func (s *pgServer) check(t *testing.T, acknowledged map[int][]time.Time, before 
 // when gives the moment of the first event of a kind that a container had since a moment.
 func (h *dockerHost) when(tb testing.TB, container, event string, since time.Time) time.Time {
 	tb.Helper()
-	out := h.Docker(tb, "events", "--since", fmt.Sprintf("%.6f", float64(since.UnixMicro())/1e6), "--until", "0s", "--filter", "container="+container, "--filter", "event="+event, "--format", "{{.TimeNano}}")
-	first, _, _ := strings.Cut(out, "\n")
-	nanos, err := strconv.ParseInt(first, 10, 64)
-	if err != nil {
-		tb.Fatalf("no event %s of %s: %v", event, container, err)
-	}
+	var nanos int64
+	await.Until(tb, "the event "+event+" of "+container, func() bool {
+		out := h.Docker(tb, "events", "--since", fmt.Sprintf("%.6f", float64(since.UnixMicro())/1e6), "--until", "0s", "--filter", "container="+container, "--filter", "event="+event, "--format", "{{.TimeNano}}")
+		first, _, _ := strings.Cut(out, "\n")
+		var err error
+		nanos, err = strconv.ParseInt(first, 10, 64)
+		return err == nil
+	})
 	return time.Unix(0, nanos)
 }
 
