@@ -17,10 +17,8 @@ import (
 	"time"
 
 	"observability-hub/e2e/postgres"
+	"observability-hub/e2e/torture"
 )
-
-// torture asks for the full number of faults, which takes minutes.
-var torture = os.Getenv("HUB_TORTURE") != ""
 
 // key is one record of the fixture host: the n-th sample's metric type.
 type key struct {
@@ -198,20 +196,12 @@ func collect(h *fixtureHost) []string {
 // a tool that is itself killed at random moments and at chosen system calls.
 func TestFaults(t *testing.T) {
 	samples := 45
-	if torture {
+	if torture.Full {
 		samples = 500
 	}
 	for i, table := range []int{0, 2} { // the old one has no unique index to lean on
 		t.Run(tables[table].name, func(t *testing.T) {
-			seed := uint64(time.Now().UnixNano())
-			if given := os.Getenv("HUB_SEED"); given != "" {
-				var err error
-				if seed, err = strconv.ParseUint(given, 10, 64); err != nil {
-					t.Fatalf("HUB_SEED: %v", err)
-				}
-			}
-			t.Logf("HUB_SEED=%d", seed)
-			random := rand.New(rand.NewPCG(seed, uint64(i)))
+			random := torture.Random(t, uint64(i))
 
 			c := postgres.Run(t, postgres.Config{Disk: 96 << 20})
 			tables[table].make(t, c)
@@ -455,7 +445,7 @@ func known(tb testing.TB, calls []string) []string {
 // TestKillAtEveryStep kills a run before each of its steps in turn: with and without a backlog in the spool, with and without a server.
 func TestKillAtEveryStep(t *testing.T) {
 	calls := []string{"write", "sendto", "fsync", "fdatasync", "ftruncate", "rename", "renameat", "renameat2", "linkat", "unlinkat", "flock", "connect", "exit_group"}
-	if torture {
+	if torture.Full {
 		calls = steps
 	}
 	calls = known(t, calls)
@@ -533,7 +523,7 @@ func TestFaultyStateDisk(t *testing.T) {
 	host := newFixtureHost(t, "web1")
 	l := newLedger(t, c, m)
 	rounds := 3
-	if torture {
+	if torture.Full {
 		rounds = 30
 	}
 	for range rounds {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"observability-hub/e2e/nspawn"
+	"observability-hub/e2e/torture"
 	"observability-hub/e2e/workspace"
 )
 
@@ -299,10 +299,10 @@ func TestGitsyncKillAtEveryStep(t *testing.T) {
 // TestGitsyncKillAtRandom kills it, with all that it started, at random times.
 func TestGitsyncKillAtRandom(t *testing.T) {
 	rounds := 40
-	if torture {
+	if torture.Full {
 		rounds = 300
 	}
-	random := rand.New(rand.NewPCG(seed(t), 0))
+	random := torture.Random(t, 0)
 	binary, err := workspace.Binary("gitsync")
 	if err != nil {
 		t.Fatal(err)
@@ -352,7 +352,7 @@ func TestGitsyncDiskFaults(t *testing.T) {
 	refused, injected := 0, 0
 	for _, call := range known(t, []string{"mkdirat", "fsync", "linkat", "symlinkat", "renameat", "renameat2", "write", "openat"}) {
 		for n := 1; ; n++ {
-			if !torture && n%4 != 1 || call == "openat" && n%5 != 1 {
+			if !torture.Full && n%4 != 1 || call == "openat" && n%5 != 1 {
 				continue // of dozens of openat, most only read
 			}
 			w.push()
@@ -393,10 +393,10 @@ var gitsyncKills string
 // TestGitsyncKillUnderSystemd kills it in a booted machine, where systemd stops, reloads and restarts the units that it changes.
 func TestGitsyncKillUnderSystemd(t *testing.T) {
 	steps, rounds := 4, 10
-	if torture {
+	if torture.Full {
 		steps, rounds = 1, 300
 	}
-	random := rand.New(rand.NewPCG(seed(t), 1))
+	random := torture.Random(t, 1)
 	result := nspawn.Run(t, nspawn.Config{
 		Packages: []string{"git", "jq"},
 		Binds:    []nspawn.Bind{{From: buildGitsync(t), To: "/usr/local/sbin/gitsync", ReadOnly: true}},
@@ -411,18 +411,4 @@ func TestGitsyncKillUnderSystemd(t *testing.T) {
 	if result.Status != 0 || strings.Count(result.Stdout, "ok ") != 2 {
 		t.Errorf("exit status %d\nstdout: %s\nstderr: %s", result.Status, result.Stdout, result.Stderr)
 	}
-}
-
-// seed is the one in HUB_SEED, or a new one, and is printed.
-func seed(t *testing.T) uint64 {
-	t.Helper()
-	seed := uint64(time.Now().UnixNano())
-	if given := os.Getenv("HUB_SEED"); given != "" {
-		var err error
-		if seed, err = strconv.ParseUint(given, 10, 64); err != nil {
-			t.Fatalf("HUB_SEED: %v", err)
-		}
-	}
-	t.Logf("HUB_SEED=%d", seed)
-	return seed
 }

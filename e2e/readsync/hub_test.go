@@ -31,9 +31,6 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// torture asks for the full number of faults, which takes long.
-var torture = os.Getenv("HUB_TORTURE") != ""
-
 // Exit statuses that the tests expect, from sysexits(3) and the toolkit's own.
 const (
 	exitPartial     = 11

@@ -3,7 +3,6 @@ package readsync
 import (
 	"bytes"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"strconv"
@@ -15,21 +14,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"observability-hub/e2e/mongowire"
+	"observability-hub/e2e/torture"
 )
-
-// seeded gives the random numbers of a test, whose seed it prints; HUB_SEED repeats a run.
-func seeded(tb testing.TB) *rand.Rand {
-	tb.Helper()
-	seed := uint64(time.Now().UnixNano())
-	if given := os.Getenv("HUB_SEED"); given != "" {
-		var err error
-		if seed, err = strconv.ParseUint(given, 10, 64); err != nil {
-			tb.Fatalf("HUB_SEED: %v", err)
-		}
-	}
-	tb.Logf("HUB_SEED=%d", seed)
-	return rand.New(rand.NewPCG(seed, 0))
-}
 
 // feed gives each round documents of its own, among them some that cannot be rows.
 type feed struct {
@@ -105,7 +91,7 @@ func slowly(call *mongowire.Call) mongowire.Action {
 
 // sampleOf is how many faults a run of the tests has: the full number in a torture.
 func sampleOf(few, many int) int {
-	if torture {
+	if torture.Full {
 		return many
 	}
 	return few
@@ -123,7 +109,7 @@ func whole(f *feed, start func() *exec.Cmd) time.Duration {
 func TestKillsOfRun(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
-	random, f := seeded(t), &feed{h: h}
+	random, f := torture.Random(t, 0), &feed{h: h}
 	h.mongo.Intercept(slowly)
 	start := func() *exec.Cmd { return h.command("run", "--max-rejects", "1000000") }
 	took := whole(f, start)
@@ -154,7 +140,7 @@ func TestKillsOfRun(t *testing.T) {
 func TestKillsOfStages(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
-	random, f := seeded(t), &feed{h: h}
+	random, f := torture.Random(t, 0), &feed{h: h}
 	h.mongo.Intercept(slowly)
 	start := func() *exec.Cmd {
 		return h.shell("readsync extract | readsync load --max-rejects 1000000 | readsync mark")
@@ -224,7 +210,7 @@ func (h *hub) pipeline() (stages [3]*exec.Cmd, output *bytes.Buffer) {
 func TestKillsOfPostgres(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
-	random, f := seeded(t), &feed{h: h}
+	random, f := torture.Random(t, 0), &feed{h: h}
 	h.mongo.Intercept(slowly)
 	start := func() *exec.Cmd { return h.command("run", "--max-rejects", "1000000") }
 	took := whole(f, start)
@@ -405,7 +391,7 @@ func TestMongoNonsense(t *testing.T) {
 func TestKillsByTerm(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
-	random, f := seeded(t), &feed{h: h}
+	random, f := torture.Random(t, 0), &feed{h: h}
 	h.mongo.Intercept(slowly)
 	start := func() *exec.Cmd { return h.command("run", "--max-rejects", "1000000") }
 	took := whole(f, start)

@@ -5,12 +5,14 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"observability-hub/e2e/torture"
 )
 
 // A stream that is cut is refused with 65 and never appears: at every multiple
 // of 512 bytes before its end marker is complete, and at random bytes anywhere.
 func TestCutStreams(t *testing.T) {
-	w, random := newWorld(t), seeded(t)
+	w, random := newWorld(t), torture.Random(t, 0)
 	w.fill("v", 20_000, 1)
 	stream := w.finish(w.command("sh", "-c", "manage_volume.sh export v"))
 	if stream.status != 0 {
@@ -25,7 +27,7 @@ func TestCutStreams(t *testing.T) {
 	}
 	random.Shuffle(len(cuts), func(i, j int) { cuts[i], cuts[j] = cuts[j], cuts[i] })
 	numbers := 1000
-	if !torture {
+	if !torture.Full {
 		cuts, numbers = cuts[:min(len(cuts), 20)], 20
 	}
 	for range numbers {
@@ -55,13 +57,13 @@ func TestCutStreams(t *testing.T) {
 // A flipped bit in an archive or a manifest is found by verify, and neither cat
 // nor restore gives a byte of it away.
 func TestFlippedBits(t *testing.T) {
-	w, random := newWorld(t), seeded(t)
+	w, random := newWorld(t), torture.Random(t, 0)
 	w.fill("v", 50_000, 1)
 	w.want(0, "run", "v")
 	archive := w.archives("v")[0]
 	id := filepath.Base(archive[:len(archive)-len(".tar.zst")])
 	flips := 500
-	if !torture {
+	if !torture.Full {
 		flips = 20
 	}
 	for _, path := range []string{archive, archive[:len(archive)-len(".tar.zst")] + ".json"} {

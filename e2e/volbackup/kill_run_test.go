@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"observability-hub/e2e/docker"
+	"observability-hub/e2e/torture"
 )
 
 // killVictims are the programs that a backup or a restore consists of.
@@ -229,18 +230,10 @@ func (w *killWorld) left(tb testing.TB) []string {
 // Afterwards all that ran runs, every archive is good, and a volume is the old or the new one.
 func TestKillRun(t *testing.T) {
 	rounds := 30
-	if os.Getenv("HUB_TORTURE") != "" {
+	if torture.Full {
 		rounds = 300
 	}
-	seed := uint64(time.Now().UnixNano())
-	if given := os.Getenv("HUB_SEED"); given != "" {
-		var err error
-		if seed, err = strconv.ParseUint(given, 10, 64); err != nil {
-			t.Fatalf("HUB_SEED: %v", err)
-		}
-	}
-	t.Logf("HUB_SEED=%d", seed)
-	w := &killWorld{dockerHost: newDockerHost(t), random: rand.New(rand.NewPCG(seed, 0)), version: map[string]int{}, kills: map[string]int{}, ends: map[int]int{}}
+	w := &killWorld{dockerHost: newDockerHost(t), random: torture.Random(t, 0), version: map[string]int{}, kills: map[string]int{}, ends: map[int]int{}}
 	for _, volume := range []string{"vol-a", "vol-b"} {
 		w.Docker(t, "volume", "create", volume)
 		w.write(t, volume)

@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"observability-hub/e2e/torture"
 )
 
 // killed is what must hold after a kill at any place, before and after the next run.
@@ -35,7 +37,7 @@ func TestKillAtEveryStep(t *testing.T) {
 		w.fill("v", 50_000, 1)
 		w.want(0, "run", "kept")
 		for n := 1; ; n++ {
-			if n > 10 && !torture {
+			if n > 10 && !torture.Full {
 				break
 			}
 			// First, unchanged, changed in turns; the fourth prunes.
@@ -68,11 +70,11 @@ func TestKillAtEveryStep(t *testing.T) {
 
 // Killed at random moments, the whole group or volbackup alone.
 func TestKillAtRandom(t *testing.T) {
-	w, random := newWorld(t), seeded(t)
+	w, random := newWorld(t), torture.Random(t, 0)
 	w.fill("kept", 10_000, 1)
 	w.want(0, "run")
 	rounds := 20
-	if torture {
+	if torture.Full {
 		rounds = 300
 	}
 	killed := 0

@@ -7,11 +7,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"observability-hub/e2e/workspace"
 )
@@ -134,17 +132,4 @@ func (w *world) leftovers() []string {
 		left = append(left, found...)
 	}
 	return left
-}
-
-// torture asks for the full number of faults, which takes minutes.
-var torture = os.Getenv("HUB_TORTURE") != ""
-
-// seeded returns a source of randomness that HUB_SEED repeats.
-func seeded(tb testing.TB) *rand.Rand {
-	seed := uint64(time.Now().UnixNano())
-	if s, err := strconv.ParseUint(os.Getenv("HUB_SEED"), 10, 64); err == nil {
-		seed = s
-	}
-	tb.Logf("HUB_SEED=%d repeats this", seed)
-	return rand.New(rand.NewPCG(seed, 0))
 }
