@@ -86,7 +86,14 @@ func (s *store) put(ctx context.Context, m *manifest, src source) (unchanged boo
 	}
 	p := &passage{s: s, q: q, stage: stage, m: m, base: base, hash: sha256.New(), own: newPrefixes()}
 	defer p.discard()
-	err = p.run()
+	done := make(chan error)
+	go func() {
+		if stage {
+			yield()
+		}
+		done <- p.run()
+	}()
+	err = <-done
 	if err != nil {
 		cancel(err)
 	}
