@@ -81,7 +81,10 @@ func (t *target) differing(numbers []string, outcomes []outcome) (differ []int, 
 			outcomes[n] = differing
 			differ = append(differ, n)
 		default:
-			return nil, errGone
+			if !t.taken {
+				return nil, errGone
+			}
+			outcomes[n] = rejected
 		}
 	}
 	slices.Sort(differ)

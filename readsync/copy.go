@@ -60,7 +60,7 @@ func (t *target) copy(sql string, rows []*row) error {
 	}
 	t.buf = t.buf[:0]
 	//lint:ignore SA1019 a COPY of this driver has no other end
-	_, end := stmt.Exec(nil)
+	done, end := stmt.Exec(nil)
 	// Where the server's error was there already, Exec did not wait for the end of
 	// its answer: the connection would still be in the middle of it.
 	if closed := stmt.Close(); end == nil {
@@ -69,7 +69,13 @@ func (t *target) copy(sql string, rows []*row) error {
 	if end != nil {
 		return end
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	if n, err := done.RowsAffected(); err != nil || n != int64(len(rows)) {
+		return errors.Join(err, errTaken)
+	}
+	return nil
 }
 
 // copyBytes is how much is given to the driver at a time, if a row is not longer.

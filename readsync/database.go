@@ -102,6 +102,9 @@ func databaseError(err error) error {
 		return e
 	}
 	if pe, ok := errors.AsType[*pq.Error](err); ok {
+		if hint := tableFault(pe); hint != "" {
+			return sysexits.New(sysexits.Config, "database_refused", err).WithHint(hint)
+		}
 		switch class(pe) {
 		case "28", "3D": // wrong password, unknown role or database
 			return sysexits.New(sysexits.Config, "database_refused", err).

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"observability-hub/lib/cli"
@@ -34,14 +35,12 @@ type deadLetters struct {
 func openDeadLetters(env *cli.Env, path string) (*deadLetters, error) {
 	_, err := os.Stat(path)
 	isNew := errors.Is(err, os.ErrNotExist)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := lockLetters(path, os.O_RDWR|os.O_CREATE)
 	if err != nil {
-		return nil, statedir.Unwritable(err)
-	}
-	// A device has no end to read up to, and keeps nothing.
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		f.Close()
-		return nil, statedir.Unwritable(errors.Join(err, fmt.Errorf("%s: not a regular file", path)))
+		if _, ok := errors.AsType[*sysexits.Error](err); !ok {
+			err = statedir.Unwritable(err)
+		}
+		return nil, err
 	}
 	d := &deadLetters{env: env, path: path, f: f, seen: map[[sha256.Size]byte]bool{}}
 	if err := d.load(isNew); err != nil {
@@ -49,6 +48,45 @@ func openDeadLetters(env *cli.Env, path string) (*deadLetters, error) {
 		return nil, err
 	}
 	return d, nil
+}
+
+// errNotRegular is a file of dead letters that is none: a device has no end to read
+// up to, and keeps nothing.
+var errNotRegular = errors.New("not a regular file")
+
+// lockLetters opens a file of dead letters for one process alone. The lock of the
+// state directory is not enough: root's retry of the service's file has another
+// one.
+func lockLetters(path string, flag int) (*os.File, error) {
+	deadline := time.Now().Add(lockWait)
+	for {
+		f, err := os.OpenFile(path, flag, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		info, err := f.Stat()
+		if err == nil && !info.Mode().IsRegular() {
+			err = &os.PathError{Op: "open", Path: path, Err: errNotRegular}
+		}
+		if err == nil {
+			err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		}
+		if err == nil {
+			// Who held it may have put another file into its place.
+			if now, err := os.Stat(path); err == nil && os.SameFile(now, info) {
+				return f, nil
+			}
+		}
+		f.Close()
+		switch {
+		case err != nil && !errors.Is(err, syscall.EWOULDBLOCK):
+			return nil, err
+		case time.Now().After(deadline):
+			return nil, sysexits.New(sysexits.TempFail, "locked", fmt.Errorf("lock %s: another run holds it", path)).
+				WithHint("wait for the other run to end; fuser -v shows who holds it")
+		}
+		time.Sleep(20 * time.Millisecond) // flock(2) has no time-out of its own
+	}
 }
 
 func (d *deadLetters) load(isNew bool) error {

@@ -50,11 +50,18 @@ func appendMoment(dst []byte, v value) ([]byte, error) {
 	}
 	switch size := math.Abs(number); {
 	case size < maxSeconds:
-		return appendTime(dst, time.UnixMicro(int64(math.Round(number*1e6))))
+		return appendTime(dst, time.UnixMicro(micros(number, 1e6)))
 	case size < maxMillis:
-		return appendTime(dst, time.UnixMicro(int64(math.Round(number*1e3))))
+		return appendTime(dst, time.UnixMicro(micros(number, 1e3)))
 	}
 	return dst, outside // NaN and the infinities too
+}
+
+// micros is a number in units of which one is n microseconds. A product of floats
+// would be wrong by some microseconds after the year 4253.
+func micros(number float64, n int64) int64 {
+	whole, fraction := math.Modf(number)
+	return int64(whole)*n + int64(math.Round(fraction*float64(n)))
 }
 
 // appendTime appends a time in the words of PostgreSQL, which are RFC 3339's in

@@ -39,6 +39,8 @@ func TestMoment(t *testing.T) {
 		{decimal, "2023-11-14T22:13:20.5Z"},
 		{int64(0), "1970-01-01T00:00:00Z"},
 		{int64(-1), "1969-12-31T23:59:59Z"},
+		{int64(253402300799999), "9999-12-31T23:59:59.999Z"}, // beyond 2^53 microseconds
+		{int64(99999999999), "5138-11-16T09:46:39Z"},
 		{int64(1700000000123456), outside},
 		{int64(math.MinInt64), outside},
 		{math.NaN(), outside},

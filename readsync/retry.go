@@ -57,13 +57,12 @@ func (r *retryCmd) run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	defer dir.Close()
-	in, err := os.Open(r.File)
+	try := &retrying{retryCmd: *r, env: env}
+	in, err := try.open()
 	if err != nil {
-		return sysexits.New(sysexits.DataErr, "bad_input", fmt.Errorf("open the dead letters: %w", err)).
-			WithHint("name the file that a run has set documents aside in")
+		return err
 	}
 	defer in.Close()
-	try := &retrying{retryCmd: *r, env: env}
 	if try.source, err = openSource(r.Timeout); err != nil {
 		return err
 	}
@@ -72,7 +71,7 @@ func (r *retryCmd) run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	defer try.target.close()
-	out, err := renameio.NewPendingFile(r.File, renameio.WithTempDir(filepath.Dir(r.File)), renameio.WithPermissions(0o600), renameio.WithExistingPermissions())
+	out, err := renameio.NewPendingFile(try.File, renameio.WithTempDir(filepath.Dir(try.File)), renameio.WithPermissions(0o600), renameio.WithExistingPermissions())
 	if err != nil {
 		return statedir.Unwritable(err)
 	}
@@ -88,13 +87,27 @@ func (r *retryCmd) run(ctx context.Context, env *cli.Env) error {
 			err = out.CloseAtomicallyReplace()
 		}
 		if err == nil {
-			err = syncFolder(filepath.Dir(r.File))
+			err = syncFolder(filepath.Dir(try.File))
 		}
 		if err != nil {
 			err = statedir.Unwritable(err)
 		}
 	}
 	return try.finish(err)
+}
+
+// open opens the dead letters, of which a symbolic link is followed: it is the file
+// that will be replaced, not the link.
+func (r *retrying) open() (*os.File, error) {
+	in, err := lockLetters(r.File, os.O_RDONLY)
+	if err == nil {
+		r.File, err = filepath.EvalSymlinks(in.Name())
+	}
+	if _, ok := errors.AsType[*sysexits.Error](err); err != nil && !ok {
+		err = sysexits.New(sysexits.DataErr, "bad_input", fmt.Errorf("open the dead letters: %w", err)).
+			WithHint("name the file that a run has set documents aside in")
+	}
+	return in, err
 }
 
 // sameOwner gives a file the owner of another: retried by root, the dead letters

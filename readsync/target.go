@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/lib/pq"
@@ -42,7 +43,8 @@ type target struct {
 	*database
 	dryRun bool
 	direct bool   // the rows of the last batch were all new
-	never  bool   // the table does not take a COPY
+	never  bool   // the table does not take a COPY, or a trigger takes some rows
+	taken  bool   // a row that is neither new nor there was taken by a trigger
 	buf    []byte // of a COPY
 }
 
@@ -71,7 +73,7 @@ func (t *target) prepare() error {
 	for _, sql := range []string{
 		fmt.Sprintf("SET statement_timeout = %d; SET lock_timeout = %d; SET idle_in_transaction_session_timeout = %d",
 			t.timeout.Milliseconds(), t.timeout.Milliseconds(), t.timeout.Milliseconds()),
-		"SET client_encoding = 'UTF8'; SET DateStyle = 'ISO, YMD'; SET standard_conforming_strings = on",
+		"SET client_encoding = 'UTF8'; SET DateStyle = 'ISO, YMD'; SET TimeZone = 'UTC'; SET standard_conforming_strings = on",
 		// A commit that a crash may undo must not be acknowledged to MongoDB.
 		"SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
 	} {
@@ -83,19 +85,31 @@ func (t *target) prepare() error {
 		if err := t.makeTable(); err != nil {
 			return err
 		}
+		// Without a unique index a COPY would double rows. Where there is none, this has no
+		// plan.
+		if err := t.exec("EXPLAIN INSERT INTO reading_analytics (mongo_id) VALUES ('') ON CONFLICT (mongo_id) DO NOTHING"); err != nil {
+			return err
+		}
 	}
 	return t.exec(stagingSQL)
 }
 
-// errGone ends a batch that found a row and then did not: it was deleted
-// meanwhile.
+// errGone ends a batch of which a row is neither new nor there: it was deleted
+// meanwhile, or a trigger has taken it.
 var errGone = errors.New("a row was deleted while it was compared")
+
+// errTaken is a COPY of which a trigger has taken rows.
+var errTaken = errors.New("a trigger has taken rows")
+
+// patience is how often a row may be gone before a trigger is blamed.
+const patience = 3
 
 // write puts rows into the table and sets the outcome of each. All of them have
 // different ids. What the database refuses is refused in its row, and the others
 // still go in. Nothing is decided before its COMMIT.
 func (t *target) write(rows []*row) error {
 	for attempt := 1; len(rows) > 0; {
+		t.taken = attempt > patience
 		n, err := t.try(rows)
 		if err == nil {
 			return nil
@@ -145,7 +159,7 @@ func refuse(r *row, err error) {
 func (t *target) try(rows []*row) (at int, err error) {
 	if t.direct {
 		at, err = t.transaction(rows, t.copyDirect)
-		t.never = t.never || hasCode(err, "0A000") // row-level security
+		t.never = t.never || hasCode(err, "0A000") || errors.Is(err, errTaken) // row-level security; a trigger
 		if !t.never && !hasCode(err, "23505") || t.broken() {
 			return at, err
 		}
@@ -171,7 +185,9 @@ func (t *target) transaction(rows []*row, write func([]*row) ([]outcome, error))
 		return -1, errors.Join(err, t.rollback())
 	}
 	for i, r := range rows {
-		r.outcome = outcomes[i]
+		if r.outcome = outcomes[i]; r.outcome == rejected {
+			r.refused = &refusal{reason: "refused", detail: "a trigger or rule of the table lets the row vanish"}
+		}
 	}
 	return 0, nil
 }
@@ -225,7 +241,7 @@ func (t *target) rollback() error {
 // the database's state: data exceptions, violated constraints, exceeded limits.
 func refusesContent(err error) bool {
 	pe, ok := errors.AsType[*pq.Error](err)
-	if !ok {
+	if !ok || tableFault(pe) != "" {
 		return false
 	}
 	switch class(pe) {
@@ -233,6 +249,21 @@ func refusesContent(err error) bool {
 		return true
 	}
 	return false
+}
+
+// tableFault returns what to do about a table that takes no row, whatever it
+// holds: a column of its own that must not be null, or ids that have run out. It
+// is empty for other errors.
+func tableFault(e *pq.Error) string {
+	switch {
+	case e.Code == "23502" && e.Column != "mongo_id" && !slices.Contains(columns[:], e.Column):
+		return "reading_analytics has a column that readsync does not know and that must not be null: give it a default"
+	case e.Code == "2200H", e.Code == "22003" && e.Routine == "int84":
+		return "the ids of reading_analytics have run out: make its id and the sequence behind it bigint"
+	case e.Code == "23505" && strings.Contains(e.Detail, "(id)=("):
+		return "the sequence of reading_analytics is behind its rows, as after a restore: SELECT setval(pg_get_serial_sequence('reading_analytics', 'id'), max(id)) FROM reading_analytics"
+	}
+	return ""
 }
 
 func hasCode(err error, codes ...string) bool {
