@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -109,17 +110,26 @@ func (p *producer) start(ctx context.Context, stdin, stdout *os.File) error {
 	p.cmd.WaitDelay = stopAfter
 	// A group of its own, to be ended as a whole; and if we are killed, it is told.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	if err := p.cmd.Start(); err != nil {
+	p.done = make(chan error, 1)
+	started, ended := make(chan error, 1), make(chan struct{})
+	go func() {
+		// The kernel sends Pdeathsig when the thread ends that started the program, and
+		// threads end here: see yield.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := p.cmd.Start()
+		started <- err
+		if err == nil {
+			err = p.cmd.Wait()
+			close(ended)
+			p.done <- err
+		}
+	}()
+	if err := <-started; err != nil {
+		p.done = nil
 		return sysexits.New(sysexits.Unavailable, "command_missing", fmt.Errorf("start: %w", err)).
 			WithHint("see whether it is installed and in PATH")
 	}
-	p.done = make(chan error, 1)
-	ended := make(chan struct{})
-	go func() {
-		err := p.cmd.Wait()
-		close(ended)
-		p.done <- err
-	}()
 	go func() {
 		select {
 		case <-ended:

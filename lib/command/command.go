@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -61,11 +62,22 @@ func (c Cmd) Run(ctx context.Context) (out, messages []byte, err error) {
 	}
 	// A grandchild that keeps the pipes open must not keep Wait waiting for ever.
 	cmd.WaitDelay = lastWords
-	if err := cmd.Start(); err != nil {
+	started, done := make(chan error, 1), make(chan error, 1)
+	go func() {
+		if c.Dependent {
+			// The kernel sends Pdeathsig when the thread ends that started the program.
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+		}
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			done <- cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
 		return nil, nil, fmt.Errorf("start: %w", err)
 	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
 	select {
 	case err := <-done:
 		return stdout.bytes(), stderr.bytes(), err
