@@ -74,7 +74,7 @@ func (p *pull) run(ctx context.Context) error {
 	began := time.Now()
 	if p.Repo == "" {
 		return sysexits.New(sysexits.Config, "no_repository", errors.New("no repository is configured")).
-			WithHint("give --repo, or GITSYNC_REPO in /etc/observability-hub/gitops-sync.env")
+			WithHint("give --repo or GITSYNC_REPO; the units read theirs from /etc/observability-hub/gitops-sync.env")
 	}
 	url, err := remoteURL(p.Repo)
 	if err != nil {
@@ -282,6 +282,9 @@ func (p *pull) explain(ctx context.Context, err error) error {
 		if said(err, denied) {
 			hint = "give the unit a deploy key and its known_hosts: LoadCredential= in gitsync(1), CREDENTIALS"
 		}
+	}
+	if said(err, "dubious ownership") {
+		hint = "git reads no other user's repository: give it to the user of this run (chown -R), or git config --system --add safe.directory with the folder that git names"
 	}
 	if said(err, "HOST IDENTIFICATION HAS CHANGED") {
 		hint = "the server's key is not the one in known_hosts: ask who runs it before you replace that"

@@ -14,7 +14,10 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-const stageDir = "stage"
+const (
+	stageDir    = "stage"
+	controlUnit = "gitsync-control.service" // one without a fault
+)
 
 // verify stages the whole set in the state directory and lets systemd-analyze
 // check it, before anything on the host changes.
@@ -60,32 +63,44 @@ func (d *desired) verify(ctx context.Context, h host, dir *statedir.Dir) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	env := append(os.Environ(), "SYSTEMD_UNIT_PATH="+stage+h.unitPath(), "SYSTEMD_COLORS=0", "SYSTEMD_LOG_LEVEL=notice", "LC_ALL=C.UTF-8")
-	analyze := func(units []string) (string, error) {
+	analyze := func(units ...string) (text string, faulty bool, err error) {
 		if len(units) == 0 {
-			return "", nil
+			return "", false, nil
 		}
 		args := append([]string{"systemd-analyze", "verify", "--man=no", "--recursive-errors=no", "--"}, units...)
 		_, messages, err := command.Cmd{Args: args, Env: env, Dir: "/", Dependent: true}.Run(ctx)
-		if err != nil && ctx.Err() == nil && command.Status(err) < 0 {
-			err = sysexits.New(sysexits.Config, "no_systemd", fmt.Errorf("check the units: %w", err)).WithHint("install systemd")
+		text = strings.TrimSpace(strings.ReplaceAll(string(messages), stage+"/", "systemd/"))
+		switch status := command.Status(err); {
+		case err == nil || ctx.Err() != nil:
+			return text, false, err
+		case status < 0:
+			return "", false, sysexits.New(sysexits.Config, "no_systemd", fmt.Errorf("check the units: %w", err)).WithHint("install systemd")
+		case status > 128 || text == "":
+			return "", false, cannotVerify(err.Error())
 		}
-		return strings.TrimSpace(strings.ReplaceAll(string(messages), stage+"/", "systemd/")), err
+		return text, true, nil
 	}
 	refused := func(text string) error {
-		return sysexits.New(sysexits.DataErr, "verify_failed", fmt.Errorf("commit %s: systemd-analyze verify: %s", d.commit, strings.ReplaceAll(text, "\n", "; "))).
+		// Is it the units? Where systemd-analyze itself cannot work, it takes no unit at all.
+		if err := os.WriteFile(filepath.Join(stage, controlUnit), []byte("[Service]\nType=oneshot\nExecStart=/bin/true\n"), 0o600); err != nil {
+			return statedir.Unwritable(err)
+		}
+		if said, faulty, err := analyze(controlUnit); err != nil {
+			return err
+		} else if faulty {
+			return cannotVerify(said)
+		}
+		return sysexits.New(sysexits.DataErr, "verify_failed", fmt.Errorf("commit %s: systemd-analyze verify: %s", d.commit, oneLine(text))).
 			WithHint("nothing was written; mend the units and push")
 	}
-	if text, err := analyze(units); err != nil && (ctx.Err() != nil || command.Status(err) < 0) {
+	if text, faulty, err := analyze(units...); err != nil {
 		return err
-	} else if err != nil {
-		if text == "" {
-			text = err.Error()
-		}
+	} else if faulty {
 		return refused(text)
 	}
 	// The host's own units may have faults of their own, or not be there: only what is said of our files counts.
-	text, err := analyze(others)
-	if err != nil && (ctx.Err() != nil || command.Status(err) < 0) {
+	text, _, err := analyze(others...)
+	if err != nil {
 		return err
 	}
 	var ours []string
@@ -99,6 +114,15 @@ func (d *desired) verify(ctx context.Context, h host, dir *statedir.Dir) error {
 	}
 	return nil
 }
+
+// cannotVerify is the failure of systemd-analyze itself.
+func cannotVerify(said string) error {
+	return sysexits.New(sysexits.Unavailable, "systemd_unavailable", fmt.Errorf("systemd-analyze verify does not work here: %s", oneLine(said))).
+		WithHint("nothing was written; the next run tries again")
+}
+
+// oneLine makes one line of many.
+func oneLine(text string) string { return strings.ReplaceAll(text, "\n", "; ") }
 
 // unitPath is where systemd-analyze finds units that are not staged: the
 // default places, or those of another root before this system's own.

@@ -84,21 +84,28 @@ func newCompressor(w io.Writer, recipients []age.Recipient, yields bool) (*compr
 	for range workers {
 		go c.work(yields)
 	}
-	go c.write()
+	go c.write(yields)
 	return c, nil
 }
 
 // work compresses blocks.
 func (c *compressor) work(yields bool) {
 	if yields {
-		runtime.LockOSThread()
-		_ = syscall.Setpriority(syscall.PRIO_PROCESS, syscall.Gettid(), 10) // else the reader is only slower
+		yield()
 	}
 	for j := range c.jobs {
 		j.out = c.encoder.EncodeAll(j.in, c.buffer()[:0])
 		j.release()
 		close(j.ready)
 	}
+}
+
+// yield gives the calling goroutine a thread that leaves the CPU to whoever wants
+// it. The thread ends with the goroutine: nothing is started from it, as a child
+// would inherit its priority.
+func yield() {
+	runtime.LockOSThread()
+	_ = syscall.Setpriority(syscall.PRIO_PROCESS, syscall.Gettid(), 19) // else the reader is only slower
 }
 
 func (c *compressor) buffer() []byte {
@@ -110,8 +117,11 @@ func (c *compressor) buffer() []byte {
 	}
 }
 
-func (c *compressor) write() {
+func (c *compressor) write(yields bool) {
 	defer close(c.done)
+	if yields {
+		yield()
+	}
 	for j := range c.order {
 		<-j.ready
 		if c.err == nil {

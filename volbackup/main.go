@@ -75,6 +75,7 @@ identity        File of age identities, for encrypted archives (default: the cre
 engine          Who keeps the backups: folder (--repo) or restic (its own variables say where).
 manage-volume   The program that reaches volumes (${default}).
 timeout         Longest time for a volume (${default}).
+reread          Read a volume to its end also when no file's inode and times say that it changed.
 deep            Also decrypt, decompress and check every byte of the content.
 max-age         Fail if a volume's newest verified backup is older than this: 26h.
 keep-daily      Keep the newest backup of this many days (${default}).

@@ -1,13 +1,18 @@
 package main
 
 import (
+	"bufio"
+	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -22,9 +27,13 @@ const stopAfter = 3 * time.Second
 // producer is a program that makes a tar stream, or takes one.
 type producer struct {
 	args   []string
-	tar    bool   // its exit status 1 is GNU tar's: a file changed while it was read
-	holds  bool   // containers may be down as long as it runs
-	folder string // what it reads, if that is known
+	tar    bool     // its exit status 1 is GNU tar's: a file changed while it was read
+	holds  bool     // containers may be down as long as it runs
+	folder string   // what it reads, if that is known
+	trees  bool     // it knows what a tree is
+	told   *os.File // where it tells
+	extra  []*os.File
+	env    []string
 	cmd    *exec.Cmd
 	said   said
 	out    *os.File
@@ -34,13 +43,13 @@ type producer struct {
 // standard is our own stdin as a source: it has no exit status.
 type standard struct{ r io.Reader }
 
-func (s standard) open(context.Context) (io.Reader, error) {
+func (s standard) open(context.Context, string) (io.Reader, error) {
 	if f, ok := s.r.(*os.File); ok {
 		widen(f)
 	}
 	return s.r, nil
 }
-func (s standard) finish() (string, error) { return consistent, nil }
+func (s standard) finish() (ending, error) { return ending{consistency: consistent}, nil }
 func (s standard) running() bool           { return true }
 func (s standard) waited() bool            { return false }
 func (s standard) reads() string           { return "" }
@@ -50,13 +59,24 @@ func (p *producer) waited() bool  { return p.holds }
 func (p *producer) reads() string { return p.folder }
 
 // open starts the program with its stdout as the stream. When ctx is done it
-// gets SIGTERM, with all that it started, and later SIGKILL.
-func (p *producer) open(ctx context.Context) (io.Reader, error) {
+// gets SIGTERM, with all that it started, and later SIGKILL. If it knows trees,
+// it is told the one that is stored, and tells on descriptor 3 what there is now.
+func (p *producer) open(ctx context.Context, tree string) (io.Reader, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	widen(w)
+	var tells *os.File
+	if p.trees {
+		if p.told, tells, err = os.Pipe(); err != nil {
+			r.Close()
+			w.Close()
+			return nil, err
+		}
+		defer tells.Close()
+		p.extra, p.env = []*os.File{tells}, []string{"UNLESS_TREE=" + cmp.Or(tree, "-")}
+	}
 	err = p.start(ctx, nil, w)
 	w.Close() // the program has its own
 	if err != nil {
@@ -80,6 +100,10 @@ func (p *producer) start(ctx context.Context, stdin, stdout *os.File) error {
 	}
 	if stdout != nil { // a nil file is no nil writer
 		p.cmd.Stdout = stdout
+	}
+	p.cmd.ExtraFiles = p.extra
+	if len(p.env) > 0 {
+		p.cmd.Env = append(os.Environ(), p.env...)
 	}
 	p.cmd.Stderr = &p.said
 	p.cmd.WaitDelay = stopAfter
@@ -124,19 +148,36 @@ func (p *producer) wait() error {
 
 // finish binds the program's exit status. 1 of GNU tar, which manage_volume.sh
 // export hands on, says that a file changed while it was read.
-func (p *producer) finish() (string, error) {
+func (p *producer) finish() (ending, error) {
 	err := p.wait()
 	p.out.Close()
+	if p.told != nil {
+		defer p.told.Close()
+	}
 	if err == nil {
 		p.said.passOn()
-		return consistent, nil
+		return ending{consistent, p.tree()}, nil
 	}
 	base := filepath.Base(p.args[0])
 	if command.Status(err) == 1 && (p.tar || base == "tar" || base == "manage_volume.sh") {
 		p.said.passOn()
-		return changed, nil
+		return ending{consistency: changed}, nil
 	}
-	return "", p.failed(err)
+	return ending{}, p.failed(err)
+}
+
+// tree returns what the program, which has ended, told of what it read.
+func (p *producer) tree() string {
+	if p.told == nil {
+		return ""
+	}
+	_ = p.told.SetReadDeadline(time.Now().Add(time.Second)) // something that it left behind may hold the other end
+	line, err := bufio.NewReader(p.told).ReadString('\n')
+	sum, bad := hex.DecodeString(strings.TrimSuffix(line, "\n"))
+	if err != nil || bad != nil || len(sum) != sha256.Size {
+		return ""
+	}
+	return hex.EncodeToString(sum)
 }
 
 func (p *producer) failed(err error) error {

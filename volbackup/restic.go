@@ -171,7 +171,7 @@ const resticIncomplete = 3
 // is forgotten: it must never be the newest.
 func (r restic) backUp(ctx context.Context, script, volume string, s *said) (id string, bytes, added int64, err error) {
 	p := &producer{args: []string{script, "with", volume, "--", "sh", "-c", resticBackup, volume}, said: said{Diag: s.Diag}}
-	out, err := p.open(ctx)
+	out, err := p.open(ctx, "")
 	if err != nil {
 		return "", 0, 0, err
 	}

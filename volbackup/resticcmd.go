@@ -194,7 +194,7 @@ func (f stagingFlags) withSnapshot(ctx context.Context, volume, id string, do fu
 	if err != nil {
 		return err
 	}
-	in, err := p.open(ctx)
+	in, err := p.open(ctx, "")
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,8 @@ type runCmd struct {
 	engineFlags
 	retention
 	Timeout time.Duration `default:"6h" placeholder:"D"`
-	Volumes []string      `arg:"" optional:"" name:"volume" help:"Only these volumes; with -, those on stdin, one a line."`
+	Reread  bool
+	Volumes []string `arg:"" optional:"" name:"volume" help:"Only these volumes; with -, those on stdin, one a line."`
 }
 
 // Validate is kong's check after parsing.
@@ -58,6 +59,7 @@ func (c *runCmd) Run(ctx context.Context, env *cli.Env) error {
 			return err
 		}
 		defer s.release()
+		s.reread = c.Reread
 		all, err := c.list(ctx)
 		if err != nil {
 			return err
@@ -121,7 +123,7 @@ func (c *runCmd) backUp(ctx context.Context, env *cli.Env, s *store, v volume) (
 	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("not done within %v", c.Timeout))
 	defer cancel()
 	o.m = &manifest{Volume: v.Volume, Labels: v.Labels, Driver: v.Driver}
-	p := &producer{args: []string{c.ManageVolume, "export", v.Volume}, tar: true, holds: v.held(), folder: v.Mountpoint, said: said{Diag: env.Diag}}
+	p := &producer{args: []string{c.ManageVolume, "export", v.Volume}, tar: true, trees: true, holds: v.held(), folder: v.Mountpoint, said: said{Diag: env.Diag}}
 	if o.unchanged, o.err = s.put(ctx, o.m, p); o.err != nil {
 		return o
 	}

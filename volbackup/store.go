@@ -24,6 +24,7 @@ type store struct {
 	*repository
 	staging    string
 	always     bool // stage whatever the source is
+	reread     bool // a volume that has the same tree
 	recipients []age.Recipient
 	names      []string     // of the recipients
 	seen       atomic.Int64 // bytes of the stream that is being stored
@@ -31,16 +32,22 @@ type store struct {
 
 // source is a tar stream to be.
 type source interface {
-	// open starts it.
-	open(ctx context.Context) (io.Reader, error)
-	// finish says, after its end, whether it is good, and how consistent.
-	finish() (consistency string, err error)
+	// open starts it. It may deliver nothing if what it reads still has this tree.
+	open(ctx context.Context, tree string) (io.Reader, error)
+	// finish says, after its end, whether it is good.
+	finish() (ending, error)
 	// running reports whether it is under way before open.
 	running() bool
 	// waited reports whether a container may be down until all is read.
 	waited() bool
 	// reads returns the folder that it reads, empty if that is not known.
 	reads() string
+}
+
+// ending is how a source ended.
+type ending struct {
+	consistency string
+	tree        string // what it read, by its metadata; empty: not known
 }
 
 // put stores the stream of a source as the newest archive of m.Volume. m has
@@ -60,15 +67,15 @@ func (s *store) put(ctx context.Context, m *manifest, src source) (unchanged boo
 	defer q.close()
 	stop := context.AfterFunc(ctx, func() { q.abort(context.Cause(ctx)) })
 	defer stop()
-	start := func() error {
-		r, err := src.open(ctx)
+	start := func(tree string) error {
+		r, err := src.open(ctx, tree)
 		if err == nil {
 			go q.fill(ctx, r)
 		}
 		return err
 	}
 	if src.running() {
-		if err := start(); err != nil {
+		if err := start(""); err != nil {
 			return false, err
 		}
 	}
@@ -80,25 +87,44 @@ func (s *store) put(ctx context.Context, m *manifest, src source) (unchanged boo
 		if err := s.checkRoom(base, src.reads(), stage); err != nil {
 			return false, err
 		}
-		if err := start(); err != nil {
+		if err := start(s.tree(base)); err != nil {
 			return false, err
 		}
 	}
 	p := &passage{s: s, q: q, stage: stage, m: m, base: base, hash: sha256.New(), own: newPrefixes()}
 	defer p.discard()
-	err = p.run()
+	done := make(chan error)
+	go func() {
+		if stage {
+			yield()
+		}
+		done <- p.run()
+	}()
+	err = <-done
 	if err != nil {
 		cancel(err)
 	}
-	consistency, ended := src.finish()
+	end, ended := src.finish()
 	if p.read && ended != nil {
 		err = ended // why a stream ends early, its maker knows best
+	}
+	if err == nil && p.empty {
+		err = p.sameTree(end.tree)
 	}
 	if err != nil {
 		return false, err
 	}
-	m.Consistency = consistency
+	m.Consistency, m.Tree = end.consistency, end.tree
 	return p.unchanged, p.publish()
+}
+
+// tree returns that of an archive, which is not read again if its volume still
+// has it.
+func (s *store) tree(base *manifest) string {
+	if base == nil || s.reread {
+		return ""
+	}
+	return base.Tree
 }
 
 // base returns the newest archive of a volume if a new one may share its file:
@@ -140,6 +166,7 @@ type passage struct {
 	c         *compressor
 	inputs    chan []byte
 	read      bool // the stream was read to its end
+	empty     bool // and held nothing
 	unchanged bool
 }
 
@@ -314,6 +341,9 @@ func (p *passage) again(n int64, old *prefixes) error {
 
 // end looks at the whole stream.
 func (p *passage) end() error {
+	if p.empty = p.tar.Bytes == 0; p.empty {
+		return p.stop()
+	}
 	if err := p.tar.Close(); err != nil {
 		return refused(err)
 	}
@@ -326,6 +356,11 @@ func (p *passage) end() error {
 			return err
 		}
 	}
+	return p.stop()
+}
+
+// stop ends the compressor, if there is one.
+func (p *passage) stop() error {
 	if p.c == nil {
 		return nil
 	}
@@ -335,6 +370,17 @@ func (p *passage) end() error {
 		return err
 	}
 	p.m.SHA256, p.m.StoredBytes = hex.EncodeToString(c.sink.hash.Sum(nil)), c.sink.length
+	return nil
+}
+
+// sameTree takes an empty stream for the content of the last archive, if the
+// source says so.
+func (p *passage) sameTree(tree string) error {
+	if tree == "" || tree != p.s.tree(p.base) {
+		return refused(p.tar.Close())
+	}
+	p.m.Bytes, p.m.Entries, p.m.Content = p.base.Bytes, p.base.Entries, p.base.Content
+	p.unchanged = true
 	return nil
 }
 
@@ -369,7 +415,9 @@ func (p *passage) publish() error {
 		return err
 	}
 	p.draft = nil
-	p.s.writePrefixes(p.m, p.own)
+	if !p.empty { // else those of the same content are there
+		p.s.writePrefixes(p.m, p.own)
+	}
 	return nil
 }
 

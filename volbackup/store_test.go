@@ -23,13 +23,14 @@ type stream struct {
 	data  []byte
 	err   error // of finish
 	waits bool
+	tree  string // of finish
 }
 
-func (s stream) open(context.Context) (io.Reader, error) { return bytes.NewReader(s.data), nil }
-func (s stream) finish() (string, error)                 { return consistent, s.err }
-func (s stream) running() bool                           { return false }
-func (s stream) waited() bool                            { return s.waits }
-func (s stream) reads() string                           { return "" }
+func (s stream) open(context.Context, string) (io.Reader, error) { return bytes.NewReader(s.data), nil }
+func (s stream) finish() (ending, error)                         { return ending{consistent, s.tree}, s.err }
+func (s stream) running() bool                                   { return false }
+func (s stream) waited() bool                                    { return s.waits }
+func (s stream) reads() string                                   { return "" }
 
 func newStore(t *testing.T) *store {
 	t.Helper()
@@ -56,6 +57,58 @@ func big(t *testing.T, n, from int64) []byte {
 		b[i] ^= 1
 	}
 	return b
+}
+
+// A source that delivers nothing is believed only if it names the tree of the
+// last archive, and nobody asked for more.
+func TestPutSameTree(t *testing.T) {
+	data := big(t, blockSize, 0)
+	for _, test := range []struct {
+		name      string
+		stored    string
+		reread    bool
+		recipient bool // since then
+		told      string
+		status    int
+	}{
+		{"the same", "a", false, false, "a", sysexits.OK},
+		{"another", "a", false, false, "b", sysexits.DataErr},
+		{"none told", "a", false, false, "", sysexits.DataErr},
+		{"none stored", "", false, false, "a", sysexits.DataErr},
+		{"neither", "", false, false, "", sysexits.DataErr},
+		{"to be read again", "a", true, false, "a", sysexits.DataErr},
+		{"for others", "a", false, true, "a", sysexits.DataErr},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newStore(t)
+			if _, err := s.put(t.Context(), &manifest{Volume: "v"}, stream{data: data, tree: test.stored}); err != nil {
+				t.Fatal(err)
+			}
+			s.reread = test.reread
+			if test.recipient {
+				key, err := age.GenerateX25519Identity()
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.recipients, s.names = []age.Recipient{key.Recipient()}, []string{key.Recipient().String()}
+			}
+			m := &manifest{Volume: "v"}
+			unchanged, err := s.put(t.Context(), m, stream{tree: test.told})
+			if sysexits.Code(err) != test.status || unchanged != (test.status == sysexits.OK) {
+				t.Fatalf("unchanged %v, %v; want status %d", unchanged, err, test.status)
+			}
+			if err == nil && (m.Tree != "a" || m.Bytes != int64(len(data)) || m.LinkOf == "") {
+				t.Errorf("the manifest has tree %q, %d bytes, link of %q", m.Tree, m.Bytes, m.LinkOf)
+			}
+			if got := content(t, s); !bytes.Equal(got, data) {
+				t.Errorf("the newest archive has other content")
+			}
+			// What was known of the content is still there.
+			if newest, _ := s.find("v", ""); s.readPrefixes(newest) == nil {
+				t.Error("the prefixes are gone")
+			}
+		})
+	}
 }
 
 // content returns the stream of the newest archive.

@@ -84,16 +84,19 @@ func startPG(tb testing.TB, h *dockerHost, name, volume string, options ...strin
 	args := append([]string{"run", "--detach", "--network", "none", "--stop-signal", "SIGINT", "--name", name, "--volume", volume + ":/data", "--volume", s.socket + ":/socket"}, options...)
 	h.Docker(tb, append(args, pgImage, "sh", "-c",
 		"[ -e /data/PG_VERSION ] || initdb -D /data -U postgres -A trust --locale=C >/dev/null; exec postgres -D /data -c listen_addresses= -c unix_socket_directories=/socket")...)
-	for deadline := time.Now().Add(60 * time.Second); ; {
-		if _, err := s.try("psql", "-XAtc", "SELECT 1"); err == nil {
-			return s
-		}
-		if time.Now().After(deadline) {
+	ready := false
+	tb.Cleanup(func() {
+		if !ready {
 			logs, _ := h.Command("logs", name).CombinedOutput()
-			tb.Fatalf("the server in %s accepts no connection\n%s", name, logs)
+			tb.Logf("the server in %s:\n%s", name, logs)
 		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	})
+	await.Until(tb, "the server in "+name+" to accept a connection", func() bool {
+		_, err := s.try("psql", "-XAtc", "SELECT 1")
+		ready = err == nil
+		return ready
+	})
+	return s
 }
 
 // try runs one of the host's client programs on the server.
@@ -152,15 +155,10 @@ END;
 	if err := cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
-	// Until work is under way.
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if n, err := strconv.Atoi(s.must(tb, "psql", "-XAtc", "SELECT count(*) FROM ledger")); err == nil && n > 500 {
-			break
-		}
-		if time.Now().After(deadline) {
-			tb.Fatal("pgbench does not write")
-		}
-	}
+	await.Until(tb, "pgbench to be under way", func() bool {
+		n, err := strconv.Atoi(s.must(tb, "psql", "-XAtc", "SELECT count(*) FROM ledger"))
+		return err == nil && n > 500
+	})
 	return func() map[int][]time.Time {
 		tb.Helper()
 		_ = cmd.Wait() // it fails when its server is stopped

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -182,6 +183,24 @@ func (w *killWorld) round(t *testing.T, line string, typical time.Duration) {
 	if status, stdout, stderr := w.try(t, "volbackup verify --deep"); status != 0 {
 		fail("verify: exit status %d\n%s%s", status, stdout, stderr)
 	}
+	for volume, version := range w.version {
+		if !regexp.MustCompile(`"backed_up".*"volume":"` + volume + `","outcome":"(stored|unchanged)"`).MatchString(output.String()) {
+			continue
+		}
+		if got := w.stored(t, volume); got != version {
+			fail("volume %s is said to be backed up, and its newest archive holds version %d; want %d", volume, got, version)
+		}
+	}
+}
+
+// stored gives the version that a volume's newest archive holds.
+func (w *killWorld) stored(tb testing.TB, volume string) (version int) {
+	tb.Helper()
+	content := w.must(tb, "volbackup cat "+volume+" | tar --extract --to-stdout ./0")
+	if _, err := fmt.Sscanf(content, "version %d of", &version); err != nil {
+		tb.Fatalf("the newest archive of %s: %v", volume, err)
+	}
+	return version
 }
 
 // victim finds a process of the wanted kind, or, where none comes up for a while, any.
@@ -280,6 +299,11 @@ func TestKillRun(t *testing.T) {
 	t.Logf("%d rounds, kills: %v, exit statuses: %v, restores: %d left the old volume, %d the new one; 0 containers down, 0 bad archives, 0 mixed volumes",
 		rounds, w.kills, w.ends, kept, replaced)
 	w.must(t, "volbackup run")
+	for volume, version := range w.version {
+		if got := w.stored(t, volume); got != version {
+			t.Errorf("after a whole run the newest archive of %s holds version %d; want %d", volume, got, version)
+		}
+	}
 	parts, err := filepath.Glob(filepath.Join(w.repo, "*", ".*"))
 	parts = slices.DeleteFunc(parts, func(path string) bool { return filepath.Base(path) == ".prefixes" }) // a cache
 	if err != nil || len(parts) > 0 {

@@ -154,6 +154,85 @@ nothing_left() {
   cmp one.tar two.tar
 }
 
+# settled FOLDER…: whether the last change is so old that another one would show.
+settled() { [ -z "$(find "$@" -newerct "@$((EPOCHSECONDS - 2))")" ]; }
+
+# tree VOLUME: what export tells of it on descriptor 3.
+tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
+
+@test "export delivers nothing if the volume still has the tree that it is told" {
+  container one
+  echo hello >"$data/file"
+  await settled "$data"
+  local known
+  known=$(tree "$v")
+  [[ $known =~ ^[0-9a-f]{64}$ ]]
+  run -0 --separate-stderr env UNLESS_TREE="$known" bash -c '"$0" export "$1" 3>told | wc -c' "$script" "$v"
+  [ "$output" = 0 ]
+  [ "$(cat told)" = "$known" ]
+  is running one
+  nothing_left
+  UNLESS_TREE=${known//[0-9]/0} "$script" export "$v" 3>told | tar -t
+  [ "$(cat told)" = "$known" ]
+}
+
+@test "every change gives another tree, also of a file that keeps its length and its times" {
+  local changes=(
+    'touch -r file ref; printf HELLO >file; touch -r ref file; rm ref' # the folder's times change as well
+    'printf HELLO | dd of=file conv=notrunc status=none; touch -d @1000000000 file'
+    'chmod 600 file' 'chown 5 file' 'chgrp 5 file' 'touch file' 'touch -h link' 'ln -nsf other link'
+    'setfattr -n user.a -v b file' 'setfacl -m u:7:r file' 'mv file file2' 'rm empty' 'touch more' 'ln file more' 'mknod pipe p'
+    'chmod 700 .' 'chown 5 .' 'python3 -c "import mmap; f = open(\"file\", \"r+b\"); m = mmap.mmap(f.fileno(), 5); m[0] = 72; m.flush()"'
+  )
+  local i before=() after
+  for i in "${!changes[@]}"; do
+    docker volume create "$v-$i" >/dev/null
+    (cd "$daemon/data/volumes/$v-$i/_data" && printf hello >file && touch -d @1000000000 file && touch empty && ln -s file link)
+  done
+  await settled "$daemon"/data/volumes/"$v"-*/
+  for i in "${!changes[@]}"; do before[i]=$(tree "$v-$i"); done
+  # The same again, so that it is the change that makes the difference.
+  [ "$(tree "$v-0")" = "${before[0]}" ]
+  for i in "${!changes[@]}"; do (cd "$daemon/data/volumes/$v-$i/_data" && eval "${changes[i]}"); done
+  await settled "$daemon"/data/volumes/"$v"-*/
+  for i in "${!changes[@]}"; do
+    after=$(tree "$v-$i")
+    [[ $after =~ ^[0-9a-f]{64}$ ]]
+    [ "$after" != "${before[i]}" ] || {
+      echo "no change was seen of: ${changes[i]}"
+      return 1
+    }
+  done
+}
+
+@test "a file that changed just now gives a tree that no other is like" {
+  local one two
+  until touch "$data/file" && one=$(tree "$v") && two=$(tree "$v") && ! settled "$data"; do :; done
+  [[ $one =~ ^[0-9a-f]{64}$ ]]
+  [ "$one" != "$two" ]
+}
+
+@test "there is no tree of a volume that something may write to" {
+  local mode
+  await settled "$data"
+  for mode in pause none; do
+    container "$mode" --label "hub.backup.quiesce=$mode"
+    UNLESS_TREE=- "$script" export "$v" 3>told | tar -t
+    [ ! -s told ]
+    docker rm --force "$mode"
+  done
+  [ -n "$(tree "$v")" ]
+  # A mapped file of a tmpfs changes without a trace.
+  mount -t tmpfs tmpfs "$data"
+  UNLESS_TREE=- "$script" export "$v" 3>told | tar -t
+  umount "$data"
+  [ ! -s told ]
+}
+
+@test "a wish for a tree is no harm where nobody listens on descriptor 3" {
+  UNLESS_TREE=- "$script" export "$v" 3>&- | tar -t
+}
+
 @test "containers are stopped while the volume is read, and run again afterwards" {
   container one
   run -0 --separate-stderr "$script" with "$v" -- docker ps --all --format '{{.Names}} {{.State}}'

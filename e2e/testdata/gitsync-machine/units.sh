@@ -130,6 +130,29 @@ scores() {
   done
 }
 
+# systemd starts what OnSuccess= names at each retry too, although nothing has succeeded: apply must wait for the pull, and
+# let be what was never pulled.
+a_pull_that_is_tried_again() {
+  local env=/etc/observability-hub/gitops-sync.env dropin=/run/systemd/system/gitops-sync.service.d
+  cp $env /tmp/env
+  echo GITSYNC_REPO=git://127.0.0.1:1/hub >>$env
+  mkdir -p $dropin
+  printf '[Service]\nRestartSec=1s\n' >$dropin/soon.conf
+  systemctl daemon-reload
+  systemctl start gitops-sync.service && return 1
+  await ended gitops-sync.service
+  [[ $(property gitops-sync.service ExecMainStatus) == 69 ]]
+  journalctl --sync
+  [[ $(journalctl --quiet --unit=gitops-sync.service --output=cat | grep -c remote_unavailable) == 2 ]]
+  [[ -z $(journalctl --quiet _SYSTEMD_UNIT=gitops-apply.service) ]]
+  ended gitops-apply.service
+  [[ $(property gitops-apply.service Result) == success ]]
+  mv /tmp/env $env
+  rm -r $dropin
+  systemctl daemon-reload
+  systemctl reset-failed gitops-sync.service
+}
+
 an_empty_host() {
   [[ -z $(find $units -name 'gitops-*') && ! -e $apply_state ]]
   cp -r /project/systemd /project/scripts $hub/
@@ -570,7 +593,7 @@ await_applied() { [[ $(applied) == "$(newest)" ]]; }
 main() {
   prepare
   local part
-  for part in scores an_empty_host a_second_run a_program_that_comes_and_goes drop_ins_of_our_own \
+  for part in scores a_pull_that_is_tried_again an_empty_host a_second_run a_program_that_comes_and_goes drop_ins_of_our_own \
     units_of_every_kind a_template a_changed_timer a_changed_drop_in a_changed_socket drift \
     a_removed_unit a_service_that_dies rollback_by_hand a_failing_probe two_at_once its_binary_replaced 'stopped 2073' 'killed 2074' \
     hold_and_resume its_own_units on_change another_repository by_the_timer; do
