@@ -101,11 +101,15 @@ func databaseError(err error) error {
 	if e, ok := errors.AsType[*sysexits.Error](err); ok {
 		return e
 	}
+	hint := "is PostgreSQL up, and is it where database_url or PGHOST and PGPORT say?"
 	if pe, ok := errors.AsType[*pq.Error](err); ok {
+		hint = "the server is there and cannot do it now; its own log says more"
 		if hint := tableFault(pe); hint != "" {
 			return sysexits.New(sysexits.Config, "database_refused", err).WithHint(hint)
 		}
 		switch class(pe) {
+		case "25": // read-only
+			hint = "the server is a standby or read-only; database_url should name the primary, or say target_session_attrs=read-write"
 		case "28", "3D": // wrong password, unknown role or database
 			return sysexits.New(sysexits.Config, "database_refused", err).
 				WithHint("check database_url, and pg_hba.conf on the server")
@@ -114,7 +118,7 @@ func databaseError(err error) error {
 				WithHint("reading_analytics needs a unique index on mongo_id; the role must be allowed to insert into it and to make temporary tables")
 		}
 	}
-	return sysexits.New(sysexits.Unavailable, "database_unavailable", err)
+	return sysexits.New(sysexits.Unavailable, "database_unavailable", err).WithHint(hint)
 }
 
 // class returns the first two characters of the SQLSTATE.

@@ -121,8 +121,12 @@ func (e *endpoint) turnAway(w http.ResponseWriter, r *http.Request, why string) 
 }
 
 // addressed reports whether a Host header names this machine. Another name that
-// leads here is a page's in a browser, which has its name point to 127.0.0.1.
+// leads here is a page's in a browser, which has its name point to 127.0.0.1. No
+// name at all is a client of HTTP/1.0, and no browser.
 func (e *endpoint) addressed(host string) bool {
+	if host == "" {
+		return true
+	}
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}

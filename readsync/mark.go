@@ -102,7 +102,8 @@ func (m *markCmd) run(ctx context.Context, env *cli.Env) error {
 // here.
 func (s *source) settle(ctx context.Context, marks []toMark, from string, a *account) error {
 	var ids []value
-	byID := make(map[string]toMark, len(marks))
+	byID := make(map[string]toMark, len(marks)) // by the guard too: ids that are refused may have the text of others
+	wanted := make(map[string]bool, len(marks))
 	for _, m := range marks {
 		if m.outcome == differing {
 			continue
@@ -114,10 +115,10 @@ func (s *source) settle(ctx context.Context, marks []toMark, from string, a *acc
 				continue
 			}
 		}
-		if _, twice := byID[m.id]; !twice {
+		if !wanted[m.id] {
 			ids = append(ids, m.key)
 		}
-		byID[m.id] = m
+		wanted[m.id], byID[m.id+" "+m.guard] = true, m
 	}
 	for len(ids) > 0 {
 		docs, err := s.find(ctx, ids, from)
@@ -133,9 +134,12 @@ func (s *source) settle(ctx context.Context, marks []toMark, from string, a *acc
 		for _, doc := range docs {
 			r := b.fields(doc)
 			found[r.id] = true
-			m, known := byID[r.id]
+			m, known := byID[r.id+" "+r.digest()]
+			if !known {
+				m, known = byID[r.id+" "]
+			}
 			switch {
-			case !known || m.guard != "" && m.guard != r.digest():
+			case !known:
 				a.unmarked++
 			case m.outcome == rejected:
 				aside = append(aside, &r)

@@ -40,6 +40,7 @@ func (r *refusal) Error() string {
 		"timestamp_out_of_range": "is a time that PostgreSQL does not have",
 		"number_out_of_range":    "is a number that PostgreSQL does not have",
 		"id_too_long":            fmt.Sprintf("is longer than %d bytes, more than a unique index takes", maxID),
+		"ambiguous_id":           "has the text of another id in Extended JSON, as its keys begin with $",
 		"no_id":                  "is missing",
 		"bad_json":               "is not what JSON allows",
 		"refused":                "is refused by PostgreSQL",

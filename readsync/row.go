@@ -160,6 +160,14 @@ func (b *builder) checkID(id value, size int) error {
 	if err != nil {
 		return asRefusal(err).at("_id")
 	}
+	switch id.kind {
+	case bson.TypeEmbeddedDocument, bson.TypeArray, bson.TypeCodeWithScope:
+		// {"$numberInt": "5"} can be an object, which older servers took for an _id.
+		text, _ := appendID(nil, id)
+		if same, err := parseID(string(text)); err != nil || same.kind != id.kind || !bytes.Equal(same.data, id.data) {
+			return (&refusal{reason: "ambiguous_id"}).at("_id")
+		}
+	}
 	return nil
 }
 

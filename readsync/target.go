@@ -101,11 +101,14 @@ var errGone = errors.New("a row was deleted while it was compared")
 // errTaken is a COPY of which a trigger has taken rows.
 var errTaken = errors.New("a trigger has taken rows")
 
+// errTwice ends a batch in which one id is twice: whoever came second would count as
+// inserted.
+var errTwice = errors.New("an id is there twice")
+
 // patience is how often a row may be gone before a trigger is blamed.
 const patience = 3
 
-// write puts rows into the table and sets the outcome of each. All of them have
-// different ids. What the database refuses is refused in its row, and the others
+// write puts rows into the table and sets the outcome of each. What the database refuses is refused in its row, and the others
 // still go in. Nothing is decided before its COMMIT.
 func (t *target) write(rows []*row) error {
 	for attempt := 1; len(rows) > 0; {
@@ -116,6 +119,14 @@ func (t *target) write(rows []*row) error {
 		}
 		if (errors.Is(err, errGone) || hasCode(err, "40001", "40P01")) && attempt < 10 && !t.broken() {
 			attempt++ // another session was in the way
+			continue
+		}
+		if errors.Is(err, errTwice) {
+			n = distinct(rows)
+			if err := t.write(rows[:n]); err != nil {
+				return err
+			}
+			rows = rows[n:]
 			continue
 		}
 		if !refusesContent(err) {
@@ -200,6 +211,9 @@ func (t *target) copyDirect(rows []*row) ([]outcome, error) {
 // insert copies rows to the staging table, inserts those that are new, and
 // compares the others.
 func (t *target) insert(rows []*row) ([]outcome, error) {
+	if distinct(rows) < len(rows) {
+		return nil, errTwice
+	}
 	if err := t.copy(copySQL, rows); err != nil {
 		return nil, err
 	}

@@ -247,6 +247,9 @@ func (v *verifying) withoutDocument(ctx context.Context, ids []string) error {
 
 // mismatch prints what is on one side only.
 func (v *verifying) mismatch(id, problem, level string) error {
+	if len(id) > maxID { // which no row has; the journal would split the line
+		id = shortID(id)
+	}
 	l := record.New(time.Now(), level, "mismatch", v.env.Service)
 	l.String("mongo_id", id)
 	l.String("problem", problem)

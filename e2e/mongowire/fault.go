@@ -27,6 +27,8 @@ type Action struct {
 	Fail *Failure
 	// WriteConcernError goes into the answer of a call that was executed.
 	WriteConcernError *Failure
+	// Rewrite gives what is answered instead of the answer.
+	Rewrite func(answer bsoncore.Document) bsoncore.Document
 	// After runs when the call was executed, before its answer is sent.
 	After func()
 	// Trickle is how long the sending of the answer takes.

@@ -261,6 +261,9 @@ func (s *Server) answer(m *message) (bsoncore.Document, Action) {
 	if action.WriteConcernError != nil {
 		answer = action.WriteConcernError.attach(answer)
 	}
+	if action.Rewrite != nil {
+		answer = action.Rewrite(answer)
+	}
 	if action.After != nil {
 		action.After()
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
 
 	"observability-hub/e2e/mongowire"
 )
@@ -314,4 +315,29 @@ func TestReaderGone(t *testing.T) {
 	if got.stdout != "141\n" || got.stderr != "" {
 		t.Errorf("extract exited with %q; want 141, quietly\n%s", got.stdout, got.stderr)
 	}
+}
+
+// TestReadTwice has a server that gives a document twice in one answer: it is one row, and the account says so.
+func TestReadTwice(t *testing.T) {
+	t.Parallel()
+	h := newHub(t, mongowire.Config{})
+	h.fill(10)
+	h.mongo.Intercept(func(call *mongowire.Call) mongowire.Action {
+		if call.Command != "find" {
+			return mongowire.Action{}
+		}
+		return mongowire.Action{Rewrite: func(answer bsoncore.Document) bsoncore.Document {
+			docs, _ := answer.Lookup("cursor", "firstBatch").Array().Values()
+			batch := bsoncore.NewArrayBuilder()
+			for _, d := range docs {
+				batch.AppendDocument(d.Document()).AppendDocument(d.Document())
+			}
+			return bsoncore.NewDocumentBuilder().AppendDouble("ok", 1).AppendDocument("cursor", bsoncore.NewDocumentBuilder().
+				AppendInt64("id", 0).AppendString("ns", database+"."+collection).AppendArray("firstBatch", batch.Build()).Build()).Build()
+		}}
+	})
+	if a := h.want(0, h.command("run")).account(t); a.Read != 20 || a.Inserted != 10 || a.Identical != 10 || a.Marked != 10 {
+		t.Errorf("account %+v; want 20 read, of which 10 were inserted and 10 were there", a)
+	}
+	h.settled("twice")
 }

@@ -1,0 +1,119 @@
+package readsync
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
+
+	"observability-hub/e2e/events"
+	"observability-hub/e2e/mongowire"
+)
+
+// TestEvents makes the stages, run, retry and verify say each of their events, and compares every line with its documentation. Those of
+// trigger and serve are TestHTTPEvents'.
+func TestEvents(t *testing.T) {
+	t.Parallel()
+	docs := events.Read(t)
+	h := newHub(t, mongowire.Config{})
+	trailers := regexp.MustCompile(`(?m)^\{"_eof":true,"n":\d+\}\n`) // the one line without an envelope
+	letters := filepath.Join(h.state, "dead-letters.jsonl")
+	// provoke runs a line of bash and demands an event of it.
+	provoke := func(event, script string, env ...string) {
+		t.Helper()
+		cmd := h.shell(script)
+		cmd.Env = append(cmd.Env, env...)
+		got := finish(t, cmd)
+		docs.Check(t, event, trailers.ReplaceAllString(got.stdout, ""))
+		docs.Check(t, event, got.stderr)
+		if !strings.Contains(got.stdout+got.stderr, `"msg":"`+event+`"`) {
+			t.Errorf("%s does not say %s: status %d\n%s\n%s", script, event, got.status, clip(got.stdout), clip(got.stderr))
+		}
+	}
+	answer := func(command string, action mongowire.Action) {
+		h.mongo.Intercept(func(call *mongowire.Call) mongowire.Action {
+			if call.Command == command {
+				return action
+			}
+			return mongowire.Action{}
+		})
+	}
+	poison := func(n int) []byte { return document(t, objectID(n), bson.E{Key: "source", Value: "\x00"}) }
+
+	provoke("bad_configuration", "readsync run", "MONGO_URI=")
+	provoke("database_refused", "readsync run", "DATABASE_URL="+h.pg.SocketURL("hub", "missing"))
+	provoke("database_unavailable", "readsync run", "DATABASE_URL=postgres://hub@127.0.0.1:1/hub?sslmode=disable")
+	answer("find", mongowire.Action{Fail: mongowire.WriteConcernFailed})
+	provoke("source_unavailable", "readsync run")
+	answer("find", mongowire.Action{Fail: mongowire.Unauthorized})
+	provoke("source_refused", "readsync run")
+	h.mongo.Intercept(nil)
+
+	h.fill(3)
+	provoke("extract", "readsync extract")
+	provoke("stream_incomplete", "readsync extract | head -n 1 | readsync load")
+	provoke("bad_record", "echo junk | readsync load")
+	provoke("bad_input", "echo junk | readsync mark")
+	provoke("load", "readsync extract | readsync load")
+	provoke("loaded", "readsync extract | readsync load")
+	// A rule of the collection forbids the first mark.
+	answer("update", mongowire.Action{Rewrite: func(bsoncore.Document) bsoncore.Document {
+		failed := bsoncore.NewDocumentBuilder().AppendInt32("index", 0).AppendInt32("code", 121).AppendString("errmsg", "Document failed validation").Build()
+		return bsoncore.NewDocumentBuilder().AppendDouble("ok", 1).AppendInt32("n", 2).
+			AppendArray("writeErrors", bsoncore.NewArrayBuilder().AppendDocument(failed).Build()).Build()
+	}})
+	provoke("marks_refused", "readsync run")
+	h.mongo.Intercept(nil)
+	h.fill(3)
+	provoke("marked", "readsync extract | readsync load | readsync mark")
+	provoke("synced", "readsync run")
+	provoke("verified", "readsync verify")
+
+	if err := os.WriteFile(letters, []byte(`{"msg":"dead_let`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.put(poison(1), document(t, objectID(2), bson.E{Key: "source", Value: "edited"}))
+	provoke("dead_letters_torn", "readsync run --max-rejects 1")
+	h.put(poison(3))
+	provoke("documents_rejected", "readsync run --max-rejects 1")
+	provoke("document_differs", "readsync run")
+	provoke("documents_differ", "readsync run --dry-run")
+	h.put(poison(4))
+	provoke("document_rejected", "readsync run --dry-run")
+	provoke("too_many_rejects", "readsync run")
+	provoke("dead_letter", "cat "+letters)
+	provoke("retried", "readsync retry "+letters)
+	if err := os.Truncate(letters, 0); err != nil {
+		t.Fatal(err)
+	}
+	provoke("mismatch", "readsync verify")
+	provoke("verification_failed", "readsync verify")
+
+	provoke("state_unwritable", "readsync run --state-dir /proc/nowhere")
+	provoke("locked", "exec 9<"+h.state+"; flock 9; readsync run")
+
+	// A server that does not know how to go on.
+	answer("find", mongowire.Action{Rewrite: func(bsoncore.Document) bsoncore.Document {
+		return bsoncore.NewDocumentBuilder().AppendDouble("ok", 1).AppendDocument("cursor", bsoncore.NewDocumentBuilder().
+			AppendInt64("id", 0).AppendString("ns", database+"."+collection).
+			AppendArray("firstBatch", bsoncore.NewArrayBuilder().AppendDocument(document(t, objectID(9))).Build()).Build()).Build()
+	}})
+	provoke("read_stuck", "readsync run")
+	docs.Excuse("unbalanced")
+
+	sources, err := filepath.Glob("../../readsync/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range sources {
+		switch name := filepath.Base(path); name {
+		case "trigger.go", "answer.go", "serve.go", "endpoint.go", "listen.go":
+		default:
+			docs.Demand(t, "readsync/"+name)
+		}
+	}
+}
