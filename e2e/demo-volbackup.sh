@@ -26,8 +26,8 @@ run() {
 # A daemon of our own, beside that of the host, with a container at work in a volume.
 docker_volume() {
   local daemon=$work/docker
-  if [[ $EUID -ne 0 ]] || ! command -v dockerd busybox >/dev/null; then
-    printf '\n5. A Docker volume: not here, as this is not root, or dockerd and busybox are missing\n'
+  if [[ $EUID -ne 0 ]] || ! command -v dockerd >/dev/null || ! command -v busybox >/dev/null; then
+    printf '\n5. A Docker volume: left out. It takes root, dockerd and busybox: apt-get install docker.io busybox-static\n'
     return
   fi
   printf '\n5. A Docker volume; its container is stopped while it is read. Somebody deletes the data, and they come back\n'

@@ -36,13 +36,13 @@ const timerWait = 500 * time.Millisecond
 
 type holdCmd struct {
 	stateFlags
-	For time.Duration `placeholder:"D"`
+	For *time.Duration `placeholder:"D"`
 }
 
 // Validate is kong's check after parsing.
 func (c *holdCmd) Validate() error {
-	if c.For < 0 {
-		return fmt.Errorf("--for %v: less than 0", c.For)
+	if c.For != nil && *c.For <= 0 {
+		return fmt.Errorf("--for %v: not more than 0", *c.For)
 	}
 	return nil
 }
@@ -56,8 +56,8 @@ func (c *holdCmd) Run(ctx context.Context, env *cli.Env) error {
 		defer dir.Close()
 		now := time.Now().UTC()
 		h := hold{Since: now}
-		if c.For > 0 {
-			h.Until = now.Add(c.For)
+		if c.For != nil {
+			h.Until = now.Add(*c.For)
 		}
 		if err := writeState(dir, holdFile, h); err != nil {
 			return err

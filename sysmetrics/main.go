@@ -76,7 +76,7 @@ func app() cli.App {
   sysmetrics schema | psql hub
   DATABASE_URL=postgres:///hub sysmetrics --flush
   ssh web2 sysmetrics | sysmetrics flush
-  sysmetrics prune --keep 90d
+  DATABASE_URL=postgres:///hub sysmetrics prune --keep 90d
 `,
 	}
 }
