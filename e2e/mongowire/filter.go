@@ -1,6 +1,7 @@
 package mongowire
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 
@@ -104,9 +105,28 @@ func parseField(path []string, v bsoncore.Value) (matcher, error) {
 			}
 			all = append(all, m)
 		}
+		if len(all) == 1 {
+			return all[0], nil
+		}
 		return every(all), nil
 	}
-	return onPath(path, compares("$eq", v)), nil
+	return equals(path, v), nil
+}
+
+// equals is $eq. The same bytes are equal whatever they are, and most are the same; only others need to be compared.
+func equals(path []string, want bsoncore.Value) matcher {
+	var compared matcher
+	return func(doc bsoncore.Document) bool {
+		if len(path) == 1 {
+			if v := get(doc, path[0]); v.Type == want.Type && bytes.Equal(v.Data, want.Data) {
+				return true
+			}
+		}
+		if compared == nil {
+			compared = onPath(path, compares("$eq", want))
+		}
+		return compared(doc)
+	}
 }
 
 // operators tells whether a value is a document whose first field begins with a dollar.
@@ -120,10 +140,13 @@ func operators(v bsoncore.Value) bool {
 	return false
 }
 
+func not(m matcher) matcher { return func(doc bsoncore.Document) bool { return !m(doc) } }
+
 func parseOperator(path []string, name string, v bsoncore.Value) (matcher, error) {
-	not := func(m matcher) matcher { return func(doc bsoncore.Document) bool { return !m(doc) } }
 	switch name {
-	case "$eq", "$gt", "$gte", "$lt", "$lte":
+	case "$eq":
+		return equals(path, v), nil
+	case "$gt", "$gte", "$lt", "$lte":
 		return onPath(path, compares(name, v)), nil
 	case "$ne":
 		return not(onPath(path, compares("$eq", v))), nil

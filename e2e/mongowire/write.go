@@ -1,6 +1,7 @@
 package mongowire
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -109,7 +110,7 @@ func (c *collection) matching(filter bsoncore.Document, many bool) ([]*entry, er
 			cur.at = c.start(s.from)
 		}
 	}
-	var found []*entry
+	found := make([]*entry, 0, 1)
 	for e := cur.next(); e != nil; e = cur.next() {
 		if match(e.raw) {
 			if found = append(found, e); !many {
@@ -127,11 +128,16 @@ func (s *Server) update(call *Call, m *message) (bsoncore.Document, error) {
 	matched, modified := 0, 0
 	upserted := bsoncore.NewArrayBuilder()
 	upserts := 0
+	var change update
+	var parsed bsoncore.Value // what change was made of; many statements often demand the same
 	failed, err := statements(call, m.documents("updates"), func(i int, statement bsoncore.Document) error {
 		filter, _ := get(statement, "q").DocumentOK()
-		change, err := parseUpdate(get(statement, "u"))
-		if err != nil {
-			return err
+		if u := get(statement, "u"); change == nil || u.Type != parsed.Type || !bytes.Equal(u.Data, parsed.Data) {
+			var err error
+			if change, err = parseUpdate(u); err != nil {
+				return err
+			}
+			parsed = u
 		}
 		found, err := c.matching(filter, truthy(get(statement, "multi")))
 		if err != nil {
@@ -236,17 +242,16 @@ func parseUpdate(u bsoncore.Value) (update, error) {
 		start, out := bsoncore.AppendDocumentStart(make([]byte, 0, len(old)+64))
 		done := map[string]bool{}
 		for e := range elements(old) {
-			name := e.Key()
-			switch v, found := set[name]; {
-			case done[name]: // another field of the same name stays as it is
+			name := e.KeyBytes()
+			v, found := set[string(name)]
+			switch {
+			case !found && !unset[string(name)], done[string(name)]: // another field of the same name stays as it is
 				out = append(out, e...)
 			case found:
-				out = bsoncore.AppendValueElement(out, name, v)
-				done[name] = true
-			case unset[name]:
-				done[name] = true
+				out = bsoncore.AppendValueElement(out, string(name), v)
+				done[string(name)] = true
 			default:
-				out = append(out, e...)
+				done[string(name)] = true
 			}
 		}
 		for _, name := range order {
