@@ -170,7 +170,8 @@ func (w *killWorld) round(t *testing.T, line string, typical time.Duration) {
 	for deadline := time.Now().Add(20 * time.Second); len(w.down(t)) > 0; {
 		if time.Now().After(deadline) {
 			events, _ := w.Command("events", "--since", "60s", "--until", "0s", "--format", "{{.TimeNano}} {{.Actor.Attributes.name}} {{.Action}} {{.Actor.Attributes.signal}}").CombinedOutput()
-			fail("containers are down: %v\nevents:\n%s", w.down(t), events)
+			processes, _ := w.shell("ps -eo pid,ppid,pgid,stat,etimes,wchan:25,args; head -v -n 100 state/quiesced/*; cat /proc/locks").CombinedOutput()
+			fail("containers are down: %v\nevents:\n%s\nprocesses, journals, locks:\n%s", w.down(t), events, processes)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
