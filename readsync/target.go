@@ -197,7 +197,7 @@ func (t *target) transaction(rows []*row, write func([]*row) ([]outcome, error))
 	}
 	for i, r := range rows {
 		if r.outcome = outcomes[i]; r.outcome == rejected {
-			r.refused = &refusal{reason: "refused", detail: "a trigger or rule of the table lets the row vanish"}
+			r.refused = &refusal{reason: "refused", detail: "a trigger of the table lets the row vanish, or row-level security hides the one that is there"}
 		}
 	}
 	return 0, nil
