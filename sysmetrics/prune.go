@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"math"
-	"strconv"
 	"time"
 
 	"observability-hub/lib/cli"
@@ -15,35 +13,15 @@ import (
 // pruneCmd deletes old rows, of all hosts.
 type pruneCmd struct {
 	databaseFlags
-	Keep age `required:"" placeholder:"AGE"`
+	Keep cli.Age `required:"" placeholder:"AGE"`
 }
 
-// age is a duration that may also be given in days or weeks.
-type age time.Duration
-
-// UnmarshalText parses 90d, 12w or what time.ParseDuration knows; not less than an hour.
-func (a *age) UnmarshalText(text []byte) error {
-	s := string(text)
-	var d time.Duration
-	var err error
-	if number, unit := s[:max(len(s)-1, 0)], s[max(len(s)-1, 0):]; unit == "d" || unit == "w" {
-		var n uint64
-		length := 24 * time.Hour
-		if unit == "w" {
-			length *= 7
-		}
-		if n, err = strconv.ParseUint(number, 10, 16); n > uint64(math.MaxInt64/length) {
-			n = 0 // it would wrap around, to as little as days
-		}
-		d = time.Duration(n) * length
-	} else {
-		d, err = time.ParseDuration(s)
+// Validate is kong's check after parsing: less is a typing error, and would be expensive.
+func (p *pruneCmd) Validate() error {
+	if time.Duration(p.Keep) < time.Hour {
+		return fmt.Errorf("--keep %v: less than an hour", time.Duration(p.Keep))
 	}
-	if err != nil || d < time.Hour {
-		return fmt.Errorf("%q is not an age of an hour or more, such as 90d, 12w or 36h", s)
-	}
-	*a = age(d)
-	return nil
+	return p.databaseFlags.Validate()
 }
 
 // Run drops whole partitions and chunks where it can, and deletes the rest.

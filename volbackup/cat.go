@@ -29,21 +29,9 @@ func (c *catCmd) Run(ctx context.Context, env *cli.Env) error {
 			})
 		})
 	}
-	r, err := c.open()
+	f, m, identities, err := c.take(ctx, c.identityFlags, volume, id)
 	if err != nil {
 		return err
-	}
-	m, err := r.find(volume, id)
-	if err != nil {
-		return err
-	}
-	identities, err := c.identitiesFor(m)
-	if err != nil {
-		return err
-	}
-	f, err := r.checked(ctx, m)
-	if err != nil {
-		return damaged(volume, m.ID, err)
 	}
 	defer f.Close()
 	if err := pour(ctx, f, m, identities, env.Stdout); err != nil {

@@ -35,6 +35,28 @@ func (r *repository) checked(ctx context.Context, m *manifest) (*os.File, error)
 	return f, nil
 }
 
+// take finds an archive that is to be used, and opens it: checked, with what it
+// can be decrypted with.
+func (f repositoryFlags) take(ctx context.Context, keys identityFlags, volume, id string) (*os.File, *manifest, []age.Identity, error) {
+	r, err := f.open()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	m, err := r.find(volume, id)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	identities, err := keys.identitiesFor(m)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	file, err := r.checked(ctx, m)
+	if err != nil {
+		return nil, nil, nil, damaged(volume, m.ID, err)
+	}
+	return file, m, identities, nil
+}
+
 func checkFile(ctx context.Context, f *os.File, m *manifest) error {
 	info, err := f.Stat()
 	if err != nil {

@@ -77,7 +77,7 @@ manage-volume   The program that reaches volumes (${default}).
 timeout         Longest time for a volume (${default}).
 reread          Read a volume to its end also when no file's inode and times say that it changed.
 deep            Also decrypt, decompress and check every byte of the content.
-max-age         Fail if a volume's newest verified backup is older than this: 26h.
+max-age         Fail if a volume's newest verified backup is older than this: 26h, 8d, 2w.
 keep-daily      Keep the newest backup of this many days (${default}).
 keep-weekly     Keep the newest backup of this many weeks (${default}).
 keep-monthly    Keep the newest backup of this many months (${default}).

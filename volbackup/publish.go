@@ -29,8 +29,7 @@ type draft struct {
 func (r *repository) draft(m *manifest) (*draft, error) {
 	dir := r.folder(m.Volume)
 	if err := os.Mkdir(dir, 0o700); err == nil {
-		err = syncFolder(r.dir)
-		if err != nil {
+		if err := errors.Join(handOver(r.dir, dir), syncFolder(r.dir)); err != nil {
 			return nil, unwritable(err)
 		}
 	} else if !errors.Is(err, fs.ErrExist) {
@@ -61,7 +60,7 @@ func (d *draft) temp(name string) string {
 
 // create opens the temporary file for the archive's bytes.
 func (d *draft) create() (*os.File, error) {
-	f, err := os.OpenFile(d.temp(d.m.File), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := createFile(d.temp(d.m.File))
 	if err != nil {
 		return nil, unwritable(err)
 	}
@@ -241,7 +240,7 @@ func (r *repository) awaited(volume, id, path string) bool {
 }
 
 func writeSynced(path string, b []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := createFile(path)
 	if err != nil {
 		return err
 	}
@@ -250,6 +249,36 @@ func writeSynced(path string, b []byte) error {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
+}
+
+// createFile opens a temporary file of the repository for writing. It follows no
+// link: root may be the one who writes where another user could make one.
+func createFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := handOver(filepath.Dir(path), path); err != nil {
+		return nil, errors.Join(err, f.Close(), os.Remove(path))
+	}
+	return f, nil
+}
+
+// handOver gives what root has made to the owner of the folder that it is in:
+// the next run of the service must be able to read and to replace it.
+func handOver(dir, path string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || st.Uid == 0 {
+		return nil
+	}
+	return os.Lchown(path, int(st.Uid), int(st.Gid))
 }
 
 // syncFolder makes renames, links and removals in a folder durable.

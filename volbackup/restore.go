@@ -42,21 +42,9 @@ func (c *restoreCmd) Run(ctx context.Context, env *cli.Env) error {
 				})
 			})
 		}
-		r, err := c.open()
+		f, m, identities, err := c.take(ctx, c.identityFlags, volume, id)
 		if err != nil {
 			return err
-		}
-		m, err := r.find(volume, id)
-		if err != nil {
-			return err
-		}
-		identities, err := c.identitiesFor(m)
-		if err != nil {
-			return err
-		}
-		f, err := r.checked(ctx, m)
-		if err != nil {
-			return damaged(volume, m.ID, err)
 		}
 		defer f.Close()
 		return c.restore(ctx, env, m, func(ctx context.Context, w io.Writer) error {

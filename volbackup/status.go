@@ -15,16 +15,8 @@ import (
 type statusCmd struct {
 	repositoryFlags
 	engineFlags
-	MaxAge  time.Duration `placeholder:"D"`
-	Volumes []string      `arg:"" optional:"" name:"volume" help:"Only these volumes."`
-}
-
-// Validate is kong's check after parsing.
-func (c *statusCmd) Validate() error {
-	if c.MaxAge < 0 {
-		return fmt.Errorf("--max-age %v: less than 0", c.MaxAge)
-	}
-	return nil
+	MaxAge  cli.Age  `placeholder:"D"`
+	Volumes []string `arg:"" optional:"" name:"volume" help:"Only these volumes."`
 }
 
 // Run says how old the newest good backup of each volume is. It reads manifests
@@ -87,7 +79,7 @@ func (c *statusCmd) status(v string, all []archive, now time.Time, service strin
 		}
 	}
 	last := newest(good, now)
-	stale = last == nil || c.MaxAge > 0 && now.Sub(last.Time) > c.MaxAge
+	stale = last == nil || c.MaxAge > 0 && now.Sub(last.Time) > time.Duration(c.MaxAge)
 	level := record.Info
 	if stale {
 		level = record.Warn

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"strconv"
@@ -10,17 +10,17 @@ func TestAge(t *testing.T) {
 	const day = 24 * time.Hour
 	for _, tc := range []struct {
 		text string
-		want time.Duration // 0: refused
+		want time.Duration // less than 0: refused
 	}{
-		{"90d", 90 * day}, {"1d", day}, {"12w", 84 * day}, {"36h", 36 * time.Hour}, {"1h", time.Hour}, {"1h30m", 90 * time.Minute},
-		{"36500d", 36500 * day},
-		{"", 0}, {"d", 0}, {"w", 0}, {"90", 0}, {"0d", 0}, {"-1d", 0}, {"59m", 0}, {"-36h", 0}, {"1.5d", 0}, {"90 d", 0}, {"90D", 0}, {"1d12h", 0},
+		{"90d", 90 * day}, {"1d", day}, {"12w", 84 * day}, {"36h", 36 * time.Hour}, {"1h30m", 90 * time.Minute}, {"36500d", 36500 * day},
+		{"0", 0}, {"0d", 0}, {"59m", 59 * time.Minute},
+		{"", -1}, {"d", -1}, {"w", -1}, {"90", -1}, {"-1d", -1}, {"-36h", -1}, {"1.5d", -1}, {"90 d", -1}, {"90D", -1}, {"1d12h", -1},
 		// A number of weeks that overflows must not come out as three days.
-		{"30501w", 0}, {"65535w", 0}, {"99999999999d", 0}, {"9999999999999h", 0},
+		{"30501w", -1}, {"65535w", -1}, {"99999999999d", -1}, {"9999999999999h", -1},
 	} {
-		var a age
+		a := Age(-1)
 		err := a.UnmarshalText([]byte(tc.text))
-		if time.Duration(a) != tc.want || (err == nil) != (tc.want != 0) {
+		if time.Duration(a) != tc.want || (err != nil) != (tc.want < 0) {
 			t.Errorf("UnmarshalText(%q) = %v, %v; want %v", tc.text, time.Duration(a), err, tc.want)
 		}
 	}
@@ -31,12 +31,12 @@ func FuzzAge(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		var a age
+		var a Age
 		if a.UnmarshalText([]byte(s)) != nil {
 			return
 		}
-		if d := time.Duration(a); d < time.Hour {
-			t.Fatalf("UnmarshalText(%q) = %v, which would delete nearly all", s, d)
+		if d := time.Duration(a); d < 0 {
+			t.Fatalf("UnmarshalText(%q) = %v", s, d)
 		}
 		for unit, length := range map[string]time.Duration{"d": 24 * time.Hour, "w": 168 * time.Hour} {
 			if n, err := strconv.Atoi(s[:len(s)-1]); err == nil && s[len(s)-1:] == unit && time.Duration(a)/length != time.Duration(n) {
