@@ -14,25 +14,37 @@ import (
 
 // recipients returns whom archives are encrypted to, and their names.
 func (f storeFlags) recipients() (all []age.Recipient, names []string, err error) {
-	lines := f.Recipient
+	// An error quotes a recipient, and nothing that could be the key.
+	shown := func(where, text string) string {
+		if strings.HasPrefix(text, "age1") {
+			return fmt.Sprintf("%s %.80q", where, text)
+		}
+		return where
+	}
+	var lines, places []string
+	for _, text := range f.Recipient {
+		lines, places = append(lines, text), append(places, shown("--recipient", text))
+	}
 	if f.RecipientsFile != "" {
 		b, err := os.ReadFile(f.RecipientsFile)
 		if err != nil {
 			return nil, nil, badRecipient(err)
 		}
+		number, found := 0, len(lines)
 		for line := range strings.Lines(string(b)) {
+			number++
 			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
-				lines = append(lines, line)
+				lines, places = append(lines, line), append(places, shown(fmt.Sprintf("%s, line %d", f.RecipientsFile, number), line))
 			}
 		}
-		if len(lines) == 0 { // an empty file must not mean: in plain
+		if len(lines) == found { // an empty file must not mean: in plain
 			return nil, nil, badRecipient(fmt.Errorf("%s: no recipient in it", f.RecipientsFile))
 		}
 	}
-	for _, line := range lines {
+	for i, line := range lines {
 		r, err := age.ParseRecipients(strings.NewReader(line))
-		if err != nil {
-			return nil, nil, badRecipient(fmt.Errorf("%.80q: %w", line, err))
+		if err != nil { // the error quotes the line
+			return nil, nil, badRecipient(fmt.Errorf("%s is not one", places[i]))
 		}
 		all, names = append(all, r...), append(names, line)
 	}
