@@ -387,9 +387,11 @@ run_hooks() {
   done
   for line in "${hooks[@]}"; do
     read -r id name <<<"$line"
-    query inspect --type container --format '{{index .Config.Labels "hub.backup.exec"}}' "$id" || explain "look at container $name"
+    # Behind a dot each: a line that begins with ! would count as a complaint of docker's.
+    query inspect --type container --format '{{range split (index .Config.Labels "hub.backup.exec") "\n"}}.{{println .}}{{end}}' "$id" \
+      || explain "look at container $name"
     code=0
-    output=$(docker exec "$id" sh -c "$(printf '%s\n' "${answer[@]}")" 2>&1 </dev/null | tail -c 2000) || code=$?
+    output=$(docker exec "$id" sh -c "$(printf '%s\n' "${answer[@]#.}")" 2>&1 </dev/null | tail -c 2000) || code=$?
     if ((code)); then
       fail 69 exec_failed "hub.backup.exec of container $name ended with status $code: $output" 'nothing was stopped, and nothing is exported'
     fi
@@ -505,7 +507,7 @@ resume_journal() {
   # The journal stays whole: what runs by then is no work for the next attempt.
   if ((${#left[@]})); then return 69; fi
   # By now the containers run.
-  if [[ -n $swapped ]]; then rm -rf "${swapped%/*}/${staging_name:?}" || return 73; fi
+  if [[ -n $swapped ]]; then rm -rf --one-file-system "${swapped%/*}/${staging_name:?}" || return 73; fi
   rm -f "$file" && sync "${file%/*}" || return 73
 }
 
@@ -759,13 +761,14 @@ import_volume() {
   if [[ ! -d $mountpoint || -L $mountpoint || $(stat -c %d "$mountpoint") != "$(stat -c %d "${mountpoint%/*}")" ]]; then
     fail 65 volume_refused "the folder $mountpoint is a link or a mount; it cannot be exchanged"
   fi
+  no_mounts_inside
   in_use
   own_journal=$journals/$volume
   lock_claims
   record "import $mountpoint"
   unlock_claims
   staging=${mountpoint%/*}/$staging_name
-  rm -rf "$staging"
+  rm -rf --one-file-system "$staging"
   mkdir -m 700 "$staging" || fail 73 output_failed "cannot write to ${mountpoint%/*}"
   supervise unpack
   if ((status)); then exit "$status"; fi
@@ -790,6 +793,20 @@ in_use() {
       fail 75 in_use "container ${name#/} uses volume $volume" 'stop it, or give --stop'
     fi
   done
+}
+
+# no_mounts_inside: refuses a volume in which something else is mounted. It would move away with the old tree, and be
+# emptied with it.
+no_mounts_inside() {
+  local escaped=$mountpoint field
+  # As mountinfo writes it, proc(5).
+  escaped=${escaped//\\/\\134}
+  escaped=${escaped// /\\040}
+  while read -r _ _ _ _ field _; do
+    if [[ $field == "$escaped"/* ]]; then
+      fail 65 volume_refused "something is mounted inside volume $volume: $field" 'unmount it; only a volume of files alone can be exchanged'
+    fi
+  done </proc/self/mountinfo
 }
 
 # unpack: stdin becomes $staging/new, and is proved to be there.
@@ -855,7 +872,8 @@ replace() {
 # --- the other commands -----------------------------------------------------
 
 list_volumes() {
-  local all='' line names=() users tab=$'\t' record labels
+  # Bytes are counted, not characters.
+  local LC_ALL=C all='' line names=() users tab=$'\t' record labels
   if [[ ${1:-} == --all ]]; then
     all=yes
     shift
@@ -869,10 +887,13 @@ list_volumes() {
     # shellcheck disable=SC2016 # a Go template
     query inspect --type container --format \
       '{{$name := .Name}}{{range .Mounts}}{{if eq .Type "volume"}}{{.Name}} {{$name}}{{"\n"}}{{end}}{{end}}' "${answer[@]}" || :
-    local name container
+    local name container known
     for line in "${answer[@]}"; do
       read -r name container <<<"$line"
-      if [[ -n $name ]]; then users[$name]+=${users[$name]:+,}"\"${container#/}\""; fi
+      if [[ -z $name ]]; then continue; fi
+      known=${users[$name]:-}
+      # journald splits what is longer than 48 KiB.
+      if ((${#known} < 10000)); then users[$name]=$known${known:+,}"\"${container#/}\""; fi
     done
   fi
   query volume ls --quiet || explain 'list volumes'
@@ -886,8 +907,7 @@ list_volumes() {
     IFS=$tab read -r name driver folder labels backup <<<"$line"
     if [[ $backup == false && -z $all ]]; then continue; fi
     record="$(envelope INFO volume),\"volume\":$(json "$name"),\"driver\":$driver,\"mountpoint\":$folder"
-    # journald splits what is longer than 48 KiB.
-    if ((${#labels} > 40000)); then labels='{"truncated":"true"}'; fi
+    if ((${#labels} > 30000)); then labels='{"truncated":"true"}'; fi
     printf '%s,"labels":%s,"containers":[%s]}\n' "$record" "$labels" "${users[$name]:-}" 2>/dev/null \
       || fail 73 output_failed 'cannot write the list'
   done
@@ -983,7 +1003,7 @@ main() {
       ;;
     backup) volbackup run "$@" ;;
     restore)
-      (($# == 1)) || fail 64 usage 'restore takes the name of one volume' 'manage_volume.sh restore VOLUME[@ID]'
+      (($#)) || fail 64 usage 'restore takes the name of one volume' 'manage_volume.sh restore VOLUME[@ID]'
       volbackup restore "$@"
       ;;
     '') fail 64 usage 'no command' 'manage_volume.sh --help' ;;

@@ -271,6 +271,16 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
   is running one
 }
 
+@test "a hub.backup.exec may have many lines, also such that begin with an exclamation mark" {
+  container one --label hub.backup.exec=$'! test -e /data/absent\n\necho ".dumped" >/data/dump\n! false'
+  run -0 --separate-stderr bash -c '"$0" export "$1" | tar -xO ./dump' "$script" "$v"
+  [ "$output" = .dumped ]
+  docker rm --force one >/dev/null
+  container two --label hub.backup.exec='! true'
+  run -69 --separate-stderr bash -c '"$0" export "$1" >out.tar' "$script" "$v"
+  said '.msg == "exec_failed"'
+}
+
 @test "a hub.backup.exec that fails fails the export, and nothing is stopped" {
   container one --label 'hub.backup.exec=echo no space; exit 3'
   local started
@@ -599,6 +609,26 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
 }
 
 # --- import ---
+
+@test "import refuses a volume in which something is mounted" {
+  mkdir "$data/inside" elsewhere
+  echo precious >elsewhere/file
+  "$script" export "$v" >vol.tar
+  mount --bind elsewhere "$data/inside"
+  run --separate-stderr bash -c '"$0" import "$1" <vol.tar' "$script" "$v"
+  umount "$data/inside"
+  [ "$status" -eq 65 ]
+  said '.msg == "volume_refused" and (.error | contains("/inside"))'
+  [ "$(cat elsewhere/file)" = precious ]
+  nothing_left
+}
+
+@test "list cuts a line that journald would split" {
+  docker volume create --label "k=$(printf 'ä%.0s' {1..20000})" "$v-long" >/dev/null
+  run -0 --separate-stderr "$script" list
+  [ "$(awk '{ print length }' <<<"$output" | sort -n | tail -1)" -lt 49152 ]
+  jq -se --arg v "$v-long" 'map(select(.volume == $v))[0].labels == {"truncated": "true"}' <<<"$output"
+}
 
 @test "import into a new volume makes it" {
   echo hello >"$data/file"
