@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"observability-hub/lib/cli"
@@ -28,10 +29,14 @@ func (c *listCmd) Run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	now := time.Now()
+	var none []error
 	for _, v := range volumes {
 		all, err := r.archives(v)
 		if err != nil {
 			return err
+		}
+		if len(all) == 0 && len(c.Volumes) > 0 {
+			none = append(none, r.none(v))
 		}
 		for _, a := range all {
 			l := record.New(now, record.Info, "archive", env.Service)
@@ -47,7 +52,7 @@ func (c *listCmd) Run(ctx context.Context, env *cli.Env) error {
 			}
 		}
 	}
-	return nil
+	return errors.Join(none...)
 }
 
 // chosen returns the volumes that were named or, if none was, all.

@@ -61,7 +61,7 @@ func (p *prefixes) matches(n int64, h hash.Hash) (same, known bool) {
 
 // readPrefixes returns those of the content, nil if they are not there.
 func (r *repository) readPrefixes(m *manifest) *prefixes {
-	b, err := os.ReadFile(filepath.Join(r.folder(m.Volume), prefixesFile))
+	b, err := readSmall(filepath.Join(r.folder(m.Volume), prefixesFile))
 	if err != nil {
 		return nil
 	}

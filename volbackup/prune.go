@@ -29,12 +29,12 @@ func (c *pruneCmd) Run(ctx context.Context, env *cli.Env) error {
 		if err != nil {
 			return err
 		}
-		if err := r.claim(ctx); err != nil {
+		if err := r.claimExisting(ctx); err != nil {
 			return err
 		}
 		defer r.release()
 		if err := r.mend(); err != nil {
-			return err
+			env.Diag.Warn("mark_failed", err.Error())
 		}
 		volumes, err := r.chosen(c.Volumes)
 		if err != nil {
@@ -42,7 +42,7 @@ func (c *pruneCmd) Run(ctx context.Context, env *cli.Env) error {
 		}
 		var failed []error
 		for _, v := range volumes {
-			if err := c.prune(ctx, env, r, v); err != nil {
+			if err := c.prune(ctx, env, r, v, len(c.Volumes) > 0); err != nil {
 				if ctx.Err() != nil {
 					return context.Cause(ctx)
 				}
@@ -53,10 +53,13 @@ func (c *pruneCmd) Run(ctx context.Context, env *cli.Env) error {
 	})
 }
 
-func (c *pruneCmd) prune(ctx context.Context, env *cli.Env, r *repository, volume string) error {
+func (c *pruneCmd) prune(ctx context.Context, env *cli.Env, r *repository, volume string, named bool) error {
 	all, err := r.archives(volume)
 	if err != nil {
 		return err
+	}
+	if named && len(all) == 0 {
+		return r.none(volume)
 	}
 	expired := c.expired(all, time.Now())
 	if len(expired) == 0 {

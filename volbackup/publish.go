@@ -178,12 +178,13 @@ func (r *repository) mend() error {
 	if err != nil {
 		return err
 	}
+	var wrong []error
 	for _, v := range volumes {
 		if err := r.mendVolume(v); err != nil {
-			return unwritable(err)
+			wrong = append(wrong, unwritable(err))
 		}
 	}
-	return nil
+	return errors.Join(wrong...)
 }
 
 func (r *repository) mendVolume(volume string) error {
@@ -195,7 +196,7 @@ func (r *repository) mendVolume(volume string) error {
 	left := false
 	for _, e := range entries {
 		temp, found := strings.CutPrefix(e.Name(), tempPrefix)
-		if !found || !e.Type().IsRegular() {
+		if !found || !e.Type().IsRegular() || !isOurs(temp) {
 			continue
 		}
 		left = true
@@ -222,12 +223,23 @@ func (r *repository) mendVolume(volume string) error {
 	return nil
 }
 
+// isOurs reports whether a temporary file is of this repository, by its name
+// without the prefix: the folder may hold what others make.
+func isOurs(temp string) bool {
+	if temp == prefixesFile {
+		return true
+	}
+	id, _, _ := strings.Cut(temp, "Z.")
+	_, err := time.Parse(idLayout, id+"Z")
+	return err == nil
+}
+
 // awaited reports whether the temporary manifest is all that an archive lacks.
 func (r *repository) awaited(volume, id, path string) bool {
 	if _, err := os.Lstat(filepath.Join(r.folder(volume), id+manifestExt)); err == nil {
 		return false
 	}
-	b, err := os.ReadFile(path)
+	b, err := readSmall(path)
 	if err != nil {
 		return false
 	}

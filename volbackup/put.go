@@ -21,7 +21,7 @@ func (c *putCmd) Run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		s, err := c.store(ctx, c.repositoryFlags)
+		s, err := c.store(ctx, env, c.repositoryFlags)
 		if err != nil {
 			return err
 		}
@@ -43,7 +43,7 @@ func (c *putCmd) Run(ctx context.Context, env *cli.Env) error {
 }
 
 // store opens the repository for writing.
-func (f storeFlags) store(ctx context.Context, repo repositoryFlags) (*store, error) {
+func (f storeFlags) store(ctx context.Context, env *cli.Env, repo repositoryFlags) (*store, error) {
 	r, err := repo.open()
 	if err != nil {
 		return nil, err
@@ -58,9 +58,8 @@ func (f storeFlags) store(ctx context.Context, repo repositoryFlags) (*store, er
 	if err := r.claim(ctx); err != nil {
 		return nil, err
 	}
-	if err := r.mend(); err != nil {
-		r.release()
-		return nil, err
+	if err := r.mend(); err != nil { // of one volume, whose own backup will fail for that
+		env.Diag.Warn("mark_failed", err.Error())
 	}
 	if _, err := os.Stat(s.staging); err != nil {
 		r.release()

@@ -53,6 +53,14 @@ func (r *repository) claim(ctx context.Context) error {
 	return nil
 }
 
+// claimExisting does that for a command that has nothing to do in a new one.
+func (r *repository) claimExisting(ctx context.Context) error {
+	if _, err := os.Stat(r.dir); err != nil {
+		return missing(err)
+	}
+	return r.claim(ctx)
+}
+
 // lockError says of a repository what statedir says of a state directory.
 func (r *repository) lockError(err error) error {
 	switch sysexits.Code(err) {
@@ -108,11 +116,11 @@ func badVolume(name string) error {
 
 // parseArchive splits VOLUME[@ID].
 func parseArchive(arg string) (volume, id string, err error) {
-	volume, id, _ = strings.Cut(arg, "@")
+	volume, id, hasID := strings.Cut(arg, "@")
 	if err := checkVolume(volume); err != nil {
 		return "", "", err
 	}
-	if id != "" && (strings.ContainsAny(id, "/\x00") || strings.HasPrefix(id, ".")) {
+	if hasID && (id == "" || strings.ContainsAny(id, "/\x00") || strings.HasPrefix(id, ".")) {
 		return "", "", sysexits.New(sysexits.Usage, "usage", fmt.Errorf("%q is no id of an archive", id)).
 			WithHint("volbackup list shows the ids")
 	}
@@ -202,7 +210,7 @@ func (a archive) time() time.Time {
 }
 
 func (r *repository) readManifest(volume, id string) (*manifest, error) {
-	b, err := os.ReadFile(filepath.Join(r.folder(volume), id+manifestExt))
+	b, err := readSmall(filepath.Join(r.folder(volume), id+manifestExt))
 	if err != nil {
 		return nil, err
 	}
@@ -214,6 +222,24 @@ func (r *repository) readManifest(volume, id string) (*manifest, error) {
 		return nil, fmt.Errorf("the manifest is that of %s@%s", m.Volume, m.ID)
 	}
 	return m, nil
+}
+
+// maxManifest is longer than a manifest with all the labels that fit into a line.
+const maxManifest = 1 << 20
+
+// readSmall returns the content of a manifest or a like file. A pipe would keep
+// every command waiting, and a huge file is none of ours.
+func readSmall(path string) ([]byte, error) {
+	info, err := os.Lstat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	case info.Size() > maxManifest:
+		return nil, fmt.Errorf("%s has %d bytes, too many for a manifest", path, info.Size())
+	}
+	return os.ReadFile(path)
 }
 
 // fileName returns the name that the archive's file has.
@@ -260,8 +286,7 @@ func (r *repository) find(volume, id string) (*manifest, error) {
 		if m := newest(all, time.Now()); m != nil {
 			return m, nil
 		}
-		return nil, sysexits.New(sysexits.Failed, "no_backups", fmt.Errorf("%s: no backup in %s", volume, r.dir)).
-			WithHint("volbackup list shows what is there; volbackup verify says what is wrong with it")
+		return nil, r.none(volume)
 	}
 	for _, a := range all {
 		if a.id != id {
@@ -274,6 +299,12 @@ func (r *repository) find(volume, id string) (*manifest, error) {
 	}
 	return nil, sysexits.New(sysexits.Failed, "no_backups", fmt.Errorf("%s@%s: no such backup in %s", volume, id, r.dir)).
 		WithHint("volbackup list " + volume + " shows the ids")
+}
+
+// none is the error of a volume without a backup.
+func (r *repository) none(volume string) error {
+	return sysexits.New(sysexits.Failed, "no_backups", fmt.Errorf("%s: no backup in %s", volume, r.dir)).
+		WithHint("volbackup list shows what is there; volbackup verify says what is wrong with it")
 }
 
 // damaged is the error of an archive that must not be used. An error that has a

@@ -54,7 +54,7 @@ func (c *runCmd) Run(ctx context.Context, env *cli.Env) error {
 		if c.isRestic() {
 			return c.runRestic(ctx, env, names)
 		}
-		s, err := c.store(ctx, c.repositoryFlags)
+		s, err := c.store(ctx, env, c.repositoryFlags)
 		if err != nil {
 			return err
 		}

@@ -299,7 +299,7 @@ func TestMend(t *testing.T) {
 	// Killed between the renames of archive and manifest; while removing; while writing.
 	move(all[2].ID+manifestExt, tempPrefix+all[2].ID+manifestExt)
 	move(all[0].ID+manifestExt, tempPrefix+all[0].ID+manifestExt+goneExt)
-	for _, name := range []string{"20260101T000000.000Z" + archiveExt, "20260101T000000.000Z" + manifestExt, "prefixes"} {
+	for _, name := range []string{"20260101T000000.000Z" + archiveExt, "20260101T000000.000Z" + manifestExt, prefixesFile} {
 		if err := os.WriteFile(filepath.Join(s.folder("v"), tempPrefix+name), []byte("half"), 0o600); err != nil {
 			t.Fatal(err)
 		}

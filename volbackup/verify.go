@@ -29,7 +29,7 @@ func (c *verifyCmd) Run(ctx context.Context, env *cli.Env) error {
 		if err != nil {
 			return err
 		}
-		if err := r.claim(ctx); err != nil {
+		if err := r.claimExisting(ctx); err != nil {
 			return err
 		}
 		defer r.release()
