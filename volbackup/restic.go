@@ -239,21 +239,17 @@ func (r restic) forget(ctx context.Context, volume string, keep retention) (remo
 	return removed, nil
 }
 
-// stream restores a snapshot into a folder of its own, where restic compares
+// stream restores a snapshot into dir, where restic compares
 // every byte with its hash, and returns the tar that reads it: restic's own dump
 // has no hard links and not the root folder.
-func (r restic) stream(ctx context.Context, s snapshot, staging string) (p *producer, dir string, err error) {
+func (r restic) stream(ctx context.Context, s snapshot, dir string) (*producer, error) {
 	if len(s.Paths) != 1 {
-		return nil, "", fmt.Errorf("snapshot %s is of %d folders", s.ShortID, len(s.Paths))
-	}
-	dir, err = os.MkdirTemp(staging, ".volbackup-restic-")
-	if err != nil {
-		return nil, "", stagingError(err)
+		return nil, fmt.Errorf("snapshot %s is of %d folders", s.ShortID, len(s.Paths))
 	}
 	if _, err := r.call(ctx, "restore", s.ID, "--target", dir, "--verify"); err != nil {
-		return nil, dir, err
+		return nil, err
 	}
-	return &producer{args: append(slices.Clone(tarCommand), "--directory="+filepath.Join(dir, s.Paths[0]), ".")}, dir, nil
+	return &producer{args: append(slices.Clone(tarCommand), "--directory="+filepath.Join(dir, s.Paths[0]), ".")}, nil
 }
 
 // tarCommand is GNU tar with all that a file system has.

@@ -187,10 +187,12 @@ func (f stagingFlags) withSnapshot(ctx context.Context, volume, id string, do fu
 	if staging == "" {
 		staging = os.TempDir()
 	}
-	p, dir, err := r.stream(ctx, s, staging)
-	if dir != "" {
-		defer os.RemoveAll(dir)
+	dir, remove, err := scratch(staging)
+	if err != nil {
+		return err
 	}
+	defer remove()
+	p, err := r.stream(ctx, s, dir)
 	if err != nil {
 		return err
 	}
