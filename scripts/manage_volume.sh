@@ -81,8 +81,7 @@ say() {
   if [[ -t 2 ]]; then
     if [[ $level == DEBUG ]]; then return; fi
     text=${text//[[:cntrl:]]/ }
-    printf 'manage_volume.sh: %s: %s\n' "$word" "$text" >&2
-    if [[ -n $hint ]]; then printf 'manage_volume.sh: hint: %s\n' "$hint" >&2; fi
+    printf 'manage_volume.sh: %s: %s\n%s' "$word" "$text" "${hint:+manage_volume.sh: hint: $hint$'\n'}" >&2 || :
     return
   fi
   # systemd names the journal's stream; children inherit the name also when their own stderr is another.
@@ -93,7 +92,7 @@ say() {
     esac
   fi
   printf '%s%s,"%s":%s%s}\n' "$prefix" "$(envelope "$level" "$event")" "$key" "$(json "$text")" \
-    "${hint:+,\"hint\":$(json "$hint")}" >&2
+    "${hint:+,\"hint\":$(json "$hint")}" >&2 || :
 }
 
 # fail STATUS EVENT TEXT [HINT]: the last word of this process.
@@ -161,7 +160,8 @@ mortal() {
 finish() {
   status=$?
   set +e
-  trap '' TERM HUP INT
+  # Where the caller was killed, nobody reads stderr any more, and a complaint must not be the end of this.
+  trap '' TERM HUP INT PIPE
   if [[ -n $caught ]]; then
     if [[ -n $own_journal && -e $own_journal ]]; then
       exec {volume_lock}<&-

@@ -493,6 +493,20 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
   is exited two
 }
 
+@test "containers come back although nobody reads what is said of one that is gone" {
+  container one
+  container two
+  mkfifo err
+  exec 7<>err
+  "$script" with "$v" -- sh -c 'docker rm one >/dev/null; touch ready; exec sleep 1000' 2>err 7<&- &
+  await test -e ready
+  exec 7<&- # as when volbackup is killed
+  kill $!
+  wait $! || :
+  await is running two
+  await nothing_left
+}
+
 @test "when the run is killed, so is its tar: no reader takes the stream for whole" {
   head -c 3000000 /dev/urandom >"$data/big"
   mkfifo gate
