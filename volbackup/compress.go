@@ -62,7 +62,7 @@ func newCompressor(w io.Writer, recipients []age.Recipient, yields bool) (*compr
 	// A goroutine that yields to others in the eyes of the kernel does not in
 	// those of Go: without spare places the reader would wait for a worker.
 	runtime.GOMAXPROCS(runtime.NumCPU() + workers + 2)
-	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(workers),
+	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(workers),
 		zstd.WithWindowSize(2<<20), zstd.WithLowerEncoderMem(true))
 	if err != nil {
 		return nil, fmt.Errorf("zstd: %w", err)

@@ -13,7 +13,7 @@ import (
 
 const (
 	// blockSize is the unit in which a stream is read, staged and compressed. A
-	// window of zstd level 3 is 2 MiB, so a frame of 4 MiB costs little ratio.
+	// frame has a window of its own, and frames of 2 MiB cost little ratio.
 	blockSize = 2 << 20
 	// ringBlocks is how many blocks wait in memory; more wait in a file.
 	ringBlocks = 6
