@@ -65,15 +65,46 @@ func checkFile(ctx context.Context, f *os.File, m *manifest) error {
 	if info.Size() != m.StoredBytes {
 		return fmt.Errorf("%s has %d bytes, its manifest says %d", m.File, info.Size(), m.StoredBytes)
 	}
-	h := sha256.New()
-	if _, err := io.CopyBuffer(onlyWriter{h}, interruptible{ctx, f}, make([]byte, 256<<10)); err != nil {
+	digest, err := digestOf(interruptible{ctx, f})
+	if err != nil {
 		return fmt.Errorf("read %s: %w", m.File, err)
 	}
-	if sum := hex.EncodeToString(h.Sum(nil)); sum != m.SHA256 {
+	if sum := hex.EncodeToString(digest); sum != m.SHA256 {
 		return fmt.Errorf("%s has SHA-256 %s, its manifest says %s", m.File, sum, m.SHA256)
 	}
 	_, err = f.Seek(0, io.SeekStart)
 	return err
+}
+
+// digestOf returns the SHA-256 of all that r holds. One piece is hashed while the
+// disk delivers the next.
+func digestOf(r io.Reader) ([]byte, error) {
+	const size = 1 << 20
+	h := sha256.New()
+	free, full, done := make(chan []byte, 2), make(chan []byte), make(chan struct{})
+	for range cap(free) {
+		free <- make([]byte, size)
+	}
+	go func() {
+		defer close(done)
+		for p := range full {
+			h.Write(p)
+			free <- p[:size]
+		}
+	}()
+	var err error
+	for err == nil {
+		p, n := <-free, 0
+		if n, err = io.ReadFull(r, p); n > 0 {
+			full <- p[:n]
+		}
+	}
+	close(full)
+	<-done
+	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, err
+	}
+	return h.Sum(nil), nil
 }
 
 // onlyWriter and interruptible keep io.Copy from taking a short cut past the
