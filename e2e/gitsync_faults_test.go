@@ -381,6 +381,20 @@ func TestGitsyncDiskFaults(t *testing.T) {
 			}
 		}
 	}
+	// The state directory's own fsync fails after the new file has its name: what is read then decides, not that it failed.
+	state := filepath.Join(w.dir, "state")
+	for n := 1; n <= 6; n++ {
+		for range 4 { // which thread makes which call is chance
+			w.push()
+			cmd := w.command(nil)
+			traced(t, cmd, "-f", "-qq", "-o", filepath.Join(w.dir, "trace"), "-P", state, "-e", "trace=fsync", "-e", fmt.Sprintf("inject=fsync:error=ENOSPC:when=%d", n))
+			cmd.Env = append(cmd.Env, "GOMAXPROCS=1")
+			finish(t, cmd)
+			when := fmt.Sprintf("ENOSPC at fsync %d of the state directory", n)
+			w.untorn(when)
+			w.converge("after " + when)
+		}
+	}
 	t.Logf("%d calls failed with ENOSPC, %d runs said so with their exit status, every next run converged", injected, refused)
 	if injected < 20 {
 		t.Errorf("only %d calls failed: a run writes more often than that", injected)

@@ -160,8 +160,13 @@ func (a *apply) recover(ctx context.Context) error {
 		return sysexits.New(sysexits.Config, "other_root", fmt.Errorf("%s holds an interrupted apply on the root %s", a.dir.Path, j.Root)).
 			WithHint("run gitsync apply --root " + j.Root + " first")
 	}
-	if j.Run == a.ledger.Run {
-		return a.forget(j) // it was committed
+	if j.Run == a.ledger.Run { // it was committed
+		// Perhaps by a write that failed at the very end: without the journal
+		// there must be no way back to the ledger before.
+		if err := a.dir.Sync(); err != nil {
+			return err
+		}
+		return a.forget(j)
 	}
 	a.env.Diag.Warn("apply_interrupted", "an apply was interrupted: undoing it first", diag.Field{Key: "commit", Value: j.Commit})
 	return a.undo(ctx, j)

@@ -37,10 +37,7 @@ func (x *execution) commit() error {
 	}
 	step("commit")
 	if err := writeState(x.dir, ledgerFile, next); err != nil {
-		if x.journal != nil {
-			return errors.Join(err, x.undo(context.Background(), x.journal))
-		}
-		return err
+		return x.uncommitted(err)
 	}
 	step("commit")
 	x.ledger = next
@@ -54,6 +51,21 @@ func (x *execution) commit() error {
 		err = removeState(x.dir, quarantineFile)
 	}
 	return err
+}
+
+// uncommitted undoes the change after the ledger could not be written. A write
+// can also fail after the new ledger has its name: then the commit is applied,
+// and the journal stays, by which the next run finishes it. To undo it would be
+// to forget files that are back again.
+func (x *execution) uncommitted(why error) error {
+	if x.journal == nil {
+		return why
+	}
+	is, err := readLedger(x.dir.Path)
+	if err != nil || is.Run == x.journal.Run {
+		return errors.Join(why, err)
+	}
+	return errors.Join(why, x.undo(context.Background(), x.journal))
 }
 
 // next returns the ledger as it is after the actions.
