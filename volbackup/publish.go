@@ -130,7 +130,8 @@ func (d *draft) finish() error {
 		return err
 	}
 	if err := os.Rename(d.temp(d.m.ID+manifestExt), filepath.Join(d.r.folder(d.m.Volume), d.m.ID+manifestExt)); err != nil {
-		return err
+		// An archive without a manifest would take its room for ever.
+		return errors.Join(err, os.Remove(d.r.path(d.m)))
 	}
 	return syncFolder(d.r.folder(d.m.Volume))
 }

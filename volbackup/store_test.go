@@ -278,6 +278,29 @@ func TestPutRefuses(t *testing.T) {
 }
 
 // What a killed run left is finished where it was whole, else removed.
+// A manifest that cannot appear takes its archive with it.
+func TestPublishFails(t *testing.T) {
+	s := newStore(t)
+	m := &manifest{Volume: "v", ID: "20260101T000000.000Z", Time: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	d, err := s.draft(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.create(); err != nil {
+		t.Fatal(err)
+	}
+	inTheWay := filepath.Join(s.folder("v"), m.ID+manifestExt)
+	if err := os.Mkdir(inTheWay, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.publish(); sysexits.Code(err) != sysexits.CantCreate {
+		t.Errorf("publish = %v; want exit status 73", err)
+	}
+	if got := files(t, s); got != m.ID+manifestExt {
+		t.Errorf("left %q; want what was there before", got)
+	}
+}
+
 func TestMend(t *testing.T) {
 	s := newStore(t)
 	for _, n := range []int64{100, 200, 300} {
