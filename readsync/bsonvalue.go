@@ -137,3 +137,37 @@ func stringValue(s string) value {
 	b := binary.LittleEndian.AppendUint32(nil, uint32(len(s)+1))
 	return value{bson.TypeString, append(append(b, s...), 0)}
 }
+
+func decimal(v value) bson.Decimal128 {
+	return bson.NewDecimal128(binary.LittleEndian.Uint64(v.data[8:]), binary.LittleEndian.Uint64(v.data))
+}
+
+// binaryParts splits a binary value. The old subtype 2 has a second length
+// inside.
+func binaryParts(b []byte) (subtype byte, data []byte, ok bool) {
+	subtype, data = b[4], b[5:]
+	if subtype == 2 {
+		if length(data) != len(data)-4 {
+			return 0, nil, false
+		}
+		data = data[4:]
+	}
+	return subtype, data, true
+}
+
+func regexParts(b []byte) (pattern, options []byte) {
+	for i, c := range b {
+		if c == 0 {
+			return b[:i], b[i+1 : len(b)-1]
+		}
+	}
+	return nil, nil
+}
+
+func scopedCode(b []byte) (code, scope []byte, ok bool) {
+	n := textSize(b[4:])
+	if n < 0 {
+		return nil, nil, false
+	}
+	return b[8 : 4+n-1], b[4+n:], true
+}
