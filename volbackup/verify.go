@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"observability-hub/lib/cli"
@@ -90,18 +91,18 @@ func (c *verifyCmd) verify(ctx context.Context, r *repository, a archive) error 
 	if a.err != nil {
 		return a.err
 	}
-	f, err := r.checked(ctx, a.manifest)
-	if err != nil {
+	if err := r.check(ctx, a.manifest); err != nil || !c.Deep {
 		return err
-	}
-	defer f.Close()
-	if !c.Deep {
-		return nil
 	}
 	identities, err := c.identitiesFor(a.manifest)
 	if err != nil {
 		return err
 	}
+	f, err := os.Open(r.path(a.manifest))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
 	return pour(ctx, f, a.manifest, identities, io.Discard)
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"observability-hub/e2e/torture"
@@ -92,4 +93,48 @@ func TestFlippedBits(t *testing.T) {
 	if content, err := os.ReadFile(filepath.Join(w.volumes, "v", "file")); err != nil || len(content) != 50_000 {
 		t.Errorf("the volume was touched: %d bytes, %v", len(content), err)
 	}
+}
+
+// What the disk holds is checked, not what memory still holds of it: verify
+// finds what has changed below a file that was just read.
+func TestDamageBelowMemory(t *testing.T) {
+	w := newWorld(t)
+	disk := filepath.Join(w.dir, "disk")
+	mount := w.finish(w.command("sh", "-c", `truncate -s 32M "$0" && mkfs.ext4 -q "$0" && mkdir "$1" && mount -o loop "$0" "$1"`, disk, w.repo))
+	if mount.status != 0 {
+		t.Fatalf("mount a file (these tests need root): %s", mount.stderr)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(w.repo, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	w.fill("v", 4<<20, 1)
+	w.want(0, "run", "v")
+	w.want(0, "verify", "v")
+	syscall.Sync()
+	archive, err := os.ReadFile(w.archives("v")[0]) // memory has it now
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks, err := os.ReadFile(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(blocks, archive[1<<20:][:4096])
+	if at < 0 {
+		t.Fatal("the archive is not on its disk")
+	}
+	f, err := os.OpenFile(disk, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte{archive[1<<20] ^ 1}, int64(at)); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := os.ReadFile(w.archives("v")[0]); err != nil || !bytes.Equal(again, archive) {
+		t.Fatalf("memory does not hold the archive any more, so that the test shows nothing: %v", err)
+	}
+	w.want(65, "verify", "v")
 }
