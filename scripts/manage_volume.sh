@@ -458,15 +458,17 @@ quiesce() {
   done
 }
 
-# gone_or_fail ID…: after docker refused to stop: fine if they do not run any more.
+# gone_or_fail ID…: after docker refused to stop: fine if they do not run any more, and docker says so.
 gone_or_fail() {
   local said=$complaint id
   for id in "$@"; do
-    if query inspect --type container --format '{{.State.Running}} {{.State.Paused}}' "$id" \
-      && [[ ${answer[0]} == 'true false' ]]; then
-      complaint=$said
-      explain "bring the containers of $volume to rest"
+    if query inspect --type container --format '{{.State.Running}} {{.State.Paused}}' "$id"; then
+      if [[ ${answer[0]} != 'true false' ]]; then continue; fi
+    elif [[ ${complaint,,} == *'no such'* ]]; then
+      continue
     fi
+    complaint=$said
+    explain "bring the containers of $volume to rest"
   done
 }
 

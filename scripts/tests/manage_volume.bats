@@ -844,6 +844,22 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
   is running one
 }
 
+@test "a daemon that dies while it stops a container: nothing is read, and nothing exchanged" {
+  container one
+  echo old >"$data/file"
+  "$script" export "$v" >vol.tar
+  echo newer >"$data/file"
+  instead_of docker 'if [ "$1" = stop ] || [ -e "$BATS_TEST_TMPDIR/dead" ]; then touch "$BATS_TEST_TMPDIR/dead"; set -- -H unix:///nowhere "$@"; fi; exec "$REAL" "$@"'
+  instead_of sleep 'rm -f "$BATS_TEST_TMPDIR/dead"'
+  PATH=$PWD/bin:$PATH run -69 --separate-stderr "$script" import --stop "$v" <vol.tar
+  said '.msg == "docker_unavailable" and (.error | contains("bring the containers"))'
+  [ "$(cat "$data/file")" = newer ]
+  PATH=$PWD/bin:$PATH run -69 --separate-stderr bash -c '"$0" export "$1" | cat; exit "${PIPESTATUS[0]}"' "$script" "$v"
+  [ -z "$output" ]
+  is running one
+  nothing_left
+}
+
 @test "a daemon that restarts meanwhile is waited for" {
   container one
   # shellcheck disable=SC2030,SC2031 # for this test alone
