@@ -717,6 +717,51 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
   [ "$(stat -c %a "$data")" = 700 ]
 }
 
+@test "an import that is followed by another archive, or by anything but zeros, is refused" {
+  mkdir tree
+  echo a >tree/a
+  tar -C tree -cf a.tar .
+  echo b >tree/b
+  tar -C tree -cf b.tar .
+  echo old >"$data/old"
+  cat a.tar b.tar >both.tar
+  run -65 --separate-stderr "$script" import "$v" <both.tar
+  said '.msg == "import_refused" and (.error | contains("after its end"))'
+  (cat a.tar && printf "garbage%.0s" {1..200}) >behind.tar
+  run -65 --separate-stderr "$script" import "$v" <behind.tar
+  said '.msg == "import_refused"'
+  [ "$(ls "$data")" = old ]
+  nothing_left
+  (cat a.tar && head -c 30000 /dev/zero) >padded.tar
+  "$script" import "$v" <padded.tar
+  [ "$(ls "$data")" = a ]
+}
+
+@test "an archive with a label is imported; one with a name twice is refused, and told why" {
+  mkdir tree
+  echo a >tree/a
+  tar -C tree -V label -cf labelled.tar .
+  "$script" import "$v" <labelled.tar
+  [ "$(cat "$data/a")" = a ]
+  tar -C tree -cf twice.tar ./a
+  tar -C tree -rf twice.tar ./a
+  run -65 --separate-stderr "$script" import "$v" <twice.tar
+  said '.msg == "import_refused" and (.hint | contains("tar -r"))'
+  nothing_left
+}
+
+@test "a volume whose name is as long as a name can be" {
+  local long
+  long=$(printf 'v%.0s' {1..255})
+  docker volume create "$long" >/dev/null
+  container one --volume "$long:/long"
+  "$script" export "$long" >vol.tar
+  is running one
+  "$script" import --stop "$long" <vol.tar
+  is running one
+  nothing_left
+}
+
 @test "a stream that ends early is refused at every multiple of 512 bytes, and the volume stays" {
   head -c 2000 /dev/zero >"$data/a"
   echo b >"$data/b"
