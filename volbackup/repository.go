@@ -133,8 +133,11 @@ func (r *repository) folder(volume string) string { return filepath.Join(r.dir, 
 // volumes returns the names of the volumes that have a folder.
 func (r *repository) volumes() ([]string, error) {
 	entries, err := os.ReadDir(r.dir)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, missing(err)
+	}
+	if err != nil {
+		return nil, unreadable(err)
 	}
 	var names []string
 	for _, e := range entries {
@@ -143,6 +146,12 @@ func (r *repository) volumes() ([]string, error) {
 		}
 	}
 	return names, nil
+}
+
+// unreadable is the error of a folder that is there.
+func unreadable(err error) error {
+	return sysexits.New(sysexits.Failed, "failed", fmt.Errorf("repository: %w", err)).
+		WithHint("run as the owner of that folder, or as root; if it is none, move it away")
 }
 
 func missing(err error) error {
@@ -165,7 +174,7 @@ func (r *repository) archives(volume string) ([]archive, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("repository: %w", err)
+		return nil, unreadable(err)
 	}
 	var all []archive
 	has := map[string]bool{}

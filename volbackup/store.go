@@ -84,7 +84,7 @@ func (s *store) put(ctx context.Context, m *manifest, src source) (unchanged boo
 		return false, err
 	}
 	if !src.running() {
-		if err := s.checkRoom(base, src.reads(), stage); err != nil {
+		if err := s.checkRoom(m.Volume, base, src.reads(), stage); err != nil {
 			return false, err
 		}
 		if err := start(s.tree(base)); err != nil {
