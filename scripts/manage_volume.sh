@@ -26,7 +26,7 @@ readonly tar_create=(
 )
 readonly tar_extract=(
   tar --extract --file=- --numeric-owner --same-owner --same-permissions --delay-directory-restore
-  --xattrs '--xattrs-include=*' --acls --quoting-style=escape --block-number
+  --xattrs '--xattrs-include=*' --acls --quoting-style=escape --block-number --ignore-zeros
 )
 
 usage() {
@@ -189,14 +189,12 @@ finish() {
 # --- docker -----------------------------------------------------------------
 
 # query ARG…: leaves docker's answer in $answer, a line each, and returns its
-# status; what it complained of is in $complaint.
+# status; what it complained of is in $complaint. A daemon that hangs is given up after $patience seconds, 0 for never.
 query() {
-  local line code=0 lines=() patience=60
-  # How long a container takes to stop is its own affair.
-  if [[ $1 == stop ]]; then patience=0; fi
+  local line code=0 lines=() patience=${patience:-60}
   answer=() complaint=
   # A signal interrupts mapfile, as it would not a command.
-  mapfile -t lines < <(exec timeout --foreground "$patience" docker "$@" 2> >(exec sed -u 's/^/!/') </dev/null)
+  mapfile -t lines < <(exec timeout --foreground --kill-after=5 "$patience" docker "$@" 2> >(exec sed -u 's/^/!/') </dev/null)
   wait "$!" || code=$?
   for line in "${lines[@]}"; do
     case $line in
@@ -205,21 +203,30 @@ query() {
       *) answer+=("$line") ;;
     esac
   done
+  case $code in
+    124 | 137) complaint="$no_answer within $patience s" ;;
+  esac
   return "$code"
+}
+
+readonly no_answer='Docker gave no answer'
+readonly daemon_hint='is the daemon up? try: systemctl status docker'
+
+# unreachable: whether what docker complained of is that there is no daemon.
+unreachable() {
+  [[ $complaint == *'annot connect to the Docker daemon'* || $complaint == *'error during connect'* || $complaint == *'dial unix'* ]]
 }
 
 # explain WHAT: ends the run because docker did not do WHAT.
 explain() {
-  local text="$1: ${complaint:-docker did not answer}"
+  local text="$1: ${complaint:-$no_answer}"
   case $complaint in
     *'ermission denied while trying to connect'* | *'connect: permission denied'*)
       fail 78 docker_denied "$text" 'run as root, or as a member of the group docker'
       ;;
-    *'annot connect to the Docker daemon'* | *'error during connect'* | *'dial unix'* | '')
-      fail 69 docker_unavailable "$text" 'is the daemon up? try: systemctl status docker'
-      ;;
-    *) fail 69 docker_failed "$text" ;;
   esac
+  if unreachable || [[ -z $complaint || $complaint == "$no_answer"* ]]; then fail 69 docker_unavailable "$text" "$daemon_hint"; fi
+  fail 69 docker_failed "$text" 'the daemon knows more: journalctl -u docker'
 }
 
 need_docker() {
@@ -332,7 +339,7 @@ all_journals() {
 
 # record LINE…: puts this run's journal on disk before anything that it tells of is done. Claims are locked.
 record() {
-  local temporary=$journals/.$volume
+  local temporary=$journals/.new # who writes has the claims; a volume's name may be as long as a file's
   if ! { printf '%s\n' "owner $$" "at ${EPOCHREALTIME/,/.}" "lock ${mountpoint%/*}" "$@" >"$temporary" \
     && sync "$temporary" && mv -T "$temporary" "$journals/$volume" && sync "$journals"; } 2>/dev/null; then
     rm -f "$temporary"
@@ -401,7 +408,7 @@ run_hooks() {
 # quiesce: brings the volume to rest: hooks, then the journal, then the containers. With "replace", files are
 # about to go that even a paused container has open, so everything must stop.
 quiesce() {
-  local purpose=${1:-read} line id name running paused remove swarm grace hook mode entries=() stops=() pauses=()
+  local purpose=${1:-read} line id name running paused remove swarm grace hook mode entries=() stops=() pauses=() longest=0
   if [[ $purpose == read ]]; then run_hooks; fi
   lock_claims
   users
@@ -426,7 +433,13 @@ quiesce() {
     fi
     # The oldest first: what was made before the others is what they need.
     entries=("$mode $id $name $grace" "${entries[@]}")
-    if [[ $mode == stop ]]; then stops+=("$id"); else pauses+=("$id"); fi
+    if [[ $mode == pause ]]; then
+      pauses+=("$id")
+      continue
+    fi
+    stops+=("$id")
+    # Without a time limit, -1, it may take for ever.
+    if ((grace < 0 || longest < 0)); then longest=-60; elif ((grace > longest)); then longest=$grace; fi
   done
   if ((${#entries[@]} == 0)) && [[ $purpose == read ]]; then
     unlock_claims
@@ -438,31 +451,37 @@ quiesce() {
   # An orphan of a killed run must not stop what has just been resumed.
   kill -0 "$$" 2>/dev/null || exit 1
   if ((${#stops[@]})); then
-    query stop "${stops[@]}" || gone_or_fail "${stops[@]}"
+    patience=$((longest + 60)) query stop "${stops[@]}" || gone_or_fail "${stops[@]}"
   fi
   for id in "${pauses[@]}"; do
     query pause "$id" || [[ $complaint == *'already paused'* ]] || gone_or_fail "$id"
   done
 }
 
-# gone_or_fail ID…: after docker refused to stop: fine if they do not run any more.
+# gone_or_fail ID…: after docker refused to stop: fine if they do not run any more, and docker says so.
 gone_or_fail() {
   local said=$complaint id
   for id in "$@"; do
-    if query inspect --type container --format '{{.State.Running}} {{.State.Paused}}' "$id" \
-      && [[ ${answer[0]} == 'true false' ]]; then
-      complaint=$said
-      explain "bring the containers of $volume to rest"
+    if query inspect --type container --format '{{.State.Running}} {{.State.Paused}}' "$id"; then
+      if [[ ${answer[0]} != 'true false' ]]; then continue; fi
+    elif [[ ${complaint,,} == *'no such'* ]]; then
+      continue
     fi
+    complaint=$said
+    explain "bring the containers of $volume to rest"
   done
 }
 
-# disturbed: whether something has been writing although all was brought to rest, or was not given the time to end well.
+# disturbed: whether something may have been writing although all was brought to rest, or was not given the time to end
+# well. A daemon that was away meanwhile has its own mind about what to start.
 disturbed() {
   local line id name state what found=1 claims=''
   if [[ -e $own_journal ]]; then claims=$(<"$own_journal"); fi
   query ps --all --no-trunc --filter "volume=$volume" \
-    --format '{{.ID}} {{.Names}} {{.State}} {{.Label "hub.backup.quiesce"}} {{.Status}}' || return 1
+    --format '{{.ID}} {{.Names}} {{.State}} {{.Label "hub.backup.quiesce"}} {{.Status}}' || {
+    say WARN cannot_tell "nobody can tell whether a container wrote to volume $volume while it was read: ${complaint:-$no_answer}"
+    return
+  }
   for line in "${answer[@]}"; do
     read -r id name state what <<<"$line"
     if [[ $state == running && $what != none* ]]; then
@@ -497,7 +516,7 @@ resume_journal() {
           left+=("$verb $rest")
         elif volume=${file##*/} claimed "$id"; then
           continue # the other run starts it
-        elif ! revive "$verb" "$id" "$name" "${grace:-10}" "$at"; then
+        elif ! volume=${file##*/} revive "$verb" "$id" "$name" "${grace:-10}" "$at"; then
           left+=("$verb $rest")
         fi
         ;;
@@ -529,22 +548,37 @@ undo_swap() {
 }
 readonly staging_name=.hub-import
 
-# revive VERB ID NAME GRACE AT: makes one container run again.
+# revive VERB ID NAME GRACE AT: makes one container run again. A daemon that is being restarted is waited for; one that
+# hangs, or stays away, is not asked again.
 revive() {
   local verb=$1 id=$2 name=$3 grace=$4 at=$5 attempts=3
-  while ((attempts > 0)); do
+  while ((attempts > 0 && absences > 0)); do
     if ! query inspect --type container --format '{{.State.Running}} {{.State.Paused}}' "$id"; then
       if [[ ${complaint,,} == *'no such'* ]]; then
         say WARN container_gone "container $name was removed while it was to be started again"
         return 0
       fi
-      attempts=$((attempts - 1))
+      if [[ $complaint == "$no_answer"* ]]; then
+        absences=0
+      elif unreachable; then
+        absences=$((absences - 1))
+        pause_claims 1
+        if claimed "$id"; then return 0; fi
+      else
+        attempts=$((attempts - 1))
+      fi
+      absence=$complaint
       continue
     fi
     case $verb:${answer[0]} in
       stop:'true false')
         if ! stopping "$id" "$grace" "$at"; then return 0; fi
-        sleep 0.1
+        if ((grace < 0 && EPOCHSECONDS > ${at%.*} + 60)); then
+          complaint='Docker is still stopping it, without a time limit'
+          break
+        fi
+        pause_claims 0.1
+        if claimed "$id"; then return 0; fi
         continue
         ;;
       pause:'true false')
@@ -559,9 +593,22 @@ revive() {
     attempts=$((attempts - 1))
     sleep 0.2
   done
-  say ERROR not_resumed "container $name does not start again: $complaint" "see docker logs $name; then run: manage_volume.sh resume"
+  local hint="see docker logs $name"
+  if ((absences == 0)); then complaint=$absence hint=$daemon_hint; fi
+  say ERROR not_resumed "container $name does not start again: $complaint" "$hint; then run: manage_volume.sh resume"
   return 1
 }
+# How often, a second apart, a daemon that is away is waited for, by all containers together; the unit's TimeoutStopSec=
+# is longer. What it was that was waited for.
+absences=90 absence=
+
+# pause_claims SECONDS: waits, and lets others decide meanwhile.
+pause_claims() {
+  unlock_claims
+  sleep "$1"
+  lock_claims
+}
+
 # Set when Docker has done all that it was asked to: nothing is under way any more.
 at_rest=
 
@@ -824,10 +871,11 @@ unpack() {
   tee "/dev/fd/$sum" \
     | LC_ALL=C "${tar_extract[@]}" --warning=no-timestamp -vv --directory="$new" 2>&"$errors" \
     | LC_ALL=C awk '
-      $3 == "**" { if ($4 == "Block") end = 1; next }
-      $3 !~ /^d/ { entries++ }
+      $3 == "**" { if ($4 == "Block") zeros++; next }
+      zeros { behind = 1 }
+      $3 !~ /^[dV]/ { entries++ }
       $3 ~ /^-/ { bytes += $5 }
-      END { printf "%d %.0f\n", entries, bytes; exit !end }' >"$staging/entries" 2>/dev/null
+      END { printf "%d %.0f\n", entries, bytes; exit behind ? 3 : zeros < 2 }' >"$staging/entries" 2>/dev/null
   codes=("${PIPESTATUS[@]}")
   set -e
   exec {errors}>&- {sum}>&-
@@ -840,6 +888,9 @@ unpack() {
     fail 65 import_refused 'tar cannot unpack the stream' "volume $volume is as it was"
   fi
   if ((codes[0])); then fail 73 output_failed "cannot write to $staging"; fi
+  if ((codes[2] == 3)); then
+    fail 65 import_refused 'the stream goes on after its end-of-archive mark' "volume $volume is as it was; import one archive at a time"
+  fi
   if ((codes[2])); then
     fail 65 import_refused 'the stream ends early: it has no end-of-archive mark' "volume $volume is as it was"
   fi
@@ -856,7 +907,8 @@ compare() {
     $1 == "f" && !seen[$2]++ { bytes += $3 }
     END { printf "%d %.0f\n", entries, bytes }')
   if [[ $unpacked != "$(<"$staging/entries")" ]]; then
-    fail 65 import_refused "unpacked (entries, bytes): $unpacked; in the stream: $(<"$staging/entries")" "volume $volume is as it was"
+    fail 65 import_refused "unpacked (entries, bytes): $unpacked; in the stream: $(<"$staging/entries")" \
+      "volume $volume is as it was; a stream that has a name twice, as tar -r makes, cannot be compared: unpack it elsewhere, and import what tar makes of that"
   fi
   again=$(LC_ALL=C "${tar_create[@]}" --directory="$1" . 2>/dev/null | b2sum)
   if [[ $again == "$(<"$staging/sum")" ]]; then echo true; else echo false; fi >"$staging/identical"

@@ -165,7 +165,7 @@ func pour(ctx context.Context, f io.Reader, m *manifest, identities []age.Identi
 	defer r.Close()
 	h := sha256.New()
 	var tar tarCheck
-	if _, err := io.CopyBuffer(onlyWriter{io.MultiWriter(h, &tar, w)}, struct{ io.Reader }{r}, make([]byte, 256<<10)); err != nil {
+	if _, err := io.CopyBuffer(onlyWriter{io.MultiWriter(h, &tar, w)}, io.LimitReader(r, m.Bytes+1), make([]byte, 256<<10)); err != nil {
 		return err
 	}
 	if err := tar.Close(); err != nil {

@@ -133,8 +133,11 @@ func (r *repository) folder(volume string) string { return filepath.Join(r.dir, 
 // volumes returns the names of the volumes that have a folder.
 func (r *repository) volumes() ([]string, error) {
 	entries, err := os.ReadDir(r.dir)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, missing(err)
+	}
+	if err != nil {
+		return nil, unreadable(err)
 	}
 	var names []string
 	for _, e := range entries {
@@ -143,6 +146,12 @@ func (r *repository) volumes() ([]string, error) {
 		}
 	}
 	return names, nil
+}
+
+// unreadable is the error of a folder that is there.
+func unreadable(err error) error {
+	return sysexits.New(sysexits.Failed, "failed", fmt.Errorf("repository: %w", err)).
+		WithHint("run as the owner of that folder, or as root; if it is none, move it away")
 }
 
 func missing(err error) error {
@@ -165,7 +174,7 @@ func (r *repository) archives(volume string) ([]archive, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("repository: %w", err)
+		return nil, unreadable(err)
 	}
 	var all []archive
 	has := map[string]bool{}
@@ -177,13 +186,14 @@ func (r *repository) archives(volume string) ([]archive, error) {
 		has[id] = true
 		a := archive{id: id}
 		a.manifest, a.err = r.readManifest(volume, id)
+		if errors.Is(a.err, fs.ErrNotExist) { // removed since it was listed
+			continue
+		}
 		all = append(all, a)
 	}
 	for _, e := range entries { // an archive alone cannot be told from half of one
 		id, isArchive := strings.CutSuffix(strings.TrimSuffix(e.Name(), ageExt), archiveExt)
-		// It is awaited only for the moment between two renames, or until the next run mends it.
-		awaited := r.awaited(volume, id, filepath.Join(r.folder(volume), tempPrefix+id+manifestExt))
-		if isArchive && !strings.HasPrefix(id, ".") && !has[id] && !awaited {
+		if isArchive && !strings.HasPrefix(id, ".") && !has[id] && !r.inTransit(volume, id, e.Name()) {
 			all = append(all, archive{id: id, err: errors.New("an archive without its manifest")})
 		}
 	}
@@ -194,6 +204,22 @@ func (r *repository) archives(volume string) ([]archive, error) {
 		return strings.Compare(a.id, b.id)
 	})
 	return all, nil
+}
+
+// inTransit reports whether an archive that was listed without a manifest is about
+// to get it, or to go: for the moment between two steps of another run, or until
+// the next one mends what a killed one left. Each question is asked before the
+// step that makes the answer to it no, and the next one's yes.
+func (r *repository) inTransit(volume, id, file string) bool {
+	dir := r.folder(volume)
+	if r.awaited(volume, id, filepath.Join(dir, tempPrefix+id+manifestExt)) {
+		return true
+	}
+	there := func(name string) bool {
+		_, err := os.Lstat(filepath.Join(dir, name))
+		return err == nil
+	}
+	return there(id+manifestExt) || there(tempPrefix+id+manifestExt+goneExt) || !there(file)
 }
 
 // time returns when the backup was made: the recorded time or, if that cannot

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
@@ -9,10 +10,22 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// checkRoom refuses to begin what could not end for want of space, before a
-// container is stopped for it: as far as the last archive tells or, of a first
-// one, the size of the folder that is read.
-func (s *store) checkRoom(base *manifest, folder string, stage bool) error {
+// checkRoom refuses to begin what could not end, before a container is stopped
+// for it: where no file can be made, and for want of space, as far as the last
+// archive tells or, of a first one, the size of the folder that is read.
+func (s *store) checkRoom(volume string, base *manifest, folder string, stage bool) error {
+	err := probe(s.folder(volume))
+	if errors.Is(err, fs.ErrNotExist) { // the first of its volume
+		err = probe(s.dir)
+	}
+	if err != nil {
+		return unwritable(err)
+	}
+	if stage {
+		if err := probe(s.staging); err != nil {
+			return stagingError(err)
+		}
+	}
 	var stored, staged int64
 	switch {
 	case base != nil:
@@ -40,6 +53,15 @@ func (s *store) checkRoom(base *manifest, folder string, stage bool) error {
 		return noRoom(s.dir, repo.bytes, stored)
 	}
 	return nil
+}
+
+// probe makes a file in a folder, which is gone at once.
+func probe(dir string) error {
+	f, err := unnamed(dir)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // occupied returns the bytes that the files in a folder take on disk, as far as

@@ -84,7 +84,7 @@ func (s *store) put(ctx context.Context, m *manifest, src source) (unchanged boo
 		return false, err
 	}
 	if !src.running() {
-		if err := s.checkRoom(base, src.reads(), stage); err != nil {
+		if err := s.checkRoom(m.Volume, base, src.reads(), stage); err != nil {
 			return false, err
 		}
 		if err := start(s.tree(base)); err != nil {
@@ -103,6 +103,7 @@ func (s *store) put(ctx context.Context, m *manifest, src source) (unchanged boo
 	err = <-done
 	if err != nil {
 		cancel(err)
+		p.discard() // first, as the source may take longer than a run that is told to end has
 	}
 	end, ended := src.finish()
 	if p.read && ended != nil {
@@ -425,8 +426,10 @@ func (p *passage) publish() error {
 func (p *passage) discard() {
 	if p.c != nil {
 		_ = p.c.stop() // the stream failed, which is said already
+		p.c = nil
 	}
 	if p.draft != nil {
 		p.draft.discard()
+		p.draft = nil
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -42,7 +43,8 @@ func (c *verifyCmd) Run(ctx context.Context, env *cli.Env) error {
 				return err
 			}
 		}
-		bad, seen := 0, 0
+		bad, seen, closed := 0, 0, 0
+		var noKey error
 		for _, arg := range c.Archives {
 			volume, id, err := parseArchive(arg)
 			if err != nil {
@@ -61,8 +63,10 @@ func (c *verifyCmd) Run(ctx context.Context, env *cli.Env) error {
 				if ctx.Err() != nil {
 					return context.Cause(ctx)
 				}
-				if sysexits.Code(wrong) == sysexits.Config { // no key is not damage
-					return wrong
+				deep := c.Deep
+				if sysexits.Code(wrong) == sysexits.Config { // no key is not damage, and the stored bytes are right
+					closed++
+					noKey, wrong, deep = wrong, nil, false
 				}
 				if wrong != nil {
 					bad++
@@ -70,19 +74,23 @@ func (c *verifyCmd) Run(ctx context.Context, env *cli.Env) error {
 				if err := r.mark(a, wrong); err != nil {
 					env.Diag.Warn("mark_failed", err.Error())
 				}
-				if err := report(env, volume, a, wrong, c.Deep); err != nil {
+				if err := report(env, volume, a, wrong, deep); err != nil {
 					return err
 				}
 			}
 		}
-		switch {
-		case seen == 0:
+		if seen == 0 {
 			return missing(fmt.Errorf("%s: no backup", r.dir))
-		case bad > 0:
-			return sysexits.New(sysexits.DataErr, "archives_damaged", fmt.Errorf("%d of %d archives are damaged", bad, seen)).
-				WithHint("they are not used for restores by default any more; run volbackup run for new ones")
 		}
-		return nil
+		var failed []error
+		if bad > 0 {
+			failed = append(failed, sysexits.New(sysexits.DataErr, "archives_damaged", fmt.Errorf("%d of %d archives are damaged", bad, seen)).
+				WithHint("they are not used for restores by default any more; run volbackup run for new ones"))
+		}
+		if closed > 0 {
+			failed = append(failed, fmt.Errorf("of %d of %d archives only the stored bytes were checked: %w", closed, seen, noKey))
+		}
+		return errors.Join(failed...)
 	})
 }
 

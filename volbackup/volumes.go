@@ -34,7 +34,7 @@ func (f scriptFlags) list(ctx context.Context) ([]volume, error) {
 		var s said
 		_, _ = s.Write(messages)
 		text, hint := s.last()
-		if hint == "" {
+		if hint == "" && !s.found {
 			hint = "see whether manage_volume.sh is in PATH, or give --manage-volume"
 		}
 		status := passedOn(command.Status(err))

@@ -75,6 +75,8 @@ func TestDockerEvents(t *testing.T) {
 	provoke("volume_refused", `docker volume create --opt type=tmpfs --opt device=tmpfs memory >container; "$M" export memory >vol.tar`)
 	provoke("remote_docker", `mkdir bin; printf '#!/bin/sh\nDOCKER_HOST=%s exec %s "$@"\n' "$DOCKER_HOST" "$(command -v docker)" >bin/docker; chmod +x bin/docker
 		PATH=$PWD/bin:$PATH DOCKER_HOST=ssh://web2 "$M" export vol >vol.tar`)
+	provoke("cannot_tell", `mkdir mute; printf '#!/bin/sh\n[ "$3" != --no-trunc ] || exit 1\nexec %s "$@"\n' "$(command -v docker)" >mute/docker; chmod +x mute/docker
+		PATH=$PWD/mute:$PATH "$M" export vol >vol.tar`)
 	provoke("docker_unavailable", `DOCKER_HOST=unix:///nowhere "$M" list`)
 	provoke("docker_failed", `mkdir broken; printf '#!/bin/sh\necho broken >&2; exit 1\n' >broken/docker; chmod +x broken/docker; PATH=$PWD/broken:$PATH "$M" list`)
 	provoke("docker_denied", `setpriv --reuid=nobody --regid=nogroup --clear-groups "$M" list`)

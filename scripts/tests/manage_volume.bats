@@ -75,6 +75,13 @@ await() {
   return 1
 }
 
+# instead_of PROGRAM TEXT: makes bin/PROGRAM, a bash script of TEXT, in which $REAL is the program; its calls are counted in "calls".
+instead_of() {
+  mkdir -p bin
+  printf '#!/bin/bash\nREAL=%q\necho >>%q\n%s\n' "$(type -P "$1")" "$BATS_TEST_TMPDIR/calls" "$2" >"bin/$1"
+  chmod +x "bin/$1"
+}
+
 # said JQ: true of a diagnostic on stderr.
 said() {
   jq -se "any($1)" <<<"$stderr" >/dev/null || {
@@ -84,10 +91,10 @@ said() {
   }
 }
 
-# nothing_left: no journal, no staging, no temporary file.
+# nothing_left: no journal, no staging, no temporary file. For await, too, where set -e is off.
 nothing_left() {
-  [ -z "$(find "$STATE_DIRECTORY" -type f)" ]
-  [ -z "$(find "$daemon/data/volumes" -name '.hub-*')" ]
+  [ -z "$(find "$STATE_DIRECTORY" -type f)" ] \
+    && [ -z "$(find "$daemon/data/volumes" -name '.hub-*')" ]
 }
 
 # --- list, create ---
@@ -710,6 +717,51 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
   [ "$(stat -c %a "$data")" = 700 ]
 }
 
+@test "an import that is followed by another archive, or by anything but zeros, is refused" {
+  mkdir tree
+  echo a >tree/a
+  tar -C tree -cf a.tar .
+  echo b >tree/b
+  tar -C tree -cf b.tar .
+  echo old >"$data/old"
+  cat a.tar b.tar >both.tar
+  run -65 --separate-stderr "$script" import "$v" <both.tar
+  said '.msg == "import_refused" and (.error | contains("after its end"))'
+  (cat a.tar && printf "garbage%.0s" {1..200}) >behind.tar
+  run -65 --separate-stderr "$script" import "$v" <behind.tar
+  said '.msg == "import_refused"'
+  [ "$(ls "$data")" = old ]
+  nothing_left
+  (cat a.tar && head -c 30000 /dev/zero) >padded.tar
+  "$script" import "$v" <padded.tar
+  [ "$(ls "$data")" = a ]
+}
+
+@test "an archive with a label is imported; one with a name twice is refused, and told why" {
+  mkdir tree
+  echo a >tree/a
+  tar -C tree -V label -cf labelled.tar .
+  "$script" import "$v" <labelled.tar
+  [ "$(cat "$data/a")" = a ]
+  tar -C tree -cf twice.tar ./a
+  tar -C tree -rf twice.tar ./a
+  run -65 --separate-stderr "$script" import "$v" <twice.tar
+  said '.msg == "import_refused" and (.hint | contains("tar -r"))'
+  nothing_left
+}
+
+@test "a volume whose name is as long as a name can be" {
+  local long
+  long=$(printf 'v%.0s' {1..255})
+  docker volume create "$long" >/dev/null
+  container one --volume "$long:/long"
+  "$script" export "$long" >vol.tar
+  is running one
+  "$script" import --stop "$long" <vol.tar
+  is running one
+  nothing_left
+}
+
 @test "a stream that ends early is refused at every multiple of 512 bytes, and the volume stays" {
   head -c 2000 /dev/zero >"$data/a"
   echo b >"$data/b"
@@ -827,12 +879,106 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
   # shellcheck disable=SC2030 # for this test alone
   DOCKER_HOST=unix://$BATS_TEST_TMPDIR/link.sock
   ln -s "$daemon/d.sock" link.sock
-  run -0 --separate-stderr "$script" with "$v" -- rm "$BATS_TEST_TMPDIR/link.sock"
-  said '.msg == "not_resumed"'
-  run -69 "$script" resume
+  instead_of sleep true
+  PATH=$PWD/bin:$PATH run -0 --separate-stderr "$script" with "$v" -- rm "$BATS_TEST_TMPDIR/link.sock"
+  said '.msg == "not_resumed" and (.hint | contains("systemctl status docker"))'
+  said '.msg == "cannot_tell"'
+  PATH=$PWD/bin:$PATH run -69 "$script" resume
   ln -s "$daemon/d.sock" link.sock
   "$script" resume
   is running one
+}
+
+@test "a daemon that dies while it stops a container: nothing is read, and nothing exchanged" {
+  container one
+  echo old >"$data/file"
+  "$script" export "$v" >vol.tar
+  echo newer >"$data/file"
+  instead_of docker 'if [ "$1" = stop ] || [ -e "$BATS_TEST_TMPDIR/dead" ]; then touch "$BATS_TEST_TMPDIR/dead"; set -- -H unix:///nowhere "$@"; fi; exec "$REAL" "$@"'
+  instead_of sleep 'rm -f "$BATS_TEST_TMPDIR/dead"'
+  PATH=$PWD/bin:$PATH run -69 --separate-stderr "$script" import --stop "$v" <vol.tar
+  said '.msg == "docker_unavailable" and (.error | contains("bring the containers"))'
+  [ "$(cat "$data/file")" = newer ]
+  PATH=$PWD/bin:$PATH run -69 --separate-stderr bash -c '"$0" export "$1" | cat; exit "${PIPESTATUS[0]}"' "$script" "$v"
+  [ -z "$output" ]
+  is running one
+  nothing_left
+}
+
+@test "a daemon that restarts meanwhile is waited for" {
+  container one
+  # shellcheck disable=SC2030,SC2031 # for this test alone
+  DOCKER_HOST=unix://$BATS_TEST_TMPDIR/link.sock
+  ln -s "$daemon/d.sock" link.sock
+  instead_of sleep '[ "$(wc -l <calls)" -lt 20 ] || ln -sf "$daemon/d.sock" "$BATS_TEST_TMPDIR/link.sock"'
+  PATH=$PWD/bin:$PATH run -0 --separate-stderr "$script" with "$v" -- rm "$BATS_TEST_TMPDIR/link.sock"
+  is running one
+  nothing_left
+}
+
+@test "an export of which nobody can tell whether something wrote meanwhile is not called consistent" {
+  echo hello >"$data/file"
+  # shellcheck disable=SC2016 # expands in the program
+  instead_of docker '[ "$2" != --all ] || [ "$3" != --no-trunc ] || { echo broken >&2; exit 1; }; exec "$REAL" "$@"'
+  PATH=$PWD/bin:$PATH run -1 --separate-stderr bash -c '"$0" export "$1" >out.tar' "$script" "$v"
+  said '.msg == "cannot_tell" and .level == "WARN"'
+  tar -tf out.tar ./file
+}
+
+@test "a daemon that hangs is asked once, and the journal stays" {
+  container one
+  container two
+  instead_of docker '[ ! -e "$BATS_TEST_TMPDIR/hang" ] || { echo >>"$BATS_TEST_TMPDIR/asked"; exec sleep 1000; }; exec "$REAL" "$@"'
+  # Ten seconds are a tenth of one.
+  instead_of timeout 'exec "$REAL" "$1" "$2" "0.$3" "${@:4}"'
+  PATH=$PWD/bin:$PATH run -0 --separate-stderr "$script" with "$v" -- touch "$BATS_TEST_TMPDIR/hang"
+  said '.msg == "not_resumed" and (.error | contains("container one")) and (.error | contains("no answer within 60 s"))'
+  said '.msg == "not_resumed" and (.error | contains("container two"))'
+  [ "$(wc -l <asked)" -eq 2 ]
+  "$script" resume
+  is running one two
+  nothing_left
+}
+
+@test "a docker stop that never ends is given up after the container's grace" {
+  container one --stop-timeout 30
+  instead_of docker '[ "$1" != stop ] || exec sleep 1000; exec "$REAL" "$@"'
+  instead_of timeout 'exec "$REAL" "$1" "$2" "0.$3" "${@:4}"'
+  PATH=$PWD/bin:$PATH run -69 --separate-stderr "$script" with "$v" -- true
+  said '.msg == "docker_unavailable" and (.error | contains("no answer within 90 s"))'
+  is running one
+  nothing_left
+}
+
+@test "a container without a time limit for its stop does not keep resume waiting for ever" {
+  docker run --detach --network none --name endless --stop-timeout -1 --volume "$v:/data" busybox sleep 1000 >/dev/null
+  # The client is gone, and the daemon goes on.
+  instead_of docker '[ "$1" != stop ] || { timeout 1 "$REAL" "$@"; exit 1; }; exec "$REAL" "$@"'
+  PATH=$PWD/bin:$PATH "$script" with "$v" -- true &
+  await test -e "$STATE_DIRECTORY/quiesced/$v"
+  sleep 1
+  kill -KILL $!
+  wait $! || true
+  sed -i 's/^at .*/at '$((EPOCHSECONDS - 61))'.0/' "$STATE_DIRECTORY/quiesced/$v"
+  run -69 --separate-stderr timeout 20 "$script" resume
+  said '.msg == "not_resumed" and (.error | contains("still stopping it"))'
+  docker kill endless
+  "$script" resume
+  is running endless
+  nothing_left
+}
+
+@test "while resume waits for a container, others work" {
+  docker run --detach --network none --name slow --stop-timeout 6 --volume "$v:/data" busybox sleep 1000 >/dev/null
+  "$script" export "$v" >/dev/null &
+  await test -e "$STATE_DIRECTORY/quiesced/$v"
+  sleep 1
+  kill -TERM $!
+  wait $! || true
+  # The resume that it has left behind is at work.
+  timeout 2 flock "$STATE_DIRECTORY/quiesced" true
+  await is running slow
+  await nothing_left
 }
 
 @test "a remote daemon is refused" {
