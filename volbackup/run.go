@@ -122,9 +122,12 @@ func (c *runCmd) backUp(ctx context.Context, env *cli.Env, s *store, v volume) (
 	o.started = time.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("not done within %v", c.Timeout))
 	defer cancel()
-	o.m = &manifest{Volume: v.Volume, Labels: v.Labels, Driver: v.Driver}
-	p := &producer{args: []string{c.ManageVolume, "export", v.Volume}, tar: true, trees: true, holds: v.held(), folder: v.Mountpoint, said: said{Diag: env.Diag}}
-	if o.unchanged, o.err = s.put(ctx, o.m, p); o.err != nil {
+	for again := true; again; again = errors.Is(o.err, errBaseDamaged) {
+		o.m = &manifest{Volume: v.Volume, Labels: v.Labels, Driver: v.Driver}
+		p := &producer{args: []string{c.ManageVolume, "export", v.Volume}, tar: true, trees: true, holds: v.held(), folder: v.Mountpoint, said: said{Diag: env.Diag}}
+		o.unchanged, o.err = s.put(ctx, o.m, p)
+	}
+	if o.err != nil {
 		return o
 	}
 	if !o.unchanged { // else the file was read before

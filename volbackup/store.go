@@ -67,19 +67,7 @@ func (s *store) put(ctx context.Context, m *manifest, src source) (unchanged boo
 	defer q.close()
 	stop := context.AfterFunc(ctx, func() { q.abort(context.Cause(ctx)) })
 	defer stop()
-	start := func(tree string) error {
-		r, err := src.open(ctx, tree)
-		if err == nil {
-			go q.fill(ctx, r)
-		}
-		return err
-	}
-	if src.running() {
-		if err := start(""); err != nil {
-			return false, err
-		}
-	}
-	base, err := s.base(ctx, m.Volume)
+	base, err := s.candidate(m.Volume)
 	if err != nil {
 		return false, err
 	}
@@ -87,10 +75,18 @@ func (s *store) put(ctx context.Context, m *manifest, src source) (unchanged boo
 		if err := s.checkRoom(m.Volume, base, src.reads(), stage); err != nil {
 			return false, err
 		}
-		if err := start(s.tree(base)); err != nil {
+	}
+	if src.waited() { // while nothing is down yet
+		if base, err = s.base(ctx, base); err != nil {
 			return false, err
 		}
 	}
+	tree := s.tree(base)
+	r, err := src.open(ctx, tree)
+	if err != nil {
+		return false, err
+	}
+	go q.fill(ctx, r)
 	p := &passage{s: s, q: q, stage: stage, m: m, base: base, hash: sha256.New(), own: newPrefixes()}
 	defer p.discard()
 	done := make(chan error)
@@ -98,7 +94,14 @@ func (s *store) put(ctx context.Context, m *manifest, src source) (unchanged boo
 		if stage {
 			yield()
 		}
-		done <- p.run()
+		var err error
+		if !src.waited() {
+			p.base, err = s.base(ctx, base)
+		}
+		if err == nil {
+			err = p.run()
+		}
+		done <- err
 	}()
 	err = <-done
 	if err != nil {
@@ -110,7 +113,7 @@ func (s *store) put(ctx context.Context, m *manifest, src source) (unchanged boo
 		err = ended // why a stream ends early, its maker knows best
 	}
 	if err == nil && p.empty {
-		err = p.sameTree(end.tree)
+		err = p.sameTree(tree, end.tree)
 	}
 	if err != nil {
 		return false, err
@@ -128,25 +131,33 @@ func (s *store) tree(base *manifest) string {
 	return base.Tree
 }
 
-// base returns the newest archive of a volume if a new one may share its file:
-// it is there, whole, and for the same recipients.
-func (s *store) base(ctx context.Context, volume string) (*manifest, error) {
+// candidate returns the newest archive of a volume if it is for the same
+// recipients, so that a new one may share its file once that proves whole.
+func (s *store) candidate(volume string) (*manifest, error) {
 	all, err := s.archives(volume)
 	if err != nil {
 		return nil, err
 	}
-	base := newest(all, time.Now())
-	if base == nil || !slices.Equal(base.Recipients, s.names) {
+	if m := newest(all, time.Now()); m != nil && slices.Equal(m.Recipients, s.names) {
+		return m, nil
+	}
+	return nil, nil
+}
+
+// base returns the candidate if it is there and whole, and marks it if not.
+func (s *store) base(ctx context.Context, candidate *manifest) (*manifest, error) {
+	if candidate == nil {
 		return nil, nil
 	}
-	if err := s.check(ctx, base); err != nil {
+	base := *candidate
+	if err := s.check(ctx, &base); err != nil {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 		base.Damaged = err.Error()
-		return nil, s.update(base)
+		return nil, s.update(&base)
 	}
-	return base, nil
+	return candidate, nil
 }
 
 // passage is one stream on its way into the repository.
@@ -374,11 +385,18 @@ func (p *passage) stop() error {
 	return nil
 }
 
+// errBaseDamaged says that a source delivered nothing, as its volume has the
+// same tree as the last archive, which meanwhile has proved damaged.
+var errBaseDamaged = errors.New("the last archive is damaged, and the volume was not read: run it again")
+
 // sameTree takes an empty stream for the content of the last archive, if the
-// source says so.
-func (p *passage) sameTree(tree string) error {
-	if tree == "" || tree != p.s.tree(p.base) {
+// source says that it has the tree that it was asked about.
+func (p *passage) sameTree(asked, is string) error {
+	if is == "" || is != asked {
 		return refused(p.tar.Close())
+	}
+	if p.base == nil {
+		return errBaseDamaged
 	}
 	p.m.Bytes, p.m.Entries, p.m.Content = p.base.Bytes, p.base.Entries, p.base.Content
 	p.unchanged = true

@@ -212,7 +212,7 @@ func TestPutLinks(t *testing.T) {
 func TestPutAfterDamage(t *testing.T) {
 	s := newStore(t)
 	data := big(t, 3*blockSize, 3*blockSize)
-	if _, err := s.put(t.Context(), &manifest{Volume: "v"}, stream{data: data}); err != nil {
+	if _, err := s.put(t.Context(), &manifest{Volume: "v"}, stream{data: data, tree: "a"}); err != nil {
 		t.Fatal(err)
 	}
 	all, err := s.archives("v")
@@ -220,6 +220,9 @@ func TestPutAfterDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	flip(t, s.path(all[0].manifest), 1000)
+	if _, err := s.put(t.Context(), &manifest{Volume: "v"}, stream{tree: "a"}); !errors.Is(err, errBaseDamaged) {
+		t.Fatalf("put of a source that was not read, as it has the same tree: %v", err)
+	}
 	unchanged, err := s.put(t.Context(), &manifest{Volume: "v"}, stream{data: data})
 	if err != nil || unchanged {
 		t.Fatalf("unchanged %v, %v", unchanged, err)

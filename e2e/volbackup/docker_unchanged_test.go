@@ -93,4 +93,15 @@ func TestDockerUnchanged(t *testing.T) {
 		}
 	}
 	h.must(t, "volbackup verify --deep")
+	// An unchanged volume whose archive is damaged is read after all, whether a container runs or not.
+	for _, container := range []string{"running", "stopped"} {
+		if container == "stopped" {
+			h.Docker(t, "stop", "--time", "0", "one")
+		}
+		h.must(t, `for f in "$VOLBACKUP_REPO"/data/*.zst; do printf x | dd of="$f" bs=1 seek=20 conv=notrunc status=none; done`)
+		if outcome, read := backUp(""); outcome != "stored" || !read {
+			t.Errorf("the archive is damaged, the container is %s: %s, read %v; want stored", container, outcome, read)
+		}
+		h.must(t, "volbackup verify --deep data@"+h.must(t, "volbackup list data | tail -n 1 | jq -rj .id"))
+	}
 }
