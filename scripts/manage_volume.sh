@@ -689,6 +689,8 @@ begin() {
 # relay [strict]: passes on what tar says, and returns the status that it comes to. On extraction nothing is harmless.
 relay() {
   local line worst=0 shown=0
+  # It ends only after all who might tell something, among them who resumes the volume, and needs its lock.
+  exec {volume_lock}<&-
   while IFS= read -r line; do
     line=${line#tar: }
     case $line in
@@ -865,7 +867,7 @@ unpack() {
   chmod --reference="$mountpoint" "$new"
   exec {errors}> >(relay strict)
   listener=$!
-  exec {sum}> >(exec b2sum >"$staging/sum" 2>/dev/null)
+  exec {sum}> >(exec b2sum >"$staging/sum" 2>/dev/null {volume_lock}<&-)
   summer=$!
   set +e
   tee "/dev/fd/$sum" \

@@ -593,6 +593,26 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
   done
 }
 
+@test "SIGTERM, SIGINT and SIGHUP in the middle of a stream that nobody takes" {
+  container one
+  head -c 1000000 /dev/zero >"$data/file"
+  mkfifo stream
+  local signal reader
+  for signal in TERM INT HUP; do
+    sleep 1000 <stream &
+    reader=$!
+    env --default-signal=INT "$script" export "$v" >stream &
+    await is exited one
+    kill -s "$signal" $!
+    local status=0
+    wait $! || status=$?
+    [ "$status" -eq $((128 + $(kill -l "$signal"))) ]
+    await is running one
+    await nothing_left
+    kill "$reader"
+  done
+}
+
 @test "SIGTERM while Docker is stopping a container that takes its time" {
   docker run --detach --network none --name slow --stop-timeout 7 --volume "$v:/data" busybox sleep 1000 >/dev/null
   "$script" export "$v" >/dev/null 2>err &
