@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 
@@ -12,18 +13,45 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
 
+// marksTogether is how many documents one statement marks. Where each of them has a
+// statement of its own, a server that reads the collection for each one takes for
+// ever; where all have one, each document is compared with what all were read as.
+const marksTogether = 32
+
 // mark sets the status of documents that were read, each only if its status is still
 // from and the fields that became columns still are what was read: who edits a
 // document meanwhile gets it synced again. The account counts how many were marked.
-//
-// The command is written here, not by the driver, which copies each filter three
-// times. That it is repeated once does no harm, as its guards then match no more;
-// only the number may be too small.
 func (s *source) mark(ctx context.Context, a *account, rows []*row, from, to string) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	s.command = s.appendMark(s.command[:0], rows, from, to)
+	n, refused, err := s.markBy(ctx, marksTogether, rows, from, to)
+	if err == nil && len(refused) > 0 {
+		// A rule of the collection refuses some, and with them those of their statements.
+		var more int64
+		more, refused, err = s.markBy(ctx, 1, rows, from, to)
+		n += more
+	}
+	if err != nil {
+		return sourceError(fmt.Errorf("mark documents %s: %w", to, err))
+	}
+	if len(refused) > 0 {
+		a.refused += int64(len(refused))
+		a.refusal = refused[0]
+	}
+	a.marked += n
+	a.unmarked += int64(len(rows)) - n
+	return nil
+}
+
+// markBy does it with one statement for so many documents, and returns how many are
+// marked, and which statements failed.
+//
+// The command is written here, not by the driver, which copies each filter three
+// times. That it is repeated once does no harm, as its guards then match no more;
+// only the number may be too small.
+func (s *source) markBy(ctx context.Context, together int, rows []*row, from, to string) (int64, mongo.WriteErrors, error) {
+	s.command = s.appendMark(s.command[:0], together, rows, from, to)
 	command := bson.Raw(s.command)
 	if cap(s.command) > 2*largeBatch {
 		s.command = nil
@@ -33,17 +61,9 @@ func (s *source) mark(ctx context.Context, a *account, rows []*row, from, to str
 		n, err = s.update(ctx, command)
 	}
 	if e, ok := errors.AsType[mongo.WriteException](err); ok && e.WriteConcernError == nil && len(e.WriteErrors) > 0 {
-		// A rule of the collection refuses some; the others are marked.
-		n, err = int64(len(rows)-len(e.WriteErrors)), nil
-		a.refused += int64(len(e.WriteErrors))
-		a.refusal = e.WriteErrors[0]
+		return marked(e.Raw), e.WriteErrors, nil
 	}
-	if err != nil {
-		return sourceError(fmt.Errorf("mark documents %s: %w", to, err))
-	}
-	a.marked += n
-	a.unmarked += int64(len(rows)) - n
-	return nil
+	return n, nil, err
 }
 
 func (s *source) update(ctx context.Context, command bson.Raw) (int64, error) {
@@ -53,8 +73,13 @@ func (s *source) update(ctx context.Context, command bson.Raw) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	return marked(reply), nil
+}
+
+// marked is how many documents an update has matched.
+func marked(reply bson.Raw) int64 {
 	n, _ := reply.Lookup("n").AsInt64OK()
-	return n, nil
+	return n
 }
 
 // passing reports whether an error of the connection or of a primary that changes
@@ -65,8 +90,8 @@ func passing(err error) bool {
 		ok && slices.Contains([]int32{91, 189, 10107, 11600, 11602, 13435}, e.Code)
 }
 
-// appendMark appends the update command: one statement a document.
-func (s *source) appendMark(b []byte, rows []*row, from, to string) []byte {
+// appendMark appends the update command, with a statement for so many documents.
+func (s *source) appendMark(b []byte, together int, rows []*row, from, to string) []byte {
 	size := 256
 	for _, r := range rows {
 		size += 512
@@ -74,7 +99,7 @@ func (s *source) appendMark(b []byte, rows []*row, from, to string) []byte {
 			size += len(f.data)
 		}
 	}
-	no := value{bson.TypeBoolean, []byte{0}}
+	no, yes := value{bson.TypeBoolean, []byte{0}}, value{bson.TypeBoolean, []byte{1}}
 	set := value{bson.TypeEmbeddedDocument, appendDocument(nil, func(b []byte) []byte {
 		return appendElement(b, "$set", value{bson.TypeEmbeddedDocument, appendDocument(nil, func(b []byte) []byte {
 			return appendElement(b, "status", stringValue(to))
@@ -87,45 +112,97 @@ func (s *source) appendMark(b []byte, rows []*row, from, to string) []byte {
 		b = appendElement(b, "writeConcern", value{bson.TypeEmbeddedDocument, appendDocument(nil, func(b []byte) []byte {
 			return appendElement(b, "w", stringValue("majority"))
 		})})
-		b = append(append(b, byte(bson.TypeArray)), "updates\x00"...)
-		return appendDocument(b, func(b []byte) []byte {
-			var name []byte
-			for i, r := range rows {
-				name = strconv.AppendInt(name[:0], int64(i), 10)
-				b = append(append(append(b, byte(bson.TypeEmbeddedDocument)), name...), 0)
-				b = appendDocument(b, func(b []byte) []byte {
+		return appendArray(b, "updates", func(yield func(func([]byte) []byte) bool) {
+			for left := rows; len(left) > 0; {
+				n := 1
+				for n < min(together, len(left)) && listed(left[n-1]) && listed(left[n]) {
+					n++
+				}
+				group := left[:n]
+				left = left[n:]
+				if !yield(func(b []byte) []byte {
 					b = append(append(b, byte(bson.TypeEmbeddedDocument)), "q\x00"...)
-					b = appendGuard(b, r, wanted)
+					b = appendGuards(b, group, wanted)
 					b = appendElement(b, "u", set)
-					return appendElement(b, "multi", no)
-				})
+					// Never more than are named; but some servers are slow to end an update of one.
+					return appendElement(b, "multi", yes)
+				}) {
+					return
+				}
 			}
-			return b
 		})
 	})
 }
 
-// appendGuard appends the filter that matches a document which still is as it was
-// read.
-func appendGuard(b []byte, r *row, status value) []byte {
+// listed reports whether an id in a list means itself alone.
+func listed(r *row) bool {
+	switch r.key.kind {
+	case bson.TypeObjectID, bson.TypeString, bson.TypeInt32, bson.TypeInt64, bson.TypeDateTime, bson.TypeBinary:
+		return true
+	}
+	return false
+}
+
+// appendGuards appends the filter that matches those documents which still are as
+// they were read. The ids of several are named twice: by the list they are found, by
+// the guards they are told apart.
+func appendGuards(b []byte, rows []*row, status value) []byte {
 	return appendDocument(b, func(b []byte) []byte {
-		// The plain form where it means the same: not every server looks up {$eq: id} by its index.
-		switch r.key.kind {
-		case bson.TypeEmbeddedDocument, bson.TypeRegex, bson.TypeArray:
-			b = appendOperator(b, "_id", "$eq", r.key)
-		default:
-			b = appendElement(b, "_id", r.key)
+		if len(rows) == 1 {
+			return appendGuard(appendElement(b, "status", status), rows[0])
 		}
+		b = append(append(b, byte(bson.TypeEmbeddedDocument)), "_id\x00"...)
+		b = appendDocument(b, func(b []byte) []byte {
+			b = append(append(b, byte(bson.TypeArray)), "$in\x00"...)
+			return appendDocument(b, func(b []byte) []byte {
+				for i, r := range rows {
+					b = appendElement(b, strconv.Itoa(i), r.key)
+				}
+				return b
+			})
+		})
 		b = appendElement(b, "status", status)
-		for i, name := range synced {
-			switch v := r.fields[i]; v.kind {
-			case 0:
-				b = appendOperator(b, name, "$exists", value{bson.TypeBoolean, []byte{0}})
-			case bson.TypeUndefined: // no value to compare with, on any server
-				b = appendOperator(b, name, "$type", value{bson.TypeInt32, []byte{6, 0, 0, 0}})
-			default:
-				b = appendOperator(b, name, "$eq", v)
+		return appendArray(b, "$or", func(yield func(func([]byte) []byte) bool) {
+			for _, r := range rows {
+				if !yield(func(b []byte) []byte { return appendGuard(b, r) }) {
+					return
+				}
 			}
+		})
+	})
+}
+
+// appendGuard appends the conditions that a document is still as it was read.
+func appendGuard(b []byte, r *row) []byte {
+	// The plain form where it means the same: not every server looks up {$eq: id} by its index.
+	switch r.key.kind {
+	case bson.TypeEmbeddedDocument, bson.TypeRegex, bson.TypeArray:
+		b = appendOperator(b, "_id", "$eq", r.key)
+	default:
+		b = appendElement(b, "_id", r.key)
+	}
+	for i, name := range synced {
+		switch v := r.fields[i]; v.kind {
+		case 0:
+			b = appendOperator(b, name, "$exists", value{bson.TypeBoolean, []byte{0}})
+		case bson.TypeUndefined: // no value to compare with, on any server
+			b = appendOperator(b, name, "$type", value{bson.TypeInt32, []byte{6, 0, 0, 0}})
+		default:
+			b = appendOperator(b, name, "$eq", v)
+		}
+	}
+	return b
+}
+
+// appendArray appends an array of documents, each filled by a function.
+func appendArray(b []byte, name string, documents iter.Seq[func([]byte) []byte]) []byte {
+	b = append(append(append(b, byte(bson.TypeArray)), name...), 0)
+	return appendDocument(b, func(b []byte) []byte {
+		i := 0
+		for fill := range documents {
+			b = strconv.AppendInt(append(b, byte(bson.TypeEmbeddedDocument)), int64(i), 10)
+			b = appendDocument(append(b, 0), fill)
+			i++
 		}
 		return b
 	})

@@ -85,9 +85,20 @@ func TestTypesAbove(t *testing.T) {
 // The guard demands every field as it was read, and that what was missing still is.
 func TestGuard(t *testing.T) {
 	r := newBuilder(nulKeep).row(marshal(t, bson.D{{Key: "_id", Value: int32(5)}, {Key: "payload", Value: bson.D{{Key: "$gt", Value: 1}}}, {Key: "meta", Value: bson.Undefined{}}, {Key: "source", Value: nil}}))
-	got, err := bson.MarshalExtJSON(bson.Raw(appendGuard(nil, &r, stringValue("ingested"))), false, false)
-	want := `{"_id":5,"status":"ingested","timestamp":{"$exists":false},"source":{"$eq":null},"event_type":{"$exists":false},"payload":{"$eq":{"$gt":1}},"meta":{"$type":6}}`
-	if err != nil || string(got) != want {
-		t.Errorf("guard %s, %v; want %s", got, err, want)
+	other := newBuilder(nulKeep).row(marshal(t, bson.D{{Key: "_id", Value: "x"}}))
+	guard := func(rows ...*row) string {
+		got, err := bson.MarshalExtJSON(bson.Raw(appendGuards(nil, rows, stringValue("ingested"))), false, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(got)
+	}
+	const five = `"_id":5,"timestamp":{"$exists":false},"source":{"$eq":null},"event_type":{"$exists":false},"payload":{"$eq":{"$gt":1}},"meta":{"$type":6}}`
+	if got := guard(&r); got != `{"status":"ingested",`+five {
+		t.Errorf("guard %s", got)
+	}
+	const x = `"_id":"x","timestamp":{"$exists":false},"source":{"$exists":false},"event_type":{"$exists":false},"payload":{"$exists":false},"meta":{"$exists":false}}`
+	if got := guard(&r, &other); got != `{"_id":{"$in":[5,"x"]},"status":"ingested","$or":[{`+five+`,{`+x+`]}` {
+		t.Errorf("guards %s", got)
 	}
 }
