@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
@@ -153,6 +156,11 @@ func appendGuards(b []byte, rows []*row, status value) []byte {
 		}
 		b = append(append(b, byte(bson.TypeEmbeddedDocument)), "_id\x00"...)
 		b = appendDocument(b, func(b []byte) []byte {
+			// Of no use where the list is looked up in an index, of much where all is read and compared.
+			if low, high, ok := bounds(rows); ok {
+				b = appendElement(b, "$gte", low)
+				b = appendElement(b, "$lte", high)
+			}
 			b = append(append(b, byte(bson.TypeArray)), "$in\x00"...)
 			return appendDocument(b, func(b []byte) []byte {
 				for i, r := range rows {
@@ -170,6 +178,40 @@ func appendGuards(b []byte, rows []*row, status value) []byte {
 			}
 		})
 	})
+}
+
+// bounds returns the lowest and the highest id, if all are of one type that every
+// server orders alike: strings may have a collation.
+func bounds(rows []*row) (low, high value, ok bool) {
+	kind := rows[0].key.kind
+	var compare func(a, b []byte) int
+	switch kind {
+	case bson.TypeObjectID:
+		compare = bytes.Compare
+	case bson.TypeInt64, bson.TypeDateTime:
+		compare = func(a, b []byte) int {
+			return cmp.Compare(int64(binary.LittleEndian.Uint64(a)), int64(binary.LittleEndian.Uint64(b)))
+		}
+	case bson.TypeInt32:
+		compare = func(a, b []byte) int {
+			return cmp.Compare(int32(binary.LittleEndian.Uint32(a)), int32(binary.LittleEndian.Uint32(b)))
+		}
+	default:
+		return low, high, false
+	}
+	low, high = rows[0].key, rows[0].key
+	for _, r := range rows {
+		if r.key.kind != kind {
+			return low, high, false
+		}
+		if compare(r.key.data, low.data) < 0 {
+			low = r.key
+		}
+		if compare(r.key.data, high.data) > 0 {
+			high = r.key
+		}
+	}
+	return low, high, true
 }
 
 // appendGuard appends the conditions that a document is still as it was read.

@@ -101,4 +101,23 @@ func TestGuard(t *testing.T) {
 	if got := guard(&r, &other); got != `{"_id":{"$in":[5,"x"]},"status":"ingested","$or":[{`+five+`,{`+x+`]}` {
 		t.Errorf("guards %s", got)
 	}
+	for _, test := range []struct {
+		ids []any
+		low string
+	}{
+		{[]any{int32(3), int32(-1), int32(2)}, `{"$gte":-1,"$lte":3,"$in":[3,-1,2]}`},
+		{[]any{int64(3), int64(-1)}, `{"$gte":-1,"$lte":3,"$in":[3,-1]}`},
+		{[]any{int64(3), int32(-1)}, `{"$in":[3,-1]}`},
+		{[]any{"b", "A"}, `{"$in":["b","A"]}`},
+		{[]any{bson.ObjectID{11: 2}, bson.ObjectID{11: 1}}, `{"$gte":{"$oid":"000000000000000000000001"},"$lte":{"$oid":"000000000000000000000002"},"$in":[{"$oid":"000000000000000000000002"},{"$oid":"000000000000000000000001"}]}`},
+	} {
+		var rows []*row
+		for _, id := range test.ids {
+			r := newBuilder(nulKeep).row(marshal(t, bson.D{{Key: "_id", Value: id}}))
+			rows = append(rows, &r)
+		}
+		if got := guard(rows...); !strings.HasPrefix(got, `{"_id":`+test.low+`,"status"`) {
+			t.Errorf("the guards of %v are %s; want %s", test.ids, got, test.low)
+		}
+	}
 }
