@@ -395,9 +395,69 @@ func TestGitsyncDiskFaults(t *testing.T) {
 			w.converge("after " + when)
 		}
 	}
+	w.brokenPaths()
 	t.Logf("%d calls failed with ENOSPC, %d runs said so with their exit status, every next run converged", injected, refused)
 	if injected < 20 {
 		t.Errorf("only %d calls failed: a run writes more often than that", injected)
+	}
+}
+
+// brokenPaths makes the calls on one file or folder fail with EIO: each once, in the sample some of them.
+func (w *gitsyncWorld) brokenPaths() {
+	w.tb.Helper()
+	const units = "root/etc/systemd/system"
+	hits, cases := 0, 0
+	for _, broken := range []struct {
+		path  string
+		calls []string
+	}{
+		{"state", []string{"fsync"}},
+		{units, []string{"fsync"}},
+		{"root/usr/local/bin", []string{"fsync"}},
+		{"trees", []string{"fsync"}},
+		{"state/journal.json", []string{"renameat", "unlinkat"}},
+		{"state/ledger.json", []string{"renameat"}},
+		{"state/pulled.json", []string{"renameat"}},
+		{"trees/current", []string{"renameat"}},
+		{units + "/a.service", []string{"renameat", "linkat"}},
+		{units + "/c.timer", []string{"renameat", "unlinkat"}},
+		{units + "/.gitsync-new-a.service~", []string{"fsync", "fchmod", "unlinkat"}},
+		{units + "/.gitsync-old-a.service~", []string{"unlinkat"}},
+		{units + "/d.service.d", []string{"mkdirat", "fsync", "unlinkat"}},
+	} {
+		for _, call := range known(w.tb, broken.calls) {
+			for n := 1; n <= 3; n++ {
+				if cases++; !torture.Full && cases%8 != 1 {
+					continue
+				}
+				w.push()
+				if w.number%2 == 0 { // the commit that changes, adds and removes each of them
+					w.converge("before")
+					w.push()
+				}
+				cmd := w.command(nil)
+				trace := filepath.Join(w.dir, "trace")
+				traced(w.tb, cmd, "-f", "-qq", "-o", trace, "-P", filepath.Join(w.dir, broken.path), "-e", "trace="+call, "-e", fmt.Sprintf("inject=%s:error=EIO:when=%d", call, n))
+				cmd.Env = append(cmd.Env, "GOMAXPROCS=1")
+				got := finish(w.tb, cmd)
+				when := fmt.Sprintf("EIO at %s %d of %s", call, n, broken.path)
+				log, err := os.ReadFile(trace)
+				if err != nil {
+					w.tb.Fatal(err)
+				}
+				if bytes.Contains(log, []byte("(INJECTED)")) {
+					hits++
+				} else if got.status != 0 {
+					w.tb.Fatalf("%s was not made, and the run exits with %d: %s", when, got.status, got.stderr)
+				}
+				w.untorn(when)
+				w.converge("after " + when)
+			}
+		}
+	}
+	w.tb.Logf("%d calls on one path failed with EIO, every next run converged", hits)
+	if hits == 0 {
+		w.tb.Error("no call failed: the paths are not where they were")
 	}
 }
 

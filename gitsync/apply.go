@@ -175,10 +175,9 @@ func (a *apply) recover(ctx context.Context) error {
 // undo puts back what the journal holds, and forgets it. What cannot be put
 // back keeps the journal: the next run tries again.
 func (a *apply) undo(ctx context.Context, j *journal) error {
+	var unnoted error // no room for a note is no reason to leave the host broken
 	if j.Bad != "" {
-		if err := writeQuarantine(a.dir, j.Commit, j.Bad); err != nil {
-			return err
-		}
+		unnoted = writeQuarantine(a.dir, j.Commit, j.Bad)
 	}
 	if j.Running {
 		// What it cannot stop, revive tries again: the files matter more.
@@ -191,6 +190,9 @@ func (a *apply) undo(ctx context.Context, j *journal) error {
 	if err != nil {
 		return sysexits.New(sysexits.Failed, "undo_failed", fmt.Errorf("undo commit %s: %w", j.Commit, err)).
 			WithHint("the next run tries again; " + a.dir.Join(journalFile) + " holds what was there")
+	}
+	if unnoted != nil {
+		return unnoted
 	}
 	step("undone")
 	return a.forget(j)

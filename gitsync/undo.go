@@ -19,9 +19,8 @@ func (x *execution) goBack(why error) error {
 	bad, isBad := errors.AsType[*unhealthy](why)
 	if isBad {
 		x.journal.Bad = bad.Error()
-		if err := keepJournal(x.dir, x.journal); err != nil {
-			return errors.Join(why, err)
-		}
+		// Where there is no room for it, undo says so, after it put the host back.
+		_ = keepJournal(x.dir, x.journal)
 	}
 	step("go-back")
 	if err := x.undo(ctx, x.journal); err != nil {

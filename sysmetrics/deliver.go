@@ -228,9 +228,11 @@ func (d *delivery) setAside(dir *statedir.Dir, e entry, cause error) error {
 	if d.known[hash] {
 		return nil // a killed run has set it aside already
 	}
-	d.known[hash] = true
 	dropped, err := q.append(size, []entry{e})
 	d.dropped += int64(dropped)
+	if err == nil {
+		d.known[hash] = true
+	}
 	return err
 }
 

@@ -115,7 +115,10 @@ func (q queue) append(size int64, entries []entry) (dropped int, err error) {
 		return dropped, statedir.Unwritable(errors.Join(err, f.Truncate(size)))
 	}
 	if fresh {
-		return dropped, q.dir.Sync()
+		if err := q.dir.Sync(); err != nil {
+			// What is said to be lost must not turn up again.
+			return dropped, errors.Join(err, f.Truncate(size))
+		}
 	}
 	return dropped, nil
 }

@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
+	"observability-hub/lib/cli"
+	"observability-hub/lib/diag"
 	"observability-hub/lib/statedir"
 	"observability-hub/lib/sysexits"
 )
@@ -295,5 +299,46 @@ func TestSpoolWithoutDatabase(t *testing.T) {
 	}
 	if want := "[03:00 03:00 03:00 03:00 03:01 03:01 03:01 03:01 03:02 03:02 03:02 03:02]"; fmt.Sprint(got) != want {
 		t.Errorf("spool = %v; want %s", got, want)
+	}
+}
+
+// A new file whose name could not be made durable is there all the same: it must not hold what the caller was told is not kept.
+func TestAppendUnsyncedFolder(t *testing.T) {
+	q := newQueue(t, 1000)
+	if err := q.dir.Close(); err != nil { // the folder cannot be fsynced now
+		t.Fatal(err)
+	}
+	if _, err := q.append(0, lines(1, 3)); sysexits.Code(err) != sysexits.CantCreate {
+		t.Errorf("append = %v; want status 73", err)
+	}
+	if got := q.numbers(t); got != "" {
+		t.Errorf("after an append that failed the queue holds %s; want nothing", got)
+	}
+}
+
+// What could not be set aside is tried again: a run that reads a stream for long meets the record a second time.
+func TestSetAsideAgainAfterAFailure(t *testing.T) {
+	q := newQueue(t, 1<<20)
+	q.name = rejectedFile
+	elsewhere := q.dir.Join("elsewhere")
+	if err := os.Symlink(elsewhere+"/file", q.dir.Join(rejectedFile)); err != nil {
+		t.Fatal(err)
+	}
+	d := &delivery{env: &cli.Env{Diag: &diag.Logger{W: io.Discard, Now: time.Now}}}
+	d.SpoolMax = 1
+	e, cause := lines(7, 7)[0], errors.New("refused")
+	if err := d.setAside(q.dir, e, cause); err == nil {
+		t.Fatal("set aside where no file can be made")
+	}
+	if err := os.Mkdir(elsewhere, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := d.setAside(q.dir, e, cause); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := q.numbers(t); got != "7-7" {
+		t.Errorf("set aside: %q; want record 7 once", got)
 	}
 }
