@@ -24,7 +24,7 @@ type collectCmd struct {
 	Host     string        `placeholder:"NAME"`
 
 	Interfaces        []string `placeholder:"PATTERN"`
-	InterfacesExclude []string `default:"lo,docker*,veth*,br-*,tun*,tailscale*,wg*,zt*,dummy*,virbr*" placeholder:"PATTERN"`
+	InterfacesExclude []string `default:"lo,docker*,veth*,br-*,tun*,tap*,tailscale*,wg*,zt*,dummy*,ifb*,virbr*,vnet*,vmnet*,lxc*,podman*,cni*,flannel*,cali*,cilium*,kube-*,vxlan*,geneve*,gre*,erspan*,sit*,tunl*,ip6tnl*,ip6gre*,ip_vti*,ip6_vti*,nlmon*" placeholder:"PATTERN"`
 	Disks             []string `placeholder:"PATTERN"`
 	DisksExclude      []string `default:"loop*,ram*,zram*,sr*,fd*,nbd*" placeholder:"PATTERN"`
 	Mounts            []string `placeholder:"PATTERN"`
