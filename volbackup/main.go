@@ -18,11 +18,11 @@
 package main
 
 import (
-	"errors"
 	"os"
+	"path/filepath"
 
 	"observability-hub/lib/cli"
-	"observability-hub/lib/sysexits"
+	"observability-hub/lib/statedir"
 )
 
 const (
@@ -32,16 +32,20 @@ const (
 
 // repositoryFlags say where the backups are.
 type repositoryFlags struct {
-	Repo string `placeholder:"DIR"`
+	Repo     string `placeholder:"DIR"`
+	StateDir string `placeholder:"DIR"`
 }
 
 // open returns the repository.
 func (f repositoryFlags) open() (*repository, error) {
-	if f.Repo == "" {
-		return nil, sysexits.New(sysexits.Config, "repository_missing", errors.New("no repository")).
-			WithHint("give --repo DIR, or set VOLBACKUP_REPO in /etc/observability-hub/volume-backup.env")
+	if f.Repo != "" {
+		return newRepository(f.Repo)
 	}
-	return newRepository(f.Repo)
+	dir, err := statedir.Resolve(f.StateDir, family)
+	if err != nil {
+		return nil, err
+	}
+	return newRepository(filepath.Join(dir, "repository"))
 }
 
 // stagingFlags say where there is room for a stream.
@@ -67,7 +71,8 @@ type scriptFlags struct {
 }
 
 // flagHelp is the help of each flag: its name, then the text.
-const flagHelp = `repo            The repository: a folder, made if it is missing.
+const flagHelp = `repo            The repository: a folder, made if it is missing (default: repository in --state-dir).
+state-dir       Folder of the repository that is not named (default: $STATE_DIRECTORY, else ~/.local/state/volume-backup).
 staging         Folder for what a volume delivers faster than it is compressed (default: the repository).
 recipient       Encrypt to this age recipient; may be given more than once.
 recipients-file Encrypt to the age recipients in this file, one a line.

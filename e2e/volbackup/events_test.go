@@ -44,7 +44,7 @@ func TestEvents(t *testing.T) {
 	flip := `for f in repo/v/*.zst; do printf x | dd of=$f bs=1 seek=50 conv=notrunc status=none; done; `
 
 	provoke("no_backups", `mkdir -p volumes/v volumes/w; echo v >volumes/v/f; "$V" status`)
-	provoke("repository_missing", `VOLBACKUP_REPO= "$V" list`)
+	provoke("no_state_directory", `VOLBACKUP_REPO= HOME= "$V" list`)
 	provoke("repository_unwritable", `VOLBACKUP_REPO=/proc/nowhere "$V" run`)
 	provoke("staging_unwritable", `"$V" run --staging /nowhere`)
 	provoke("stored", `tar -C volumes/v -c . | "$V" put v`)
