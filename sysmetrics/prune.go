@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -18,6 +19,9 @@ type pruneCmd struct {
 
 // Validate is kong's check after parsing: less is a typing error, and would be expensive.
 func (p *pruneCmd) Validate() error {
+	if p.Keep == 0 {
+		return errors.New("--keep is missing, or nothing would be kept")
+	}
 	if time.Duration(p.Keep) < time.Hour {
 		return fmt.Errorf("--keep %v: less than an hour", time.Duration(p.Keep))
 	}

@@ -15,8 +15,16 @@ import (
 type statusCmd struct {
 	repositoryFlags
 	engineFlags
-	MaxAge  cli.Age  `placeholder:"D"`
-	Volumes []string `arg:"" optional:"" name:"volume" help:"Only these volumes."`
+	MaxAge  time.Duration `placeholder:"D"`
+	Volumes []string      `arg:"" optional:"" name:"volume" help:"Only these volumes."`
+}
+
+// Validate is kong's check after parsing.
+func (c *statusCmd) Validate() error {
+	if c.MaxAge < 0 {
+		return fmt.Errorf("--max-age %v: less than 0", c.MaxAge)
+	}
+	return nil
 }
 
 // Run says how old the newest good backup of each volume is. It reads manifests
@@ -79,7 +87,7 @@ func (c *statusCmd) status(v string, all []archive, now time.Time, service strin
 		}
 	}
 	last := newest(good, now)
-	stale = last == nil || c.MaxAge > 0 && now.Sub(last.Time) > time.Duration(c.MaxAge)
+	stale = last == nil || c.MaxAge > 0 && now.Sub(last.Time) > c.MaxAge
 	level := record.Info
 	if stale {
 		level = record.Warn

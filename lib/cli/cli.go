@@ -105,6 +105,7 @@ func parse(env *Env, args []string, stderr io.Writer) (*kong.Context, error) {
 		kong.Writers(env.Stdout, stderr),
 		kong.Exit(func(code int) { panic(exited(code)) }),
 		kong.Resolvers(environment(env.Name)),
+		durations,
 	}
 	if helpful {
 		options = append(options, kong.Help(help(env)),

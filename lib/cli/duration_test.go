@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/alecthomas/kong"
 )
 
 func TestAge(t *testing.T) {
@@ -44,4 +46,24 @@ func FuzzAge(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestDurations(t *testing.T) {
+	for _, tc := range []struct {
+		text string
+		want time.Duration // less than 0: refused
+	}{
+		{"90s", 90 * time.Second}, {"5", 5 * time.Second}, {"0", 0}, {"1.5", 1500 * time.Millisecond}, {"1h30m", 90 * time.Minute}, {"8d", 192 * time.Hour}, {"2w", 336 * time.Hour},
+		{"", -1}, {"x", -1}, {"1e3", -1}, {"inf", -1}, {"0x10", -1}, {"5 s", -1}, {"99999999999999999999", -1}, {"1y", -1},
+	} {
+		var grammar struct{ Wait time.Duration }
+		parser, err := kong.New(&grammar, durations)
+		if err != nil {
+			t.Fatal(err)
+		}
+		grammar.Wait = -1
+		if _, err = parser.Parse([]string{"--wait=" + tc.text}); (err != nil) != (tc.want < 0) || err == nil && grammar.Wait != tc.want {
+			t.Errorf("--wait=%q is %v, %v; want %v", tc.text, grammar.Wait, err, tc.want)
+		}
+	}
 }
