@@ -503,9 +503,7 @@ func TestFaultyStateDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("a disk that can be filled needs root: run the tests as root")
 	}
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	random := torture.Random(t, 2)
 	c := postgres.Run(t, postgres.Config{})
 	tables[0].make(t, c)
 	m := sysmetrics(t, "DATABASE_URL="+c.URL())
