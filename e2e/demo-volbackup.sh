@@ -81,7 +81,7 @@ main() {
   printf '\n3. The volume changes and is backed up; then a bit of that archive flips\n'
   printf 'the second version\n' >"$work/volume/file"
   run 0 'volbackup put demo -- tar -C volume -c .'
-  printf X | dd of="$(find "$work/repository/demo" -name '*.zst' | sort | tail -n 1)" bs=1 seek=40 conv=notrunc status=none
+  printf damaged | dd of="$(find "$work/repository/demo" -name '*.zst' | sort | tail -n 1)" bs=1 seek=40 conv=notrunc status=none
   run 65 'volbackup cat demo'
   run 65 'volbackup verify'
 

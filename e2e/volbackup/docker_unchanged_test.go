@@ -98,7 +98,7 @@ func TestDockerUnchanged(t *testing.T) {
 		if container == "stopped" {
 			h.Docker(t, "stop", "--time", "0", "one")
 		}
-		h.must(t, `for f in "$VOLBACKUP_REPO"/data/*.zst; do printf x | dd of="$f" bs=1 seek=20 conv=notrunc status=none; done`)
+		h.must(t, `for f in "$VOLBACKUP_REPO"/data/*.zst; do printf damaged | dd of="$f" bs=1 seek=20 conv=notrunc status=none; done`)
 		if outcome, read := backUp(""); outcome != "stored" || !read {
 			t.Errorf("the archive is damaged, the container is %s: %s, read %v; want stored", container, outcome, read)
 		}

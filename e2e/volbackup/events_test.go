@@ -41,7 +41,7 @@ func TestEvents(t *testing.T) {
 			t.Errorf("%s does not say %s\nstdout: %s\nstderr: %s", line, event, stdout.String(), stderr.String())
 		}
 	}
-	flip := `for f in repo/v/*.zst; do printf x | dd of=$f bs=1 seek=50 conv=notrunc status=none; done; `
+	flip := `for f in repo/v/*.zst; do printf damaged | dd of=$f bs=1 seek=50 conv=notrunc status=none; done; `
 
 	provoke("no_backups", `mkdir -p volumes/v volumes/w; echo v >volumes/v/f; "$V" status`)
 	provoke("no_state_directory", `VOLBACKUP_REPO= HOME= "$V" list`)
@@ -89,7 +89,7 @@ func TestEvents(t *testing.T) {
 	provoke("snapshot", `"$V" list --engine restic`)
 	provoke("backup_status", `"$V" status --engine restic`)
 	provoke("repository_verified", `"$V" verify --engine restic`)
-	provoke("archives_damaged", `for f in restic/data/*/*; do chmod u+w $f; printf x | dd of=$f bs=1 seek=20 conv=notrunc status=none; done; "$V" verify --deep --engine restic`)
+	provoke("archives_damaged", `for f in restic/data/*/*; do chmod u+w $f; printf damaged | dd of=$f bs=1 seek=20 conv=notrunc status=none; done; "$V" verify --deep --engine restic`)
 	if left, err := os.ReadDir(small); err != nil || len(left) > 0 {
 		t.Errorf("%s: %d files, %v", small, len(left), err)
 	}
