@@ -60,10 +60,10 @@ type syncing struct {
 	free     chan *builder // that have no rows
 }
 
-// frugal allows a third of the garbage that Go usually does, as a batch is some
+// frugal allows two fifths of the garbage that Go usually does, as a batch is some
 // megabytes of it, until restore is called.
 func frugal() (restore func()) {
-	before := debug.SetGCPercent(30)
+	before := debug.SetGCPercent(40)
 	return func() { debug.SetGCPercent(before) }
 }
 
