@@ -21,6 +21,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // Config says how a cluster is set up. The zero value is a server on a unix socket alone that trusts who connects.
@@ -36,6 +37,8 @@ type Config struct {
 	Disk int64
 	// OnDisk keeps the cluster out of memory file systems, for measurements of time.
 	OnDisk bool
+	// SlowSync makes each fdatasync, and so each commit, take that much longer, as on a disk with no cache of its own. It needs strace.
+	SlowSync time.Duration
 	// Conf holds lines for postgresql.conf; they win over those of this package.
 	Conf []string
 }

@@ -310,3 +310,17 @@ func lines(r io.Reader) iter.Seq[string] {
 		}
 	}
 }
+
+func TestSlowSync(t *testing.T) {
+	const delay = 50 * time.Millisecond
+	c := Run(t, Config{SlowSync: delay, Conf: []string{"fsync = on", "wal_sync_method = fdatasync"}})
+	mustExec(t, c, "CREATE TABLE t (n int)")
+	began := time.Now()
+	mustExec(t, c, "INSERT INTO t VALUES (1)")
+	if took := time.Since(began); took < delay {
+		t.Errorf("a commit took %s, want at least %s", took, delay)
+	}
+	if err := c.Stop(); err != nil {
+		t.Error(err)
+	}
+}

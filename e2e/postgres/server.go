@@ -32,6 +32,11 @@ func (c *Cluster) Start() error {
 	}
 	defer log.Close()
 	cmd := c.command("postgres", "-D", c.data())
+	if delay := c.config.SlowSync; delay > 0 {
+		if err := slowSync(cmd, delay); err != nil {
+			return err
+		}
+	}
 	cmd.Stdout, cmd.Stderr = log, log
 	// SIGQUIT is PostgreSQL's immediate shutdown: the server does not outlive the test, however that ends.
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGQUIT
@@ -47,6 +52,18 @@ func (c *Cluster) Start() error {
 	if err := c.awaitReady(); err != nil {
 		return fmt.Errorf("%w\n%s", err, c.logTail())
 	}
+	return nil
+}
+
+// slowSync has strace delay each fdatasync of a command, which stays this process's child; other calls are not stopped.
+func slowSync(cmd *exec.Cmd, delay time.Duration) error {
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		return fmt.Errorf("%w: install the package strace", err)
+	}
+	inject := fmt.Sprintf("inject=fdatasync:delay_exit=%d", delay.Microseconds())
+	cmd.Args = append([]string{strace, "-D", "-f", "--seccomp-bpf", "-qq", "-e", "signal=none", "-e", "trace=fdatasync", "-e", inject, "-o", "/dev/null", "--", cmd.Path}, cmd.Args[1:]...)
+	cmd.Path = strace
 	return nil
 }
 
