@@ -222,13 +222,19 @@ func (h *dockerHost) when(tb testing.TB, container, event string, since time.Tim
 	tb.Helper()
 	var nanos int64
 	await.Until(tb, "the event "+event+" of "+container, func() bool {
-		out := h.Docker(tb, "events", "--since", fmt.Sprintf("%.6f", float64(since.UnixMicro())/1e6), "--until", "0s", "--filter", "container="+container, "--filter", "event="+event, "--format", "{{.TimeNano}}")
+		// Docker rounds "0s" down to a second, which may be before since.
+		out := h.Docker(tb, "events", "--since", stamp(since), "--until", stamp(time.Now()), "--filter", "container="+container, "--filter", "event="+event, "--format", "{{.TimeNano}}")
 		first, _, _ := strings.Cut(out, "\n")
 		var err error
 		nanos, err = strconv.ParseInt(first, 10, 64)
 		return err == nil
 	})
 	return time.Unix(0, nanos)
+}
+
+// stamp gives a moment as docker's options take it: seconds since 1970, with microseconds.
+func stamp(moment time.Time) string {
+	return fmt.Sprintf("%d.%06d", moment.Unix(), moment.Nanosecond()/1000)
 }
 
 // TestDockerPostgres backs up a database under write load in each of the three ways, restores it and looks for every
