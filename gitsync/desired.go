@@ -6,6 +6,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"observability-hub/gitsync/internal/gitobj"
 )
 
 // Limits of what a commit may want.
@@ -45,26 +47,26 @@ type desired struct {
 // readDesired reads what the commit wants. Only plain names and regular files
 // are taken; anything else in the folders that are deployed refuses the commit,
 // so that a host never has half of it.
-func readDesired(o *objects, c *commit, scriptsDir string) (*desired, error) {
-	d := &desired{commit: c.id}
-	top, err := o.tree(c.tree)
+func readDesired(o *gitobj.Store, c *gitobj.Commit, scriptsDir string) (*desired, error) {
+	d := &desired{commit: c.ID}
+	top, err := o.Tree(c.Tree)
 	if err != nil {
 		return nil, err
 	}
-	var rules *entry
+	var rules *gitobj.Entry
 	for _, e := range top {
-		switch e.name {
+		switch e.Name {
 		case "systemd", "scripts":
-			if !e.isTree() {
-				return nil, refusedPath(e.name, "it is "+e.kind()+", not a folder")
+			if !e.IsTree() {
+				return nil, gitobj.Refuse(e.Name, "it is "+e.Kind()+", not a folder")
 			}
-			entries, err := o.tree(e.id)
+			entries, err := o.Tree(e.ID)
 			if err != nil {
 				return nil, err
 			}
 			read := d.readUnits
-			if e.name == "scripts" {
-				read = func(o *objects, all []entry) error { return d.readScripts(o, all, scriptsDir) }
+			if e.Name == "scripts" {
+				read = func(o *gitobj.Store, all []gitobj.Entry) error { return d.readScripts(o, all, scriptsDir) }
 			}
 			if err := read(o, entries); err != nil {
 				return nil, err
@@ -74,20 +76,20 @@ func readDesired(o *objects, c *commit, scriptsDir string) (*desired, error) {
 		}
 	}
 	if rules != nil {
-		if d.rules, err = readRules(o, *rules, c.tree); err != nil {
+		if d.rules, err = readRules(o, *rules, c.Tree); err != nil {
 			return nil, err
 		}
 	}
 	slices.SortFunc(d.files, func(a, b *wantedFile) int { return strings.Compare(a.path, b.path) })
 	for i := 1; i < len(d.files); i++ {
 		if d.files[i].path == d.files[i-1].path {
-			return nil, refusedPath(d.files[i].source, "it and "+d.files[i-1].source+" go to one place: "+d.files[i].path)
+			return nil, gitobj.Refuse(d.files[i].source, "it and "+d.files[i-1].source+" go to one place: "+d.files[i].path)
 		}
 	}
 	for _, f := range d.files {
 		if f.isUnit() {
 			if reason := d.withDropIns(f).badInstall(f.unit); reason != "" {
-				return nil, refusedPath(f.source, "[Install] of it or its drop-ins: "+reason)
+				return nil, gitobj.Refuse(f.source, "[Install] of it or its drop-ins: "+reason)
 			}
 		}
 	}
@@ -95,16 +97,16 @@ func readDesired(o *objects, c *commit, scriptsDir string) (*desired, error) {
 }
 
 // readScripts takes the files of scripts/. Folders in it, such as tests, stay.
-func (d *desired) readScripts(o *objects, entries []entry, scriptsDir string) error {
+func (d *desired) readScripts(o *gitobj.Store, entries []gitobj.Entry, scriptsDir string) error {
 	for _, e := range entries {
-		source := "scripts/" + e.name
+		source := "scripts/" + e.Name
 		if err := checkEntry(source, e); err != nil {
 			return err
 		}
-		if e.isTree() || strings.HasPrefix(e.name, ".") {
+		if e.IsTree() || strings.HasPrefix(e.Name, ".") {
 			continue
 		}
-		if err := d.add(o, e, source, path.Join(scriptsDir, e.name), ""); err != nil {
+		if err := d.add(o, e, source, path.Join(scriptsDir, e.Name), ""); err != nil {
 			return err
 		}
 	}
@@ -113,33 +115,33 @@ func (d *desired) readScripts(o *objects, entries []entry, scriptsDir string) er
 
 // readUnits takes the units, drop-ins and presets of systemd/. Other files,
 // such as documentation, stay.
-func (d *desired) readUnits(o *objects, entries []entry) error {
+func (d *desired) readUnits(o *gitobj.Store, entries []gitobj.Entry) error {
 	for _, e := range entries {
-		source := "systemd/" + e.name
+		source := "systemd/" + e.Name
 		if err := checkEntry(source, e); err != nil {
 			return err
 		}
-		kind := unitType(e.name)
-		unit := strings.TrimSuffix(e.name, ".d")
+		kind := unitType(e.Name)
+		unit := strings.TrimSuffix(e.Name, ".d")
 		var err error
 		switch {
-		case strings.HasPrefix(e.name, "."):
-		case e.isTree() && kind == "d" && (slices.Contains(unitTypes, unitType(unit)) || slices.Contains(unitTypes, unit)):
+		case strings.HasPrefix(e.Name, "."):
+		case e.IsTree() && kind == "d" && (slices.Contains(unitTypes, unitType(unit)) || slices.Contains(unitTypes, unit)):
 			err = d.readDropIns(o, e, source, unit)
 		case slices.Contains(unitTypes, kind):
-			if e.isTree() {
-				return refusedPath(source, "it is a folder")
+			if e.IsTree() {
+				return gitobj.Refuse(source, "it is a folder")
 			}
-			if err := checkUnitName(source, e.name); err != nil {
+			if err := checkUnitName(source, e.Name); err != nil {
 				return err
 			}
-			err = d.add(o, e, source, path.Join(unitDir, e.name), e.name)
+			err = d.add(o, e, source, path.Join(unitDir, e.Name), e.Name)
 		case kind == "device" || kind == "scope" || kind == "snapshot":
-			return refusedPath(source, "a "+kind+" unit has no file: systemd makes it")
+			return gitobj.Refuse(source, "a "+kind+" unit has no file: systemd makes it")
 		case slices.Contains(otherTypes, kind):
-			d.skipped = append(d.skipped, skippedUnit{e.name, path.Join(unitDir, e.name), "type-not-deployed"})
-		case kind == "preset" && !e.isTree():
-			err = d.add(o, e, source, path.Join(presetDir, e.name), "")
+			d.skipped = append(d.skipped, skippedUnit{e.Name, path.Join(unitDir, e.Name), "type-not-deployed"})
+		case kind == "preset" && !e.IsTree():
+			err = d.add(o, e, source, path.Join(presetDir, e.Name), "")
 		}
 		if err != nil {
 			return err
@@ -149,22 +151,22 @@ func (d *desired) readUnits(o *objects, entries []entry) error {
 }
 
 // readDropIns takes the *.conf files of a folder UNIT.d.
-func (d *desired) readDropIns(o *objects, dir entry, source, unit string) error {
-	entries, err := o.tree(dir.id)
+func (d *desired) readDropIns(o *gitobj.Store, dir gitobj.Entry, source, unit string) error {
+	entries, err := o.Tree(dir.ID)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		source := source + "/" + e.name
+		source := source + "/" + e.Name
 		if err := checkEntry(source, e); err != nil {
 			return err
 		}
 		switch {
-		case strings.HasPrefix(e.name, "."):
-		case e.isTree():
-			return refusedPath(source, "a folder in a drop-in folder")
-		case unitType(e.name) == "conf":
-			if err := d.add(o, e, source, path.Join(unitDir, dir.name, e.name), unit); err != nil {
+		case strings.HasPrefix(e.Name, "."):
+		case e.IsTree():
+			return gitobj.Refuse(source, "a folder in a drop-in folder")
+		case unitType(e.Name) == "conf":
+			if err := d.add(o, e, source, path.Join(unitDir, dir.Name, e.Name), unit); err != nil {
 				return err
 			}
 		}
@@ -173,33 +175,36 @@ func (d *desired) readDropIns(o *objects, dir entry, source, unit string) error 
 }
 
 // add reads one file and wants it at host path p.
-func (d *desired) add(o *objects, e entry, source, p, unit string) error {
-	content, err := o.blob(source, e.id, maxFile)
+func (d *desired) add(o *gitobj.Store, e gitobj.Entry, source, p, unit string) error {
+	content, err := o.Blob(source, e.ID, maxFile)
 	if err != nil {
 		return err
 	}
+	if gitobj.IsLFSPointer(content) {
+		return gitobj.Refuse(source, "it is a Git LFS pointer, and the file that it stands for is not in the repository: commit the file itself (git lfs untrack)")
+	}
 	w := &wantedFile{path: p, source: source, unit: unit, mode: 0o644, content: content, sum: sum(content)}
-	if e.mode == "100755" && unit == "" {
+	if e.Mode == "100755" && unit == "" {
 		w.mode = 0o755
 	}
 	if unit != "" && slices.Contains(content, 0) {
-		return refusedPath(source, "it holds a NUL byte")
+		return gitobj.Refuse(source, "it holds a NUL byte")
 	}
 	d.files = append(d.files, w)
 	d.size += len(content)
 	if len(d.files) > maxFiles || d.size > maxTotal {
-		return refusedPath(source, fmt.Sprintf("more than %d files or %d bytes in all", maxFiles, maxTotal))
+		return gitobj.Refuse(source, fmt.Sprintf("more than %d files or %d bytes in all", maxFiles, maxTotal))
 	}
 	return nil
 }
 
 // checkEntry refuses what is not a regular file or folder with a plain name.
-func checkEntry(source string, e entry) error {
-	if reason := badName(e.name); reason != "" {
-		return refusedPath(source, reason)
+func checkEntry(source string, e gitobj.Entry) error {
+	if reason := badName(e.Name); reason != "" {
+		return gitobj.Refuse(source, reason)
 	}
-	if !e.isRegular() && !e.isTree() {
-		return refusedPath(source, "it is "+e.kind())
+	if !e.IsRegular() && !e.IsTree() {
+		return gitobj.Refuse(source, "it is "+e.Kind())
 	}
 	return nil
 }
@@ -234,7 +239,7 @@ func badName(name string) string {
 func checkUnitName(source, name string) error {
 	base := strings.TrimSuffix(name, path.Ext(name))
 	if base == "" || strings.HasPrefix(base, "@") || strings.Count(base, "@") > 1 || strings.ContainsAny(base, "+,=~#%") {
-		return refusedPath(source, "not a name of a unit")
+		return gitobj.Refuse(source, "not a name of a unit")
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"observability-hub/gitsync/internal/gitobj"
 	"observability-hub/lib/command"
 )
 
@@ -41,17 +42,17 @@ func (r rule) key() string {
 func (r rule) unit() string { return "gitops-on-change-" + r.key() + ".service" }
 
 // readRules reads and checks .gitsync.json and looks up what its paths name.
-func readRules(o *objects, e entry, tree string) ([]rule, error) {
-	if !e.isRegular() {
-		return nil, refusedPath(rulesFile, "it is "+e.kind())
+func readRules(o *gitobj.Store, e gitobj.Entry, tree string) ([]rule, error) {
+	if !e.IsRegular() {
+		return nil, gitobj.Refuse(rulesFile, "it is "+e.Kind())
 	}
-	content, err := o.blob(rulesFile, e.id, maxRules)
+	content, err := o.Blob(rulesFile, e.ID, maxRules)
 	if err != nil {
 		return nil, err
 	}
 	rules, err := parseRules(content)
 	if err != nil {
-		return nil, refusedPath(rulesFile, err.Error())
+		return nil, gitobj.Refuse(rulesFile, err.Error())
 	}
 	for i := range rules {
 		var found []string
@@ -118,20 +119,20 @@ func parseRules(content []byte) ([]rule, error) {
 
 // match returns "path mode id" of what a pattern, split at its slashes, names
 // below a tree. The id of a folder stands for all that is in it.
-func match(o *objects, tree, dir string, pattern []string) ([]string, error) {
-	entries, err := o.tree(tree)
+func match(o *gitobj.Store, tree, dir string, pattern []string) ([]string, error) {
+	entries, err := o.Tree(tree)
 	if err != nil {
 		return nil, err
 	}
 	var found []string
 	for _, e := range entries {
-		if ok, _ := path.Match(pattern[0], e.name); !ok { // checked by parseRules
+		if ok, _ := path.Match(pattern[0], e.Name); !ok { // checked by parseRules
 			continue
 		}
 		if len(pattern) == 1 {
-			found = append(found, fmt.Sprintf("%q %s %s", dir+e.name, e.mode, e.id))
-		} else if e.isTree() {
-			below, err := match(o, e.id, dir+e.name+"/", pattern[1:])
+			found = append(found, fmt.Sprintf("%q %s %s", dir+e.Name, e.Mode, e.ID))
+		} else if e.IsTree() {
+			below, err := match(o, e.ID, dir+e.Name+"/", pattern[1:])
 			if err != nil {
 				return nil, err
 			}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"observability-hub/gitsync/internal/gitobj"
 	"observability-hub/lib/sysexits"
 )
 
@@ -33,7 +34,7 @@ const (
 // publish writes the whole tree of a commit as DIR/COMMIT and lets DIR/current
 // point to it. Readers see the old tree or the new one, never half of one. The
 // files are the blobs themselves: no attribute or filter has a say.
-func publish(o *objects, c *commit, dir string, keep int) error {
+func publish(o *gitobj.Store, c *gitobj.Commit, dir string, keep int) error {
 	unwritable := func(err error) error {
 		if _, ok := errors.AsType[*sysexits.Error](err); ok {
 			return err
@@ -53,11 +54,11 @@ func publish(o *objects, c *commit, dir string, keep int) error {
 			return unwritable(err)
 		}
 	}
-	tree := publishedTree(dir, c.id)
+	tree := publishedTree(dir, c.ID)
 	if _, err := os.Lstat(tree); errors.Is(err, fs.ErrNotExist) {
 		fresh := filepath.Join(dir, newTree)
 		w := treeWriter{o: o}
-		err := w.write(c.tree, fresh, "", 0)
+		err := w.write(c.Tree, fresh, "", 0)
 		if err == nil {
 			// Thousands of files are synced at once, before they get their name.
 			syscall.Sync()
@@ -71,11 +72,11 @@ func publish(o *objects, c *commit, dir string, keep int) error {
 		return unwritable(err)
 	}
 	step("publish")
-	if err := point(dir, c.id); err != nil {
+	if err := point(dir, c.ID); err != nil {
 		return unwritable(err)
 	}
 	step("publish")
-	return unwritable(removeOld(dir, c.id, keep))
+	return unwritable(removeOld(dir, c.ID, keep))
 }
 
 func isPathError(err error) bool {
@@ -119,7 +120,7 @@ func removeOld(dir, current string, keep int) error {
 	}
 	var trees []tree
 	for _, e := range entries {
-		if info, err := e.Info(); err == nil && e.IsDir() && isHash(e.Name()) && e.Name() != current {
+		if info, err := e.Info(); err == nil && e.IsDir() && gitobj.IsHash(e.Name()) && e.Name() != current {
 			trees = append(trees, tree{e.Name(), info.ModTime().UnixNano()})
 		}
 	}
@@ -154,15 +155,15 @@ func removeTree(dir string) error {
 
 // treeWriter writes a tree object as files.
 type treeWriter struct {
-	o       *objects
+	o       *gitobj.Store
 	entries int
 }
 
 func (w *treeWriter) write(id, dir, source string, depth int) error {
 	if depth > maxDepth {
-		return refusedPath(source, fmt.Sprintf("more than %d folders deep", maxDepth))
+		return gitobj.Refuse(source, fmt.Sprintf("more than %d folders deep", maxDepth))
 	}
-	entries, err := w.o.tree(id)
+	entries, err := w.o.Tree(id)
 	if err != nil {
 		return err
 	}
@@ -174,21 +175,21 @@ func (w *treeWriter) write(id, dir, source string, depth int) error {
 		return err
 	}
 	for _, e := range entries {
-		at := path.Join(source, e.name)
-		if reason := badFileName(e.name); reason != "" {
-			return refusedPath(source+"/"+e.name, reason)
+		at := path.Join(source, e.Name)
+		if reason := badFileName(e.Name); reason != "" {
+			return gitobj.Refuse(source+"/"+e.Name, reason)
 		}
 		if w.entries++; w.entries > maxEntries {
-			return refusedPath(at, fmt.Sprintf("more than %d files", maxEntries))
+			return gitobj.Refuse(at, fmt.Sprintf("more than %d files", maxEntries))
 		}
-		to := filepath.Join(dir, e.name)
+		to := filepath.Join(dir, e.Name)
 		switch {
-		case e.isTree():
-			err = w.write(e.id, to, at, depth+1)
-		case e.isRegular():
+		case e.IsTree():
+			err = w.write(e.ID, to, at, depth+1)
+		case e.IsRegular():
 			err = w.file(e, to, at)
 		default:
-			err = refusedPath(at, "it is "+e.kind())
+			err = gitobj.Refuse(at, "it is "+e.Kind())
 		}
 		if err != nil {
 			return err
@@ -197,8 +198,8 @@ func (w *treeWriter) write(id, dir, source string, depth int) error {
 	return nil
 }
 
-func (w *treeWriter) file(e entry, to, source string) error {
-	content, err := w.o.blob(source, e.id, maxBlob)
+func (w *treeWriter) file(e gitobj.Entry, to, source string) error {
+	content, err := w.o.Blob(source, e.ID, maxBlob)
 	if err != nil {
 		return err
 	}
@@ -208,7 +209,7 @@ func (w *treeWriter) file(e entry, to, source string) error {
 	}
 	_, err = f.Write(content)
 	mode := fs.FileMode(0o644)
-	if e.mode == "100755" {
+	if e.Mode == "100755" {
 		mode = 0o755
 	}
 	return errors.Join(err, f.Chmod(mode), f.Close())

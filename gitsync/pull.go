@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"observability-hub/gitsync/internal/gitobj"
 	"observability-hub/lib/cli"
 	"observability-hub/lib/record"
 	"observability-hub/lib/statedir"
@@ -36,7 +37,7 @@ func readPulled(source string) (pulled, error) {
 	if err := readState(source, pulledFile, &p); err != nil {
 		return p, err
 	}
-	if p.Commit != "" && !isHash(p.Commit) {
+	if p.Commit != "" && !gitobj.IsHash(p.Commit) {
 		return p, sysexits.New(sysexits.DataErr, "commit_refused", fmt.Errorf("%s: commit %q is not a hash", filepath.Join(source, pulledFile), p.Commit))
 	}
 	return p, nil
@@ -116,7 +117,7 @@ func (p *pull) run(ctx context.Context) error {
 
 // fetch brings the ref and notes its tip.
 func (p *pull) fetch(ctx context.Context, repo *repository, now *pulled) error {
-	if isHash(p.Ref) {
+	if gitobj.IsHash(p.Ref) {
 		if err := repo.fetchHash(ctx, now.Repo, p.Ref); err != nil {
 			return err
 		}
@@ -154,20 +155,20 @@ func (p *pull) check(ctx context.Context, repo *repository, was pulled, now *pul
 		now.Commit, now.Time, now.Checked = was.Commit, was.Time, was.Checked
 		return nil
 	}
-	reader, err := makeReader(p.dir.Path)
+	reader, err := gitobj.NewReader(p.dir.Path)
 	if err != nil {
 		return err
 	}
-	o, err := openObjects(ctx, reader, filepath.Join(repo.dir, "objects"))
+	o, err := reader.Open(ctx, filepath.Join(repo.dir, "objects"))
 	if err != nil {
 		return err
 	}
-	defer o.close()
-	c, err := o.peel(now.Tip)
+	defer o.Close()
+	c, err := o.Peel(now.Tip)
 	if err != nil {
 		return err
 	}
-	now.Commit, now.Time, now.Checked = c.id, time.Now().UTC(), time.Now().UTC()
+	now.Commit, now.Time, now.Checked = c.ID, time.Now().UTC(), time.Now().UTC()
 	if unchanged {
 		now.Time = was.Time
 	}
@@ -189,11 +190,11 @@ func (p *pull) check(ctx context.Context, repo *repository, was pulled, now *pul
 // checkAnchor refuses a commit that does not descend from the one taken last
 // from the same ref of the same repository. An old commit is still signed, but
 // it is not what the branch was last seen to be.
-func checkAnchor(o *objects, was, now anchor, allowRewind bool) error {
+func checkAnchor(o *gitobj.Store, was, now anchor, allowRewind bool) error {
 	if was.Commit == "" || was.Repo != now.Repo || was.Ref != now.Ref || allowRewind {
 		return nil
 	}
-	forward, err := o.descends(now.Commit, was.Commit)
+	forward, err := o.Descends(now.Commit, was.Commit)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"observability-hub/gitsync/internal/gitobj"
 	"observability-hub/lib/diag"
 	"observability-hub/lib/statedir"
 	"observability-hub/lib/sysexits"
@@ -151,7 +152,7 @@ func (r *repository) fetch(ctx context.Context, url string, refspecs ...string) 
 	_, said, err := r.listen(ctx, append(args, refspecs...)...)
 	for line := range strings.Lines(said) {
 		if err == nil && strings.HasPrefix(line, "error: ") && (strings.Contains(line, "index file") || strings.Contains(line, "pack")) {
-			return fmt.Errorf("%s: %w: %s", r.dir, errCorrupt, strings.TrimSpace(line))
+			return fmt.Errorf("%s: %w: %s", r.dir, gitobj.ErrCorrupt, strings.TrimSpace(line))
 		}
 	}
 	return err
@@ -161,17 +162,17 @@ func (r *repository) fetch(ctx context.Context, url string, refspecs ...string) 
 func (r *repository) tip() (string, error) {
 	b, err := os.ReadFile(filepath.Join(r.dir, fetchedRef))
 	if err == nil {
-		if id := strings.TrimSpace(string(b)); isHash(id) {
+		if id := strings.TrimSpace(string(b)); gitobj.IsHash(id) {
 			return id, nil
 		}
 	}
 	packed, err := os.ReadFile(filepath.Join(r.dir, "packed-refs"))
 	for line := range strings.Lines(string(packed)) {
-		if id, name, _ := strings.Cut(strings.TrimSpace(line), " "); name == fetchedRef && isHash(id) {
+		if id, name, _ := strings.Cut(strings.TrimSpace(line), " "); name == fetchedRef && gitobj.IsHash(id) {
 			return id, nil
 		}
 	}
-	return "", fmt.Errorf("%s: %s: no such ref after a fetch: %w", r.dir, fetchedRef, errors.Join(errCorrupt, err))
+	return "", fmt.Errorf("%s: %s: no such ref after a fetch: %w", r.dir, fetchedRef, errors.Join(gitobj.ErrCorrupt, err))
 }
 
 // remoteRef finds what kind of ref a short name is. A branch wins over a tag
@@ -221,7 +222,7 @@ func (r *repository) corrupt(ctx context.Context, err error) bool {
 	if ctx.Err() != nil {
 		return false // a git that was ended in mid-answer looks like damage
 	}
-	if errors.Is(err, errCorrupt) || errors.Is(err, errMissing) {
+	if errors.Is(err, gitobj.ErrCorrupt) || errors.Is(err, gitobj.ErrMissing) {
 		return true
 	}
 	failed, ok := errors.AsType[*gitError](err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ func TestSelection(t *testing.T) {
 		{"none", "", 0},
 		{"enable without install", line(plan[2]), -1},
 		{"made up", line(action{doRemove, "a.timer", plan[0].Path, "new", someHash}), -1},
-		{"of another commit", line(action{doInstall, "a.timer", plan[0].Path, "new", hashObject("blob", nil)}), -1},
+		{"of another commit", line(action{doInstall, "a.timer", plan[0].Path, "new", strings.Repeat("e", 40)}), -1},
 		{"no commit", `{"action":"install"}`, -1},
 		{"no JSON", "install a.timer", -1},
 		{"half a line", line(plan[0])[:30], -1},

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"observability-hub/gitsync/internal/gitobj"
 	"observability-hub/lib/diag"
 	"observability-hub/lib/record"
 	"observability-hub/lib/sysexits"
@@ -46,15 +47,15 @@ func (a *apply) wish(ctx context.Context) (*wish, error) {
 	}
 	bounded, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	reader, err := makeReader(a.dir.Path)
+	reader, err := gitobj.NewReader(a.dir.Path)
 	if err != nil {
 		return nil, err
 	}
-	o, err := openObjects(bounded, reader, filepath.Join(a.Source, repoDir, "objects"))
+	o, err := reader.Open(bounded, filepath.Join(a.Source, repoDir, "objects"))
 	if err != nil {
 		return nil, err
 	}
-	defer o.close()
+	defer o.Close()
 	err = a.read(bounded, o, reader, target, known, w)
 	switch {
 	case err == nil:
@@ -63,7 +64,7 @@ func (a *apply) wish(ctx context.Context) (*wish, error) {
 		return nil, context.Cause(ctx) // a git that was ended in mid-answer looks like damage
 	case bounded.Err() != nil:
 		err = fmt.Errorf("no answer within %v", readTimeout)
-	case !errors.Is(err, errMissing) && !errors.Is(err, errCorrupt):
+	case !errors.Is(err, gitobj.ErrMissing) && !errors.Is(err, gitobj.ErrCorrupt):
 		return nil, err
 	}
 	return nil, sysexits.New(sysexits.Unavailable, "repository_corrupt", fmt.Errorf("%s: %w", filepath.Join(a.Source, repoDir), err)).
@@ -97,8 +98,8 @@ func (a *apply) unlessQuarantined(target string) (commit string, known bool, err
 }
 
 // read checks the commit again, as if pull had not, and makes the plan.
-func (a *apply) read(ctx context.Context, o *objects, reader, target string, known bool, w *wish) error {
-	c, err := o.commit(target)
+func (a *apply) read(ctx context.Context, o *gitobj.Store, reader gitobj.Reader, target string, known bool, w *wish) error {
+	c, err := o.Commit(target)
 	if err != nil {
 		return err
 	}
