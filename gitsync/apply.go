@@ -17,36 +17,6 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// syncCmd is the bare gitsync: pull, then apply, in one state directory.
-type syncCmd struct {
-	stateFlags
-	originFlags
-	pullFlags
-	hostFlags
-	applyFlags
-}
-
-// Validate is kong's check after parsing.
-func (c *syncCmd) Validate() error {
-	return validate(c.originFlags, c.pullFlags, c.hostFlags, c.applyFlags)
-}
-
-func (c *syncCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		dir, err := c.open(ctx, timerWait)
-		if err != nil {
-			return err
-		}
-		defer dir.Close()
-		if err := (&pull{env, dir, c.originFlags, c.pullFlags}).run(ctx); err != nil {
-			return err
-		}
-		a := &apply{env: env, dir: dir, originFlags: c.originFlags, hostFlags: c.hostFlags, applyFlags: c.applyFlags}
-		a.Source = ""
-		return a.run(ctx, nil)
-	})
-}
-
 type applyCmd struct {
 	stateFlags
 	originFlags
@@ -73,7 +43,7 @@ func (c *applyCmd) Run(ctx context.Context, env *cli.Env) error {
 				return err
 			}
 		}
-		dir, err := c.open(ctx, timerWait)
+		dir, err := c.openWith(ctx, c.Source, timerWait)
 		if err != nil {
 			return err
 		}
@@ -109,7 +79,7 @@ func (a *apply) prepare() error {
 	}
 	a.host = host{root: root}
 	if a.Source == "" {
-		a.Source = a.dir.Path
+		a.Source = defaultSource(a.dir.Path)
 	}
 	a.ledger, err = readLedger(a.dir.Path)
 	if err == nil && a.ledger.Root != "" && a.ledger.Root != root {

@@ -26,7 +26,7 @@ const maxRules = 64 << 10
 // rule is one of its entries: a command to run in the published tree when one
 // of the paths changed.
 type rule struct {
-	Paths []string `json:"paths"` // files or folders; * and ? as in path.Match
+	Paths []string `json:"paths"` // files or directories; * and ? as in path.Match
 	Run   []string `json:"run"`   // program and arguments; no shell
 
 	state string // the objects that the paths name, hashed
@@ -107,7 +107,7 @@ func parseRules(content []byte) ([]rule, error) {
 		for _, p := range r.Paths {
 			clean := path.Clean(p)
 			if p == "" || path.IsAbs(p) || clean == ".." || strings.HasPrefix(clean, "../") || clean != strings.TrimSuffix(p, "/") {
-				return nil, fmt.Errorf("on_change %d: %q is no path inside the repository", i+1, p)
+				return nil, fmt.Errorf("on_change %d: %q is not a path inside the repository", i+1, p)
 			}
 			if _, err := path.Match(p, ""); err != nil {
 				return nil, fmt.Errorf("on_change %d: %q: %v", i+1, p, err)
@@ -142,24 +142,59 @@ func match(o *gitobj.Store, tree, dir string, pattern []string) ([]string, error
 	return found, nil
 }
 
-// runRule runs a rule's command as the user runAs in the published tree of the
-// commit: a service of its own, in none of our cgroups, that a time-out ends.
-// Never as root: what may push to the repository decides what runs.
+// runRule runs a rule's command as the user runAs in DIR/current, which is or
+// becomes the published tree of the commit: a path that stays, from which
+// docker compose takes the name of its project. It is a service of its own,
+// outside of our cgroup, that a timeout ends. It is never root: whoever can push
+// to the repository decides what runs.
 func runRule(ctx context.Context, r rule, tree, runAs string, timeout time.Duration) error {
+	tree, err := filepath.Abs(tree)
+	if err != nil {
+		return err
+	}
 	if _, err := os.Stat(tree); err != nil {
 		return fmt.Errorf("published tree: %w", err)
 	}
 	// The unit kills the command in time; this is for a systemd that does not answer.
 	ctx, cancel := context.WithTimeout(ctx, timeout+30*time.Second)
 	defer cancel()
-	args := []string{"systemd-run", "--quiet", "--wait", "--collect", "--unit=" + r.unit(), "--uid=" + runAs,
-		"--working-directory=" + tree, "--property=RuntimeMaxSec=" + timeout.String(), "--property=NoNewPrivileges=yes",
-		"--property=SyslogIdentifier=gitops-on-change", "--"}
-	out, messages, err := command.Cmd{Args: append(args, r.Run...), Dir: "/", Dependent: true}.Run(ctx)
+	args := append(r.command(tree, runAs, timeout), r.Run...)
+	out, messages, err := command.Cmd{Args: args, Dir: "/", Dependent: true}.Run(ctx)
 	if err != nil {
 		return fmt.Errorf("%s: %w: %s", strings.Join(r.Run, " "), err, firstLine(string(messages)+string(out)))
 	}
 	return nil
+}
+
+// command returns the systemd-run that runs the rule, without the rule's own
+// words. Programs take the working directory's name from PWD.
+func (r rule) command(tree, runAs string, timeout time.Duration) []string {
+	dir, commit := filepath.Split(tree)
+	current := filepath.Join(dir, currentLink)
+	args := []string{"systemd-run", "--quiet", "--wait", "--collect", "--unit=" + r.unit(), "--uid=" + runAs,
+		"--working-directory=" + current, "--setenv=PWD=" + current, "--property=RuntimeMaxSec=" + timeout.String(), "--property=NoNewPrivileges=yes",
+		"--property=SyslogIdentifier=gitops-on-change"}
+	pre := func(prefix string, words ...string) {
+		for i, w := range words {
+			words[i] = execQuote(w)
+		}
+		args = append(args, "--property=ExecStartPre="+prefix+strings.Join(words, " "))
+	}
+	if target, _ := os.Readlink(current); target != commit {
+		// After a rollback: pull has published a newer tree.
+		fresh := filepath.Join(dir, newLink)
+		pre("", "/bin/ln", "-sfn", commit, fresh)
+		pre("", "/bin/mv", "-fT", fresh, current)
+	}
+	// So that pull does not remove the tree under what the command starts. A
+	// user who may not write there has published it elsewhere.
+	pre("-", "/bin/ln", "-sfn", commit, filepath.Join(dir, ranLink+r.key()))
+	return append(args, "--")
+}
+
+// execQuote quotes a word for ExecStartPre=, systemd.service(5), COMMAND LINES.
+func execQuote(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "$", "$$").Replace(s) + `"`
 }
 
 // firstLine returns the first line of a program's messages, or where to look.

@@ -19,7 +19,7 @@ func (c *planCmd) Validate() error { return validate(c.originFlags, c.hostFlags)
 
 func (c *planCmd) Run(ctx context.Context, env *cli.Env) error {
 	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		dir, err := c.open(ctx, lockWait)
+		dir, err := c.openWith(ctx, c.Source, lockWait)
 		if err != nil {
 			return err
 		}

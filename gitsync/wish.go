@@ -35,8 +35,10 @@ func (a *apply) wish(ctx context.Context) (*wish, error) {
 	}
 	target := w.pulled.Commit
 	if target == "" {
-		return nil, sysexits.New(sysexits.Config, "nothing_pulled", fmt.Errorf("%s holds no pulled commit", a.Source)).
-			WithHint("run gitsync pull first, or give --source its state directory")
+		return nil, nothingPulled(a.Source)
+	}
+	if err := w.pulled.agree(a.originFlags); err != nil {
+		return nil, err
 	}
 	w.pulled.anchor = a.anchor(w.pulled.anchor)
 	known := a.target != ""
@@ -99,7 +101,7 @@ func (a *apply) unlessQuarantined(target string) (commit string, known bool, err
 
 // read checks the commit again, as if pull had not, and makes the plan.
 func (a *apply) read(ctx context.Context, o *gitobj.Store, reader gitobj.Reader, target string, known bool, w *wish) error {
-	c, err := o.Commit(target)
+	c, err := w.pulled.readCommit(o, target, a.Path)
 	if err != nil {
 		return err
 	}

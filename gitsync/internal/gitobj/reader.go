@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"observability-hub/lib/command"
 	"observability-hub/lib/statedir"
@@ -17,7 +18,12 @@ import (
 // Reader is an empty repository of our own in which git reads the objects of
 // another one. git gets the object directory of that one only: its
 // configuration, hooks, refs, grafts and replacements are never read.
-type Reader struct{ dir string }
+type Reader struct {
+	dir string
+	// as is the owner of the state directory if root works in another user's:
+	// git obeys a configuration, and that user could write one.
+	as *syscall.Credential
+}
 
 // NewReader makes the repository reader.git in a state directory, or puts it
 // in order: a few files that git needs to accept it as a repository. The caller
@@ -35,7 +41,7 @@ func NewReader(state string) (Reader, error) {
 		}
 	}
 	for _, d := range []string{"objects", "refs"} {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
+		if err := statedir.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
 			return Reader{}, statedir.Unwritable(err)
 		}
 	}
@@ -47,11 +53,30 @@ func NewReader(state string) (Reader, error) {
 		if b, err := os.ReadFile(path); err == nil && string(b) == content {
 			continue
 		}
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		f, err := statedir.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+		if err == nil {
+			_, err = f.WriteString(content)
+			err = errors.Join(err, f.Close())
+		}
+		if err != nil {
 			return Reader{}, statedir.Unwritable(err)
 		}
 	}
-	return Reader{dir}, nil
+	return Reader{dir, owner(state)}, nil
+}
+
+// owner returns the owner of a directory if this process is root and the owner
+// is another user.
+func owner(dir string) *syscall.Credential {
+	info, err := os.Stat(dir)
+	if err != nil || os.Geteuid() != 0 {
+		return nil
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || st.Uid == 0 {
+		return nil
+	}
+	return &syscall.Credential{Uid: st.Uid, Gid: st.Gid}
 }
 
 // command returns the command line of a git in the reader.
@@ -87,7 +112,7 @@ func (r Reader) VerifyCommit(ctx context.Context, c *Commit, options, env []stri
 	}
 	defer os.RemoveAll(store)
 	args := r.command(append(options, "verify-commit", c.ID)...)
-	_, err = command.Cmd{Args: args, Env: append(environment(store), env...), Dir: "/", Dependent: true}.Output(ctx)
+	_, err = command.Cmd{Args: args, Env: append(environment(store), env...), Dir: "/", Dependent: true, Credential: r.as}.Output(ctx)
 	return err
 }
 
@@ -107,6 +132,11 @@ func (r Reader) loose(c *Commit) (string, error) {
 	}
 	if err == nil {
 		err = os.WriteFile(filepath.Join(store, c.ID[:2], c.ID[2:]), b.Bytes(), 0o600)
+	}
+	if err == nil && r.as != nil {
+		for _, path := range []string{filepath.Join(store, c.ID[:2], c.ID[2:]), filepath.Join(store, c.ID[:2]), store} {
+			err = errors.Join(err, os.Lchown(path, int(r.as.Uid), int(r.as.Gid)))
+		}
 	}
 	if err != nil {
 		os.RemoveAll(store)

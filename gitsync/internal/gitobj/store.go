@@ -47,7 +47,7 @@ func (r Reader) Open(ctx context.Context, objects string) (*Store, error) {
 	s := &Store{cmd: exec.CommandContext(ctx, args[0], args[1:]...), cancel: cancel}
 	s.cmd.Env = environment(objects)
 	s.cmd.Dir = "/"
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: r.as}
 	var err error
 	if s.in, err = s.cmd.StdinPipe(); err == nil {
 		var out io.ReadCloser
@@ -128,6 +128,9 @@ func hash(kind string, content []byte) string {
 	h.Write(content)
 	return hex.EncodeToString(h.Sum(nil))
 }
+
+// BlobID returns the name that git gives a file with this content.
+func BlobID(content []byte) string { return hash("blob", content) }
 
 // IsHash reports whether s is a full object name in lower case.
 func IsHash(s string) bool {
