@@ -13,63 +13,54 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// wish is what a commit wants of this host.
-type wish struct {
-	pulled pulled
-	view   view
-	d      *desired
-	plan   *planner
-}
-
 // readTimeout bounds the reading of a commit: the source is another user's, who
 // can put a pipe where git looks for a file.
 const readTimeout = 2 * time.Minute
 
-// wish reads the commit and compares it with the host. It is nil if there is
-// nothing to apply.
-func (a *apply) wish(ctx context.Context) (*wish, error) {
-	w := &wish{}
-	var err error
-	if w.pulled, err = readPulled(a.Source); err != nil {
-		return nil, err
+// readCommit reads what the commit to apply wants, and checks it again as if
+// pull had not. The want is nil if there is nothing to apply.
+func (a *apply) readCommit(ctx context.Context) (pulled, *want, error) {
+	p, err := readPulled(a.Source)
+	if err != nil {
+		return p, nil, err
 	}
-	target := w.pulled.Commit
+	target := p.Commit
 	if target == "" {
-		return nil, nothingPulled(a.Source)
+		return p, nil, nothingPulled(a.Source)
 	}
-	if err := w.pulled.agree(a.originFlags); err != nil {
-		return nil, err
+	if err := p.agree(a.originFlags); err != nil {
+		return p, nil, err
 	}
-	w.pulled.anchor = a.anchor(w.pulled.anchor)
+	p.anchor = a.anchor(p.anchor)
 	known := a.target != ""
 	if known {
 		target = a.target
 	} else if target, known, err = a.unlessQuarantined(target); err != nil || target == "" {
-		return nil, err
+		return p, nil, err
 	}
 	bounded, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	reader, err := gitobj.NewReader(a.dir.Path)
 	if err != nil {
-		return nil, err
+		return p, nil, err
 	}
 	o, err := reader.Open(bounded, filepath.Join(a.Source, repoDir, "objects"))
 	if err != nil {
-		return nil, err
+		return p, nil, err
 	}
 	defer o.Close()
-	err = a.read(bounded, o, reader, target, known, w)
+	w, err := a.readWant(bounded, o, reader, p, target, known)
 	switch {
 	case err == nil:
-		return w, nil
+		return p, w, nil
 	case ctx.Err() != nil:
-		return nil, context.Cause(ctx) // a git that was ended in mid-answer looks like damage
+		return p, nil, context.Cause(ctx) // a git that was stopped in mid-answer looks like damage
 	case bounded.Err() != nil:
 		err = fmt.Errorf("no answer within %v", readTimeout)
 	case !errors.Is(err, gitobj.ErrMissing) && !errors.Is(err, gitobj.ErrCorrupt):
-		return nil, err
+		return p, nil, err
 	}
-	return nil, sysexits.New(sysexits.Unavailable, "repository_corrupt", fmt.Errorf("%s: %w", filepath.Join(a.Source, repoDir), err)).
+	return p, nil, sysexits.New(sysexits.Unavailable, "repository_corrupt", fmt.Errorf("%s: %w", filepath.Join(a.Source, repoDir), err)).
 		WithHint("gitsync pull checks it every few hours and clones it again; remove " + filepath.Join(a.Source, pulledFile) + " to have that at once")
 }
 
@@ -87,7 +78,7 @@ func (a *apply) anchor(source anchor) anchor {
 }
 
 // unlessQuarantined returns the commit to apply: the pulled one, or, if that is
-// quarantined, the last good one, so that drift is healed meanwhile. known
+// quarantined, the last good one, so that drift is repaired meanwhile. known
 // says that the commit was applied before.
 func (a *apply) unlessQuarantined(target string) (commit string, known bool, err error) {
 	q, err := readQuarantine(a.dir.Path)
@@ -99,37 +90,20 @@ func (a *apply) unlessQuarantined(target string) (commit string, known bool, err
 	return a.ledger.Commit, true, nil
 }
 
-// read checks the commit again, as if pull had not, and makes the plan.
-func (a *apply) read(ctx context.Context, o *gitobj.Store, reader gitobj.Reader, target string, known bool, w *wish) error {
-	c, err := w.pulled.readCommit(o, target, a.Path)
+// readWant checks signature and ancestry of a commit and reads what it wants.
+// known says that it was applied before.
+func (a *apply) readWant(ctx context.Context, o *gitobj.Store, reader gitobj.Reader, p pulled, target string, known bool) (*want, error) {
+	c, err := p.readCommit(o, target, a.Path)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := a.signers.verify(ctx, reader, c); err != nil {
-		return err
+		return nil, err
 	}
 	if !known {
-		if err := checkAnchor(o, a.ledger.Anchor, w.pulled.anchor, a.AllowRewind); err != nil {
-			return err
+		if err := checkAnchor(o, a.ledger.Anchor, p.anchor, a.AllowRewind); err != nil {
+			return nil, err
 		}
 	}
-	all, err := readDesired(o, c, a.ScriptsDir)
-	if err != nil {
-		return err
-	}
-	if w.d, err = all.forHost(a.host, a.ledger.gone(all)); err != nil {
-		return err
-	}
-	w.view = view{host: a.host, ledger: a.ledger}
-	if w.view.links, err = readEnablement(a.host); err != nil {
-		return err
-	}
-	if !a.host.offline() {
-		if w.view.running, err = listUnits(ctx); err != nil {
-			return err
-		}
-		w.view.own = ownUnit()
-	}
-	w.plan, err = makePlan(w.view, w.d)
-	return err
+	return readWant(o, c, a.ScriptsDir)
 }

@@ -1,0 +1,257 @@
+package main
+
+import (
+	"context"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"observability-hub/gitsync/internal/unit"
+)
+
+// detail is what systemd says of a unit beyond its state, as far as it decides
+// whether the unit is started.
+type detail struct {
+	result       string // of the last run
+	conditionMet bool   // at the last start
+	endedItself  bool   // its main process ended before systemd stopped it
+	canStart     bool
+	canStop      bool
+}
+
+// detailProperties are the properties of systemd of which a detail is made.
+var detailProperties = []string{"Result", "ConditionResult", "ConditionTimestampMonotonic", "AssertResult", "CanStart", "CanStop", "RefuseManualStart", "RefuseManualStop",
+	"ExecMainExitTimestampMonotonic", "ActiveExitTimestampMonotonic", "LoadState", "ActiveState", "SubState"}
+
+// readDetail reads the properties of one unit.
+func readDetail(p map[string]string) detail {
+	exit, left := number(p["ExecMainExitTimestampMonotonic"]), number(p["ActiveExitTimestampMonotonic"])
+	tried := number(p["ConditionTimestampMonotonic"]) > 0
+	return detail{
+		result:       p["Result"],
+		conditionMet: !tried || p["ConditionResult"] == "yes" && p["AssertResult"] != "no",
+		endedItself:  exit > 0 && exit <= left,
+		canStart:     p["CanStart"] != "no" && p["RefuseManualStart"] != "yes",
+		canStop:      p["CanStop"] != "no" && p["RefuseManualStop"] != "yes",
+	}
+}
+
+// restarts plans which units take up what changed, and which enabled units are
+// started because they do not run although they should.
+func (p *plan) restarts(ctx context.Context) error {
+	if p.running == nil {
+		return nil
+	}
+	reasons := p.changedUnits()
+	should := p.shouldRun()
+	ask := slices.Collect(maps.Keys(reasons))
+	for name := range should {
+		if s := p.running[name]; reasons[name] == "" && !s.runs() && s.active != "activating" && s.load != masked {
+			ask = append(ask, name)
+		}
+	}
+	slices.Sort(ask)
+	all, err := properties(ctx, slices.Compact(ask), detailProperties...)
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.SortedFunc(slices.Values(ask), lastOurs) {
+		if all[name]["LoadState"] == masked || name == p.own {
+			continue
+		}
+		d := readDetail(all[name])
+		if all[name]["LoadState"] != "loaded" { // not yet: nothing but the commit knows it
+			u := p.after.unit(name)
+			d = detail{conditionMet: true, canStart: !u.Bool("Unit", "RefuseManualStart")}
+		}
+		state := p.running[name]
+		if reason := reasons[name]; reason != "" {
+			// A oneshot that is running is left alone, and this process is such a one:
+			// the next run of both has the new files.
+			if d.canStart && (d.canStop || !state.runs()) {
+				p.add(doRestart, name, "", reason)
+			}
+			continue
+		}
+		reason := should[name].heal(state, d)
+		if reason == "" || !d.conditionMet && !conditionsMet(ctx, name) {
+			continue
+		}
+		if i := p.startedBy(name); i >= 0 {
+			p.actions[i].start = append(p.actions[i].start, name)
+		} else {
+			p.add(doRestart, name, "", reason).healing = !p.changes(name)
+		}
+	}
+	return nil
+}
+
+// startedBy returns the action that starts a unit without a line of its own:
+// that enables it, or installs it as a quadlet. It is -1 if there is none.
+func (p *plan) startedBy(name string) int {
+	return slices.IndexFunc(p.actions, func(a action) bool {
+		return a.Action == doEnable && a.Unit == name ||
+			a.Action == doInstall && a.Reason == "new" && unit.Quadlet(a.Unit) && a.isMain() && p.after.service(a.Unit) == name
+	})
+}
+
+// changes reports whether the plan changes a file of a unit.
+func (p *plan) changes(name string) bool {
+	for changed := range p.changed {
+		if p.touches(changed, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// changedUnits returns the loaded units whose files the plan changes, and why.
+// A unit that was failed or about to be restarted is among them: it is started
+// again with the new files. A unit that is inactive is not.
+func (p *plan) changedUnits() map[string]string {
+	reasons := map[string]string{}
+	stopped := map[string]bool{}
+	for _, a := range p.actions {
+		stopped[a.Unit] = stopped[a.Unit] || a.stop
+	}
+	scripts := p.changedScripts()
+	for name, s := range p.running {
+		if !s.runs() && !s.retries() && s.active != "failed" || s.load == masked || name == p.own || stopped[name] {
+			continue
+		}
+		if t, ok := unit.Template(name); ok && stopped[t] {
+			continue
+		}
+		if kind := unit.Type(name); kind == "slice" || kind == "swap" || !unit.Deployed(name) {
+			continue // systemd itself applies a slice's settings; a swap is not emptied for new ones
+		}
+		reason := ""
+		for changed, why := range p.changed {
+			if p.touches(changed, name) {
+				reason = why
+			}
+		}
+		if reason == "" && len(scripts) > 0 && s.active != "failed" {
+			if u := p.after.unit(name); u != nil && usesScript(u, scripts) {
+				reason = "script"
+			}
+		}
+		if reason == "" {
+			continue
+		}
+		if u := p.after.unit(name); u == nil || !u.RestartNo() || !s.runs() {
+			reasons[name] = reason
+		}
+	}
+	return reasons
+}
+
+// touches reports whether the files of changed, a unit, a template, a quadlet
+// or the name of a drop-in directory without its .d, are those of a unit.
+func (p *plan) touches(changed, name string) bool {
+	t, instance := unit.Template(name)
+	return name == changed || instance && t == changed || unit.DropInApplies(changed+".d", name) || unit.Quadlet(changed) && p.after.service(changed) == name
+}
+
+// changedScripts returns the scripts that the plan changes, by their paths on
+// the host and in the repository.
+func (p *plan) changedScripts() map[string]bool {
+	all := map[string]bool{}
+	for _, a := range p.actions {
+		if f := p.want.file(a.Path); f != nil && f.unit == "" && a.isFile() && a.Reason != "adopted" {
+			all[f.path], all[f.source] = true, true
+		}
+	}
+	return all
+}
+
+// usesScript reports whether a unit runs one of the scripts, or declares that
+// it wants to be restarted when one changes.
+func usesScript(u *unit.Unit, scripts map[string]bool) bool {
+	for _, program := range append(u.Programs(), u.RestartOnChange()...) {
+		if path.IsAbs(program) || strings.Contains(program, "/") {
+			if scripts[path.Clean(program)] {
+				return true
+			}
+			continue
+		}
+		for _, dir := range executablePath {
+			if scripts[path.Join(dir, program)] {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// role says what kind of unit should run.
+type role struct {
+	kind    string // the type of the unit
+	remains bool   // it is active until it is stopped
+}
+
+// shouldRun returns the enabled units of the commit that should be active: one
+// of the units that want them is. Instances that an administrator enabled are
+// not among them, and neither are services that end when their work is done.
+func (p *plan) shouldRun() map[string]role {
+	all := map[string]role{}
+	links := p.linksAfter()
+	add := func(name string, wanters []string) {
+		u := p.after.unit(name)
+		if u == nil || !slices.ContainsFunc(wanters, func(w string) bool { return p.running[w].runs() }) {
+			return
+		}
+		r := role{kind: unit.Type(name), remains: true}
+		if r.kind == "service" && u.Oneshot() {
+			r.remains = u.RemainAfterExit()
+		}
+		if r.remains && r.kind != "swap" && r.kind != "slice" {
+			all[name] = r
+		}
+	}
+	for _, f := range p.want.files {
+		switch {
+		case p.foreign[f.unit] || !f.isMain():
+		case f.isQuadlet():
+			if q := p.after.unit(f.unit); q != nil {
+				name := p.after.service(f.unit)
+				if wanters := append(q.Words("Install", "WantedBy"), q.Words("Install", "RequiredBy")...); p.after.units[name] == nil {
+					p.after.units[name] = unit.Parse(name, nil)
+					add(name, wanters)
+				}
+			}
+		default:
+			for subject, mine := range links.of(f.unit).bySubject() {
+				var wanters []string
+				for _, l := range mine {
+					wanters = append(wanters, l.wanter())
+				}
+				add(subject, wanters)
+			}
+		}
+	}
+	return all
+}
+
+// linksAfter returns the links that the host will have.
+func (p *plan) linksAfter() enablement {
+	links := slices.Clone(p.links)
+	for _, a := range p.actions {
+		links = append(links.without(a.drop).without(a.add), a.add...)
+	}
+	return links
+}
+
+// heal returns why a unit that should run is started; empty if it is not.
+func (r role) heal(s unitState, d detail) string {
+	switch {
+	case !d.canStart || r.kind == "":
+		return ""
+	case s.active == "failed":
+		return "failed"
+	case r.kind == "service" && d.result == "success" && d.endedItself:
+		return "" // it did what it was for
+	}
+	return "inactive"
+}
