@@ -206,14 +206,7 @@ func (u *Unit) socketTriggers() []string {
 		return []string{u.sibling("service")}
 	}
 	prefix, _, _ := parts(u.Name)
-	all := []string{prefix + "@.service"}
-	// A socket that has no connections starts one service even with Accept=yes.
-	for _, key := range []string{"Datagram", "Netlink", "FIFO", "Special", "MessageQueue", "USBFunction"} {
-		if len(u.Values("Socket", "Listen"+key)) > 0 {
-			return append(all, u.sibling("service"))
-		}
-	}
-	return all
+	return []string{prefix + "@.service"}
 }
 
 // expandName expands the name of a unit. In a template job@%i.service stands

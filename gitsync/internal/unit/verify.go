@@ -52,10 +52,9 @@ func parseComplaint(line string) Complaint {
 		}
 	} else if name, _, _ := strings.Cut(strings.TrimPrefix(line, "Unit "), " "); CheckName(name) == nil {
 		c.Unit = name // Unit a.service not found.
-	} else if _, rest, ok := strings.Cut(line, "Failed to load unit file "); ok {
-		if name, _, ok := strings.Cut(rest, ": "); ok {
-			c.Unit = path.Base(name)
-		}
+	} else if rest, ok := strings.CutPrefix(line, "Failed to load unit "); ok { // NAME or "file PATH"
+		name, _, _ := strings.Cut(strings.TrimPrefix(rest, "file "), ": ")
+		c.Unit = unitOf(name)
 	}
 	return c
 }
