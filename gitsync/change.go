@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"maps"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"observability-hub/gitsync/internal/unit"

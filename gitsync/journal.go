@@ -9,11 +9,9 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 
 	"observability-hub/gitsync/internal/unit"
-	"observability-hub/lib/statedir"
 	"observability-hub/lib/sysexits"
 )
 

@@ -43,7 +43,7 @@ func ownerName(state string) string { return sum([]byte(state))[:16] }
 // readOwners returns the paths on the host that other gitsyncs own, and whose
 // state directories those are. Where two own one path, from a time when that
 // was possible, the state directory that is first in the alphabet has it.
-func readOwners(h host, state string, ours map[string]owned, d *diag.Diag) (map[string]string, error) {
+func readOwners(h host, state string, ours map[string]owned, d *diag.Logger) (map[string]string, error) {
 	dir, err := h.resolve(ownersDir)
 	if err != nil {
 		return nil, err

@@ -209,7 +209,7 @@ func (p *pull) check(ctx context.Context, repo *repository, was pulled, now *pul
 	if c, err = o.At(c, p.part()); err != nil {
 		return err
 	}
-	d, err := readDesired(o, c, "/usr/local/bin")
+	d, err := readWant(o, c, "/usr/local/bin")
 	if err != nil || p.Publish == "" {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +35,8 @@ func newStage(dir *statedir.Dir, a *after) (*stage, error) {
 	}
 	for _, f := range a.want.files {
 		if f.unit != "" && placeOf(f.unit) == unitDir || path.Dir(f.path) == presetDir {
-			if err := s.write(f.path, f.content); err != nil {
+			// systemd ignores a byte order mark, but systemd-analyze complains of one before a comment.
+			if err := s.write(f.path, bytes.TrimPrefix(f.content, []byte("\ufeff"))); err != nil {
 				return nil, err
 			}
 		}

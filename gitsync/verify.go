@@ -23,7 +23,7 @@ const controlUnit = "gitsync-control.service" // one without a fault
 // the host changes. Only what the commit brings can refuse it: a complaint
 // about a file of the administrator or of a package, about a file that was
 // deployed before, or that systemd has without the commit too, is a warning.
-func (p *plan) verify(ctx context.Context, d *diag.Diag) error {
+func (p *plan) verify(ctx context.Context, d *diag.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	units, others := p.unitsToVerify()

@@ -133,7 +133,7 @@ func (w *want) readUnits(o *gitobj.Store, entries []gitobj.Entry) error {
 		var err error
 		switch {
 		case strings.HasPrefix(e.Name, "."):
-		case e.IsTree() && kind == "d" && unit.CheckDropInDir(e.Name) == nil && isDeployed(strings.TrimSuffix(e.Name, ".d")):
+		case e.IsTree() && kind == "d" && isDropInDir(e.Name):
 			err = w.readDropIns(o, e, source)
 		case !isDeployed(e.Name) && kind == "preset" && !e.IsTree():
 			err = w.add(o, e, source, path.Join(presetDir, e.Name), "")
@@ -154,6 +154,16 @@ func (w *want) readUnits(o *gitobj.Store, entries []gitobj.Entry) error {
 		}
 	}
 	return nil
+}
+
+// isDropInDir reports whether systemd or podman's generator reads drop-ins for
+// a deployed type in a directory of this name.
+func isDropInDir(dir string) bool {
+	name := strings.TrimSuffix(dir, ".d")
+	if placeOf(name) == quadletDir {
+		return true
+	}
+	return isDeployed(name) && unit.CheckDropInDir(dir) == nil
 }
 
 // isDeployed reports whether files of this name, or of a type alone, are
