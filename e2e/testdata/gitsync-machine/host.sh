@@ -17,7 +17,7 @@ went_wrong() {
   for ((i = 1; i < ${#FUNCNAME[@]}; i++)); do printf '%s, line %s\n' "${FUNCNAME[i]}" "${BASH_LINENO[i - 1]}"; done
   printf 'not true: %s\n' "$1"
   cat /tmp/out /tmp/err 2>/dev/null || :
-  systemctl list-units --all --plain --no-legend "*$p*" || :
+  systemctl list-units --all --plain --no-legend "$p-*" "*-$p*" || :
   journalctl --sync
   journalctl --quiet --no-pager --output=short-monotonic --lines=25
 }
@@ -141,7 +141,7 @@ files() { { find /etc/systemd /usr/lib/systemd /usr/local/lib /usr/local/bin /et
 
 clean() {
   local left
-  mapfile -t left < <(systemctl list-units --all --plain --no-legend "*$p*" | cut -d' ' -f1)
+  mapfile -t left < <(systemctl list-units --all --plain --no-legend "$p-*" "*-$p*" | cut -d' ' -f1)
   if [[ ${#left[@]} -gt 0 ]]; then
     systemctl kill --signal=KILL -- "${left[@]}" 2>/dev/null || :
     timeout 20 systemctl stop -- "${left[@]}" 2>/dev/null || :
