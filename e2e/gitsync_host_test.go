@@ -33,14 +33,18 @@ func TestGitsyncHost(t *testing.T) {
 			if cases == "" && suite == nspawn.Trixie && os.Getenv("HUB_TORTURE") == "" {
 				cases = sample
 			}
-			began := time.Now()
-			result := nspawn.Run(t, nspawn.Config{
+			config := nspawn.Config{
 				Suite:    suite,
 				Packages: []string{"git", "jq"},
 				Tools:    []string{"gitsync"},
 				Script:   hostScript(t, cases),
 				Timeout:  30 * time.Minute,
-			})
+			}
+			if dir := os.Getenv("GOCOVERDIR"); dir != "" { // see make cover
+				config.Binds = []nspawn.Bind{{From: dir, To: "/cover"}}
+			}
+			began := time.Now()
+			result := nspawn.Run(t, config)
 			if result.Status != 0 {
 				t.Errorf("exit status %d\nstdout: %s\nstderr: %s", result.Status, result.Stdout, result.Stderr)
 			}
@@ -76,7 +80,9 @@ func hostScript(t *testing.T, cases string) string {
 	}
 	var script strings.Builder
 	// host.sh sets the shell's options.
-	slices.SortFunc(all, func(a, b os.DirEntry) int { return strings.Compare(strings.TrimSuffix(a.Name(), ".sh"), strings.TrimSuffix(b.Name(), ".sh")) })
+	slices.SortFunc(all, func(a, b os.DirEntry) int {
+		return strings.Compare(strings.TrimSuffix(a.Name(), ".sh"), strings.TrimSuffix(b.Name(), ".sh"))
+	})
 	for _, file := range all {
 		content, err := gitsyncHost.ReadFile(dir + "/" + file.Name())
 		if err != nil {

@@ -254,5 +254,22 @@ func install(dir string, tools []string) error {
 			return fmt.Errorf("make %s: %w\n%s", strings.Join(arguments, " "), err, out)
 		}
 	}
+	if !workspace.Given() {
+		return nil
+	}
+	// The binaries that are meant are others.
+	for _, tool := range tools {
+		path, err := workspace.Binary(tool)
+		if err != nil {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, "usr/local/bin", tool), content, 0o755); err != nil {
+			return err
+		}
+	}
 	return nil
 }

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154,SC2086 # host.sh sets the variables; no name has a space
 # A. What failed before the commit is no evidence against it.
 
 A1_a_oneshot_that_failed_before_gets_its_fix() {

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154,SC2086,SC2016 # host.sh sets the variables; no name has a space
 # D. The administrator's and the vendor's side of the host.
 
 vendor_unit() { cat >"$vendor/$1"; }

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154,SC2086 # host.sh sets the variables; no name has a space
 # E. Plans become empty.
 
 E1_wanted_by_something_with_specifiers() {

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154,SC2086 # host.sh sets the variables; no name has a space
 # F. Declared enablement is reached.
 
 # link UNIT BY [NAME]: the unit is wanted by BY, or not.
@@ -9,8 +9,6 @@ F1_install_loses_a_target_and_an_alias() {
   unit f1-app.service <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target graphical.target\nRequiredBy=f1-x.target\nAlias=f1-alias.service f1-keep.service'
   unit f1-x.target <<<$'[Unit]\nDescription=x'
   deploy
-  local before
-  before=$(pid f1-app.service)
   unit f1-app.service <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target\nAlias=f1-keep.service'
   deploy
   linked f1-app.service multi-user.target

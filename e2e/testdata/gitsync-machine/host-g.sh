@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154,SC2086 # host.sh sets the variables; no name has a space
 # G. Valid units are not refused.
 
 # accepted: the repository is deployed, and nothing is left to do.

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154,SC2086,SC2016 # host.sh sets the variables; no name has a space
 # H. Others: two repositories, other types of units, scripts, X-Gitsync, the state of root. B. Published trees.
 
 H1_two_repositories_with_one_unit() {
@@ -65,7 +65,7 @@ H3_a_script_of_a_running_service_changes() {
   app=$(pid h3-app.service) bare=$(pid h3-bare.service) declared=$(pid h3-declared.service) quiet=$(pid h3-quiet.service)
   script h3-other <<<$'#!/bin/sh\n# two'
   deploy
-  [[ $(pid h3-app.service) == "$app" && $(pid h3-declared.service) == "$declared" ]]
+  [[ $(pid h3-app.service) == "$app" && $(pid h3-bare.service) == "$bare" && $(pid h3-declared.service) == "$declared" ]]
   script h3-lib <<<$'# two'
   deploy
   [[ $(pid h3-app.service) == "$app" && $(pid h3-declared.service) != "$declared" ]]
