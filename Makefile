@@ -127,7 +127,7 @@ test:
 
 torture:
 	e2e/install-packages build test
-	HUB_TORTURE=1 $(as_root)go test -count=1 -timeout 3h -v -run 'Fault|Kill|Cut' ./e2e/...
+	HUB_TORTURE=1 $(as_root)go test -count=1 -timeout 3h -v -run 'Fault|Kill|Cut|GitsyncHost' ./e2e/...
 
 bench:
 	e2e/install-packages build bench
