@@ -259,3 +259,35 @@ A18_an_instance_that_failed_before() {
   runs a18-w@two.service 'sleep 100000'
   settled
 }
+
+# A oneshot at work is no failure, and is left to end.
+A19_a_oneshot_at_work() {
+  unit a19-job.service <<<$'[Service]\nType=oneshot\nTimeoutStartSec=5min\nExecStart=sleep 60'
+  deploy
+  systemctl start --no-block a19-job.service
+  await is a19-job.service ActiveState activating
+  local before
+  before=$(pid a19-job.service)
+  unit a19-job.service <<<$'[Service]\nType=oneshot\nTimeoutStartSec=5min\nExecStart=sleep 61'
+  deploy
+  [[ $(pid a19-job.service) == "$before" ]]
+  is a19-job.service NeedDaemonReload no
+  settled
+  [[ $(pid a19-job.service) == "$before" ]]
+}
+
+A20_what_the_way_back_finds_failed_is_not_started() {
+  unit a20-old.service <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target'
+  unit a20.preset <<<'disable a20-old.service'
+  deploy
+  systemctl start a20-old.service
+  systemctl kill --signal=SEGV a20-old.service
+  await failed a20-old.service
+  local good
+  good=$(newest)
+  unit a20-probe.service <<<$'[Service]\nType=oneshot\nExecStart=false\n[X-Gitsync]\nProbe=yes'
+  deploy 10
+  applied "$good"
+  failed a20-old.service
+  settled
+}

@@ -142,3 +142,54 @@ E13_presets_say_enable_for_a_unit_without_install() {
   enabled e13-t.timer
   settled
 }
+
+E14_wanted_by_a_device_that_is_not_plugged_in() {
+  unit e14-dev.service <<<$'[Unit]\nBindsTo=dev-e14.device\nAfter=dev-e14.device\n[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=dev-e14.device'
+  unit e14-app.service <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target'
+  SECONDS=0
+  deploy
+  inactive e14-dev.service
+  enabled e14-dev.service
+  settled
+  ((SECONDS < 30)) # systemd waits 90 s for a device
+}
+
+E15_a_command_that_is_a_condition() {
+  unit e15-app.service <<<$'[Service]\nExecCondition=sh -c "exit 1"\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target'
+  unit e15-once.service <<<$'[Unit]\nConditionPathExists=/run/e15-none\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=true\n[Install]\nWantedBy=multi-user.target'
+  unit e15-cond.service <<<$'[Service]\nType=oneshot\nRemainAfterExit=yes\nExecCondition=sh -c "exit 1"\nExecStart=true\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  inactive e15-app.service
+  settled
+}
+
+# It has fired and is unloaded: to start it again would fire it again.
+E16_a_timer_that_does_not_remain() {
+  unit e16-t.timer <<<$'[Timer]\nOnActiveSec=100ms\nAccuracySec=1ms\nRemainAfterElapse=no\n[Install]\nWantedBy=timers.target'
+  unit e16-t.service <<<$'[Service]\nType=oneshot\nExecStart=sh -c "echo ran >>/run/e16"'
+  deploy
+  await test -s /run/e16
+  await inactive e16-t.timer
+  settled
+  [[ $(wc -l </run/e16) == 1 ]]
+}
+
+# The files of a package in the repository, as somebody has them who overrides it.
+E17_the_units_of_the_distribution() {
+  local root=/srv/cases/e17/root name n=0
+  mkdir -p "$root/usr" "$root/etc/systemd/system" "$hub/systemd"
+  mount --bind /usr "$root/usr"
+  for name in bin sbin lib; do ln -s usr/$name "$root/$name"; done
+  for name in "$vendor"/*; do
+    # The service of syslog.socket comes with another package.
+    if [[ -f $name && ! -L $name && -s $name && $name != */syslog.socket && $name =~ [.](service|timer|socket|path|target|mount|automount|slice|swap)$ ]]; then
+      cp "$name" "$hub/systemd/"
+      n=$((n + 1))
+    fi
+  done
+  ((n > 100))
+  deploy 0 --root "$root"
+  (cd "$hub/systemd" && for name in *; do cmp "$name" "$root/etc/systemd/system/$name" || [[ $(jq -r --arg u "$name" 'select(.action == "skip" and .unit == $u).reason' /tmp/out) == not-installed-here ]]; done)
+  settled 0 --root "$root"
+  umount "$root/usr"
+}

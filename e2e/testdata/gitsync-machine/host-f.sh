@@ -258,3 +258,14 @@ F18_a_service_that_nobody_wants_now_is_not_started() {
   settled
   absent /run/f18-ran
 }
+
+F19_wanted_by_the_alias_of_a_target() {
+  unit f19-real.target <<<$'[Install]\nWantedBy=multi-user.target\nAlias=f19-alias.target'
+  unit f19-app.service <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=f19-alias.target'
+  deploy
+  active f19-app.service
+  systemctl stop f19-app.service
+  run 0 sync
+  active f19-app.service
+  settled
+}
