@@ -158,6 +158,7 @@ lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
 	$(foreach d,lib $(TOOLS) e2e,cd $(d) && go vet ./... && go run $(staticcheck) ./...$(newline))
 	cd e2e/ferret && go vet .
+	cd e2e/compose && GOWORK=off go vet .
 	shellcheck $(shell_files)
 	shfmt -i 2 -ci -bn -d $(shell_files)
 	e2e/verify-units

@@ -118,7 +118,7 @@ func (p publisher) write(c *gitobj.Commit) error {
 	return p.point(c.ID)
 }
 
-// give makes a tree that root writes belong to the owner of the publish
+// give makes a tree or link that root writes belong to the owner of the publish
 // directory, who must be able to remove it later.
 func (p publisher) give(tree string) error {
 	info, err := os.Stat(p.dir)
@@ -159,6 +159,9 @@ func (p publisher) point(commit string) error {
 	}
 	fresh := filepath.Join(p.dir, newLink)
 	if err := os.Symlink(commit, fresh); err != nil {
+		return err
+	}
+	if err := p.give(fresh); err != nil {
 		return err
 	}
 	if err := os.Rename(fresh, link); err != nil {

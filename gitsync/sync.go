@@ -42,16 +42,18 @@ func (c *syncCmd) Run(ctx context.Context, env *cli.Env) error {
 		if err != nil {
 			return err
 		}
-		defer func() { dir.Close() }()
+		defer func() { dir.Close() }() // of the half that is at work
 		pullErr := (&pull{env, dir, c.originFlags, c.pullFlags}).run(ctx)
 		if pullErr != nil && (ctx.Err() != nil || !c.pulledBefore()) {
 			return pullErr
 		}
 		if c.Source != state {
-			dir.Close()
-			if dir, err = statedir.Open(ctx, state, timerWait); err != nil {
+			own, err := statedir.Open(ctx, state, timerWait)
+			if err != nil {
 				return errors.Join(pullErr, err)
 			}
+			dir.Close()
+			dir = own
 		}
 		a := &apply{env: env, dir: dir, originFlags: c.originFlags, hostFlags: c.hostFlags, applyFlags: c.applyFlags}
 		err = a.run(ctx, nil)
