@@ -29,6 +29,10 @@ func (p *plan) verify(ctx context.Context, d *diag.Logger) error {
 	units, others := p.unitsToVerify()
 	var fatal, warnings []string
 	for i, names := range [][]string{units, others} {
+		names, err := p.withoutColons(names)
+		if err != nil {
+			return err
+		}
 		complaints, faulty, err := p.analyze(ctx, p.stage.real(unitDir), names)
 		if err != nil {
 			return err
@@ -44,6 +48,7 @@ func (p *plan) verify(ctx context.Context, d *diag.Logger) error {
 			}
 		}
 		for _, c := range complaints {
+			c.Unit = strings.ReplaceAll(c.Unit, escapedColon, ":")
 			text := p.hostText(c)
 			switch verdict := p.judgeComplaint(c, before, i == 1); {
 			case verdict == refuses && !slices.Contains(fatal, text):
@@ -169,7 +174,30 @@ func (p *plan) hostPath(file string) string {
 	if !ok {
 		return file
 	}
-	return path.Join(unitDir, rest)
+	return strings.ReplaceAll(path.Join(unitDir, rest), escapedColon, ":")
+}
+
+// escapedColon stands for a colon in the names of units that systemd-analyze is
+// given: it takes a:b.service for the file a with the name b.service.
+const escapedColon = `\x3a`
+
+// withoutColons gives units whose names have a colon another one in the stage.
+func (p *plan) withoutColons(units []string) ([]string, error) {
+	var all []string
+	for _, name := range units {
+		escaped := strings.ReplaceAll(name, ":", escapedColon)
+		if where, _ := p.after.find(name); escaped != name {
+			main := name
+			if path.Base(where) != name {
+				main, _ = unit.Template(name)
+			}
+			if err := p.stage.write(path.Join(unitDir, strings.ReplaceAll(main, ":", escapedColon)), p.after.content(where)); err != nil {
+				return nil, err
+			}
+		}
+		all = append(all, escaped)
+	}
+	return all, nil
 }
 
 // hostText returns the complaint with the place in the repository that it is

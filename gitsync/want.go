@@ -269,7 +269,7 @@ func badName(name string) string {
 		return "not a file name"
 	case len(name) > 200:
 		return "a name of more than 200 bytes"
-	case strings.HasPrefix(name, "-") && !unit.Deployed(name):
+	case strings.HasPrefix(name, "-") && !strings.HasPrefix(name, "-."): // -.mount is the root
 		return "a name that looks like an option"
 	case strings.EqualFold(name, ".git"):
 		return "a repository in the repository"
