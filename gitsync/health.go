@@ -33,7 +33,7 @@ func watch(ctx context.Context, evidence map[string]bool, window time.Duration) 
 	var restarts map[string]int
 	for deadline := time.Now().Add(window); ; {
 		all, err := properties(ctx, units, "ActiveState", "SubState", "Result", "NRestarts", "LoadState", "NextElapseUSecRealtime", "NextElapseUSecMonotonic",
-			"TimersMonotonic", "TimersCalendar", "OnClockChange", "OnTimezoneChange", "AssertResult")
+			"TimersMonotonic", "TimersCalendar", "OnClockChange", "OnTimezoneChange", "AssertResult", "AssertTimestampMonotonic")
 		if err != nil {
 			return err
 		}
@@ -56,7 +56,7 @@ func watch(ctx context.Context, evidence map[string]bool, window time.Duration) 
 				if err := judgeTimer(unit, all[unit]); err != nil {
 					return err
 				}
-				if evidence[unit] && all[unit]["ActiveState"] == "inactive" && all[unit]["AssertResult"] == "no" {
+				if evidence[unit] && all[unit]["ActiveState"] == "inactive" && assertFailed(all[unit]) {
 					return &unhealthy{unit, "its assertions are not met"}
 				}
 			}
