@@ -170,13 +170,18 @@ func (a *after) service(name string) string {
 	return unit.QuadletService(name, contents...)
 }
 
-// executable reports whether a program will be there: an absolute path, or a
-// name that systemd looks up (systemd.service(5), "Command lines").
-func (a *after) executable(name string) bool {
+// executable reports whether a program of a unit will be there: an absolute
+// path, or a name that systemd looks up (systemd.service(5), "Command lines";
+// systemd.exec(5), ExecSearchPath=).
+func (a *after) executable(u *unit.Unit, name string) bool {
 	paths := []string{name}
 	if !path.IsAbs(name) {
 		paths = nil
-		for _, dir := range executablePath {
+		dirs := executablePath
+		if all := u.Values("Service", "ExecSearchPath"); len(all) > 0 {
+			dirs = strings.Split(strings.Join(all, ":"), ":")
+		}
+		for _, dir := range dirs {
 			paths = append(paths, path.Join(dir, name))
 		}
 	}

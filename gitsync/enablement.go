@@ -151,19 +151,24 @@ func (e enablement) both(other enablement) enablement {
 	return common
 }
 
-// make makes the links. One that is there with another target is replaced.
+// make makes the links. A link of a .wants directory that has another target is
+// replaced; the place of an alias must be free.
 func (e enablement) make(h host) error {
 	for _, l := range e {
 		real, err := h.real(l.Path)
 		if err != nil {
 			return err
 		}
-		if target, err := os.Readlink(real); err == nil && target == l.Target {
+		target, err := os.Readlink(real)
+		switch {
+		case err == nil && target == l.Target:
 			continue
-		} else if err == nil {
+		case err == nil && (l.wanter() != "" || path.Base(target) == path.Base(l.Target)):
 			if err := remove(real); err != nil {
 				return err
 			}
+		case !notThere(err):
+			return &unhealthy{l.subject(), "its alias " + path.Base(l.Path) + " is the name of another unit on this host"}
 		}
 		if err := os.MkdirAll(filepath.Dir(real), 0o755); err != nil {
 			return err

@@ -34,8 +34,9 @@ func (w *want) forHost(a *after, loaded map[string]unitState) (*want, error) {
 		case a.maskedByAdmin(f.unit):
 			skip[f.unit] = masked
 		default:
-			for _, program := range a.unit(f.unit).Programs() {
-				if !a.executable(program) {
+			u := a.unit(f.unit)
+			for _, program := range u.Programs() {
+				if !a.executable(u, program) {
 					skip[f.unit] = notInstalledHere
 				}
 			}

@@ -17,6 +17,7 @@ const ownersDir = unitDir + "/.gitsync"
 
 // register notes on the host that the state directory owns files there.
 func register(h host, state string) error {
+	state = realState(state)
 	dir, err := h.resolve(ownersDir)
 	if err != nil {
 		return err
@@ -38,12 +39,21 @@ func register(h host, state string) error {
 	return syncDirs(h, map[string]bool{ownersDir: true})
 }
 
+// realState returns one name for a state directory that has several.
+func realState(state string) string {
+	if real, err := filepath.EvalSymlinks(state); err == nil {
+		return real
+	}
+	return state
+}
+
 func ownerName(state string) string { return sum([]byte(state))[:16] }
 
 // readOwners returns the paths on the host that other gitsyncs own, and whose
 // state directories those are. Where two own one path, from a time when that
 // was possible, the state directory that is first in the alphabet has it.
 func readOwners(h host, state string, ours map[string]owned, d *diag.Logger) (map[string]string, error) {
+	state = realState(state)
 	dir, err := h.resolve(ownersDir)
 	if err != nil {
 		return nil, err

@@ -219,9 +219,11 @@ func (s *stage) systemctl(ctx context.Context, args []string) error {
 		return nil
 	}
 	_, err := systemctl(ctx, systemctlTimeout, append([]string{"--quiet", "--no-reload", "--root=" + s.dir}, args...)...)
-	if status := command.Status(err); err == nil || ctx.Err() != nil || status <= 0 || status > 128 || errors.Is(err, os.ErrNotExist) {
+	status := command.Status(err)
+	if err == nil || ctx.Err() != nil || status <= 0 || status > 128 || errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return sysexits.New(sysexits.DataErr, "commit_refused", fmt.Errorf("commit %s: systemctl %s: %s", s.after.want.commit, args[0], strings.ReplaceAll(err.Error(), s.dir, ""))).
+	_, why, _ := strings.Cut(err.Error(), fmt.Sprintf("exit status %d: ", status))
+	return sysexits.New(sysexits.DataErr, "commit_refused", fmt.Errorf("commit %s: systemctl %s: %s", s.after.want.commit, args[0], strings.ReplaceAll(why, s.dir, ""))).
 		WithHint("nothing was changed; correct the [Install] section and push")
 }

@@ -63,7 +63,8 @@ func TestJudge(t *testing.T) {
 		{map[string]string{"ActiveState": "active", "SubState": "waiting", "NextElapseUSecMonotonic": "5min"}, true},
 		{map[string]string{"ActiveState": "active", "SubState": "running"}, true},
 		{map[string]string{"ActiveState": "inactive"}, true},
-		{map[string]string{"ActiveState": "active", "SubState": "elapsed", "NextElapseUSecMonotonic": "infinity"}, false},
+		{map[string]string{"ActiveState": "active", "SubState": "elapsed", "NextElapseUSecMonotonic": "infinity", "TimersMonotonic": "{ OnUnitActiveUSec=1h ; next_elapse=0 }"}, false},
+		{map[string]string{"ActiveState": "active", "SubState": "elapsed", "NextElapseUSecMonotonic": "infinity", "TimersMonotonic": "{ OnBootUSec=1s ; next_elapse=0 }"}, true},
 	} {
 		if err := judgeTimer("a.timer", tc.p); (err == nil) != tc.ok {
 			t.Errorf("judgeTimer(%v) = %v", tc.p, err)

@@ -29,17 +29,26 @@ func (p *plan) verify(ctx context.Context, d *diag.Logger) error {
 	units, others := p.unitsToVerify()
 	var fatal, warnings []string
 	for i, names := range [][]string{units, others} {
-		complaints, err := p.analyze(ctx, p.stage.real(unitDir), names)
+		names, err := p.withoutColons(names)
 		if err != nil {
 			return err
 		}
+		complaints, faulty, err := p.analyze(ctx, p.stage.real(unitDir), names)
+		if err != nil {
+			return err
+		}
+		// Where systemd-analyze itself fails, it speaks of no unit.
+		if about := func(c unit.Complaint) bool { return c.Unit != "" || c.File != "" }; faulty && !slices.ContainsFunc(complaints, about) {
+			return cannotVerify(complaints[0].Text)
+		}
 		var before []unit.Complaint
 		if len(complaints) > 0 {
-			if before, err = p.analyze(ctx, "", names); err != nil {
+			if before, _, err = p.analyze(ctx, "", names); err != nil {
 				return err
 			}
 		}
 		for _, c := range complaints {
+			c.Unit = strings.ReplaceAll(c.Unit, escapedColon, ":")
 			text := p.hostText(c)
 			switch verdict := p.judgeComplaint(c, before, i == 1); {
 			case verdict == refuses && !slices.Contains(fatal, text):
@@ -123,8 +132,10 @@ const (
 // judgeComplaint decides on one complaint. before are those without the commit;
 // foreign says that the unit's main file is not the commit's.
 func (p *plan) judgeComplaint(c unit.Complaint, before []unit.Complaint, foreign bool) int {
-	if program, ok := unit.MissingProgram(c); ok && p.after.executable(program) {
-		return isNothing // it is deployed together with the unit, or on the other root
+	if program, ok := unit.MissingProgram(c); ok {
+		if u := p.after.unit(c.Unit); u != nil && p.after.executable(u, program) {
+			return isNothing // it is deployed together with the unit, or on the other root
+		}
 	}
 	old := slices.ContainsFunc(before, func(b unit.Complaint) bool { return b.Unit == c.Unit && b.Text == c.Text })
 	f := p.want.file(p.hostPath(c.File))
@@ -163,7 +174,30 @@ func (p *plan) hostPath(file string) string {
 	if !ok {
 		return file
 	}
-	return path.Join(unitDir, rest)
+	return strings.ReplaceAll(path.Join(unitDir, rest), escapedColon, ":")
+}
+
+// escapedColon stands for a colon in the names of units that systemd-analyze is
+// given: it takes a:b.service for the file a with the name b.service.
+const escapedColon = `\x3a`
+
+// withoutColons gives units whose names have a colon another one in the stage.
+func (p *plan) withoutColons(units []string) ([]string, error) {
+	var all []string
+	for _, name := range units {
+		escaped := strings.ReplaceAll(name, ":", escapedColon)
+		if where, _ := p.after.find(name); escaped != name {
+			main := name
+			if path.Base(where) != name {
+				main, _ = unit.Template(name)
+			}
+			if err := p.stage.write(path.Join(unitDir, strings.ReplaceAll(main, ":", escapedColon)), p.after.content(where)); err != nil {
+				return nil, err
+			}
+		}
+		all = append(all, escaped)
+	}
+	return all, nil
 }
 
 // hostText returns the complaint with the place in the repository that it is
@@ -192,9 +226,9 @@ func line(content []byte, n int) string {
 
 // analyze runs systemd-analyze verify on units, with the unit files of a
 // directory before those of the host.
-func (p *plan) analyze(ctx context.Context, dir string, units []string) ([]unit.Complaint, error) {
+func (p *plan) analyze(ctx context.Context, dir string, units []string) (complaints []unit.Complaint, faulty bool, err error) {
 	if len(units) == 0 {
-		return nil, nil
+		return nil, false, nil
 	}
 	// systemd-analyze verify(1) exits 0 for a misspelt key unless it is told not
 	// to look at the errors of other units.
@@ -204,13 +238,13 @@ func (p *plan) analyze(ctx context.Context, dir string, units []string) ([]unit.
 	switch status := command.Status(err); {
 	case err == nil:
 	case ctx.Err() != nil:
-		return nil, err
+		return nil, true, err
 	case status < 0:
-		return nil, sysexits.New(sysexits.Config, "no_systemd", fmt.Errorf("check the units: %w", err)).WithHint("install systemd")
+		return nil, true, sysexits.New(sysexits.Config, "no_systemd", fmt.Errorf("check the units: %w", err)).WithHint("install systemd")
 	case status > 128 || len(messages) == 0:
-		return nil, cannotVerify(err.Error())
+		return nil, true, cannotVerify(err.Error())
 	}
-	return unit.ParseVerify(string(messages)), nil
+	return unit.ParseVerify(string(messages)), err != nil, nil
 }
 
 // canVerify checks that systemd-analyze accepts a unit without a fault. Where
@@ -220,12 +254,12 @@ func (p *plan) canVerify(ctx context.Context) error {
 	if err := p.stage.write(filepath.Join("control", controlUnit), []byte("[Service]\nType=oneshot\nExecStart=/bin/true\n")); err != nil {
 		return statedir.Unwritable(err)
 	}
-	complaints, err := p.analyze(ctx, dir, []string{controlUnit})
+	complaints, faulty, err := p.analyze(ctx, dir, []string{controlUnit})
 	if err != nil {
 		return err
 	}
 	for _, c := range complaints {
-		if c.Unit == controlUnit || c.Unit == "" {
+		if faulty && (c.Unit == controlUnit || c.Unit == "") {
 			return cannotVerify(c.Text)
 		}
 	}

@@ -133,7 +133,7 @@ func (w *want) readUnits(o *gitobj.Store, entries []gitobj.Entry) error {
 		var err error
 		switch {
 		case strings.HasPrefix(e.Name, "."):
-		case e.IsTree() && kind == "d" && isDropInDir(e.Name):
+		case e.IsTree() && kind == "d" && isDropInDir(e.Name, entries):
 			err = w.readDropIns(o, e, source)
 		case !isDeployed(e.Name) && kind == "preset" && !e.IsTree():
 			err = w.add(o, e, source, path.Join(presetDir, e.Name), "")
@@ -157,13 +157,14 @@ func (w *want) readUnits(o *gitobj.Store, entries []gitobj.Entry) error {
 }
 
 // isDropInDir reports whether systemd or podman's generator reads drop-ins for
-// a deployed type in a directory of this name.
-func isDropInDir(dir string) bool {
+// a deployed type in a directory of this name. systemd-networkd has files of
+// type network too: drop-ins for a quadlet come with the quadlet.
+func isDropInDir(dir string, entries []gitobj.Entry) bool {
 	name := strings.TrimSuffix(dir, ".d")
-	if placeOf(name) == quadletDir {
-		return true
+	if unit.Quadlet(name) {
+		return slices.ContainsFunc(entries, func(e gitobj.Entry) bool { return e.Name == name })
 	}
-	return isDeployed(name) && unit.CheckDropInDir(dir) == nil
+	return slices.Contains(unit.QuadletTypes(), name) || isDeployed(name) && unit.CheckDropInDir(dir) == nil
 }
 
 // isDeployed reports whether files of this name, or of a type alone, are
@@ -214,7 +215,7 @@ func (w *want) readDropIns(o *gitobj.Store, dir gitobj.Entry, source string) err
 }
 
 // add reads one file and wants it at host path p.
-func (w *want) add(o *gitobj.Store, e gitobj.Entry, source, p, unit string) error {
+func (w *want) add(o *gitobj.Store, e gitobj.Entry, source, p, name string) error {
 	content, err := o.Blob(source, e.ID, maxFile)
 	if err != nil {
 		return err
@@ -222,11 +223,15 @@ func (w *want) add(o *gitobj.Store, e gitobj.Entry, source, p, unit string) erro
 	if gitobj.IsLFSPointer(content) {
 		return gitobj.Refuse(source, "it is a Git LFS pointer, not the file; gitsync does not fetch from LFS")
 	}
-	f := &wantedFile{path: p, source: source, unit: unit, mode: 0o644, content: content, sum: sum(content)}
-	if e.Mode == "100755" && unit == "" {
+	if name != "" && path.Dir(p) == quadletDir && isNetworkd(content) {
+		w.passOver(source)
+		return nil
+	}
+	f := &wantedFile{path: p, source: source, unit: name, mode: 0o644, content: content, sum: sum(content)}
+	if e.Mode == "100755" && name == "" {
 		f.mode = 0o755
 	}
-	if unit != "" && slices.Contains(content, 0) {
+	if name != "" && slices.Contains(content, 0) {
 		return gitobj.Refuse(source, "it holds a NUL byte")
 	}
 	w.files = append(w.files, f)
@@ -235,6 +240,13 @@ func (w *want) add(o *gitobj.Store, e gitobj.Entry, source, p, unit string) erro
 		return gitobj.Refuse(source, fmt.Sprintf("more than %d files or %d bytes in all", maxFiles, maxTotal))
 	}
 	return nil
+}
+
+// isNetworkd reports whether a .network file is one of systemd-networkd's
+// (systemd.network(5)), not a quadlet.
+func isNetworkd(content []byte) bool {
+	u := unit.Parse("x.network", content)
+	return len(u.Values("Match", "Name"))+len(u.Values("Match", "MACAddress"))+len(u.Values("Match", "Type")) > 0
 }
 
 // checkEntry refuses what is not a regular file or directory with a plain name.
@@ -257,7 +269,7 @@ func badName(name string) string {
 		return "not a file name"
 	case len(name) > 200:
 		return "a name of more than 200 bytes"
-	case strings.HasPrefix(name, "-") && !unit.Deployed(name):
+	case strings.HasPrefix(name, "-") && !strings.HasPrefix(name, "-."): // -.mount is the root
 		return "a name that looks like an option"
 	case strings.EqualFold(name, ".git"):
 		return "a repository in the repository"

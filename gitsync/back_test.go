@@ -29,7 +29,7 @@ func TestUndoWithoutRoomForTheQuarantine(t *testing.T) {
 		Version: journalVersion, Root: h.root, Commit: "bad", Run: "1", Bad: "a.service: it failed",
 		Files: []savedFile{{p, "file", 0o644, uint32(os.Getuid()), uint32(os.Getgid()), []byte("old"), sum([]byte("old"))}},
 	}
-	if err := keepJournal(dir, j); err != nil {
+	if err := writeState(dir, journalFile, j); err != nil {
 		t.Fatal(err)
 	}
 	// A folder in its place: nothing can be renamed to it.
