@@ -253,7 +253,7 @@ func syncDirs(h host, dirs map[string]bool) error {
 			return err
 		}
 		f, err := os.Open(real)
-		if errors.Is(err, fs.ErrNotExist) {
+		if notThere(err) {
 			continue // a folder that was removed again
 		}
 		if err != nil {

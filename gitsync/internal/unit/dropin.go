@@ -12,9 +12,9 @@ import (
 // foo-bar.service.d. Of drop-ins with one name the one in the strongest
 // directory counts, and then all apply in the order of their names, whatever
 // their directories (systemd.unit(5)). Directories of aliases are not known
-// here.
+// here. podman's generator reads those of quadlets by the same rules.
 func DropInDirs(name string) []string {
-	if CheckName(name) != nil {
+	if CheckName(name) != nil && !Quadlet(name) {
 		return nil
 	}
 	dirs := append(strongestFirst(name), Type(name)+".d")

@@ -80,6 +80,7 @@ func TestDropInDirs(t *testing.T) {
 		"-.mount":             "mount.d -.mount.d",
 		"foo--bar.service":    "service.d foo-.service.d foo--.service.d foo--bar.service.d",
 		`dev-a\x2db.swap`:     `swap.d dev-.swap.d dev-a\x2db.swap.d`,
+		"foo-bar.container":   "container.d foo-.container.d foo-bar.container.d",
 		"not a unit":          "",
 	} {
 		if got := strings.Join(DropInDirs(name), " "); got != want {
