@@ -258,7 +258,6 @@ H10_quadlets() {
   is h10-web.service LoadState not-found
   inactive h10-web.service
   settled
-  rm -r /usr/libexec/podman
 }
 
 H11_quadlets_without_the_generator() {
@@ -279,7 +278,6 @@ H12_a_quadlet_that_breaks_is_undone() {
   deploy 10
   runs h12-web.service 'sleep 100000'
   settled
-  rm -r /usr/libexec/podman
 }
 
 H13_files_that_are_passed_over_are_said_once() {
