@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
 
+	"observability-hub/lib/credential"
 	"observability-hub/lib/diag"
 	"observability-hub/lib/sysexits"
 )
@@ -99,6 +101,11 @@ func parse(env *Env, args []string, stderr io.Writer) (*kong.Context, error) {
 		Version versionFlag `help:"Print the version and exit."`
 	}{}
 	commands, helpful := env.called(args)
+	if !helpful && !slices.Contains(args, "--version") {
+		if err := credential.AsUnit(env.Service); err != nil {
+			return nil, err
+		}
+	}
 	options := []kong.Option{
 		kong.Name(env.Name),
 		kong.Description(env.Description),
