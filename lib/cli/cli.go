@@ -89,7 +89,7 @@ func run(env *Env, args []string, stderr io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	call.BindTo(context.Background(), (*context.Context)(nil))
+	call.BindTo(diag.Into(context.Background(), env.Diag), (*context.Context)(nil))
 	return call.Run(env)
 }
 
