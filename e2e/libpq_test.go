@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/url"
 	"os"
@@ -185,4 +186,54 @@ func TestTLSWithAHomeThatCannotBeRead(t *testing.T) {
 			t.Errorf("%s: status %d: %s", query, got.status, got.stderr)
 		}
 	}
+}
+
+// Each kind of failure has a status and a hint of its own, from a real server's answer.
+func TestDatabaseHints(t *testing.T) {
+	c := postgres.Run(t, postgres.Config{TCP: true})
+	tls := postgres.Run(t, postgres.Config{TLS: true})
+	peer := postgres.Run(t, postgres.Config{Peer: true})
+	psql(t, c, "CREATE ROLE full LOGIN CONNECTION LIMIT 0; CREATE ROLE closed NOLOGIN; CREATE ROLE plain LOGIN; SET ROLE hub; "+oldTable)
+	ca := url.QueryEscape(tls.CACert())
+	for _, tc := range []struct {
+		name, dsn string
+		status    int
+		hint      string
+	}{
+		{"wrong password", strings.Replace(c.TCPURL(), c.Password, "wrong", 1), exitConfig, "password"},
+		{"no such role", c.SocketURL("missing", "hub"), exitConfig, "createuser"},
+		{"no login", c.SocketURL("closed", "hub"), exitConfig, "ALTER ROLE"},
+		{"no such database", c.SocketURL("hub", "missing"), exitConfig, "createdb"},
+		{"no right", c.SocketURL("plain", "hub"), exitConfig, "GRANT SELECT, INSERT ON system_metrics TO"},
+		{"unknown parameter", c.URL() + "&sslmod=require", exitConfig, "no such parameter"},
+		{"bad value", c.URL() + "&options=-cwork_mem%3Dnone", exitConfig, "correct the parameter"},
+		{"too many connections", c.SocketURL("full", "hub"), exitUnavailable, "max_connections"},
+		{"read-only", c.URL() + "&options=-cdefault_transaction_read_only%3Don", exitUnavailable, "target_session_attrs"},
+		{"no standby", c.URL() + "&target_session_attrs=standby", exitUnavailable, "target_session_attrs"},
+		{"nothing listens", "postgres://hub@127.0.0.1:1/hub", exitUnavailable, "nothing listens"},
+		{"no socket", "postgres://hub@/hub?host=/nowhere", exitUnavailable, "no such socket"},
+		{"no such host", "postgres://hub@nowhere.invalid/hub", exitUnavailable, "name server"},
+		{"no TLS", c.TCPURL() + "?sslmode=require", exitConfig, "sslmode=disable"},
+		{"TLS is wanted", tls.TCPURL() + "?sslmode=disable", exitConfig, "sslmode=verify-full"},
+		{"unknown authority", tls.TCPURL() + "?sslmode=verify-full", exitConfig, "sslrootcert="},
+		{"another name", strings.Replace(tls.TLSURL(), "127.0.0.1", "db.example.com", 1) + "&hostaddr=127.0.0.1", exitConfig, "use that name"},
+		{"no authority file", tls.TCPURL() + "?sslmode=verify-full&sslrootcert=/nowhere", exitConfig, "must be PEM"},
+		{"no certificate file", tls.TCPURL() + "?sslmode=verify-full&sslrootcert=" + ca + "&sslcert=" + ca + "&sslkey=/nowhere", exitConfig, "must be PEM"},
+		{"not a PEM file", tls.TCPURL() + "?sslmode=verify-full&sslrootcert=/etc/passwd", exitConfig, "must be PEM"},
+		{"peer", strings.Replace(peer.SocketURL("server", "hub"), "?", "?application_name=x&", 1), exitConfig, "runuser"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got := sysmetrics(t, "DATABASE_URL="+tc.dsn).run(records("web1", 1), "flush")
+			var said struct{ Hint string }
+			if err := json.Unmarshal([]byte(got.stderr), &said); err != nil {
+				t.Fatalf("%v: %s", err, got.stderr)
+			}
+			if got.status != tc.status || !strings.Contains(said.Hint, tc.hint) {
+				t.Errorf("status %d, hint %q; want %d, %q\n%s", got.status, said.Hint, tc.status, tc.hint, got.stderr)
+			}
+		})
+	}
+	// What the hint says does it.
+	psql(t, c, "GRANT SELECT, INSERT ON system_metrics TO plain")
+	sysmetrics(t, "DATABASE_URL="+c.SocketURL("plain", "hub")).want(0, records("web1", 1), "flush")
 }
