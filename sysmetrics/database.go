@@ -14,18 +14,7 @@ import (
 
 // databaseConfig returns how to reach the database; ok is false if nothing says
 // so.
-func databaseConfig() (cfg libpq.Config, ok bool, err error) {
-	if cfg, ok, err = libpq.Configured(); !ok || err != nil {
-		return cfg, false, err
-	}
-	if cfg.ConnectTimeout == 0 {
-		cfg.ConnectTimeout = 5 * time.Second
-	}
-	if cfg.ApplicationName == "" {
-		cfg.ApplicationName = name
-	}
-	return cfg, true, nil
-}
+func databaseConfig() (cfg libpq.Config, ok bool, err error) { return libpq.Configured(name) }
 
 // database is an open session.
 type database struct {

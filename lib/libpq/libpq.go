@@ -61,8 +61,9 @@ type Host struct {
 
 // Configured returns how to reach the database of the credential database_url or
 // $DATABASE_URL, completed from libpq's variables, which may also say all. ok is
-// false if nothing names a database.
-func Configured() (cfg Config, ok bool, err error) {
+// false if nothing names a database. application is the name of the sessions and
+// 5 seconds the time to connect, where nothing says otherwise.
+func Configured(application string) (cfg Config, ok bool, err error) {
 	dsn, ok, err := credential.Lookup("database_url")
 	if err != nil {
 		return cfg, false, BadConfiguration(err)
@@ -70,8 +71,16 @@ func Configured() (cfg Config, ok bool, err error) {
 	if !ok && !slices.ContainsFunc([]string{"PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE", "PGUSER"}, func(v string) bool { return os.Getenv(v) != "" }) {
 		return cfg, false, nil
 	}
-	cfg, err = Parse(dsn)
-	return cfg, err == nil, err
+	if cfg, err = Parse(dsn); err != nil {
+		return cfg, false, err
+	}
+	if cfg.ApplicationName == "" {
+		cfg.ApplicationName = application
+	}
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = 5 * time.Second
+	}
+	return cfg, true, nil
 }
 
 // Parse completes a connection string from the service file, the environment, the

@@ -249,11 +249,11 @@ func TestPasswordFile(t *testing.T) {
 
 func TestConfigured(t *testing.T) {
 	clean(t)
-	if _, ok, err := Configured(); ok || err != nil {
+	if _, ok, err := Configured("tool"); ok || err != nil {
 		t.Errorf("nothing is set: %v, %v; want none", ok, err)
 	}
 	t.Setenv("PGDATABASE", "d")
-	if cfg, ok, err := Configured(); cfg.Database != "d" || !ok || err != nil {
+	if cfg, ok, err := Configured("tool"); cfg.Database != "d" || cfg.ApplicationName != "tool" || cfg.ConnectTimeout == 0 || !ok || err != nil {
 		t.Errorf("PGDATABASE alone: %s, %v, %v; want it to do", where(cfg), ok, err)
 	}
 }
