@@ -11,17 +11,17 @@ import (
 	"observability-hub/lib/cli"
 )
 
-// world is a repository, a host's root and a state directory. Commands run in
+// commands is a repository, a host's root and a state directory. Commands run in
 // this process, on the real git.
-type world struct {
+type commands struct {
 	t     *testing.T
 	dir   string
 	state string
 }
 
-func newWorld(t *testing.T) *world {
+func newCommands(t *testing.T) *commands {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir()}
+	w := &commands{t: t, dir: t.TempDir()}
 	w.state = w.path("state")
 	for _, d := range []string{"root/etc/systemd/system", "root/usr/bin"} {
 		if err := os.MkdirAll(w.path(d), 0o755); err != nil {
@@ -46,9 +46,9 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
+func (w *commands) path(name string) string { return filepath.Join(w.dir, name) }
 
-func (w *world) write(name, content string) {
+func (w *commands) write(name, content string) {
 	w.t.Helper()
 	if err := os.MkdirAll(filepath.Dir(w.path(name)), 0o755); err != nil {
 		w.t.Fatal(err)
@@ -58,7 +58,7 @@ func (w *world) write(name, content string) {
 	}
 }
 
-func (w *world) read(name string) string {
+func (w *commands) read(name string) string {
 	w.t.Helper()
 	b, err := os.ReadFile(w.path(name))
 	if err != nil {
@@ -67,13 +67,13 @@ func (w *world) read(name string) string {
 	return string(b)
 }
 
-func (w *world) exists(name string) bool {
+func (w *commands) exists(name string) bool {
 	_, err := os.Lstat(w.path(name))
 	return err == nil
 }
 
 // git runs in the repository.
-func (w *world) git(args ...string) string {
+func (w *commands) git(args ...string) string {
 	w.t.Helper()
 	cmd := exec.Command("git", args...)
 	cmd.Dir = w.path("hub")
@@ -85,7 +85,7 @@ func (w *world) git(args ...string) string {
 }
 
 // push commits everything and returns the commit.
-func (w *world) push() string {
+func (w *commands) push() string {
 	w.t.Helper()
 	w.git("add", "-A")
 	w.git("commit", "-q", "--allow-empty", "-m", "change")
@@ -93,7 +93,7 @@ func (w *world) push() string {
 }
 
 // run is one call of the tool.
-func (w *world) run(args ...string) (status int, stdout, stderr string) {
+func (w *commands) run(args ...string) (status int, stdout, stderr string) {
 	w.t.Helper()
 	var files [2]*os.File
 	for i := range files {
@@ -117,7 +117,7 @@ func (w *world) run(args ...string) (status int, stdout, stderr string) {
 }
 
 // want runs the tool and demands an exit status and a text in its output.
-func (w *world) want(status int, text string, args ...string) string {
+func (w *commands) want(status int, text string, args ...string) string {
 	w.t.Helper()
 	got, stdout, stderr := w.run(args...)
 	if got != status || !strings.Contains(stdout+stderr, text) {
@@ -127,7 +127,7 @@ func (w *world) want(status int, text string, args ...string) string {
 }
 
 // field returns a field of the one record in an output.
-func (w *world) field(output, name string) any {
+func (w *commands) field(output, name string) any {
 	w.t.Helper()
 	var record map[string]any
 	if err := json.Unmarshal([]byte(output), &record); err != nil {

@@ -10,7 +10,7 @@ import (
 )
 
 func TestHoldAndResume(t *testing.T) {
-	w := newWorld(t)
+	w := newCommands(t)
 	w.want(sysexits.Config, "no_state_directory", "hold")
 	w.want(sysexits.Config, "no_state_directory", "resume")
 	if w.exists("state") {
@@ -43,7 +43,7 @@ func TestHoldEndsByItself(t *testing.T) {
 }
 
 func TestStatus(t *testing.T) {
-	w := newWorld(t)
+	w := newCommands(t)
 	w.want(sysexits.Config, "no_state_directory", "status")
 	w.want(0, "", "pull")
 	w.want(sysexits.Failed, "no apply has succeeded", "status", "--max-age", "1h")
@@ -66,7 +66,7 @@ func TestStatus(t *testing.T) {
 }
 
 func TestRollback(t *testing.T) {
-	w := newWorld(t)
+	w := newCommands(t)
 	w.want(sysexits.Config, "no_state_directory", "rollback")
 	w.want(0, "", "sync")
 	w.want(sysexits.Failed, "nothing_before", "rollback")
@@ -85,7 +85,7 @@ func TestRollback(t *testing.T) {
 }
 
 func TestSync(t *testing.T) {
-	w := newWorld(t)
+	w := newCommands(t)
 	w.want(sysexits.Unavailable, "remote_unavailable", "sync", "--repo", "/nowhere")
 	if w.exists("root/etc/systemd/system/a.service") {
 		t.Error("something was applied")
@@ -108,7 +108,7 @@ func TestSync(t *testing.T) {
 }
 
 func TestPath(t *testing.T) {
-	w := newWorld(t)
+	w := newCommands(t)
 	w.write("hub/hosts/web/systemd/w.service", "[Service]\nExecStart=true\n")
 	w.push()
 	w.want(0, "", "sync", "--path", "hosts/web")

@@ -33,7 +33,7 @@ func TestParseRules(t *testing.T) {
 
 // A rule's state changes with what its paths name, and with nothing else.
 func TestRuleState(t *testing.T) {
-	w := newWorld(t)
+	w := newCommands(t)
 	w.write("hub/.gitsync.json", `{"on_change":[{"paths":["compose.yml","conf/*.ini"],"run":["true"]}]}`)
 	w.write("hub/compose.yml", "1")
 	w.write("hub/conf/a.ini", "1")

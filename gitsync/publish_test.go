@@ -8,7 +8,7 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-func (w *world) current() string {
+func (w *commands) current() string {
 	w.t.Helper()
 	target, err := os.Readlink(w.path("trees/current"))
 	if err != nil {
@@ -18,7 +18,7 @@ func (w *world) current() string {
 }
 
 func TestPublish(t *testing.T) {
-	w := newWorld(t)
+	w := newCommands(t)
 	w.write("hub/conf/app.ini", "one")
 	first := w.push()
 	publish := func(text string) {
@@ -72,7 +72,7 @@ func TestPublish(t *testing.T) {
 
 // A tree of a commit that the repository does not have cannot be judged.
 func TestPublishKeepsUnknownTree(t *testing.T) {
-	w := newWorld(t)
+	w := newCommands(t)
 	w.write("trees/"+someHash+"/file", "")
 	w.want(0, "tree_kept", "pull", "--publish", w.path("trees"), "--keep-trees", "1")
 	if !w.exists("trees/" + someHash + "/file") {
@@ -81,7 +81,7 @@ func TestPublishKeepsUnknownTree(t *testing.T) {
 }
 
 func TestPublishInTheWay(t *testing.T) {
-	w := newWorld(t)
+	w := newCommands(t)
 	w.write("trees/current/file", "")
 	w.want(sysexits.CantCreate, "no link", "pull", "--publish", w.path("trees"))
 	if err := os.RemoveAll(w.path("trees")); err != nil {
@@ -93,7 +93,7 @@ func TestPublishInTheWay(t *testing.T) {
 }
 
 func TestPublishRefuses(t *testing.T) {
-	w := newWorld(t)
+	w := newCommands(t)
 	if err := os.Symlink("/etc/passwd", w.path("hub/link")); err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestPublishRefuses(t *testing.T) {
 }
 
 func TestPublishWithPath(t *testing.T) {
-	w := newWorld(t)
+	w := newCommands(t)
 	w.write("hub/hosts/web/file", "web")
 	w.write("hub/hosts/db/file", "db")
 	w.push()

@@ -14,7 +14,7 @@ import (
 )
 
 func TestPullFollows(t *testing.T) {
-	w := newWorld(t)
+	w := newCommands(t)
 	w.want(0, `"changed":true`, "pull")
 	w.want(0, `"changed":false`, "pull")
 	second := w.push()
@@ -37,7 +37,7 @@ func TestPullFollows(t *testing.T) {
 
 // A hash that no ref points to is found in the history of the branches.
 func TestPullOldHash(t *testing.T) {
-	w := newWorld(t)
+	w := newCommands(t)
 	first := w.git("rev-parse", "HEAD")
 	w.push()
 	w.git("config", "uploadpack.allowAnySHA1InWant", "false")
@@ -47,7 +47,7 @@ func TestPullOldHash(t *testing.T) {
 }
 
 func TestPullRewind(t *testing.T) {
-	w := newWorld(t)
+	w := newCommands(t)
 	first := w.git("rev-parse", "HEAD")
 	w.push()
 	w.want(0, "", "pull")
@@ -57,7 +57,7 @@ func TestPullRewind(t *testing.T) {
 }
 
 func TestPullShallowRemote(t *testing.T) {
-	w := newWorld(t)
+	w := newCommands(t)
 	w.push()
 	if out, err := exec.Command("git", "clone", "-q", "--bare", "--depth", "1", "file://"+w.path("hub"), w.path("mirror")).CombinedOutput(); err != nil {
 		t.Fatalf("git clone: %v: %s", err, out)
@@ -67,7 +67,7 @@ func TestPullShallowRemote(t *testing.T) {
 }
 
 func TestPullRepairsItsRepository(t *testing.T) {
-	w := newWorld(t)
+	w := newCommands(t)
 	w.want(0, "", "pull")
 	w.write("state/repo.git/HEAD.lock", "")
 	w.write("state/repo.git/config", "[core]\n\tfsmonitor = touch canary\n")
@@ -105,7 +105,7 @@ func TestPullRepairsItsRepository(t *testing.T) {
 }
 
 func TestPullSigned(t *testing.T) {
-	w := newWorld(t)
+	w := newCommands(t)
 	w.want(sysexits.DataErr, "it is not signed", "pull", "--allowed-signers", "/dev/null")
 	w.want(sysexits.DataErr, "it is not signed", "pull", "--gpg-home", w.dir)
 	w.want(sysexits.Config, "no_signers", "pull", "--allowed-signers", "/nowhere")
@@ -121,7 +121,7 @@ func TestPullSigned(t *testing.T) {
 
 // What pull writes down is without secrets, also if an older gitsync wrote it.
 func TestReadPulled(t *testing.T) {
-	w := newWorld(t)
+	w := newCommands(t)
 	w.write("s/pulled.json", `{"repo":"https://u:p@h/r","ref":"main","commit":"`+someHash+`"}`)
 	p, err := readPulled(w.path("s"))
 	if err != nil || p.Repo != "https://h/r" || !p.secret {
