@@ -53,7 +53,7 @@ func TestRuleState(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := readDesired(o, c, "/usr/local/bin")
+		d, err := readWant(o, c, "/usr/local/bin")
 		o.Close()
 		if err != nil {
 			t.Fatal(err)
