@@ -16,6 +16,12 @@ import (
 // unhealthy is why a deployment is not good. It leads to a rollback.
 type unhealthy struct{ unit, reason string }
 
+// isUnhealthy reports whether an error is a unit's fault.
+func isUnhealthy(err error) bool {
+	_, is := errors.AsType[*unhealthy](err)
+	return is
+}
+
 func (u *unhealthy) Error() string { return u.unit + ": " + u.reason }
 
 // watch looks at the units that a deployment touched for as long as window. The
