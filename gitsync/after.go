@@ -234,9 +234,14 @@ func hidden(p string) bool {
 			continue
 		}
 		best = point
-		isHiding = point != "/" && (kind == "tmpfs" || strings.Contains(root, "/systemd/inaccessible/") || strings.Contains(root, "/systemd-private-"))
+		isHiding = point != "/" && (kind == "tmpfs" && !isRuntime(point) || strings.Contains(root, "/systemd/inaccessible/") || strings.Contains(root, "/systemd-private-"))
 	}
 	return isHiding
+}
+
+// isRuntime reports whether a tmpfs is one that every host has.
+func isRuntime(point string) bool {
+	return point == "/run" || point == "/tmp" || point == "/run/lock" || strings.HasPrefix(point+"/", "/dev/")
 }
 
 // mountLine reads a line of proc_pid_mountinfo(5).
