@@ -214,13 +214,8 @@ func (p *plan) shouldRun() map[string]role {
 		switch {
 		case p.foreign[f.unit] || !f.isMain():
 		case f.isQuadlet():
-			if q := p.after.unit(f.unit); q != nil {
-				name := p.after.service(f.unit)
-				if wanters := append(q.Words("Install", "WantedBy"), q.Words("Install", "RequiredBy")...); p.after.units[name] == nil {
-					p.after.units[name] = unit.Parse(name, nil)
-					add(name, wanters)
-				}
-			}
+			q := p.after.unit(f.unit)
+			add(p.after.service(f.unit), append(q.Words("Install", "WantedBy"), q.Words("Install", "RequiredBy")...))
 		default:
 			for subject, mine := range links.of(f.unit).bySubject() {
 				var wanters []string
