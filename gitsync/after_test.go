@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"observability-hub/gitsync/internal/unit"
 	"observability-hub/lib/sysexits"
 )
 
@@ -99,7 +100,7 @@ func TestExecutable(t *testing.T) {
 		"/usr/local/bin/job": true, "job": true, "true": true, "/usr/bin/true": true, "/usr//bin/../bin/true": true, "/opt/link": true,
 		"/usr/local/bin/gone": false, "gone": false, "plain": false, "/opt/dir": false, "/not/there": false, "not": false,
 	} {
-		if got := a.executable(name); got != want {
+		if got := a.executable(unit.Parse("x.service", nil), name); got != want {
 			t.Errorf("executable(%s) = %v", name, got)
 		}
 	}
