@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -218,7 +219,8 @@ func (x *execution) forgetRemoved(ctx context.Context) error {
 		return err
 	}
 	var failed, left []string
-	for name, s := range now {
+	for _, name := range slices.Sorted(maps.Keys(now)) {
+		s := now[name]
 		t, _ := unit.Template(name)
 		switch {
 		case !slices.Contains(names, name) && !slices.Contains(names, t):
