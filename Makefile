@@ -68,7 +68,7 @@ endef
 # For `make install`: only what is missing or older than its sources, so that
 # `make build` as oneself and `make install` as root needs no compiler as root.
 .SECONDEXPANSION:
-$(addprefix bin/,$(ALL)): bin/%: $$(wildcard $$*/*.go $$*/go.mod lib/*.go lib/*/*.go lib/go.mod)
+$(addprefix bin/,$(ALL)): bin/%: $$(wildcard $$*/*.go $$*/go.mod lib/*/*.go lib/go.mod lib/*/go.mod)
 	$(call go_build,$*,$@)
 
 bin/%.1: $$(wildcard $(addsuffix /$$*.1.scd,$(ALL)))
@@ -105,7 +105,8 @@ uninstall:
 # Tests need root (systemd-nspawn, users, mounts): as another user they run by sudo.
 # By env, as Debian's sudo has a PATH of its own that --preserve-env does not change.
 as_root = $(if $(filter 0,$(shell id -u)),,sudo env "PATH=$$PATH" CI="$$CI" HUB_TORTURE="$$HUB_TORTURE" HUB_SEED="$$HUB_SEED" )
-packages = $(foreach d,lib $(TOOLS) e2e,./$(d)/...)
+libs     = lib lib/postgres
+packages = $(foreach d,$(libs) $(TOOLS) e2e,./$(d)/...)
 
 demo:
 	e2e/install-packages build demo
@@ -117,7 +118,7 @@ demo:
 
 # Each module must build alone, as somebody who depends on it does.
 modules:
-	$(foreach d,lib $(TOOLS) e2e,cd $(d) && GOWORK=off go build -o /dev/null ./... && GOWORK=off go vet ./...$(newline))
+	$(foreach d,$(libs) $(TOOLS) e2e,cd $(d) && GOWORK=off go build -o /dev/null ./... && GOWORK=off go vet ./...$(newline))
 
 test:
 	e2e/install-packages build test
@@ -143,7 +144,7 @@ cover:
 	rm -rf $(cover_dir)
 	mkdir -p $(addprefix $(cover_dir)/,bin unit e2e)
 	$(foreach t,$(TOOLS),cd $(t) && CGO_ENABLED=0 go build -cover -coverpkg=observability-hub/... -o $(cover_dir)/bin/$(t) .$(newline))
-	go test -count=1 -cover ./lib/... $(foreach t,$(TOOLS),./$(t)/...) -args -test.gocoverdir=$(cover_dir)/unit
+	go test -count=1 -cover $(foreach d,$(libs),./$(d)/...) $(foreach t,$(TOOLS),./$(t)/...) -args -test.gocoverdir=$(cover_dir)/unit
 	$(as_root)env HUB_BIN_DIR=$(cover_dir)/bin GOCOVERDIR=$(cover_dir)/e2e \
 		go test -count=1 -timeout 30m -run '$(COVER_RUN)' ./e2e ./e2e/readsync ./e2e/volbackup || status=$$?; \
 	echo 'unit and end-to-end tests together:'; \
@@ -156,7 +157,7 @@ shell_files = $(shell git ls-files | grep -v '[.]txtar$$' | xargs grep -lE '^\#!
 lint:
 	e2e/install-packages lint
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
-	$(foreach d,lib $(TOOLS) e2e,cd $(d) && go vet ./... && go run $(staticcheck) ./...$(newline))
+	$(foreach d,$(libs) $(TOOLS) e2e,cd $(d) && go vet ./... && go run $(staticcheck) ./...$(newline))
 	cd e2e/ferret && go vet .
 	cd e2e/compose && GOWORK=off go vet .
 	shellcheck $(shell_files)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"observability-hub/gitsync/internal/unit"
 	"path"
 	"slices"
 	"testing"

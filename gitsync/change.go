@@ -245,26 +245,35 @@ func (x *execution) restart(ctx context.Context) error {
 	if x.plan.running == nil {
 		return nil
 	}
-	var units, patient []string
+	var units, patient, healed []string
+	healing := map[string]bool{}
 	reported := x.each(doRestart)
 	for _, act := range reported {
 		units = append(units, act.Unit)
+		healing[act.Unit] = act.healing
 	}
 	for _, act := range x.each(doEnable, doInstall) {
 		units = append(units, act.start...)
 	}
-	more, err := x.plan.restartUnits(ctx, units)
+	more, err := x.plan.restartUnits(ctx, units, healing, x.env.Diag)
 	if err != nil {
 		return err
 	}
 	for _, name := range append(units, more...) {
 		x.touched[name] = true
 		// A job that failed before and is tried again may take its hours.
-		if u := x.plan.after.unit(name); u == nil || !u.Oneshot() || u.RemainAfterExit() {
+		u := x.plan.after.unit(name)
+		switch {
+		case healing[name]:
+			healed = append(healed, name)
+		case u == nil || !u.Oneshot() || u.RemainAfterExit():
 			patient = append(patient, name)
 		}
 	}
 	busy, err := settle(ctx, patient, maxWait)
+	if err == nil {
+		_, err = settle(ctx, healed, healWait)
+	}
 	if err != nil {
 		return err
 	}
@@ -280,13 +289,21 @@ func (x *execution) restart(ctx context.Context) error {
 	return nil
 }
 
+// healWait bounds the wait for units that are started because they did not run:
+// they are not evidence.
+const healWait = 5 * time.Second
+
 // health runs the probes and watches what the commit changed.
 func (x *execution) health(ctx context.Context) error {
 	if x.plan.running == nil {
 		return nil
 	}
 	step("health")
+	changes := len(x.each(doInstall, doUpdate, doRemove, doEnable, doDisable)) > 0
 	for _, f := range x.plan.want.files {
+		if !changes {
+			break // nothing of the commit is new here
+		}
 		if !f.isUnit() || unit.Type(f.unit) != "service" || unit.IsTemplate(f.unit) || f.unit == x.plan.own || x.plan.foreign[f.unit] {
 			continue
 		}

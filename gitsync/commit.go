@@ -87,6 +87,9 @@ func (a *apply) unlessQuarantined(target string) (commit string, known bool, err
 	}
 	a.env.Diag.Warn("quarantined", fmt.Sprintf("commit %s is not applied: %s", q.Commit, q.Reason),
 		diag.Field{Key: "commit", Value: q.Commit}, diag.Field{Key: "since", Value: q.Since.Format(record.TimeFormat)})
+	if a.ledger.Commit == q.Commit {
+		return "", true, nil // repairing the host to it was unhealthy: to try again would break it at every run
+	}
 	return a.ledger.Commit, true, nil
 }
 

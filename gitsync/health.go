@@ -16,6 +16,12 @@ import (
 // unhealthy is why a deployment is not good. It leads to a rollback.
 type unhealthy struct{ unit, reason string }
 
+// isUnhealthy reports whether an error is a unit's fault.
+func isUnhealthy(err error) bool {
+	_, is := errors.AsType[*unhealthy](err)
+	return is
+}
+
 func (u *unhealthy) Error() string { return u.unit + ": " + u.reason }
 
 // watch looks at the units that a deployment touched for as long as window. The
@@ -33,7 +39,7 @@ func watch(ctx context.Context, evidence map[string]bool, window time.Duration) 
 	var restarts map[string]int
 	for deadline := time.Now().Add(window); ; {
 		all, err := properties(ctx, units, "ActiveState", "SubState", "Result", "NRestarts", "LoadState", "NextElapseUSecRealtime", "NextElapseUSecMonotonic",
-			"TimersMonotonic", "TimersCalendar", "OnClockChange", "OnTimezoneChange", "AssertResult")
+			"TimersMonotonic", "TimersCalendar", "OnClockChange", "OnTimezoneChange", "AssertResult", "AssertTimestampMonotonic")
 		if err != nil {
 			return err
 		}
@@ -56,7 +62,7 @@ func watch(ctx context.Context, evidence map[string]bool, window time.Duration) 
 				if err := judgeTimer(unit, all[unit]); err != nil {
 					return err
 				}
-				if evidence[unit] && all[unit]["ActiveState"] == "inactive" && all[unit]["AssertResult"] == "no" {
+				if evidence[unit] && all[unit]["ActiveState"] == "inactive" && assertFailed(all[unit]) {
 					return &unhealthy{unit, "its assertions are not met"}
 				}
 			}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"observability-hub/gitsync/internal/unit"
+	"observability-hub/lib/diag"
 )
 
 // maxWait bounds how long an apply waits for jobs that systemd itself does not
@@ -93,8 +94,9 @@ func verbFor(name string, s unitState) string {
 
 // restartUnits queues what the units need, those of gitsync's own family last.
 // A socket whose service runs cannot be bound again: the service stops first
-// and is started after it. It returns what it queued in addition.
-func (p *plan) restartUnits(ctx context.Context, units []string) (more []string, err error) {
+// and is started after it. Units in healing are no evidence against the commit,
+// also if systemd does not take their job. It returns what it queued in addition.
+func (p *plan) restartUnits(ctx context.Context, units []string, healing map[string]bool, d *diag.Logger) (more []string, err error) {
 	var failed []string
 	for _, name := range units {
 		if s := p.running[name]; s.active == "failed" {
@@ -120,7 +122,11 @@ func (p *plan) restartUnits(ctx context.Context, units []string) (more []string,
 			}
 		}
 		if err := queue(ctx, verbFor(name, p.running[name]), name); err != nil {
-			return more, blame(ctx, name, err)
+			if err = blame(ctx, name, err); healing[name] && isUnhealthy(err) {
+				d.Warn("start_failed", err.Error(), diag.Field{Key: "unit", Value: name})
+				continue
+			}
+			return more, err
 		}
 		if service != "" {
 			if _, err := settle(ctx, []string{name}, maxWait); err != nil {

@@ -21,7 +21,7 @@ type detail struct {
 }
 
 // detailProperties are the properties of systemd of which a detail is made.
-var detailProperties = []string{"Result", "ConditionResult", "ConditionTimestampMonotonic", "AssertResult", "CanStart", "CanStop", "RefuseManualStart", "RefuseManualStop",
+var detailProperties = []string{"Result", "ConditionResult", "ConditionTimestampMonotonic", "AssertResult", "AssertTimestampMonotonic", "CanStart", "CanStop", "RefuseManualStart", "RefuseManualStop",
 	"ExecMainExitTimestampMonotonic", "ActiveExitTimestampMonotonic", "LoadState", "ActiveState", "SubState"}
 
 // readDetail reads the properties of one unit.
@@ -30,11 +30,17 @@ func readDetail(p map[string]string) detail {
 	tried := number(p["ConditionTimestampMonotonic"]) > 0
 	return detail{
 		result:       p["Result"],
-		conditionMet: !tried || p["ConditionResult"] == "yes" && p["AssertResult"] != "no",
+		conditionMet: !tried || p["ConditionResult"] == "yes" && !assertFailed(p),
 		endedItself:  exit > 0 && exit <= left,
 		canStart:     p["CanStart"] != "no" && p["RefuseManualStart"] != "yes",
 		canStop:      p["CanStop"] != "no" && p["RefuseManualStop"] != "yes",
 	}
+}
+
+// assertFailed reports whether the assertions of a unit were not met at its
+// last start. systemd does not look at them if the conditions are not met.
+func assertFailed(p map[string]string) bool {
+	return number(p["AssertTimestampMonotonic"]) > 0 && p["AssertResult"] == "no"
 }
 
 // restarts plans which units take up what changed, and which enabled units are

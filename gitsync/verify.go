@@ -259,7 +259,7 @@ func (p *plan) canVerify(ctx context.Context) error {
 		return err
 	}
 	for _, c := range complaints {
-		if faulty && (c.Unit == controlUnit || c.Unit == "") {
+		if faulty && c.File == "" && (c.Unit == controlUnit || c.Unit == "") {
 			return cannotVerify(c.Text)
 		}
 	}

@@ -14,7 +14,7 @@ A1_a_oneshot_that_failed_before_gets_its_fix() {
 }
 
 A2_a_crash_loop_gets_its_fix() {
-  unit a2-loop.service <<<$'[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=sleep 100000\nRestart=always\nRestartSec=1s\n[Install]\nWantedBy=multi-user.target'
+  unit a2-loop.service <<<$'[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=sleep 100000\nRestart=always\nRestartSec=30s\n[Install]\nWantedBy=multi-user.target'
   unit a2-loop.service.d/crash.conf <<<$'[Service]\nExecStart=\nExecStart=sh -c "test ! -e /run/a2-crash && exec sleep 100000"'
   deploy
   touch /run/a2-crash

@@ -52,7 +52,7 @@ F4_a_target_is_renamed() {
   unit f4-b.target <<<$'[Install]\nWantedBy=multi-user.target'
   unit f4-app.service <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=f4-b.target'
   deploy
-  [[ -z $(find $units -name 'f4-a*') ]]
+  [[ -z $(find $units -type l -path '*f4-a.target*') ]]
   linked f4-app.service f4-b.target
   active f4-app.service
   active f4-b.target

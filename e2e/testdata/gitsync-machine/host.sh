@@ -136,10 +136,13 @@ settled() {
   no_action 'a second run'
   run 0 plan "${@:2}"
   no_action 'the plan'
+  local dead
+  dead=$(find $units -xtype l -name "$p-*")
+  [[ -z $dead ]] || { echo "dead links: $dead" && return 1; }
 }
 
 # files lists what a case may leave.
-files() { { find /etc/systemd /usr/lib/systemd /usr/local/lib /usr/local/bin /etc/containers /run/systemd/system /var/lib/gitops-* 2>/dev/null || :; } | sort; }
+files() { { find /etc/systemd /usr/lib/systemd /usr/local/lib /usr/local/bin /etc/containers /usr/libexec/podman /run/systemd/system /var/lib/gitops-* 2>/dev/null || :; } | sort; }
 
 clean() {
   local left
