@@ -6,7 +6,6 @@ import (
 	"slices"
 	"testing"
 
-	"observability-hub/gitsync/internal/unit"
 	"observability-hub/lib/sysexits"
 )
 

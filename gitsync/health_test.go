@@ -20,9 +20,9 @@ func TestWatch(t *testing.T) {
 		{"failed", "ActiveState=failed\nResult=exit-code\n", false, "failed: exit-code"},
 		{"waits to be restarted", "ActiveState=activating\nSubState=auto-restart\nResult=signal\n", false, "waits to be restarted: signal"},
 		{"cannot be loaded", "LoadState=bad-setting\n", false, "cannot load"},
-		{"its assertion is not met", "LoadState=loaded\nActiveState=inactive\nAssertResult=no\n", true, "assertions"},
-		{"its assertion was not met before", "LoadState=loaded\nActiveState=inactive\nAssertResult=no\n", false, ""},
-		{"its condition is not met", "LoadState=loaded\nActiveState=inactive\nConditionResult=no\nAssertResult=yes\n", true, ""},
+		{"its assertion is not met", "LoadState=loaded\nActiveState=inactive\nAssertResult=no\nAssertTimestampMonotonic=7\n", true, "assertions"},
+		{"its assertion was not met before", "LoadState=loaded\nActiveState=inactive\nAssertResult=no\nAssertTimestampMonotonic=7\n", false, ""},
+		{"its condition is not met", "LoadState=loaded\nActiveState=inactive\nConditionResult=no\nAssertResult=no\nAssertTimestampMonotonic=0\n", true, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			f := newFakeSystemd(t)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -71,9 +72,10 @@ func TestRestartUnits(t *testing.T) {
 	f := newFakeSystemd(t)
 	w := newWorld(t)
 	want := wantOf(map[string]string{unitDir + "/s.socket": "[Socket]\nListenStream=/run/x\n", unitDir + "/s.service": service})
+	env, said := testEnv(t)
 	p := &plan{want: want, after: newAfter(host{w.root}, want, nil)}
 	p.running = f.units("broken.service failed failed", "s.socket active running", "s.service active running", "m.mount active mounted", "gitops-sync.timer active waiting")
-	more, err := p.restartUnits(t.Context(), []string{"gitops-sync.timer", "broken.service", "m.mount", "s.socket"})
+	more, err := p.restartUnits(t.Context(), []string{"gitops-sync.timer", "broken.service", "m.mount", "s.socket"}, nil, env.Diag)
 	if err != nil || !slices.Equal(more, []string{"s.service"}) {
 		t.Errorf("restartUnits = %v, %v", more, err)
 	}
@@ -83,15 +85,18 @@ func TestRestartUnits(t *testing.T) {
 	})
 	f.put("fail-restart", "Job type restart is not applicable\n")
 	var bad *unhealthy
-	if _, err := p.restartUnits(t.Context(), []string{"a.service"}); !errors.As(err, &bad) || bad.unit != "a.service" {
+	if _, err := p.restartUnits(t.Context(), []string{"a.service"}, nil, env.Diag); !errors.As(err, &bad) || bad.unit != "a.service" {
 		t.Errorf("a restart that systemd refuses: %v", err)
 	}
+	if _, err := p.restartUnits(t.Context(), []string{"a.service"}, map[string]bool{"a.service": true}, env.Diag); err != nil || !strings.Contains(said(), `"start_failed"`) {
+		t.Errorf("a start that heals and that systemd refuses: %v, %s", err, said())
+	}
 	f.put("fail-stop", "no\n")
-	if _, err := p.restartUnits(t.Context(), []string{"s.socket"}); err == nil {
+	if _, err := p.restartUnits(t.Context(), []string{"s.socket"}, nil, env.Diag); err == nil {
 		t.Error("a service that does not stop is ignored")
 	}
 	f.put("fail-reset-failed", "no\n")
-	if _, err := p.restartUnits(t.Context(), []string{"broken.service"}); err == nil {
+	if _, err := p.restartUnits(t.Context(), []string{"broken.service"}, nil, env.Diag); err == nil {
 		t.Error("a reset-failed that fails is ignored")
 	}
 	if err := queue(t.Context(), "start"); err != nil {
