@@ -149,7 +149,10 @@ func (a *after) unit(name string) *unit.Unit {
 		main = p
 	}
 	var u *unit.Unit
-	if main != "" {
+	if main == "" || strings.HasPrefix(main, "/run/systemd/generator/") {
+		u = a.generated(name)
+	}
+	if main != "" && u == nil {
 		var dropIns [][]byte
 		for _, p := range a.dropIns(name) {
 			dropIns = append(dropIns, a.content(p))
@@ -158,6 +161,23 @@ func (a *after) unit(name string) *unit.Unit {
 	}
 	a.units[name] = u
 	return u
+}
+
+// generated returns the service that podman's generator will make of a quadlet
+// of the commit, as far as the quadlet says: its own sections, and some program.
+// It is nil if there is no such quadlet.
+func (a *after) generated(name string) *unit.Unit {
+	for _, f := range a.want.files {
+		if !f.isQuadlet() || a.service(f.unit) != name {
+			continue
+		}
+		more := [][]byte{[]byte("[Service]\nExecStart=/usr/bin/podman\n")}
+		for _, p := range a.dropIns(f.unit) {
+			more = append(more, a.content(p))
+		}
+		return unit.Parse(name, f.content, more...)
+	}
+	return nil
 }
 
 // service returns the unit that a file's unit is for systemd: for a quadlet,

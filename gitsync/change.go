@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -133,7 +134,7 @@ func (x *execution) retire(ctx context.Context) error {
 		if unit.IsTemplate(name) {
 			name = unit.Instantiate(name, "*")
 		}
-		if slices.Contains([]string{"timer", "socket", "path", "automount"}, unit.Type(name)) {
+		if activates(name) {
 			starters = append(starters, name)
 		} else {
 			others = append(others, name)
@@ -222,7 +223,8 @@ func (x *execution) forgetRemoved(ctx context.Context) error {
 		return err
 	}
 	var failed, left []string
-	for name, s := range now {
+	for _, name := range slices.Sorted(maps.Keys(now)) {
+		s := now[name]
 		t, _ := unit.Template(name)
 		switch {
 		case !slices.Contains(names, name) && !slices.Contains(names, t):

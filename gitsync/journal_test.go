@@ -1,0 +1,43 @@
+package main
+
+import (
+	"slices"
+	"testing"
+)
+
+// The journal holds what its actions will change, and nothing else.
+func TestNewJournal(t *testing.T) {
+	w := newWorld(t)
+	w.onHost(unitDir+"/a.service", service, 0o640)
+	w.onHost(unitDir+"/dir.service/x", "x", 0o644)
+	v := view{host: host{w.root}, links: links("multi-user.target.wants/a.service")}
+	v.running = parseUnits("a.service loaded active running x\nw@one.service loaded activating auto-restart x\nbroken.service loaded failed failed x\nother.service loaded active running x\nq.service loaded active running x\n")
+	actions := []action{
+		{Action: doUpdate, Unit: "a.service", Path: unitDir + "/a.service"},
+		{Action: doInstall, Unit: "n.service", Path: unitDir + "/n.service.d/x/y.conf"},
+		{Action: doRemove, Unit: "q.container", Path: quadletDir + "/q.container", service: "q.service"},
+		{Action: doEnable, Unit: "t.timer", add: links("multi-user.target.wants/w@two.service -> " + unitDir + "/w@.service"), start: []string{"t.timer"}},
+		{Action: doRestart, Unit: "w@one.service"},
+		{Action: doRestart, Unit: "broken.service"},
+		{Action: doSkip, Unit: "s.service", Path: "/s"},
+		{Action: doRun, Unit: "r.service", Path: "/r"},
+	}
+	j, err := newJournal(v, "c", actions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "units", j.Units, []string{"a.service", "broken.service", "n.service", "q.container", "q.service", "t.timer", "w@one.service", "w@two.service"})
+	same(t, "active", j.Active, []string{"a.service", "q.service"})
+	same(t, "retrying", j.Retrying, []string{"w@one.service"})
+	same(t, "directories", j.Dirs, []string{"/etc/containers", quadletDir, unitDir + "/n.service.d", unitDir + "/n.service.d/x"})
+	if len(j.Files) != 3 || string(j.Files[0].Content) != service || j.Files[0].Mode != 0o640 || j.Files[1].Kind != "" || !j.Running || !slices.Equal(j.Links, v.links) {
+		t.Errorf("journal: %+v", j)
+	}
+	if _, err := newJournal(v, "c", []action{{Action: doUpdate, Unit: "dir.service", Path: unitDir + "/dir.service"}}); err == nil {
+		t.Error("a directory in the place of a file passes")
+	}
+	w.write(w.state, journalFile, `{"version":9}`, 0o644)
+	if _, err := readJournal(w.state); err == nil {
+		t.Error("a journal of another version is read")
+	}
+}
