@@ -224,6 +224,9 @@ func (q queue) forget(n int64) error {
 		return nil
 	}
 	f, err := os.OpenFile(q.dir.Join(q.name), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return statedir.Unwritable(err)
 	}
