@@ -184,7 +184,7 @@ func (c *collectCmd) sample(ctx context.Context, env *cli.Env, h *host, dir *sta
 		for i, line := range lines {
 			batch[i] = entry{line: line, host: c.Host, time: cur.clock.wall}
 		}
-		d := delivery{env: env, stateFlags: c.stateFlags, databaseFlags: c.databaseFlags}
+		d := delivery{env: env, stateFlags: c.stateFlags, databaseFlags: c.databaseFlags, sampled: time.Now()}
 		return d.finish(d.deliver(ctx, dir, batch, keep))
 	}
 	if err := env.Stdout.Record(record.Info, slices.Concat(lines...)); err != nil {

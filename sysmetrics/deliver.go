@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,8 @@ type delivery struct {
 	aside    string    // where rejected records are, if there are any
 	settled  int       // of the batch that is inserted, the records that are done with for certain
 
+	sampled time.Time // when this run took the batch; zero for records from stdin
+
 	known map[uint64]bool // hashes of the lines in rejectedFile, once one is needed
 
 	inserted, duplicates, rejected, spooled, dropped, lost int64
@@ -53,18 +56,21 @@ func (d *delivery) deliver(ctx context.Context, dir *statedir.Dir, batch []entry
 	err := d.session(ctx, func() error {
 		switch {
 		case alone && safe:
-			if err := d.insert(dir, batch); err != nil {
+			if err := d.insertSampled(spool, batch, safe); err != nil {
 				return err
 			}
 			return spool.forget(math.MaxInt64)
 		case alone:
-			return d.insert(nil, batch)
+			return d.insertSampled(spool, batch, safe)
 		case safe:
+			if err := d.checkClock(spool, batch); err != nil {
+				return err
+			}
 			return d.drain(spool)
 		}
 		// The spool takes nothing, and perhaps gives nothing: the batch does not depend on it.
 		spoolErr = errors.Join(spoolErr, d.drain(spool))
-		return d.insert(dir, batch)
+		return d.insertSampled(spool, batch, safe)
 	})
 	inserted := err == nil
 	if err == errNoDatabase {
@@ -177,14 +183,67 @@ func (d *delivery) drain(q queue) error {
 	return errors.Join(failure, err, q.forget(done))
 }
 
+// insertSampled inserts the batch of this run. If the server finds that this
+// host's clock differs, the records are marked, in the spool first, and then
+// inserted: their time is wrong, but the other numbers are not.
+func (d *delivery) insertSampled(q queue, batch []entry, spooled bool) error {
+	err := d.insertAt(q.dir, batch, d.sampled)
+	differs, ok := errors.AsType[errClock](err)
+	if !ok {
+		return err
+	}
+	if err := d.mark(q, batch, spooled, differs); err != nil {
+		return err
+	}
+	return d.insert(q.dir, batch)
+}
+
+// checkClock marks the batch of this run, which is spooled behind others, if
+// the server's clock differs.
+func (d *delivery) checkClock(q queue, batch []entry) error {
+	if d.sampled.IsZero() {
+		return nil
+	}
+	server, err := d.db.now()
+	if err != nil {
+		return databaseError(err)
+	}
+	if differs, ok := errors.AsType[errClock](compareClocks(time.Now(), server)); ok {
+		return d.mark(q, batch, true, differs)
+	}
+	return nil
+}
+
+// mark adds clock_skew_s to the _meta of a batch, also where it is spooled, so
+// that an insert that is repeated finds the same payload.
+func (d *delivery) mark(q queue, batch []entry, spooled bool, differs errClock) error {
+	d.env.Diag.Warn("clock_differs", differs.Error()+": the records are marked", diag.Field{Key: "skew_s", Value: int64(differs.ahead.Seconds())})
+	var size int64
+	for i, e := range batch {
+		size += int64(len(e.line))
+		if at := bytes.LastIndex(e.line, []byte(metaStart)); at >= 0 {
+			field := fmt.Appendf(nil, `"clock_skew_s":%.0f,`, differs.ahead.Seconds())
+			batch[i].line = slices.Insert(slices.Clone(e.line), at+len(metaStart), field...)
+		}
+	}
+	if !spooled {
+		return nil
+	}
+	return q.replaceTail(size, batch)
+}
+
 // insert inserts a batch; what the database refuses for its content is set
 // aside in dir.
 func (d *delivery) insert(dir *statedir.Dir, batch []entry) error {
+	return d.insertAt(dir, batch, time.Time{})
+}
+
+func (d *delivery) insertAt(dir *statedir.Dir, batch []entry, sampled time.Time) error {
 	if len(batch) == 0 {
 		return nil
 	}
 	rejected := d.rejected
-	n, err := d.db.insert(batch, func(e entry, cause error) error {
+	n, err := d.db.insert(batch, sampled, func(e entry, cause error) error {
 		if err := d.setAside(dir, e, cause); err != nil {
 			return err
 		}

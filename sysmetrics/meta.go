@@ -27,6 +27,10 @@ func (n *notes) miss(name string, err error) {
 	n.fail(name, err.Error())
 }
 
+// metaStart is how the _meta of a line begins. In a name of the host's the
+// quotes would be escaped.
+const metaStart = `"_meta":{`
+
 func (n *notes) fail(name, reason string) {
 	if n.failed == nil {
 		n.failed = make(map[string]string)
