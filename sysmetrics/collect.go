@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 	"observability-hub/lib/record"
 	"observability-hub/lib/statedir"
 	"observability-hub/lib/sysexits"
+	"observability-hub/sysmetrics/internal/statfs"
 )
 
 // collectCmd samples this host.
@@ -36,7 +36,7 @@ type collectCmd struct {
 	OsRelease string `default:"/etc/os-release" placeholder:"FILE"`
 	Now       string `placeholder:"TIME"`
 
-	statfs statfsFunc `kong:"-"` // in tests: what the mounts of the copy say
+	ask func(context.Context, []string) []statfs.Answer `kong:"-"` // in tests: what the mounts of the copy say
 }
 
 // Validate is kong's check after parsing.
@@ -89,7 +89,7 @@ func (c *collectCmd) Run(ctx context.Context, env *cli.Env) error {
 // waits reports whether the run may wait for anything: a database, the end of
 // the interval, or a mount that does not answer.
 func (c *collectCmd) waits() bool {
-	return c.Flush || c.Interval > 0 || len(c.Mounts)+len(c.FsTypes) > 0
+	return c.Flush || c.Interval > 0
 }
 
 func (c *collectCmd) run(ctx context.Context, env *cli.Env) error {
@@ -97,8 +97,8 @@ func (c *collectCmd) run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return sysexits.New(sysexits.Config, "no_procfs", err).WithHint("is it mounted, and is the path right?")
 	}
-	if c.statfs != nil {
-		h.statfs = c.statfs
+	if c.ask != nil {
+		h.ask = c.ask
 	}
 	dir, err := c.open(ctx, env)
 	if code := sysexits.Code(err); code == sysexits.CantCreate || code == sysexits.Config {
@@ -215,7 +215,7 @@ func (c *collectCmd) read(ctx context.Context, h *host, prev *snapshot) (*readin
 	r.memory = h.readMemory(r.counters, &r.memNotes)
 	r.network = h.readNetwork(filter{c.Interfaces, c.InterfacesExclude}, r.counters, &r.netNs)
 	r.disk = h.readDisk(ctx, diskFilter{
-		mounts:  mountFilter{filter{c.Mounts, c.MountsExclude}, strings.Split(skipTypes, ","), c.FsTypes},
+		mounts:  mountFilter{filter{c.Mounts, c.MountsExclude}, c.FsTypes},
 		devices: filter{c.Disks, c.DisksExclude},
 	}, r.clock, &r.hung, r.counters, &r.dskNotes)
 	return r, ctx.Err()

@@ -9,6 +9,7 @@ import (
 
 	"observability-hub/lib/cli"
 	"observability-hub/lib/record"
+	"observability-hub/sysmetrics/internal/statfs"
 )
 
 // The defaults are what the hub's dashboards have always been about: the
@@ -44,7 +45,7 @@ func TestDefaultFilters(t *testing.T) {
 			}
 		}
 	}
-	mounts := mountFilter{filter{c.Mounts, c.MountsExclude}, strings.Split(skipTypes, ","), c.FsTypes}
+	mounts := mountFilter{filter{c.Mounts, c.MountsExclude}, c.FsTypes}
 	for _, tc := range []struct {
 		mounts string // type:point
 		want   bool
@@ -56,7 +57,7 @@ func TestDefaultFilters(t *testing.T) {
 	} {
 		for pair := range strings.FieldsSeq(tc.mounts) {
 			fstype, point, _ := strings.Cut(pair, ":")
-			if got := mounts.allows(mount{fstype: fstype, point: point}); got != tc.want {
+			if got := mounts.counts(mount{fstype: fstype, point: point, device: "8:1"}); got != tc.want {
 				t.Errorf("mount %s counts: %v; want %v", pair, got, tc.want)
 			}
 		}
@@ -77,11 +78,11 @@ func TestFilterFlags(t *testing.T) {
 		{"--mounts-exclude=/srv/*", "ext4:/boot ext4:/", "ext4:/srv/a nfs4:/mnt/a"},
 	} {
 		c := parsed(t, tc.flag)
-		f := mountFilter{filter{c.Mounts, c.MountsExclude}, strings.Split(skipTypes, ","), c.FsTypes}
+		f := mountFilter{filter{c.Mounts, c.MountsExclude}, c.FsTypes}
 		for want, pairs := range map[bool]string{true: tc.yes, false: tc.no} {
 			for pair := range strings.FieldsSeq(pairs) {
 				fstype, point, _ := strings.Cut(pair, ":")
-				if got := f.allows(mount{fstype: fstype, point: point}); got != want {
+				if got := f.counts(mount{fstype: fstype, point: point, device: "8:1"}); got != want {
 					t.Errorf("%s: mount %s counts: %v; want %v", tc.flag, pair, got, want)
 				}
 			}
@@ -96,7 +97,7 @@ func parsed(t *testing.T, args ...string) *collectCmd {
 	writeTree(t, root, minimalProc)
 	a := app()
 	c := a.Commands[0].Grammar.(*collectCmd)
-	c.statfs = func(string) (usage, error) { return usage{}, nil }
+	c.ask = statfsFunc(func(string) (statfs.Usage, error) { return statfs.Usage{}, nil }).asks()
 	args = append(args, "--procfs="+root, "--sysfs="+root, "--state-dir="+t.TempDir())
 	stdout, stderr := tempFile(t), tempFile(t)
 	if status := cli.Main(a, args, strings.NewReader(""), stdout, stderr); status != 0 {
@@ -144,18 +145,22 @@ func TestLongPayloads(t *testing.T) {
 		says        map[string]string // metric type and a key of _meta.failed or _meta.reset
 	}{
 		{"many", map[string]string{"net/dev": netdev.String(), "stat": stat.String(), "diskstats": diskstats.String(), "1/mountinfo": mountinfo.String()},
-			nil, func(string) (usage, error) { return usage{1 << 60, 1 << 50, 1 << 50, 1 << 40, 1 << 40, 0xef53}, nil },
+			nil, func(string) (statfs.Usage, error) {
+				return statfs.Usage{Total: 1 << 60, Free: 1 << 50, Available: 1 << 50, Inodes: 1 << 40, InodesFree: 1 << 40, Magic: 0xef53}, nil
+			},
 			map[string]string{"network": "_interfaces", "disk": "_mounts", "cpu": "core_usage"}},
 		{"all counters reset", map[string]string{"net/dev": netdev.String(), "stat": strings.ReplaceAll(stat.String(), "100", "99999999"), "diskstats": diskstats.String()},
 			map[string]string{"net/dev": later.String(), "stat": stat.String(), "diskstats": strings.ReplaceAll(diskstats.String(), "18446744073709551", "1")}, nil,
 			map[string]string{"network": "_interfaces"}},
 		{"all mounts fail", map[string]string{"1/mountinfo": mountinfo.String()},
-			nil, func(string) (usage, error) { return usage{}, errors.New("statfs: permission denied") }, nil},
+			nil, func(string) (statfs.Usage, error) { return statfs.Usage{}, errors.New("statfs: permission denied") }, nil},
 		{"names as long as they can be", map[string]string{"1/mountinfo": longNames(4095, "\\001", "\\001")},
-			nil, func(string) (usage, error) { return usage{1 << 60, 1 << 50, 1 << 50, 1 << 40, 1 << 40, 0xef53}, nil },
+			nil, func(string) (statfs.Usage, error) {
+				return statfs.Usage{Total: 1 << 60, Free: 1 << 50, Available: 1 << 50, Inodes: 1 << 40, InodesFree: 1 << 40, Magic: 0xef53}, nil
+			},
 			map[string]string{"disk": "_mounts"}},
 		{"names as long as they can be, that fail", map[string]string{"1/mountinfo": longNames(4095, "\\001", "x")},
-			nil, func(string) (usage, error) { return usage{}, errors.New("statfs: permission denied") }, nil},
+			nil, func(string) (statfs.Usage, error) { return statfs.Usage{}, errors.New("statfs: permission denied") }, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			root, state := t.TempDir(), t.TempDir()
@@ -163,7 +168,7 @@ func TestLongPayloads(t *testing.T) {
 			writeTree(t, root, tc.proc)
 			ask := tc.ask
 			if ask == nil {
-				ask = func(string) (usage, error) { return usage{}, nil }
+				ask = func(string) (statfs.Usage, error) { return statfs.Usage{}, nil }
 			}
 			args := []string{"--procfs=" + root, "--sysfs=" + root, "--state-dir=" + state, "--disks=*", "--interfaces=*"}
 			for n := 1; n <= 2; n++ {

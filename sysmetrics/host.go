@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -9,13 +10,16 @@ import (
 	"syscall"
 
 	"github.com/prometheus/procfs"
+
+	"observability-hub/sysmetrics/internal/statfs"
 )
 
 // host is where the kernel's files are read from: /proc and /sys of this
 // machine, or a copy of another's.
 type host struct {
 	procRoot, sysRoot, osRelease string
-	statfs                       statfsFunc // asks a mount of this machine
+	rootfs                       string // before every mount point
+	ask                          func(context.Context, []string) []statfs.Answer
 	proc                         procfs.FS
 	buf                          []byte // reused by read: valid until the next call
 }
@@ -25,7 +29,7 @@ func newHost(procRoot, sysRoot, osRelease string) (*host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--procfs: %w", err)
 	}
-	return &host{procRoot: procRoot, sysRoot: sysRoot, osRelease: osRelease, statfs: statfs, proc: proc, buf: make([]byte, 16<<10)}, nil
+	return &host{procRoot: procRoot, sysRoot: sysRoot, osRelease: osRelease, ask: statfs.Ask, proc: proc, buf: make([]byte, 16<<10)}, nil
 }
 
 // read returns the content of a file below /proc; it is valid until the next

@@ -68,7 +68,6 @@ func app() cli.App {
 			{Name: "flush", Help: "Insert the records that stdin holds, of this host or of others.", Grammar: &flushCmd{}},
 			{Name: "schema", Help: "Print the SQL that makes the table, for psql.", Grammar: &schemaCmd{}},
 			{Name: "prune", Help: "Delete rows that are older than --keep.", Grammar: &pruneCmd{}},
-			{Name: "statfs", Help: "Internal: statfs mounts in a disposable process.", Hidden: true, Grammar: &statfsCmd{}},
 		},
 		Flags: flagHelp,
 		Examples: `  sysmetrics | jq 'select(.metric_type == "cpu").payload.usage'

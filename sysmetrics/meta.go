@@ -27,6 +27,12 @@ func (n *notes) miss(name string, err error) {
 	n.fail(name, err.Error())
 }
 
+// odd returns a function that files an odd line of a file under failed: such a
+// line costs its own value alone.
+func (n *notes) odd(file string) func(line []byte, err error) {
+	return func(line []byte, err error) { n.fail(fmt.Sprintf("%s: %.60q", file, line), err.Error()) }
+}
+
 // metaStart is how the _meta of a line begins. In a name of the host's the
 // quotes would be escaped.
 const metaStart = `"_meta":{`
