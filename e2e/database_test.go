@@ -653,6 +653,19 @@ func TestVeryLongTimeout(t *testing.T) {
 	m.want(0, "", "prune", "--keep=30d", "--timeout=1000h")
 }
 
+// An insert that takes too long may be one into a table without an index: then the message says what to do.
+func TestSlowTableNamesTheSchema(t *testing.T) {
+	c := postgres.Run(t, postgres.Config{})
+	tables[0].make(t, c)
+	slow(t, c, "30")
+	m := sysmetrics(t, "DATABASE_URL="+c.URL())
+	got := m.want(exitUnavailable, records("web2", 1), "flush", "--timeout=1s")
+	if !strings.Contains(got.stderr, "sysmetrics schema | psql") {
+		t.Errorf("stderr says %s; want the command that makes the index", got.stderr)
+	}
+	expectSpooled(t, m, 4)
+}
+
 // Days for which no partition can be made keep nobody else's records out.
 func TestPartitionThatCannotBeMade(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{})

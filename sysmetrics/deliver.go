@@ -1,16 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"time"
 
 	"observability-hub/lib/cli"
-	"observability-hub/lib/diag"
 	"observability-hub/lib/record"
 	"observability-hub/lib/statedir"
 	"observability-hub/lib/sysexits"
@@ -94,36 +91,6 @@ func (d *delivery) deliver(ctx context.Context, dir *statedir.Dir, batch []entry
 	return errors.Join(err, spoolErr, keepErr)
 }
 
-// errNoDatabase says that no database is configured, or that the one that is
-// failed just now.
-var errNoDatabase = errors.New("no database")
-
-// retryAfter is how long a run leaves a database alone that failed.
-const retryAfter = 30 * time.Second
-
-// session calls work with an open session, within the time-out.
-func (d *delivery) session(ctx context.Context, work func() error) error {
-	if time.Now().Before(d.offUntil) {
-		return errNoDatabase
-	}
-	cfg, ok, err := databaseConfig()
-	if err == nil && !ok {
-		return errNoDatabase
-	}
-	if err == nil {
-		ctx, cancel := context.WithTimeout(ctx, d.Timeout)
-		defer cancel()
-		if d.db, err = connect(ctx, cfg); err == nil {
-			err = work()
-			_ = d.db.close() // what is inserted is committed
-		}
-	}
-	if err != nil {
-		d.offUntil, d.failed = time.Now().Add(retryAfter), true
-	}
-	return err
-}
-
 // keptInSpool adds to the hint of a database's error that nothing is lost.
 func keptInSpool(err error) error {
 	e, ok := errors.AsType[*sysexits.Error](err)
@@ -143,156 +110,6 @@ func plural(n int, noun string) string {
 		return "1 " + noun
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
-}
-
-// spool appends a batch and returns the size that the spool had before.
-func (d *delivery) spool(q queue, batch []entry) (before int64, err error) {
-	before, torn, err := q.repair()
-	if err != nil {
-		return 0, err
-	}
-	if torn > 0 {
-		d.env.Diag.Warn("spool_torn", "the spool ended in half a record, left by an interrupted run: dropped", diag.Field{Key: "bytes", Value: torn})
-	}
-	dropped, err := q.append(before, batch)
-	if dropped > 0 {
-		d.dropped += int64(dropped)
-		d.env.Diag.Warn("spool_full", "the spool is full: its oldest records are dropped", diag.Field{Key: "dropped", Value: dropped})
-	}
-	return before, err
-}
-
-// drain inserts what the spool holds, in batches, and forgets what is in.
-func (d *delivery) drain(q queue) error {
-	var done int64
-	var failure error
-	err := q.batches(func(batch []entry, end int64, damaged int) bool {
-		d.settled = 0
-		d.dropped += int64(damaged)
-		if failure = d.insert(q.dir, batch); failure == nil {
-			done = end
-			return true
-		}
-		// A run that has no time for all of a block of poison still gets on.
-		for _, e := range batch[:d.settled] {
-			done += int64(len(e.line))
-		}
-		return false
-	})
-	// Forgetting is for speed: what is inserted again is recognized.
-	return errors.Join(failure, err, q.forget(done))
-}
-
-// insertSampled inserts the batch of this run. If the server finds that this
-// host's clock differs, the records are marked, in the spool first, and then
-// inserted: their time is wrong, but the other numbers are not.
-func (d *delivery) insertSampled(q queue, batch []entry, spooled bool) error {
-	err := d.insertAt(q.dir, batch, d.sampled)
-	differs, ok := errors.AsType[errClock](err)
-	if !ok {
-		return err
-	}
-	if err := d.mark(q, batch, spooled, differs); err != nil {
-		return err
-	}
-	return d.insert(q.dir, batch)
-}
-
-// checkClock marks the batch of this run, which is spooled behind others, if
-// the server's clock differs.
-func (d *delivery) checkClock(q queue, batch []entry) error {
-	if d.sampled.IsZero() {
-		return nil
-	}
-	server, err := d.db.now()
-	if err != nil {
-		return databaseError(err)
-	}
-	if differs, ok := errors.AsType[errClock](compareClocks(time.Now(), server)); ok {
-		return d.mark(q, batch, true, differs)
-	}
-	return nil
-}
-
-// mark adds clock_skew_s to the _meta of a batch, also where it is spooled, so
-// that an insert that is repeated finds the same payload.
-func (d *delivery) mark(q queue, batch []entry, spooled bool, differs errClock) error {
-	d.env.Diag.Warn("clock_differs", differs.Error()+": the records are marked", diag.Field{Key: "skew_s", Value: int64(differs.ahead.Seconds())})
-	var size int64
-	for i, e := range batch {
-		size += int64(len(e.line))
-		if at := bytes.LastIndex(e.line, []byte(metaStart)); at >= 0 {
-			field := fmt.Appendf(nil, `"clock_skew_s":%.0f,`, differs.ahead.Seconds())
-			batch[i].line = slices.Insert(slices.Clone(e.line), at+len(metaStart), field...)
-		}
-	}
-	if !spooled {
-		return nil
-	}
-	return q.replaceTail(size, batch)
-}
-
-// insert inserts a batch; what the database refuses for its content is set
-// aside in dir.
-func (d *delivery) insert(dir *statedir.Dir, batch []entry) error {
-	return d.insertAt(dir, batch, time.Time{})
-}
-
-func (d *delivery) insertAt(dir *statedir.Dir, batch []entry, sampled time.Time) error {
-	if len(batch) == 0 {
-		return nil
-	}
-	rejected := d.rejected
-	n, err := d.db.insert(batch, sampled, func(e entry, cause error) error {
-		if err := d.setAside(dir, e, cause); err != nil {
-			return err
-		}
-		d.rejected++
-		// The halves of a batch are tried from its start to its end, so all before e is settled too.
-		d.settled = 1 + slices.IndexFunc(batch, func(b entry) bool { return &b.line[0] == &e.line[0] })
-		return nil
-	})
-	d.inserted += n
-	if err == nil {
-		d.duplicates += int64(len(batch)) - n - (d.rejected - rejected)
-	}
-	return err
-}
-
-// setAside keeps a record that the database will never take, so that it does
-// not block the ones behind it.
-func (d *delivery) setAside(dir *statedir.Dir, e entry, cause error) error {
-	where := "it is lost, as there is no state directory"
-	if dir != nil {
-		d.aside = dir.Join(rejectedFile)
-		where = "it is set aside in " + d.aside
-	}
-	d.env.Diag.Warn("record_rejected", fmt.Sprintf("the database refuses a record for its content: %v; %s", cause, where),
-		diag.Field{Key: "record", Value: string(e.line[:min(len(e.line), 1024)])})
-	if dir == nil {
-		d.lost++
-		return nil
-	}
-	q := queue{dir, rejectedFile, d.SpoolMax << 20}
-	size, _, err := q.repair()
-	if err != nil {
-		return err
-	}
-	if d.known == nil {
-		if d.known, err = q.hashes(); err != nil {
-			return err
-		}
-	}
-	hash := hashOf(e.line)
-	if d.known[hash] {
-		return nil // a killed run has set it aside already
-	}
-	dropped, err := q.append(size, []entry{e})
-	d.dropped += int64(dropped)
-	if err == nil {
-		d.known[hash] = true
-	}
-	return err
 }
 
 // finish prints the flushed record and returns err, which the batches left,
