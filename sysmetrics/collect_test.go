@@ -222,3 +222,41 @@ func checkLong(t *testing.T, out string, says map[string]string) {
 		}
 	}
 }
+
+// A run in a container takes the host that is mounted at --rootfs: its mount
+// points, /proc, /sys and /etc.
+func TestRootfs(t *testing.T) {
+	root := t.TempDir()
+	proc := make(map[string]string)
+	for name, text := range minimalProc {
+		proc["proc/"+name] = text
+	}
+	writeTree(t, root, proc)
+	writeTree(t, root, map[string]string{
+		"proc/1/mountinfo":            "1 0 8:1 / / rw - ext4 /dev/vda rw\n2 1 8:2 / /srv rw - ext4 /dev/vdb rw\n",
+		"etc/os-release":              "ID=alpine\nVERSION_ID=3.20\n",
+		"etc/machine-id":              "0123456789abcdef0123456789abcdef\n",
+		"sys/class/hwmon/hwmon0/name": "cpu_thermal\n", "sys/class/hwmon/hwmon0/temp1_input": "48000\n",
+	})
+	var asked []string
+	r := run(t, func(point string) (statfs.Usage, error) {
+		asked = append(asked, point)
+		return statfs.Usage{Total: 5}, nil
+	}, "", "--rootfs="+root+"/", "--state-dir="+t.TempDir())
+	disk, cpu := payloadOf(t, r.stdout, "disk"), payloadOf(t, r.stdout, "cpu")
+	if disk["/"] == nil || disk["/srv"] == nil || strings.Join(asked, " ") != root+"/ "+root+"/srv" {
+		t.Errorf("disk = %v, asked %q; want / and /srv below %s", disk, asked, root)
+	}
+	if cpu["package_temp"] != 48.0 || !strings.Contains(r.stdout, `"os":"alpine 3.20"`) || strings.Count(r.stdout, `"machine_id":"0123456789abcdef0123456789abcdef"`) != 4 {
+		t.Errorf("not the other host: %s", r.stdout)
+	}
+	for _, id := range []string{"", "uninitialized\n", "0123\n", strings.Repeat("x", 32)} {
+		writeTree(t, root, map[string]string{"etc/machine-id": id})
+		if r := run(t, func(string) (statfs.Usage, error) { return statfs.Usage{}, nil }, "", "--rootfs="+root, "--state-dir="+t.TempDir()); r.status != 0 || strings.Contains(r.stdout, "machine_id") {
+			t.Errorf("machine-id %q: status %d, %s", id, r.status, r.stdout)
+		}
+	}
+	if r := run(t, nil, "", "--rootfs=/nowhere", "--state-dir="+t.TempDir()); r.status != 78 {
+		t.Errorf("no root there: status %d; want 78", r.status)
+	}
+}
