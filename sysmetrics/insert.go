@@ -173,7 +173,10 @@ func guarded(err error) error {
 	if !ok {
 		return nil
 	}
-	server, err := parseEpoch(strings.TrimRight(text, `"'»“”`))
+	if end := strings.IndexFunc(text, func(r rune) bool { return r != '.' && (r < '0' || r > '9') }); end >= 0 {
+		text = text[:end] // the quotes are the language's
+	}
+	server, err := parseEpoch(text)
 	if err != nil {
 		return err
 	}
