@@ -83,15 +83,6 @@ func TestMark(t *testing.T) {
 	}
 }
 
-func TestSlowTable(t *testing.T) {
-	for cause, want := range map[error]bool{&pq.Error{Code: "57014"}: true, fmt.Errorf("read: %w", os.ErrDeadlineExceeded): true, &pq.Error{Code: "53100"}: false} {
-		e, ok := errors.AsType[*sysexits.Error](slowTable(databaseError(cause), cause))
-		if !ok || strings.Contains(e.Hint, "sysmetrics schema") != want {
-			t.Errorf("slowTable(%v): hint %q; want the schema: %v", cause, e.Hint, want)
-		}
-	}
-}
-
 func TestMissingSQLQuotes(t *testing.T) {
 	batch := []entry{rec("web'1\\", "2026-01-02T03:04:05Z", hostile[0])}
 	value, _ := literal(t, missingSQL(batch))

@@ -6,6 +6,7 @@ require (
 	github.com/lib/pq v1.12.3
 	golang.org/x/sys v0.49.0
 	observability-hub/lib v0.0.0
+	observability-hub/lib/postgres v0.0.0
 )
 
 require (
@@ -14,3 +15,5 @@ require (
 )
 
 replace observability-hub/lib => ../lib
+
+replace observability-hub/lib/postgres => ../lib/postgres

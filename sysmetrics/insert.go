@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,7 +51,7 @@ func (d *database) insert(batch []entry, sampled time.Time, reject func(entry, e
 		return 0, err
 	}
 	if !refusesContent(err) {
-		return 0, slowTable(databaseError(err), err)
+		return 0, databaseError(err)
 	}
 	if len(batch) == 1 {
 		if noPartition(err) {
@@ -181,16 +180,6 @@ func guarded(err error) error {
 		return err
 	}
 	return errClock{time.Since(server)}
-}
-
-// slowTable adds a hint to the error of an insert that took too long: the check
-// for duplicates reads the whole table if it has no index.
-func slowTable(err, cause error) error {
-	e, ok := errors.AsType[*sysexits.Error](err)
-	if ok && (hasCode(cause, "57014") || errors.Is(cause, os.ErrDeadlineExceeded)) { // query_canceled
-		return e.WithHint("if system_metrics has many rows and no index on host, metric_type and time, add it: sysmetrics schema | psql")
-	}
-	return err
 }
 
 // errNUL refuses a record ahead of the server: a NUL byte ends the statement
