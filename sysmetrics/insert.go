@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,7 +52,11 @@ func (d *database) insert(batch []entry, sampled time.Time, reject func(entry, e
 		return 0, err
 	}
 	if !refusesContent(err) {
-		return 0, databaseError(err)
+		refused := databaseError(err)
+		if e, ok := errors.AsType[*sysexits.Error](refused); ok && errors.Is(err, os.ErrDeadlineExceeded) {
+			e.Hint += "; a table with many rows and no index is slow, too: sysmetrics schema | psql adds it"
+		}
+		return 0, refused
 	}
 	if len(batch) == 1 {
 		if noPartition(err) {
