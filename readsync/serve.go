@@ -23,7 +23,6 @@ type serveCmd struct {
 	AllowHost []string       `placeholder:"NAME"`
 }
 
-// Validate is kong's check after parsing.
 func (s *serveCmd) Validate() error {
 	err := errors.Join(s.peerFlags.Validate(), s.deadLetterFlags.Validate())
 	if _, _, bad := net.SplitHostPort(s.Listen); bad != nil {

@@ -25,11 +25,9 @@ func (c *catCmd) Run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	if c.isRestic() {
-		return cli.Interruptible(ctx, func(ctx context.Context) error {
-			return c.withSnapshot(ctx, volume, id, func(_ snapshot, in io.Reader) error {
-				_, err := io.Copy(env.Stdout, in)
-				return err
-			})
+		return c.withSnapshot(ctx, volume, id, func(_ snapshot, in io.Reader) error {
+			_, err := io.Copy(env.Stdout, in)
+			return err
 		})
 	}
 	f, m, identities, err := c.take(ctx, c.identityFlags, volume, id)

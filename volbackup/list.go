@@ -21,7 +21,7 @@ func (c *listCmd) Immediate() bool { return !c.isRestic() }
 // Run prints what the manifests say; it reads no archive.
 func (c *listCmd) Run(ctx context.Context, env *cli.Env) error {
 	if c.isRestic() {
-		return cli.Interruptible(ctx, func(ctx context.Context) error { return c.listRestic(ctx, env) })
+		return c.listRestic(ctx, env)
 	}
 	r, err := c.open()
 	if err != nil {

@@ -24,33 +24,31 @@ type pruneCmd struct {
 
 // Run removes what is expired, of each volume whose newest archive proves good.
 func (c *pruneCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		r, err := c.open()
-		if err != nil {
-			return err
-		}
-		if err := r.claimExisting(ctx); err != nil {
-			return err
-		}
-		defer r.release()
-		if err := r.mend(); err != nil {
-			env.Diag.Warn("mark_failed", err.Error())
-		}
-		volumes, err := r.chosen(c.Volumes)
-		if err != nil {
-			return err
-		}
-		var failed []error
-		for _, v := range volumes {
-			if err := c.prune(ctx, env, r, v, len(c.Volumes) > 0); err != nil {
-				if ctx.Err() != nil {
-					return context.Cause(ctx)
-				}
-				failed = append(failed, err)
+	r, err := c.open()
+	if err != nil {
+		return err
+	}
+	if err := r.claimExisting(ctx); err != nil {
+		return err
+	}
+	defer r.release()
+	if err := r.mend(); err != nil {
+		env.Diag.Warn("mark_failed", err.Error())
+	}
+	volumes, err := r.chosen(c.Volumes)
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, v := range volumes {
+		if err := c.prune(ctx, env, r, v, len(c.Volumes) > 0); err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
 			}
+			failed = append(failed, err)
 		}
-		return partly(failed, len(volumes))
-	})
+	}
+	return partly(failed, len(volumes))
 }
 
 func (c *pruneCmd) prune(ctx context.Context, env *cli.Env, r *repository, volume string, named bool) error {

@@ -20,26 +20,24 @@ func (c *putCmd) Run(ctx context.Context, env *cli.Env) error {
 	if err := checkVolume(c.Volume); err != nil {
 		return err
 	}
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		s, err := c.store(ctx, env, c.repositoryFlags)
-		if err != nil {
-			return err
-		}
-		defer s.release()
-		var src source = standard{env.Stdin}
-		if len(c.Command) > 0 && c.Command[0] == "--" {
-			c.Command = c.Command[1:]
-		}
-		if len(c.Command) > 0 {
-			src = &producer{args: c.Command, holds: true, said: said{Diag: env.Diag}}
-		}
-		m := &manifest{Volume: c.Volume}
-		unchanged, err := s.put(ctx, m, src)
-		if err != nil {
-			return err
-		}
-		return env.Stdout.Record(record.Info, m.record(env.Service, unchanged))
-	})
+	s, err := c.store(ctx, env, c.repositoryFlags)
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	var src source = standard{env.Stdin}
+	if len(c.Command) > 0 && c.Command[0] == "--" {
+		c.Command = c.Command[1:]
+	}
+	if len(c.Command) > 0 {
+		src = &producer{args: c.Command, holds: true, said: said{Diag: env.Diag}}
+	}
+	m := &manifest{Volume: c.Volume}
+	unchanged, err := s.put(ctx, m, src)
+	if err != nil {
+		return err
+	}
+	return env.Stdout.Record(record.Info, m.record(env.Service, unchanged))
 }
 
 // store opens the repository for writing.

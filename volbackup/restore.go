@@ -30,26 +30,24 @@ func (c *restoreCmd) Run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return err
 	}
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		if c.isRestic() {
-			return c.withSnapshot(ctx, volume, id, func(s snapshot, in io.Reader) error {
-				m := &manifest{Volume: volume, ID: s.ID}
-				return c.restore(ctx, env, m, func(ctx context.Context, w io.Writer) error {
-					var tar tarCheck
-					_, err := io.Copy(io.MultiWriter(w, &tar), interruptible{ctx, in})
-					m.Bytes, m.Entries = tar.Bytes, tar.Entries
-					return errors.Join(err, tar.Close())
-				})
+	if c.isRestic() {
+		return c.withSnapshot(ctx, volume, id, func(s snapshot, in io.Reader) error {
+			m := &manifest{Volume: volume, ID: s.ID}
+			return c.restore(ctx, env, m, func(ctx context.Context, w io.Writer) error {
+				var tar tarCheck
+				_, err := io.Copy(io.MultiWriter(w, &tar), interruptible{ctx, in})
+				m.Bytes, m.Entries = tar.Bytes, tar.Entries
+				return errors.Join(err, tar.Close())
 			})
-		}
-		f, m, identities, err := c.take(ctx, c.identityFlags, volume, id)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		return c.restore(ctx, env, m, func(ctx context.Context, w io.Writer) error {
-			return pour(ctx, f, m, identities, w)
 		})
+	}
+	f, m, identities, err := c.take(ctx, c.identityFlags, volume, id)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return c.restore(ctx, env, m, func(ctx context.Context, w io.Writer) error {
+		return pour(ctx, f, m, identities, w)
 	})
 }
 

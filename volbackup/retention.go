@@ -13,7 +13,6 @@ type retention struct {
 	KeepMonthly int `default:"6" placeholder:"N"`
 }
 
-// Validate is kong's check after parsing.
 func (k retention) Validate() error {
 	if k.KeepDaily < 0 || k.KeepWeekly < 0 || k.KeepMonthly < 0 {
 		return fmt.Errorf("--keep-daily, --keep-weekly and --keep-monthly are not negative")

@@ -26,7 +26,6 @@ type runCmd struct {
 	Volumes []string `arg:"" optional:"" name:"volume" help:"Only these volumes; with -, those on stdin, one a line."`
 }
 
-// Validate is kong's check after parsing.
 func (c *runCmd) Validate() error {
 	if c.Timeout <= 0 {
 		return fmt.Errorf("--timeout %v: not more than 0", c.Timeout)
@@ -46,47 +45,45 @@ type outcome struct {
 // Run backs up one volume after the other. What happens to one is nothing to
 // the next.
 func (c *runCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		names, err := c.names(env.Stdin)
-		if err != nil {
-			return err
+	names, err := c.names(env.Stdin)
+	if err != nil {
+		return err
+	}
+	if c.isRestic() {
+		return c.runRestic(ctx, env, names)
+	}
+	s, err := c.store(ctx, env, c.repositoryFlags)
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	s.reread = c.Reread
+	all, err := c.list(ctx)
+	if err != nil {
+		return err
+	}
+	volumes := pick(all, names)
+	begun := time.Now()
+	var failed []error
+	unchanged, pruned := 0, 0
+	for _, v := range volumes {
+		end := s.progress(env, v.Volume)
+		o := c.backUp(ctx, env, s, v)
+		end()
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
-		if c.isRestic() {
-			return c.runRestic(ctx, env, names)
+		if o.err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", v.Volume, o.err))
 		}
-		s, err := c.store(ctx, env, c.repositoryFlags)
-		if err != nil {
-			return err
+		if o.unchanged {
+			unchanged++
 		}
-		defer s.release()
-		s.reread = c.Reread
-		all, err := c.list(ctx)
-		if err != nil {
-			return err
-		}
-		volumes := pick(all, names)
-		begun := time.Now()
-		var failed []error
-		unchanged, pruned := 0, 0
-		for _, v := range volumes {
-			end := s.progress(env, v.Volume)
-			o := c.backUp(ctx, env, s, v)
-			end()
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			if o.err != nil {
-				failed = append(failed, fmt.Errorf("%s: %w", v.Volume, o.err))
-			}
-			if o.unchanged {
-				unchanged++
-			}
-			pruned += o.pruned
-			o.report(env, v)
-		}
-		c.report(env, begun, len(volumes), unchanged, len(failed), pruned)
-		return partly(failed, len(volumes))
-	})
+		pruned += o.pruned
+		o.report(env, v)
+	}
+	c.report(env, begun, len(volumes), unchanged, len(failed), pruned)
+	return partly(failed, len(volumes))
 }
 
 // names returns the volumes that were named.

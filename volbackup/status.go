@@ -19,7 +19,6 @@ type statusCmd struct {
 	Volumes []string      `arg:"" optional:"" name:"volume" help:"Only these volumes."`
 }
 
-// Validate is kong's check after parsing.
 func (c *statusCmd) Validate() error {
 	if c.MaxAge < 0 {
 		return fmt.Errorf("--max-age %v: less than 0", c.MaxAge)
@@ -34,7 +33,7 @@ func (c *statusCmd) Immediate() bool { return !c.isRestic() }
 // alone and takes no lock.
 func (c *statusCmd) Run(ctx context.Context, env *cli.Env) error {
 	if c.isRestic() {
-		return cli.Interruptible(ctx, func(ctx context.Context) error { return c.statusRestic(ctx, env) })
+		return c.statusRestic(ctx, env)
 	}
 	r, err := c.open()
 	if err != nil {

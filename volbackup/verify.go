@@ -23,75 +23,73 @@ type verifyCmd struct {
 
 // Run checks archives and keeps the result in their manifests.
 func (c *verifyCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		if c.isRestic() {
-			return c.verifyRestic(ctx, env)
+	if c.isRestic() {
+		return c.verifyRestic(ctx, env)
+	}
+	r, err := c.open()
+	if err != nil {
+		return err
+	}
+	if err := r.claimExisting(ctx); err != nil {
+		return err
+	}
+	defer r.release()
+	if err := r.mend(); err != nil {
+		env.Diag.Warn("mark_failed", err.Error())
+	}
+	if len(c.Archives) == 0 {
+		if c.Archives, err = r.volumes(); err != nil {
+			return err
 		}
-		r, err := c.open()
+	}
+	bad, seen, closed := 0, 0, 0
+	var noKey error
+	for _, arg := range c.Archives {
+		volume, id, err := parseArchive(arg)
 		if err != nil {
 			return err
 		}
-		if err := r.claimExisting(ctx); err != nil {
+		all, err := r.archives(volume)
+		if err != nil {
 			return err
 		}
-		defer r.release()
-		if err := r.mend(); err != nil {
-			env.Diag.Warn("mark_failed", err.Error())
-		}
-		if len(c.Archives) == 0 {
-			if c.Archives, err = r.volumes(); err != nil {
+		for _, a := range all {
+			if id != "" && a.id != id {
+				continue
+			}
+			seen++
+			wrong := c.verify(ctx, r, a)
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			deep := c.Deep
+			if sysexits.Code(wrong) == sysexits.Config { // no key is not damage, and the stored bytes are right
+				closed++
+				noKey, wrong, deep = wrong, nil, false
+			}
+			if wrong != nil {
+				bad++
+			}
+			if err := r.mark(a, wrong); err != nil {
+				env.Diag.Warn("mark_failed", err.Error())
+			}
+			if err := report(env, volume, a, wrong, deep); err != nil {
 				return err
 			}
 		}
-		bad, seen, closed := 0, 0, 0
-		var noKey error
-		for _, arg := range c.Archives {
-			volume, id, err := parseArchive(arg)
-			if err != nil {
-				return err
-			}
-			all, err := r.archives(volume)
-			if err != nil {
-				return err
-			}
-			for _, a := range all {
-				if id != "" && a.id != id {
-					continue
-				}
-				seen++
-				wrong := c.verify(ctx, r, a)
-				if ctx.Err() != nil {
-					return context.Cause(ctx)
-				}
-				deep := c.Deep
-				if sysexits.Code(wrong) == sysexits.Config { // no key is not damage, and the stored bytes are right
-					closed++
-					noKey, wrong, deep = wrong, nil, false
-				}
-				if wrong != nil {
-					bad++
-				}
-				if err := r.mark(a, wrong); err != nil {
-					env.Diag.Warn("mark_failed", err.Error())
-				}
-				if err := report(env, volume, a, wrong, deep); err != nil {
-					return err
-				}
-			}
-		}
-		if seen == 0 {
-			return missing(fmt.Errorf("%s: no backup", r.dir))
-		}
-		var failed []error
-		if bad > 0 {
-			failed = append(failed, sysexits.New(sysexits.DataErr, "archives_damaged", fmt.Errorf("%d of %d archives are damaged", bad, seen)).
-				WithHint("they are not used for restores by default any more; run volbackup run for new ones"))
-		}
-		if closed > 0 {
-			failed = append(failed, fmt.Errorf("of %d of %d archives only the stored bytes were checked: %w", closed, seen, noKey))
-		}
-		return errors.Join(failed...)
-	})
+	}
+	if seen == 0 {
+		return missing(fmt.Errorf("%s: no backup", r.dir))
+	}
+	var failed []error
+	if bad > 0 {
+		failed = append(failed, sysexits.New(sysexits.DataErr, "archives_damaged", fmt.Errorf("%d of %d archives are damaged", bad, seen)).
+			WithHint("they are not used for restores by default any more; run volbackup run for new ones"))
+	}
+	if closed > 0 {
+		failed = append(failed, fmt.Errorf("of %d of %d archives only the stored bytes were checked: %w", closed, seen, noKey))
+	}
+	return errors.Join(failed...)
 }
 
 // verify returns what is wrong with an archive.

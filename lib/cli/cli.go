@@ -39,7 +39,10 @@ type Command struct {
 	Help    string
 	Default bool // what the tool does when no command is named
 	Hidden  bool // not for people
-	Grammar any  // a pointer to a struct of flags for kong, with a method Run(context.Context, *Env) error, whose context a signal cancels
+	// Grammar is a pointer to a struct of flags for kong, with a method
+	// Run(context.Context, *Env) error, whose context a signal cancels. kong calls
+	// a method Validate() error of it, and of structs in it, after parsing.
+	Grammar any
 }
 
 // Env is what a command works with.
