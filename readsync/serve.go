@@ -34,6 +34,9 @@ func (s *serveCmd) Validate() error {
 	return err
 }
 
+// Immediate leaves signals to Run, which has something to say after one.
+func (s *serveCmd) Immediate() bool { return true }
+
 // Run is what kong calls. SIGTERM is a good end, unless documents were left behind.
 func (s *serveCmd) Run(ctx context.Context, env *cli.Env) error {
 	e := &endpoint{env: env, hosts: s.AllowHost, sync: func(ctx context.Context) (int64, error) {

@@ -103,8 +103,9 @@ func run(env *Env, args []string, stderr io.Writer) (err error) {
 	return Interruptible(ctx, work)
 }
 
-// Immediate is a command that a signal may end anywhere: it waits for nothing
-// and has nothing to finish. Every other command is [Interruptible], which takes
+// Immediate is a command that a signal may end anywhere, because it waits for
+// nothing and has nothing to finish, or one that calls [Interruptible] itself, as
+// it has something to do after a signal. Every other command is [Interruptible], which takes
 // two threads more.
 type Immediate interface{ Immediate() bool }
 
