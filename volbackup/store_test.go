@@ -299,30 +299,7 @@ func TestPutRefuses(t *testing.T) {
 }
 
 // What a killed run left is finished where it was whole, else removed.
-// A manifest that cannot appear takes its archive with it.
-func TestPublishFails(t *testing.T) {
-	s := newStore(t)
-	m := &repository.Manifest{Volume: "v", ID: "20260101T000000.000Z", Time: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
-	d, err := s.Draft(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := d.Create(); err != nil {
-		t.Fatal(err)
-	}
-	inTheWay := filepath.Join(s.Dir("v"), m.ID+".json")
-	if err := os.Mkdir(inTheWay, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.Publish(); sysexits.Code(err) != sysexits.CantCreate {
-		t.Errorf("publish = %v; want exit status 73", err)
-	}
-	if got := files(t, s); got != m.ID+".json" {
-		t.Errorf("left %q; want what was there before", got)
-	}
-}
-
-func TestMend(t *testing.T) {
+func TestRepair(t *testing.T) {
 	s := newStore(t)
 	for _, n := range []int64{100, 200, 300} {
 		if _, err := s.put(t.Context(), &repository.Manifest{Volume: "v"}, stream{data: big(t, n, n)}); err != nil {
@@ -359,20 +336,6 @@ func TestMend(t *testing.T) {
 	}
 	if got := files(t, s); got != strings.Join(want, " ") {
 		t.Errorf("left %s; want %s", got, want)
-	}
-}
-
-func TestNames(t *testing.T) {
-	for name, good := range map[string]bool{"grafana_data": true, "a": true, "A.b-c": true, "": false, ".": false, "..": false, "a/b": false,
-		"-a": false, "a b": false, "a\n": false, "ä": false, strings.Repeat("a", 256): false} {
-		if err := repository.CheckVolume(name); (err == nil) != good {
-			t.Errorf("%q: %v", name, err)
-		}
-	}
-	for _, arg := range []string{"v@../x", "v@a/b", "v@.tmp-x", "/v", "@x"} {
-		if _, _, err := repository.ParseArchive(arg); err == nil {
-			t.Errorf("%q is taken", arg)
-		}
 	}
 }
 

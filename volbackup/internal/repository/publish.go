@@ -55,11 +55,11 @@ func (r *Repository) Draft(m *Manifest) (*Draft, error) {
 // sameName rejects a directory that belongs to a volume of another name: vfat and
 // CIFS do not tell Data from data, or drop a dot at the end.
 func (r *Repository) sameName(volume string) error {
-	names, err := r.Volumes()
+	entries, err := os.ReadDir(r.Root)
 	if err != nil {
-		return err
+		return unreadable(err)
 	}
-	if !slices.Contains(names, volume) {
+	if !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == volume }) {
 		return sysexits.New(sysexits.CantCreate, "repository_unwritable", fmt.Errorf("repository: the file system does not tell the directory %s from another", r.Dir(volume))).
 			WithHint("move the repository to a file system that does, such as ext4, or exclude one of the volumes")
 	}
