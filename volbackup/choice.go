@@ -129,17 +129,15 @@ func nameAnonymous(all []volume) {
 	}
 }
 
-// refusal returns why a volume is left out that no person named and that cannot be
-// backed up ever, empty for any other error.
-func (v volume) refusal(err error) string {
-	e, ok := errors.AsType[*scriptError](err)
-	switch {
-	case v.named || !ok:
-		return ""
-	case e.event == "volume_refused":
-		return cannotBeRead
-	case e.event == "no_such_volume":
-		return isGone
+// refusal returns why a volume cannot be backed up ever, empty for any other error.
+func refusal(err error) string {
+	if e, ok := errors.AsType[*scriptError](err); ok {
+		switch e.event {
+		case "volume_refused":
+			return cannotBeRead
+		case "no_such_volume":
+			return isGone
+		}
 	}
 	return ""
 }

@@ -11,6 +11,7 @@ import (
 
 	"observability-hub/lib/cli"
 	"observability-hub/lib/sysexits"
+	"observability-hub/volbackup/internal/repository"
 )
 
 // host is a directory with volumes, a repository, and stand-ins for
@@ -446,5 +447,23 @@ func TestTree(t *testing.T) {
 		if got := tree([]byte(told)); got != want {
 			t.Errorf("tree(%q) = %q; want %q", told, got, want)
 		}
+	}
+}
+
+// Archives of earlier versions may have absolute names: a restore that fails names them.
+func TestRestoreAbsoluteNames(t *testing.T) {
+	p := &producer{args: []string{"sh", "-c", `exit 65`}}
+	if _, err := p.open(t.Context(), "", nil); err != nil {
+		t.Fatal(err)
+	}
+	ended := p.wait()
+	p.close()
+	m := &repository.Manifest{Volume: "v", ID: "20260101T000000.000Z"}
+	err := (&restoreCmd{}).failed(p, ended, m, "/etc/passwd")
+	if sysexits.Code(err) != sysexits.DataErr || !strings.Contains(err.Error(), "/etc/passwd") {
+		t.Error(err)
+	}
+	if err := (&restoreCmd{}).failed(p, ended, m, ""); strings.Contains(err.Error(), "lead out") {
+		t.Error(err)
 	}
 }

@@ -73,7 +73,7 @@ func (d *directory) backUp(ctx context.Context, group []volume, done func(outcom
 	for _, v := range group {
 		d.each(ctx, v, done, func(ctx context.Context, m *repository.Manifest) (bool, error) {
 			p := d.producer("export", v.Volume)
-			p.tar, p.trees, p.holds, p.folder = true, true, v.held(), v.Mountpoint
+			p.tar, p.trees, p.holds, p.dir = true, true, v.held(), v.Mountpoint
 			return d.s.put(ctx, m, p)
 		})
 		if ctx.Err() != nil {

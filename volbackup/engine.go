@@ -40,7 +40,7 @@ type engineFlags struct {
 	Engine string `default:"folder" enum:"folder,restic"`
 }
 
-// engine returns the engine for a command that only reads. storing is nil.
+// engine returns what --engine chooses.
 func (f engineFlags) engine(env *cli.Env, repo repositoryFlags, keys identityFlags, staging stagingFlags) (engine, error) {
 	if f.Engine == "restic" {
 		return newRestic(env, repo, staging)

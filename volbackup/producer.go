@@ -27,18 +27,18 @@ const stopAfter = 3 * time.Second
 
 // producer is a program that makes a tar stream, or takes one.
 type producer struct {
-	args   []string
-	tar    bool       // its exit status 1 is GNU tar's: a file changed while it was read
-	holds  bool       // containers may be down as long as it runs
-	folder string     // what it reads, if that is known
-	trees  bool       // it knows what a tree is
-	told   *os.File   // the other end of its descriptor 3
-	extra  []*os.File // descriptors from 4 on
-	env    []string
-	cmd    *exec.Cmd
-	said   said
-	out    *os.File
-	done   chan error
+	args  []string
+	tar   bool       // its exit status 1 is GNU tar's: a file changed while it was read
+	holds bool       // containers may be down as long as it runs
+	dir   string     // what it reads, if that is known
+	trees bool       // it knows what a tree is
+	told  *os.File   // the other end of its descriptor 3
+	extra []*os.File // descriptors from 4 on
+	env   []string
+	cmd   *exec.Cmd
+	said  said
+	out   *os.File
+	done  chan error
 }
 
 // standard is our own stdin as a source: it has no exit status.
@@ -72,7 +72,7 @@ func (s standard) reads() string { return "" }
 
 func (p *producer) running() bool { return false }
 func (p *producer) waited() bool  { return p.holds }
-func (p *producer) reads() string { return p.folder }
+func (p *producer) reads() string { return p.dir }
 
 // open starts the program with its stdout as the stream or, if there is a spool,
 // with the spool as its stdout. When ctx is done the program gets SIGTERM, with all

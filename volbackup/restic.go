@@ -51,6 +51,9 @@ func (r *restic) inventory() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", statedir.Unwritable(err)
+	}
 	return filepath.Join(dir, "restic"), nil
 }
 
@@ -408,7 +411,7 @@ func (r *restic) find(ctx context.Context, volume, id string) (*repository.Manif
 			return "", err
 		}
 		var tar tarcheck.Check
-		_, err = io.Copy(io.MultiWriter(w, &tar), interruptible{ctx, in})
+		_, err = io.Copy(io.MultiWriter(w, &tar), repository.Interruptible(ctx, in))
 		m.Bytes, m.Entries = tar.Bytes, tar.Entries
 		err = errors.Join(err, tar.Close())
 		p.close()

@@ -205,21 +205,23 @@ func (r *run) miss(ctx context.Context, all []volume) error {
 // done counts and prints how the backup of a volume ended. A volume that cannot be
 // backed up ever, and that no person named, is left out: a warning the first time.
 func (r *run) done(o outcome) {
-	why := o.v.refusal(o.err)
-	r.noted = r.noted || why != ""
-	switch why {
-	case isGone:
+	why := refusal(o.err)
+	switch {
+	case o.v.named: // a person waits for it
+	case why == isGone:
+		r.noted = true
 		r.inventory.Miss(o.v.name, time.Time{})
 		r.sayLeftOut(why, []volume{o.v}, o.err.Error())
 		return
-	case cannotBeRead:
+	case why == cannotBeRead:
+		r.noted = true
 		if r.inventory.See(o.v.name, why, o.err.Error(), r.begun) {
 			r.env.Diag.Warn("volume_left_out", fmt.Sprintf("volume %s is not backed up: %v", o.v.name, o.err))
 		}
 		r.sayLeftOut(why, []volume{o.v}, o.err.Error())
 		return
 	}
-	if e := r.inventory.Volumes[o.v.name]; e != nil && e.LeftOut != "" {
+	if e := r.inventory.Volumes[o.v.name]; e != nil && e.LeftOut != "" && why == "" {
 		r.inventory.See(o.v.name, "", "", r.begun)
 		r.noted = true
 	}

@@ -44,7 +44,7 @@ func (c *statusCmd) Run(ctx context.Context, env *cli.Env) error {
 			return err
 		}
 		found, err := e.archives(ctx, c.Volumes)
-		if err != nil && (len(inventory.Volumes) == 0 || sysexits.Code(err) != sysexits.Failed) {
+		if err != nil {
 			return err
 		}
 		return c.report(env, e, inventory, found)

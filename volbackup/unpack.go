@@ -38,7 +38,7 @@ func unpack(r io.Reader, m *repository.Manifest, identities []age.Identity) (io.
 // w, and checks the stream too. It returns the first name in it that leads out of
 // the volume.
 func pour(ctx context.Context, f io.Reader, m *repository.Manifest, identities []age.Identity, w io.Writer) (outside string, err error) {
-	r, err := unpack(interruptible{ctx, f}, m, identities)
+	r, err := unpack(repository.Interruptible(ctx, f), m, identities)
 	if err != nil {
 		return "", err
 	}
@@ -55,18 +55,5 @@ func pour(ctx context.Context, f io.Reader, m *repository.Manifest, identities [
 	return tar.Outside, err
 }
 
-// onlyWriter and interruptible keep io.Copy from taking a short cut past the
-// buffer or past ctx.
+// onlyWriter keeps io.Copy from taking a short cut past the buffer.
 type onlyWriter struct{ io.Writer }
-
-type interruptible struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (i interruptible) Read(p []byte) (int, error) {
-	if i.ctx.Err() != nil {
-		return 0, context.Cause(i.ctx)
-	}
-	return i.r.Read(p)
-}

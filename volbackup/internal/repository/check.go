@@ -115,7 +115,9 @@ func (u *upTo) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// interruptible ends reading when ctx is done.
+// Interruptible returns a reader that fails when ctx is done.
+func Interruptible(ctx context.Context, r io.Reader) io.Reader { return interruptible{ctx, r} }
+
 type interruptible struct {
 	ctx context.Context
 	r   io.Reader

@@ -57,11 +57,16 @@ func ReadInventory(dir string) (*Inventory, error) {
 	return i, nil
 }
 
-// Write replaces the inventory of the directory dir.
+// Write replaces the inventory of the directory dir, and makes the directory.
 func (i *Inventory) Write(dir string) error {
 	b, err := seal(i)
 	if err == nil {
-		if err = os.MkdirAll(dir, 0o700); err == nil {
+		if err = os.Mkdir(dir, 0o700); err == nil {
+			err = handOver(filepath.Dir(dir), dir)
+		} else if errors.Is(err, fs.ErrExist) {
+			err = nil
+		}
+		if err == nil {
 			err = replace(filepath.Join(dir, inventoryFile), b)
 		}
 	}
