@@ -86,11 +86,14 @@ func matches(patterns []string, v volume) bool {
 	})
 }
 
-// pick returns the volumes of the names, in their order. One that is not listed has
+// pick returns the volumes of the names, in their order and each once. One that is not listed has
 // nothing but its name, and its export will say why.
 func pick(all []volume, names []string) []volume {
 	var picked []volume
-	for _, name := range names {
+	for i, name := range names {
+		if slices.Contains(names[:i], name) {
+			continue
+		}
 		v := volume{Volume: name, name: name}
 		if i := slices.IndexFunc(all, func(v volume) bool { return v.Volume == name }); i >= 0 {
 			v = all[i]

@@ -375,6 +375,28 @@ func TestResticFailed(t *testing.T) {
 	}
 }
 
+// What another host has in the same restic repository says nothing about this one.
+func TestResticOtherHosts(t *testing.T) {
+	h := newHost(t)
+	h.write("volumes/theirs/f", "content")
+	t.Setenv("VOLBACKUP_ENGINE", "restic")
+	t.Setenv("RESTIC_HOST", "another")
+	h.do(sysexits.OK, "run")
+	t.Setenv("RESTIC_HOST", "")
+	h.remove("volumes/theirs")
+	h.remove("state")
+	h.write("volumes/ours/f", "content")
+	if _, diag := h.do(sysexits.OK, "run"); diag != "" {
+		t.Error(diag)
+	}
+	if got := h.states(sysexits.OK); len(got) != 1 || got["ours"] != "current" {
+		t.Errorf("states %v", got)
+	}
+	if out, _ := h.do(sysexits.OK, "list"); strings.Count(out, `"msg":"snapshot"`) != 2 {
+		t.Error(out)
+	}
+}
+
 func TestGroups(t *testing.T) {
 	v := func(name string, containers ...string) volume { return volume{Volume: name, Containers: containers} }
 	got := groups([]volume{v("a", "1"), v("b"), v("c", "2"), v("d", "2", "1"), v("e", "3"), v("f")})

@@ -107,7 +107,9 @@ func (d *directory) each(ctx context.Context, v volume, done func(outcome), put 
 		o.pruned, o.err = d.s.retire(d.run.Retention, o.m, time.Now())
 	}()
 	end()
-	done(o)
+	if ctx.Err() == nil {
+		done(o)
+	}
 }
 
 func (v volume) manifest() *repository.Manifest {
@@ -131,6 +133,9 @@ func (d *directory) together(ctx context.Context, group []volume, done func(outc
 	defer cancel()
 	started := time.Now()
 	failed := func(err error) bool {
+		if ctx.Err() != nil { // the whole run ends
+			return true
+		}
 		for _, v := range group {
 			done(outcome{v: v, started: started, err: err})
 		}
@@ -214,7 +219,7 @@ func (s *store) retire(keep repository.Retention, made *repository.Manifest, now
 	return removed, nil
 }
 
-func (d *directory) archives(_ context.Context, volumes []string) (map[string][]repository.Archive, error) {
+func (d *directory) archives(_ context.Context, volumes []string, _ bool) (map[string][]repository.Archive, error) {
 	if len(volumes) == 0 {
 		var err error
 		if volumes, err = d.Volumes(); err != nil {

@@ -22,8 +22,9 @@ type engine interface {
 	backUp(ctx context.Context, group []volume, done func(outcome))
 	// settle verifies and prunes what is verified and pruned for all volumes at once.
 	settle(ctx context.Context, done func(outcome)) error
-	// archives returns the backups of each of the volumes or, if none is named, of all.
-	archives(ctx context.Context, volumes []string) (map[string][]repository.Archive, error)
+	// archives returns the backups of each of the volumes or, if none is named, of
+	// all, with those of other hosts if everyHost is set.
+	archives(ctx context.Context, volumes []string, everyHost bool) (map[string][]repository.Archive, error)
 	// record is the record of one of them.
 	record(volume string, a repository.Archive) []byte
 	// find returns the backup VOLUME@ID or, without an ID, the newest, and how to

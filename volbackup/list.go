@@ -27,7 +27,7 @@ func (c *listCmd) Run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		found, err := e.archives(ctx, c.Volumes)
+		found, err := e.archives(ctx, c.Volumes, true)
 		if err != nil {
 			return err
 		}

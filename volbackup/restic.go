@@ -343,15 +343,16 @@ func (r *restic) settle(ctx context.Context, done func(outcome)) error {
 	})
 }
 
-// archives returns the snapshots of this host and, of volumes that are named or
-// listed, those of others.
-func (r *restic) archives(ctx context.Context, volumes []string) (map[string][]repository.Archive, error) {
+func (r *restic) archives(ctx context.Context, volumes []string, everyHost bool) (map[string][]repository.Archive, error) {
 	all, err := r.snapshots(ctx, volumes)
 	if err != nil {
 		return nil, err
 	}
 	found := map[string][]repository.Archive{}
 	for _, s := range all {
+		if !everyHost && s.Hostname != r.host {
+			continue
+		}
 		m := &repository.Manifest{Volume: s.volume(), ID: s.ID, Time: s.Time, Verified: s.Time, Driver: s.Hostname}
 		found[s.volume()] = append(found[s.volume()], repository.Archive{ID: s.ID, Manifest: m})
 	}

@@ -173,7 +173,7 @@ func (r *run) miss(ctx context.Context, all []volume) error {
 	for _, v := range all {
 		there[v.Volume], there[v.name] = true, true
 	}
-	found, err := r.engine.archives(ctx, nil)
+	found, err := r.engine.archives(ctx, nil, false)
 	if err != nil {
 		return err
 	}
@@ -195,7 +195,7 @@ func (r *run) miss(ctx context.Context, all []volume) error {
 			r.inventory.Miss(v, time.Time{})
 		case r.inventory.Volumes[v] != nil || last.Driver != "":
 			if r.inventory.Miss(v, last.Time) {
-				r.env.Diag.Warn("volume_gone", fmt.Sprintf("volume %s is gone; its %d archives stay until volbackup prune --retired", v, len(found[v])))
+				r.env.Diag.Warn("volume_gone", fmt.Sprintf("volume %s is gone; its %d backups stay; see RETENTION in volbackup(1)", v, len(found[v])))
 			}
 		}
 	}

@@ -43,7 +43,7 @@ func (c *statusCmd) Run(ctx context.Context, env *cli.Env) error {
 		if err != nil {
 			return err
 		}
-		found, err := e.archives(ctx, c.Volumes)
+		found, err := e.archives(ctx, c.Volumes, false)
 		if err != nil {
 			return err
 		}
