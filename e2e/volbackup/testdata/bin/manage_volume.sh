@@ -56,7 +56,7 @@ case $1 in
     ;;
   with)
     shift
-    n=0
+    n=0 first=$VOLUMES/$1
     while [ "$1" != -- ]; do
       refuse "$1"
       n=$((n + 1))
@@ -65,7 +65,7 @@ case $1 in
       shift
     done
     shift
-    export VOLUME_PATH="$VOLUME_PATH_1"
+    export VOLUME_PATH="$first"
     exec "$@"
     ;;
   *) exit 64 ;;
