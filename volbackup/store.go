@@ -403,6 +403,8 @@ func refused(volume string, err error) error {
 		hint = fmt.Sprintf("unpack it on its way: %s FILE | volbackup put %s", other.Unpack, volume)
 	} else if errors.Is(err, tarcheck.ErrNoEndMark) {
 		hint = fmt.Sprintf("if the stream was not cut, but made by a tar that writes no end mark, such as that of busybox in a pipe, add the mark: (cat FILE; head -c 1024 /dev/zero) | volbackup put %s", volume)
+	} else if errors.Is(err, tarcheck.ErrTrailing) {
+		hint = fmt.Sprintf("if the stream is several archives in a row, make one of them: mkdir D && tar -x --ignore-zeros -C D -f FILE && tar -C D -c . | volbackup put %s", volume)
 	}
 	return sysexits.New(sysexits.DataErr, "stream_refused", err).WithHint(hint)
 }

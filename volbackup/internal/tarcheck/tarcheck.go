@@ -67,6 +67,10 @@ func (f *Foreign) Error() string { return "the stream is " + f.Format + ", not t
 // its end mark: it was cut there, or its program does not write the mark.
 var ErrNoEndMark = errors.New("the tar stream ends early, between two entries and without its end mark")
 
+// ErrTrailing is the error of a stream that goes on after its end mark, or after
+// half of it: several archives in a row.
+var ErrTrailing = errors.New("data after the end mark")
+
 // foreign returns the format that a stream begins with, nil if it is not known.
 func foreign(b []byte) error {
 	for _, f := range []struct{ begin, format, unpack string }{
@@ -162,9 +166,9 @@ func (t *Check) take(b []byte) error {
 		t.zeros++
 		return nil
 	case t.zeros >= 2:
-		return errors.New("data after the end marker")
+		return ErrTrailing
 	case t.zeros == 1:
-		return errors.New("a single zero block between entries")
+		return fmt.Errorf("a single zero block between entries: %w", ErrTrailing)
 	}
 	return t.takeHeader(b)
 }
