@@ -15,6 +15,9 @@ type catCmd struct {
 	Archive string `arg:"" name:"volume[@id]" help:"The volume; without an id, its newest archive."`
 }
 
+// Immediate is cli's question whether a signal may end the run anywhere.
+func (c *catCmd) Immediate() bool { return !c.isRestic() }
+
 // Run checks all stored bytes before it writes the first one.
 func (c *catCmd) Run(ctx context.Context, env *cli.Env) error {
 	volume, id, err := repository.ParseArchive(c.Archive)
@@ -25,15 +28,13 @@ func (c *catCmd) Run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return err
 	}
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		m, pour, done, err := e.find(ctx, volume, id)
-		if err != nil {
-			return err
-		}
-		defer done()
-		if _, err := pour(ctx, env.Stdout); err != nil {
-			return repository.DamagedError(volume, m.ID, err)
-		}
-		return nil
-	})
+	m, pour, done, err := e.find(ctx, volume, id)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if _, err := pour(ctx, env.Stdout); err != nil {
+		return repository.DamagedError(volume, m.ID, err)
+	}
+	return nil
 }

@@ -41,9 +41,11 @@ type engineFlags struct {
 	Engine string `default:"folder" enum:"folder,restic"`
 }
 
+func (f engineFlags) isRestic() bool { return f.Engine == "restic" }
+
 // engine returns what --engine chooses.
 func (f engineFlags) engine(env *cli.Env, repo repositoryFlags, keys identityFlags, staging stagingFlags) (engine, error) {
-	if f.Engine == "restic" {
+	if f.isRestic() {
 		return newRestic(env, repo, staging)
 	}
 	r, err := repo.open()

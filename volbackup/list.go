@@ -17,6 +17,9 @@ type listCmd struct {
 	Volumes []string `arg:"" optional:"" name:"volume" help:"Only these volumes."`
 }
 
+// Immediate is cli's question whether a signal may end the run anywhere.
+func (c *listCmd) Immediate() bool { return !c.isRestic() }
+
 // Run prints what the manifests say; it reads no archive.
 func (c *listCmd) Run(ctx context.Context, env *cli.Env) error {
 	if err := checkVolumes(c.Volumes); err != nil {
@@ -26,26 +29,24 @@ func (c *listCmd) Run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return err
 	}
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		found, err := e.archives(ctx, c.Volumes, true)
-		if err != nil {
-			return err
-		}
-		for _, v := range sortedKeys(found) {
-			for _, a := range found[v] {
-				if err := env.Stdout.Record(record.Info, e.record(v, a)); err != nil {
-					return err
-				}
+	found, err := e.archives(ctx, c.Volumes, true)
+	if err != nil {
+		return err
+	}
+	for _, v := range sortedKeys(found) {
+		for _, a := range found[v] {
+			if err := env.Stdout.Record(record.Info, e.record(v, a)); err != nil {
+				return err
 			}
 		}
-		var none []error
-		for _, v := range c.Volumes {
-			if len(found[v]) == 0 {
-				none = append(none, noBackup(v, e.where()))
-			}
+	}
+	var none []error
+	for _, v := range c.Volumes {
+		if len(found[v]) == 0 {
+			none = append(none, noBackup(v, e.where()))
 		}
-		return errors.Join(none...)
-	})
+	}
+	return errors.Join(none...)
 }
 
 func checkVolumes(names []string) error {

@@ -28,6 +28,9 @@ func (c *statusCmd) Validate() error {
 	return nil
 }
 
+// Immediate is cli's question whether a signal may end the run anywhere.
+func (c *statusCmd) Immediate() bool { return !c.isRestic() }
+
 // Run prints how each volume stands: what the inventory expects, compared with what
 // the manifests say. It reads no archive and takes no lock.
 func (c *statusCmd) Run(ctx context.Context, env *cli.Env) error {
@@ -38,17 +41,15 @@ func (c *statusCmd) Run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return err
 	}
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		inventory, err := expected(e)
-		if err != nil {
-			return err
-		}
-		found, err := e.archives(ctx, c.Volumes, false)
-		if err != nil {
-			return err
-		}
-		return c.report(env, e, inventory, found)
-	})
+	inventory, err := expected(e)
+	if err != nil {
+		return err
+	}
+	found, err := e.archives(ctx, c.Volumes, false)
+	if err != nil {
+		return err
+	}
+	return c.report(env, e, inventory, found)
 }
 
 // expected returns the inventory of an engine.

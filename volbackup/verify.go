@@ -20,5 +20,5 @@ func (c *verifyCmd) Run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return err
 	}
-	return cli.Interruptible(ctx, func(ctx context.Context) error { return e.verify(ctx, c.Archives, c.Deep) })
+	return e.verify(ctx, c.Archives, c.Deep)
 }
