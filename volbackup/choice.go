@@ -18,7 +18,6 @@ type choiceFlags struct {
 	Anonymous bool
 }
 
-// Validate is kong's check after parsing.
 func (c choiceFlags) Validate() error {
 	for _, p := range slices.Concat(c.Include, c.Exclude) {
 		if _, err := path.Match(p, ""); err != nil {

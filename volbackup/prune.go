@@ -20,7 +20,6 @@ type pruneCmd struct {
 	Volumes []string `arg:"" optional:"" name:"volume" help:"Only these volumes."`
 }
 
-// Validate is kong's check after parsing.
 func (c *pruneCmd) Validate() error {
 	if c.Retired < 0 {
 		return fmt.Errorf("--retired must not be negative, got %v", c.Retired)
@@ -42,37 +41,35 @@ func (c *pruneCmd) Run(ctx context.Context, env *cli.Env) error {
 	if err := checkVolumes(c.Volumes); err != nil {
 		return err
 	}
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		r, err := c.open()
-		if err != nil {
+	r, err := c.open()
+	if err != nil {
+		return err
+	}
+	if err := repair(ctx, env, r, r.ClaimExisting); err != nil {
+		return err
+	}
+	defer r.Release()
+	inventory, err := repository.ReadInventory(r.Root)
+	if err != nil && c.Retired > 0 {
+		return err
+	}
+	p := &pruning{c, r, env, inventory}
+	volumes := c.Volumes
+	if len(volumes) == 0 {
+		if volumes, err = r.Volumes(); err != nil {
 			return err
 		}
-		if err := repair(ctx, env, r, r.ClaimExisting); err != nil {
-			return err
-		}
-		defer r.Release()
-		inventory, err := repository.ReadInventory(r.Root)
-		if err != nil && c.Retired > 0 {
-			return err
-		}
-		p := &pruning{c, r, env, inventory}
-		volumes := c.Volumes
-		if len(volumes) == 0 {
-			if volumes, err = r.Volumes(); err != nil {
-				return err
+	}
+	var failed []error
+	for _, v := range volumes {
+		if err := p.prune(ctx, v); err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
 			}
+			failed = append(failed, err)
 		}
-		var failed []error
-		for _, v := range volumes {
-			if err := p.prune(ctx, v); err != nil {
-				if ctx.Err() != nil {
-					return context.Cause(ctx)
-				}
-				failed = append(failed, err)
-			}
-		}
-		return partly(failed, len(volumes))
-	})
+	}
+	return partly(failed, len(volumes))
 }
 
 func (p *pruning) prune(ctx context.Context, volume string) error {

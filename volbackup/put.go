@@ -26,30 +26,28 @@ func (c *putCmd) Run(ctx context.Context, env *cli.Env) error {
 	if err := repository.CheckVolume(c.Volume); err != nil {
 		return err
 	}
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		r, err := c.open()
-		if err != nil {
-			return err
-		}
-		s, err := c.store(ctx, env, r)
-		if err != nil {
-			return err
-		}
-		defer s.Release()
-		var src source = standard{env.Stdin}
-		if len(c.Command) > 0 && c.Command[0] == "--" {
-			c.Command = c.Command[1:]
-		}
-		if len(c.Command) > 0 {
-			src = &producer{args: c.Command, holds: true, said: said{Diag: env.Diag}}
-		}
-		m := &repository.Manifest{Volume: c.Volume, Time: c.Made.Time}
-		unchanged, err := s.put(ctx, m, src)
-		if err != nil {
-			return err
-		}
-		return env.Stdout.Record(record.Info, stored(m, env.Service, unchanged))
-	})
+	r, err := c.open()
+	if err != nil {
+		return err
+	}
+	s, err := c.store(ctx, env, r)
+	if err != nil {
+		return err
+	}
+	defer s.Release()
+	var src source = standard{env.Stdin}
+	if len(c.Command) > 0 && c.Command[0] == "--" {
+		c.Command = c.Command[1:]
+	}
+	if len(c.Command) > 0 {
+		src = &producer{args: c.Command, holds: true, said: said{Diag: env.Diag}}
+	}
+	m := &repository.Manifest{Volume: c.Volume, Time: c.Made.Time}
+	unchanged, err := s.put(ctx, m, src)
+	if err != nil {
+		return err
+	}
+	return env.Stdout.Record(record.Info, stored(m, env.Service, unchanged))
 }
 
 // store opens the repository for writing.

@@ -36,14 +36,12 @@ func (c *restoreCmd) Run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return err
 	}
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		m, pour, done, err := e.find(ctx, volume, id)
-		if err != nil {
-			return err
-		}
-		defer done()
-		return c.restore(ctx, env, m, pour)
-	})
+	m, pour, done, err := e.find(ctx, volume, id)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return c.restore(ctx, env, m, pour)
 }
 
 // restore gives what pour writes to manage_volume.sh import.

@@ -28,7 +28,6 @@ type runCmd struct {
 	Volumes []string `arg:"" optional:"" name:"volume" help:"Only these volumes; with -, those on stdin, one a line."`
 }
 
-// Validate is kong's check after parsing.
 func (c *runCmd) Validate() error {
 	if c.Timeout <= 0 {
 		return fmt.Errorf("--timeout must be greater than 0, got %v", c.Timeout)
@@ -53,49 +52,47 @@ type run struct {
 // Run backs up one group of volumes after the other. A failure of one volume does
 // not stop the others.
 func (c *runCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		names, err := c.names(env.Stdin)
-		if err != nil {
-			return err
-		}
-		e, err := c.engine(env, c.repositoryFlags, identityFlags{}, c.stagingFlags)
-		if err != nil {
-			return err
-		}
-		switch e := e.(type) {
-		case *directory:
-			e.run = c
-		case *restic:
-			e.run = c
-		}
-		r := &run{runCmd: c, env: env, engine: e, begun: time.Now()}
-		if err := e.begin(ctx); err != nil {
-			return err
-		}
-		defer e.end()
-		volumes, err := r.plan(ctx, names)
-		if err != nil {
-			return err
-		}
-		for _, group := range groups(volumes) {
-			e.backUp(ctx, group, r.done)
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-		}
-		settled := e.settle(ctx, r.done)
+	names, err := c.names(env.Stdin)
+	if err != nil {
+		return err
+	}
+	e, err := c.engine(env, c.repositoryFlags, identityFlags{}, c.stagingFlags)
+	if err != nil {
+		return err
+	}
+	switch e := e.(type) {
+	case *directory:
+		e.run = c
+	case *restic:
+		e.run = c
+	}
+	r := &run{runCmd: c, env: env, engine: e, begun: time.Now()}
+	if err := e.begin(ctx); err != nil {
+		return err
+	}
+	defer e.end()
+	volumes, err := r.plan(ctx, names)
+	if err != nil {
+		return err
+	}
+	for _, group := range groups(volumes) {
+		e.backUp(ctx, group, r.done)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if settled != nil {
-			r.failed, settled = append(r.failed, settled), nil
-		}
-		r.report()
-		if r.noted {
-			settled = r.inventory.Write(r.dir)
-		}
-		return errors.Join(partly(r.failed, r.volumes), settled)
-	})
+	}
+	settled := e.settle(ctx, r.done)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if settled != nil {
+		r.failed, settled = append(r.failed, settled), nil
+	}
+	r.report()
+	if r.noted {
+		settled = r.inventory.Write(r.dir)
+	}
+	return errors.Join(partly(r.failed, r.volumes), settled)
 }
 
 // names returns the volumes that were named.

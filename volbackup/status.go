@@ -20,7 +20,6 @@ type statusCmd struct {
 	Volumes []string      `arg:"" optional:"" name:"volume" help:"Only these volumes."`
 }
 
-// Validate is kong's check after parsing.
 func (c *statusCmd) Validate() error {
 	if c.MaxAge < 0 {
 		return fmt.Errorf("--max-age must not be negative, got %v", c.MaxAge)
