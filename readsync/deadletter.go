@@ -314,7 +314,6 @@ type deadLetterFlags struct {
 	NUL         string `name:"nul" enum:"reject,replace" default:"reject"`
 }
 
-// Validate is kong's check after parsing.
 func (f deadLetterFlags) Validate() error {
 	if f.MaxRejects < 0 {
 		return fmt.Errorf("--max-rejects %d: less than 0", f.MaxRejects)

@@ -31,7 +31,6 @@ type peerFlags struct {
 	Timeout time.Duration `default:"1m"`
 }
 
-// Validate is kong's check after parsing.
 func (p peerFlags) Validate() error {
 	if p.Timeout < time.Second {
 		return fmt.Errorf("--timeout %v: less than a second", p.Timeout)
@@ -47,7 +46,7 @@ type extractCmd struct {
 
 // Run is what kong calls.
 func (x *extractCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error { return x.run(ctx, env) })
+	return x.run(ctx, env)
 }
 
 func (x *extractCmd) run(ctx context.Context, env *cli.Env) error {

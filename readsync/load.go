@@ -19,14 +19,13 @@ type loadCmd struct {
 	deadLetterFlags
 }
 
-// Validate is kong's check after parsing.
 func (l *loadCmd) Validate() error {
 	return errors.Join(l.peerFlags.Validate(), l.deadLetterFlags.Validate())
 }
 
 // Run is what kong calls.
 func (l *loadCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error { return l.run(ctx, env) })
+	return l.run(ctx, env)
 }
 
 // idle is how long an unfinished batch waits for more of a slow stream.

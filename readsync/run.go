@@ -19,17 +19,14 @@ type runCmd struct {
 	DryRun bool
 }
 
-// Validate is kong's check after parsing.
 func (r *runCmd) Validate() error {
 	return errors.Join(r.peerFlags.Validate(), r.deadLetterFlags.Validate())
 }
 
 // Run is what kong calls.
 func (r *runCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		_, err := r.sync(ctx, env)
-		return err
-	})
+	_, err := r.sync(ctx, env)
+	return err
 }
 
 // sync syncs what is there, prints the synced record, and returns the account.

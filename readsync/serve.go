@@ -23,7 +23,6 @@ type serveCmd struct {
 	AllowHost []string       `placeholder:"NAME"`
 }
 
-// Validate is kong's check after parsing.
 func (s *serveCmd) Validate() error {
 	err := errors.Join(s.peerFlags.Validate(), s.deadLetterFlags.Validate())
 	if _, _, bad := net.SplitHostPort(s.Listen); bad != nil {
@@ -34,6 +33,9 @@ func (s *serveCmd) Validate() error {
 	}
 	return err
 }
+
+// Immediate leaves signals to Run, which has something to say after one.
+func (s *serveCmd) Immediate() bool { return true }
 
 // Run is what kong calls. SIGTERM is a good end, unless documents were left behind.
 func (s *serveCmd) Run(ctx context.Context, env *cli.Env) error {

@@ -42,7 +42,6 @@ type collectCmd struct {
 	ask func(context.Context, []string) []statfs.Answer `kong:"-"` // in tests: what the mounts of the copy say
 }
 
-// Validate is kong's check after parsing.
 func (c *collectCmd) Validate() error {
 	if c.Interval < 0 || c.Interval > time.Hour {
 		return fmt.Errorf("--interval %v: not between 0 and 1h", c.Interval)

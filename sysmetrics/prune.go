@@ -30,7 +30,7 @@ func (p *pruneCmd) Validate() error {
 
 // Run drops whole partitions and chunks where it can, and deletes the rest.
 func (p *pruneCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error { return p.run(ctx, env) })
+	return p.run(ctx, env)
 }
 
 func (p *pruneCmd) run(ctx context.Context, env *cli.Env) error {

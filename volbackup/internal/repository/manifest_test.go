@@ -1,4 +1,4 @@
-package main
+package repository
 
 import (
 	"bytes"
@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-func sample() *manifest {
+func sample() *Manifest {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC)
-	m := &manifest{Version: 1, Volume: "v", ID: at.Format(idLayout), SHA256: "00", StoredBytes: 1, Time: at, Finished: at,
-		Bytes: 10240, Entries: 2, Content: "11", Consistency: consistent, Labels: map[string]string{"a": "b\"\n"}, Tool: "volbackup devel"}
+	m := &Manifest{Version: 1, Volume: "v", ID: at.Format(IDLayout), SHA256: "00", StoredBytes: 1, Time: at, Finished: at,
+		Bytes: 10240, Entries: 2, Content: "11", Consistency: Consistent, Labels: map[string]string{"a": "b\"\n"}, Tool: "volbackup devel"}
 	m.File = m.fileName()
 	return m
 }

@@ -1,4 +1,4 @@
-package main
+package repository
 
 import (
 	"bytes"
@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// manifest describes an archive. It is the file ID.json beside it.
-type manifest struct {
+// Manifest describes an archive. It is the file ID.json beside it.
+type Manifest struct {
 	Version     int               `json:"version"`
 	Volume      string            `json:"volume"`
 	ID          string            `json:"id"`
@@ -31,15 +31,17 @@ type manifest struct {
 	Driver      string            `json:"driver,omitempty"`
 	Tool        string            `json:"tool"`
 	Verified    time.Time         `json:"verified,omitzero"` // when it was stored, or last read back and found right
-	Damaged     string            `json:"damaged,omitempty"` // what was wrong when they were last read
+	Damaged     string            `json:"damaged,omitempty"` // what was wrong when it was last read
 }
 
-const manifestVersion = 1
+// ManifestVersion is the version of manifests that this package reads and writes.
+const ManifestVersion = 1
 
 // Consistency of an archive.
 const (
-	consistent = "consistent"
-	changed    = "changed" // a file changed while it was read
+	Consistent = "consistent"
+	Changed    = "changed" // a file changed while it was read
+	Killed     = "killed"  // a container did not stop in time and was killed
 )
 
 // checkKey begins the manifest's last line: the SHA-256 of all lines before it,
@@ -47,32 +49,49 @@ const (
 const checkKey = `  "check": "`
 
 // encode returns the bytes of the file.
-func (m *manifest) encode() ([]byte, error) {
-	b, err := json.MarshalIndent(m, "", "  ")
+func (m *Manifest) encode() ([]byte, error) {
+	b, err := seal(m)
 	if err != nil {
 		return nil, fmt.Errorf("manifest of %s: %w", m.Volume, err)
+	}
+	return b, nil
+}
+
+// seal returns v as JSON with its own check as the last line.
+func seal(v any) ([]byte, error) {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return nil, err
 	}
 	b = append(bytes.TrimSuffix(b, []byte("\n}")), ",\n"...)
 	sum := sha256.Sum256(b)
 	return fmt.Appendf(b, "%s%x\"\n}\n", checkKey, sum), nil
 }
 
-// decodeManifest is the reverse. An error says what is damaged.
-func decodeManifest(b []byte) (*manifest, error) {
+// unseal is the reverse. An error says what is damaged.
+func unseal(b []byte, v any) error {
 	tail := len(checkKey) + 2*sha256.Size + len("\"\n}\n")
 	if len(b) < tail {
-		return nil, errors.New("too short for a manifest")
+		return errors.New("too short for a manifest")
 	}
 	body, last := b[:len(b)-tail], string(b[len(b)-tail:])
 	sum := sha256.Sum256(body)
 	if last != checkKey+hex.EncodeToString(sum[:])+"\"\n}\n" {
-		return nil, errors.New("the manifest does not match its own check")
+		return errors.New("the manifest does not match its own check")
 	}
-	var m manifest
-	if err := json.Unmarshal(b, &m); err != nil {
-		return nil, fmt.Errorf("manifest: %w", err)
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("manifest: %w", err)
 	}
-	if m.Version != manifestVersion {
+	return nil
+}
+
+// decodeManifest is the reverse of encode. An error says what is damaged.
+func decodeManifest(b []byte) (*Manifest, error) {
+	var m Manifest
+	if err := unseal(b, &m); err != nil {
+		return nil, err
+	}
+	if m.Version != ManifestVersion {
 		return nil, fmt.Errorf("a manifest of version %d, which this volbackup does not know", m.Version)
 	}
 	return &m, nil

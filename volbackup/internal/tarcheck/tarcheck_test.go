@@ -1,8 +1,9 @@
-package main
+package tarcheck
 
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -14,8 +15,8 @@ import (
 )
 
 // check runs a stream through the check, in pieces of n bytes.
-func checkTar(stream []byte, n int) (*tarCheck, error) {
-	var c tarCheck
+func checkTar(stream []byte, n int) (*Check, error) {
+	var c Check
 	for len(stream) > 0 {
 		k := min(n, len(stream))
 		if _, err := c.Write(stream[:k]); err != nil {
@@ -186,7 +187,7 @@ func TestTarCheckRefuses(t *testing.T) {
 	}
 }
 
-func TestPaxSize(t *testing.T) {
+func TestPax(t *testing.T) {
 	for _, c := range []struct {
 		body string
 		size int64
@@ -205,16 +206,76 @@ func TestPaxSize(t *testing.T) {
 		{"x size=1\n", 0, false, true},
 		{"8 nokey\n", 0, false, true},
 	} {
-		size, ok, err := paxSize([]byte(c.body))
-		if size != c.size && err == nil || ok != c.ok && err == nil || (err != nil) != c.bad {
-			t.Errorf("paxSize(%q) = %d, %v, %v", c.body, size, ok, err)
+		var f fields
+		err := f.pax([]byte(c.body))
+		if f.size != c.size && err == nil || f.hasSize != c.ok && err == nil || (err != nil) != c.bad {
+			t.Errorf("pax(%q): %+v, %v", c.body, f, err)
 		}
 	}
 }
 
-// FuzzTarCheck: no input makes it fail otherwise than by an error, and the size
+// A stream that is not tar is called by its name, with what makes tar of it.
+func TestForeign(t *testing.T) {
+	for begin, format := range map[string]string{
+		"\x1f\x8b\x08": "gzip", "BZh9": "bzip2", "\xfd7zXZ\x00": "xz", "\x28\xb5\x2f\xfd": "zstd", "PK\x03\x04": "zip",
+		"age-encryption.org/v1\n": "encrypted with age", "-----BEGIN AGE ENCRYPTED FILE-----": "encrypted with age",
+	} {
+		for _, n := range []int{0, 500, 5000} {
+			_, err := checkTar([]byte(begin+strings.Repeat("z", n)), 300)
+			var f *Foreign
+			if !errors.As(err, &f) || f.Format != format || f.Unpack == "" {
+				t.Errorf("%q and %d bytes: %v; want %s", begin, n, err, format)
+			}
+		}
+	}
+	// A file may have such a name.
+	if _, err := checkTar(goTar(t, &tar.Header{Name: "BZh9", Size: 10}), 4096); err != nil {
+		t.Error(err)
+	}
+}
+
+// A stream without an end mark is told from one that was cut inside an entry.
+func TestNoEndMark(t *testing.T) {
+	stream := goTar(t, &tar.Header{Name: "a", Size: 1000}, &tar.Header{Name: strings.Repeat("long", 100), Size: 1})
+	for cut, want := range map[int]bool{512: false, 1536: true, 2048: false, 2560: false, 3072: false, 3584: true, 4096: true, 4000: false} {
+		if _, err := checkTar(stream[:cut], 4096); err == nil || errors.Is(err, ErrNoEndMark) != want {
+			t.Errorf("cut at %d: %v; want ErrNoEndMark: %v", cut, err, want)
+		}
+	}
+}
+
+// Names that lead out of the directory are seen in each form in which a name is written.
+func TestOutside(t *testing.T) {
+	long := strings.Repeat("long/", 60)
+	for _, c := range []struct {
+		header tar.Header
+		want   string
+	}{
+		{tar.Header{Name: "./a"}, ""},
+		{tar.Header{Name: "a..b/..c"}, ""},
+		{tar.Header{Name: "/a"}, "/a"},
+		{tar.Header{Name: "../a"}, "../a"},
+		{tar.Header{Name: "a/../../b"}, "a/../../b"},
+		{tar.Header{Name: "a/.."}, "a/.."},
+		{tar.Header{Name: "/" + long + "a", Format: tar.FormatPAX}, "/" + long + "a"},
+		{tar.Header{Name: "/" + long + "a", Format: tar.FormatGNU}, "/" + long + "a"},
+		{tar.Header{Name: "/" + strings.Repeat("u", 90) + "/" + strings.Repeat("v", 90), Format: tar.FormatUSTAR}, "/" + strings.Repeat("u", 90) + "/" + strings.Repeat("v", 90)},
+		{tar.Header{Name: long + "a", Format: tar.FormatPAX}, ""},
+		{tar.Header{Name: "a", Linkname: "/b", Typeflag: tar.TypeSymlink}, ""},
+		{tar.Header{Name: "a", Linkname: "/b", Typeflag: tar.TypeLink}, "/b"},
+		{tar.Header{Name: "a", Linkname: "/" + long, Typeflag: tar.TypeLink, Format: tar.FormatPAX}, "/" + long},
+		{tar.Header{Name: "a", Linkname: "/" + long, Typeflag: tar.TypeLink, Format: tar.FormatGNU}, "/" + long},
+	} {
+		check, err := checkTar(goTar(t, &tar.Header{Name: "first"}, &c.header, &tar.Header{Name: "last"}), 4096)
+		if err != nil || check.Outside != c.want || check.Entries != 3 {
+			t.Errorf("%.20q, link %.20q: outside %q, %v; want %q", c.header.Name, c.header.Linkname, check.Outside, err, c.want)
+		}
+	}
+}
+
+// FuzzCheck: no input makes it fail otherwise than by an error, and the size
 // of the pieces decides nothing.
-func FuzzTarCheck(f *testing.F) {
+func FuzzCheck(f *testing.F) {
 	f.Add(goTar(f, &tar.Header{Name: "a", Size: 1000}), uint16(100))
 	f.Add(goTar(f, &tar.Header{Name: strings.Repeat("long", 100), Size: 3}), uint16(512))
 	f.Add(make([]byte, 2048), uint16(1))

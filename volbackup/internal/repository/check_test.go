@@ -1,15 +1,12 @@
-package main
+package repository
 
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"io"
 	"testing"
 	"testing/iotest"
-
-	"github.com/klauspost/compress/zstd"
 )
 
 func TestDigestOf(t *testing.T) {
@@ -26,24 +23,5 @@ func TestDigestOf(t *testing.T) {
 	broken := errors.New("the disk is broken")
 	if got, err := digestOf(io.MultiReader(bytes.NewReader(data[:mib+5]), iotest.ErrReader(broken))); !errors.Is(err, broken) {
 		t.Errorf("%x, %v; want the error of the disk", got, err)
-	}
-}
-
-// A few kilobytes of zstd can stand for a terabyte; the manifest says how much there is.
-func TestPourStopsWhereTheManifestDoes(t *testing.T) {
-	data := big(t, 1000, 0)
-	encoder, err := zstd.NewWriter(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stored := encoder.EncodeAll(append(data, make([]byte, 64<<20)...), nil)
-	sum := sha256.Sum256(data)
-	m := &manifest{File: "f", Bytes: int64(len(data)), Entries: 1, Content: hex.EncodeToString(sum[:])}
-	var out bytes.Buffer
-	if err := pour(t.Context(), bytes.NewReader(stored), m, nil, &out); err == nil {
-		t.Error("more than the manifest says was taken")
-	}
-	if out.Len() > len(data)+1 {
-		t.Errorf("%d bytes were written of %d", out.Len(), len(data))
 	}
 }

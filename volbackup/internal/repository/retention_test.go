@@ -1,4 +1,4 @@
-package main
+package repository
 
 import (
 	"fmt"
@@ -13,24 +13,24 @@ import (
 
 // history makes archives of the times, in the order of a repository: verified,
 // unless a letter says otherwise: "d" damaged, "u" unreadable manifest, "v" never verified.
-func history(t *testing.T, times ...string) []archive {
+func history(t *testing.T, times ...string) []Archive {
 	t.Helper()
-	var all []archive
+	var all []Archive
 	for _, text := range times {
 		text, flag, _ := strings.Cut(text, " ")
 		at, err := time.Parse(time.RFC3339, text)
 		if err != nil {
 			t.Fatal(err)
 		}
-		m := &manifest{ID: at.Format(idLayout), Time: at, Verified: at}
-		a := archive{manifest: m, id: m.ID}
+		m := &Manifest{ID: at.Format(IDLayout), Time: at, Verified: at}
+		a := Archive{Manifest: m, ID: m.ID}
 		switch flag {
 		case "d":
 			m.Damaged = "damaged"
 		case "v":
 			m.Verified = time.Time{}
 		case "u":
-			a = archive{id: m.ID, err: os.ErrInvalid}
+			a = Archive{ID: m.ID, Err: os.ErrInvalid}
 		}
 		all = append(all, a)
 	}
@@ -41,36 +41,36 @@ func TestExpired(t *testing.T) {
 	now := time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)
 	for _, c := range []struct {
 		name  string
-		keep  retention
+		keep  Retention
 		times []string
 		gone  []string // their times
 	}{
-		{"none", retention{7, 4, 6}, nil, nil},
-		{"newest of a day", retention{2, 0, 0},
+		{"none", Retention{7, 4, 6}, nil, nil},
+		{"newest of a day", Retention{2, 0, 0},
 			[]string{"2026-03-08T01:00:00Z", "2026-03-09T01:00:00Z", "2026-03-09T02:00:00Z", "2026-03-10T01:00:00Z"},
 			[]string{"2026-03-08T01:00:00Z", "2026-03-09T01:00:00Z"}},
-		{"days with a backup, not days gone by", retention{2, 0, 0},
+		{"days with a backup, not days gone by", Retention{2, 0, 0},
 			[]string{"2020-01-01T01:00:00Z", "2021-01-01T01:00:00Z", "2022-01-01T01:00:00Z"},
 			[]string{"2020-01-01T01:00:00Z"}},
-		{"weeks across a new year", retention{0, 2, 0},
+		{"weeks across a new year", Retention{0, 2, 0},
 			[]string{"2025-12-28T01:00:00Z", "2025-12-29T01:00:00Z", "2026-01-04T01:00:00Z", "2026-01-05T01:00:00Z"},
 			[]string{"2025-12-28T01:00:00Z", "2025-12-29T01:00:00Z"}},
-		{"months", retention{0, 0, 2},
+		{"months", Retention{0, 0, 2},
 			[]string{"2026-01-31T01:00:00Z", "2026-02-01T01:00:00Z", "2026-02-28T01:00:00Z", "2026-03-01T01:00:00Z"},
 			[]string{"2026-01-31T01:00:00Z", "2026-02-01T01:00:00Z"}},
-		{"all zero keeps the newest", retention{0, 0, 0},
+		{"all zero keeps the newest", Retention{0, 0, 0},
 			[]string{"2026-03-01T01:00:00Z", "2026-03-02T01:00:00Z"}, []string{"2026-03-01T01:00:00Z"}},
-		{"the future takes no place and stays", retention{1, 0, 0},
+		{"the future takes no place and stays", Retention{1, 0, 0},
 			[]string{"2026-03-09T01:00:00Z", "2026-03-10T01:00:00Z", "2036-01-01T01:00:00Z", "2036-01-02T01:00:00Z"},
 			[]string{"2026-03-09T01:00:00Z"}},
-		{"a clock that was reset sees only the future", retention{1, 0, 0},
+		{"a clock that was reset sees only the future", Retention{1, 0, 0},
 			[]string{"2027-03-09T01:00:00Z", "2027-03-10T01:00:00Z"}, nil},
-		{"what is not known to be good takes no place and stays", retention{1, 0, 0},
+		{"what is not known to be good takes no place and stays", Retention{1, 0, 0},
 			[]string{"2026-03-01T01:00:00Z", "2026-03-02T01:00:00Z", "2026-03-03T01:00:00Z d", "2026-03-04T01:00:00Z u", "2026-03-05T01:00:00Z v"},
 			[]string{"2026-03-01T01:00:00Z"}},
 	} {
 		var gone []string
-		for _, m := range c.keep.expired(history(t, c.times...), now) {
+		for _, m := range c.keep.Expired(history(t, c.times...), now) {
 			gone = append(gone, m.Time.Format(time.RFC3339))
 		}
 		if !slices.Equal(gone, c.gone) {
@@ -97,9 +97,9 @@ func TestPruneKeepsNewest(t *testing.T) {
 }
 
 func randomHistory(random *rand.Rand) string {
-	keep := retention{random.IntN(4), random.IntN(4), random.IntN(4)}
+	keep := Retention{random.IntN(4), random.IntN(4), random.IntN(4)}
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(random.IntN(365*24)) * time.Hour)
-	var all []archive
+	var all []Archive
 	for range 1 + random.IntN(30) {
 		switch random.IntN(12) {
 		case 0: // the clock is set, either way
@@ -110,28 +110,28 @@ func randomHistory(random *rand.Rand) string {
 		default:
 			now = now.Add(time.Duration(random.IntN(48)) * time.Hour)
 		}
-		m := &manifest{Time: now, ID: fmt.Sprint(now.Format(idLayout), random.IntN(3)), Verified: now}
+		m := &Manifest{Time: now, ID: fmt.Sprint(now.Format(IDLayout), random.IntN(3)), Verified: now}
 		switch random.IntN(10) {
 		case 0:
 			m.Damaged = "damaged"
 		case 1:
 			m.Verified = time.Time{}
 		}
-		all = append(all, archive{manifest: m, id: m.ID})
-		slices.SortStableFunc(all, func(a, b archive) int { return a.time().Compare(b.time()) })
-		var good []archive
+		all = append(all, Archive{Manifest: m, ID: m.ID})
+		slices.SortStableFunc(all, func(a, b Archive) int { return a.made().Compare(b.made()) })
+		var good []Archive
 		for _, a := range all {
 			if a.Damaged == "" && !a.Verified.IsZero() {
 				good = append(good, a)
 			}
 		}
-		last := newest(good, now)
-		gone := map[*manifest]bool{}
-		for _, g := range keep.expired(all, now) {
+		last := Newest(good, now)
+		gone := map[*Manifest]bool{}
+		for _, g := range keep.Expired(all, now) {
 			if g == last {
 				return fmt.Sprintf("the newest verified archive goes: %s, now %s", g.ID, now)
 			}
-			if g.Damaged != "" || g.Verified.IsZero() || g.Time.After(now.Add(clockError)) {
+			if g.Damaged != "" || g.Verified.IsZero() || g.Time.After(now.Add(ClockError)) {
 				return fmt.Sprintf("not for prune to judge: %s, now %s", g.ID, now)
 			}
 			gone[g] = true
@@ -139,19 +139,19 @@ func randomHistory(random *rand.Rand) string {
 		days := map[string]bool{}
 		before := map[string]bool{}
 		for _, a := range good {
-			if a.Time.After(now.Add(clockError)) {
+			if a.Time.After(now.Add(ClockError)) {
 				continue
 			}
 			day := a.Time.Format(time.DateOnly)
 			before[day] = true
-			if !gone[a.manifest] {
+			if !gone[a.Manifest] {
 				days[day] = true
 			}
 		}
 		if len(days) < min(keep.KeepDaily, len(before)) {
 			return fmt.Sprintf("%d days stay of %d; want %d", len(days), len(before), keep.KeepDaily)
 		}
-		all = slices.DeleteFunc(all, func(a archive) bool { return gone[a.manifest] })
+		all = slices.DeleteFunc(all, func(a Archive) bool { return gone[a.Manifest] })
 	}
 	return ""
 }

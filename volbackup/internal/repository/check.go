@@ -1,4 +1,4 @@
-package main
+package repository
 
 import (
 	"context"
@@ -9,23 +9,21 @@ import (
 	"io"
 	"os"
 	"syscall"
-
-	"filippo.io/age"
 )
 
-// check reads the stored bytes of an archive and compares them with its
+// Check reads the stored bytes of an archive and compares them with its
 // manifest: those on the disk, not what the kernel may still have of them in
 // memory, and without pushing out of memory what others need.
-func (r *repository) check(ctx context.Context, m *manifest) error {
+func (r *Repository) Check(ctx context.Context, m *Manifest) error {
 	err := r.checkAs(ctx, m, syscall.O_DIRECT)
-	if errors.Is(err, syscall.EINVAL) { // not every file system can
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) { // not every file system can
 		err = r.checkAs(ctx, m, 0)
 	}
 	return err
 }
 
-func (r *repository) checkAs(ctx context.Context, m *manifest, flag int) error {
-	f, err := os.OpenFile(r.path(m), os.O_RDONLY|flag, 0)
+func (r *Repository) checkAs(ctx context.Context, m *Manifest, flag int) error {
+	f, err := os.OpenFile(r.Path(m), os.O_RDONLY|flag, 0)
 	if err != nil {
 		return err
 	}
@@ -33,10 +31,10 @@ func (r *repository) checkAs(ctx context.Context, m *manifest, flag int) error {
 	return checkFile(ctx, f, m)
 }
 
-// checked compares the bytes as they are read next, and returns the file, at its
+// Open compares the stored bytes with the manifest and returns the file, at its
 // beginning: what was checked is what is read then, whatever happens to the name.
-func (r *repository) checked(ctx context.Context, m *manifest) (*os.File, error) {
-	f, err := os.Open(r.path(m))
+func (r *Repository) Open(ctx context.Context, m *Manifest) (*os.File, error) {
+	f, err := os.Open(r.Path(m))
 	if err != nil {
 		return nil, err
 	}
@@ -51,29 +49,7 @@ func (r *repository) checked(ctx context.Context, m *manifest) (*os.File, error)
 	return f, nil
 }
 
-// take finds an archive that is to be used, and opens it: checked, with what it
-// can be decrypted with.
-func (f repositoryFlags) take(ctx context.Context, keys identityFlags, volume, id string) (*os.File, *manifest, []age.Identity, error) {
-	r, err := f.open()
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	m, err := r.find(volume, id)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	identities, err := keys.identitiesFor(m)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	file, err := r.checked(ctx, m)
-	if err != nil {
-		return nil, nil, nil, damaged(volume, m.ID, err)
-	}
-	return file, m, identities, nil
-}
-
-func checkFile(ctx context.Context, f *os.File, m *manifest) error {
+func checkFile(ctx context.Context, f *os.File, m *Manifest) error {
 	info, err := f.Stat()
 	if err != nil {
 		return err
@@ -123,7 +99,7 @@ func digestOf(r io.Reader) ([]byte, error) {
 	return h.Sum(nil), nil
 }
 
-// upTo reads n bytes, and nothing behind them: a read that bypasses the page
+// upTo reads n bytes, and nothing after them: a read that bypasses the page
 // cache must begin at a multiple of a block, but may ask for more than there is.
 type upTo struct {
 	r io.Reader
@@ -139,9 +115,8 @@ func (u *upTo) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// onlyWriter and interruptible keep io.Copy from taking a short cut past the
-// buffer or past ctx.
-type onlyWriter struct{ io.Writer }
+// Interruptible returns a reader that fails when ctx is done.
+func Interruptible(ctx context.Context, r io.Reader) io.Reader { return interruptible{ctx, r} }
 
 type interruptible struct {
 	ctx context.Context
@@ -153,26 +128,4 @@ func (i interruptible) Read(p []byte) (int, error) {
 		return 0, context.Cause(i.ctx)
 	}
 	return i.r.Read(p)
-}
-
-// pour writes the tar stream of an archive, whose stored bytes were checked, to
-// w, and checks the stream too.
-func pour(ctx context.Context, f io.Reader, m *manifest, identities []age.Identity, w io.Writer) error {
-	r, err := unpack(interruptible{ctx, f}, m, identities)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	h := sha256.New()
-	var tar tarCheck
-	if _, err := io.CopyBuffer(onlyWriter{io.MultiWriter(h, &tar, w)}, io.LimitReader(r, m.Bytes+1), make([]byte, 256<<10)); err != nil {
-		return err
-	}
-	if err := tar.Close(); err != nil {
-		return err
-	}
-	if tar.Bytes != m.Bytes || tar.Entries != m.Entries || hex.EncodeToString(h.Sum(nil)) != m.Content {
-		return errors.New("the content is not what the manifest says")
-	}
-	return nil
 }

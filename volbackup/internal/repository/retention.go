@@ -1,27 +1,27 @@
-package main
+package repository
 
 import (
 	"fmt"
 	"time"
 )
 
-// retention is how many backups of a volume stay: the newest of each of so many
+// Retention is how many backups of a volume stay: the newest of each of so many
 // days, weeks (ISO 8601) and months that have one, in UTC.
-type retention struct {
+type Retention struct {
 	KeepDaily   int `default:"7" placeholder:"N"`
 	KeepWeekly  int `default:"4" placeholder:"N"`
 	KeepMonthly int `default:"6" placeholder:"N"`
 }
 
 // Validate is kong's check after parsing.
-func (k retention) Validate() error {
+func (k Retention) Validate() error {
 	if k.KeepDaily < 0 || k.KeepWeekly < 0 || k.KeepMonthly < 0 {
 		return fmt.Errorf("--keep-daily, --keep-weekly and --keep-monthly are not negative")
 	}
 	return nil
 }
 
-// expired returns those of a volume's archives, oldest first, that may go.
+// Expired returns those of a volume's archives, oldest first, that may go.
 //
 // It counts days that have a backup, not days gone by, so a host that was off
 // for a year loses nothing, and a clock that is wrong today expires nothing. An
@@ -29,16 +29,16 @@ func (k retention) Validate() error {
 // its time has come and takes nobody's place. One that is damaged, unreadable
 // or was never verified takes nobody's place either and is for a person to
 // remove. The newest verified archive stays whatever the numbers are.
-func (k retention) expired(all []archive, now time.Time) []*manifest {
-	limit := now.Add(clockError)
-	var good []*manifest // newest first
+func (k Retention) Expired(all []Archive, now time.Time) []*Manifest {
+	limit := now.Add(ClockError)
+	var good []*Manifest // newest first
 	for i := len(all) - 1; i >= 0; i-- {
-		m := all[i].manifest
+		m := all[i].Manifest
 		if m != nil && m.Damaged == "" && !m.Verified.IsZero() && !m.Time.After(limit) {
 			good = append(good, m)
 		}
 	}
-	keep := map[*manifest]bool{}
+	keep := map[*Manifest]bool{}
 	if len(good) > 0 {
 		keep[good[0]] = true
 	}
@@ -58,7 +58,7 @@ func (k retention) expired(all []archive, now time.Time) []*manifest {
 			}
 		}
 	}
-	var gone []*manifest
+	var gone []*Manifest
 	for i := len(good) - 1; i >= 0; i-- {
 		if !keep[good[i]] {
 			gone = append(gone, good[i])
