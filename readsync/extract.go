@@ -111,7 +111,7 @@ func extractLine(now time.Time, service string, r *row) []byte {
 				l.String(columns[i], string(c))
 			}
 		}
-		if r.hasNUL() { // load may have to set it aside, whole
+		if r.unread || r.hasNUL() { // load may have to set it aside, whole
 			text, raw := r.document()
 			fillDocument(l, text, raw)
 		}

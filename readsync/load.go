@@ -148,7 +148,7 @@ func distinct(rows []*row) int {
 }
 
 func (l *loading) write(ctx context.Context, rows []*row) error {
-	if err := l.target.write(accepted(rows)); err != nil {
+	if err := l.target.write(rows); err != nil {
 		return err
 	}
 	refused := settle(rows)
@@ -191,17 +191,6 @@ func (l *loading) open(ctx context.Context) (err error) {
 	l.path = l.deadLetterFlags.path(l.dir)
 	l.letters, err = openDeadLetters(l.env, l.path)
 	return err
-}
-
-// accepted returns the rows that the database is to decide about.
-func accepted(rows []*row) []*row {
-	var good []*row
-	for _, r := range rows {
-		if r.refused == nil {
-			good = append(good, r)
-		}
-	}
-	return good
 }
 
 // settle makes what was refused rejected, and returns it.

@@ -44,7 +44,12 @@ func (in streamLine) row(nul nulPolicy) (*row, error) {
 					err = &refusal{reason: "invalid_utf8"}
 				}
 				if err == nil && i == atTimestamp {
-					column, err = parseMoment(nil, column)
+					var moment []byte
+					if moment, err = parseMoment(nil, column); err == nil {
+						column = moment
+					} else if readable(column) {
+						r.unread, err = true, nil
+					}
 				}
 				if r.columns[i] = column; err != nil {
 					failed = asRefusal(err).at(name)

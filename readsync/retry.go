@@ -194,7 +194,7 @@ func (r *retrying) stay(text []byte) error {
 func (r *retrying) batch(ctx context.Context, rows []*row, texts [][]byte) error {
 	for len(rows) > 0 {
 		n := distinct(rows)
-		if err := r.target.write(accepted(rows[:n])); err != nil {
+		if err := r.target.write(rows[:n]); err != nil {
 			return err
 		}
 		settle(rows[:n])

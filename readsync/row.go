@@ -52,6 +52,7 @@ func parseOutcome(s string) outcome {
 type row struct {
 	id      string
 	columns [len(columns)][]byte // as text; nil is NULL
+	unread  bool                 // event_timestamp is a text that PostgreSQL must read
 	refused *refusal             // why it cannot be a row
 	outcome outcome
 
@@ -177,10 +178,15 @@ func (b *builder) fill(r *row) error {
 			continue
 		}
 		start := len(b.buf)
+		unread := false
 		var err error
 		switch i {
 		case atTimestamp:
 			b.buf, err = appendMoment(b.buf, v)
+			if r, ok := err.(*refusal); ok && r.reason == "bad_timestamp" && v.kind == bson.TypeString && readable(v.text()) {
+				b.buf, err = append(b.buf[:start], v.text()...), nil
+				unread = true
+			}
 		case atSource, atEventType:
 			err = b.plain(v)
 		default:
@@ -190,6 +196,7 @@ func (b *builder) fill(r *row) error {
 			return asRefusal(err).at(synced[i])
 		}
 		r.columns[i] = b.buf[start:len(b.buf):len(b.buf)]
+		r.unread = r.unread || unread
 	}
 	return nil
 }

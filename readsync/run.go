@@ -254,7 +254,7 @@ func (s *syncing) fill(b *batch, docs []bson.Raw) {
 // between any two of these, the next run finds the documents still ingested, and
 // their rows and letters there.
 func (s *syncing) write(b *batch) error {
-	if err := s.target.write(accepted(b.rows)); err != nil {
+	if err := s.target.write(b.rows); err != nil {
 		return err
 	}
 	refused := settle(b.rows)

@@ -169,7 +169,7 @@ func (v *verifying) there(ids []string) (map[string]bool, error) {
 	if len(list) == 0 {
 		return there, nil
 	}
-	found, err := v.target.column("SELECT mongo_id FROM reading_analytics WHERE mongo_id IN (" + strings.Join(list, ",") + ")")
+	found, err := v.target.read("SELECT mongo_id FROM reading_analytics WHERE mongo_id IN (" + strings.Join(list, ",") + ")")
 	if err != nil {
 		return nil, databaseError(fmt.Errorf("read ids: %w", err))
 	}
@@ -182,7 +182,7 @@ func (v *verifying) there(ids []string) (map[string]bool, error) {
 // table counts the rows, and looks for their documents if there are more rows
 // than have one.
 func (v *verifying) table(ctx context.Context) error {
-	count, err := v.target.column("SELECT count(*)::text FROM reading_analytics")
+	count, err := v.target.read("SELECT count(*)::text FROM reading_analytics")
 	if err != nil {
 		return databaseError(fmt.Errorf("count rows: %w", err))
 	}
@@ -193,7 +193,7 @@ func (v *verifying) table(ctx context.Context) error {
 		return nil
 	}
 	for last := ""; ; {
-		ids, err := v.target.column(fmt.Sprintf(`SELECT mongo_id FROM reading_analytics WHERE mongo_id COLLATE "C" > %s ORDER BY mongo_id COLLATE "C" LIMIT %d`,
+		ids, err := v.target.read(fmt.Sprintf(`SELECT mongo_id FROM reading_analytics WHERE mongo_id COLLATE "C" > %s ORDER BY mongo_id COLLATE "C" LIMIT %d`,
 			pq.QuoteLiteral(last), batchDocuments))
 		if err != nil {
 			return databaseError(fmt.Errorf("read ids: %w", err))
