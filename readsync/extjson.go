@@ -319,7 +319,7 @@ func (c *converter) text(dst, s []byte) ([]byte, error) {
 		case b == 0 && c.nul == nulReject:
 			return dst, &refusal{reason: "nul"}
 		case b == 0 && c.nul == nulReplace:
-			dst = append(dst, `\ufffd`...)
+			dst = append(dst, "\ufffd"...) // not as an escape, which SQL_ASCII does not take
 		default:
 			dst = append(dst, '\\', 'u', '0', '0', digits[b>>4], digits[b&15])
 		}

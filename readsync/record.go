@@ -32,6 +32,8 @@ func (in streamLine) row(nul nulPolicy) (*row, error) {
 			case atPayload, atMeta:
 				if err := checkJSON(raw, nul); err != nil {
 					failed = asRefusal(err).at(name)
+				} else if nul != nulKeep {
+					raw = plainText(raw)
 				}
 				r.columns[i] = oneLine(raw)
 			default:
