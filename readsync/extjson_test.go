@@ -274,7 +274,7 @@ func FuzzConverter(f *testing.F) {
 				}
 			}
 		}
-		newBuilder(nulReject).row(doc)
+		newBuilder(nulReject, datesFlag{}).row(doc)
 		if bson.Raw(doc).Validate() != nil {
 			return
 		}

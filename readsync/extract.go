@@ -42,6 +42,7 @@ func (p peerFlags) Validate() error {
 // extractCmd prints documents as records.
 type extractCmd struct {
 	peerFlags
+	datesFlag
 	Limit int64 `default:"0" placeholder:"N"`
 }
 
@@ -52,14 +53,14 @@ func (x *extractCmd) Run(ctx context.Context, env *cli.Env) error {
 
 func (x *extractCmd) run(ctx context.Context, env *cli.Env) error {
 	defer frugal()()
-	s, err := openSource(x.Timeout)
+	s, err := openSource(ctx, env, x.Timeout)
 	if err != nil {
 		return err
 	}
 	defer s.close()
 	out := bufio.NewWriterSize(env.Stdout, 64<<10)
 	k := &keyset{source: s, status: statusIngested}
-	b := newBuilder(nulKeep)
+	b := newBuilder(nulKeep, x.datesFlag)
 	n := int64(0)
 	for {
 		limit := int64(batchDocuments)

@@ -54,6 +54,7 @@ func (l *loadCmd) run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	defer t.close()
+	t.replace = l.replace()
 	load := &loading{loadCmd: *l, env: env, target: t}
 	defer load.close()
 	in := readStream(ctx, env.Stdin)

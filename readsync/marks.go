@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"iter"
 	"slices"
 	"strconv"
@@ -36,7 +35,7 @@ func (s *source) mark(ctx context.Context, a *account, rows []*row, from, to str
 		n += more
 	}
 	if err != nil {
-		return sourceError(fmt.Errorf("mark documents %s: %w", to, err))
+		return s.fault("mark documents "+to, err)
 	}
 	if len(refused) > 0 {
 		a.refused += int64(len(refused))
@@ -262,7 +261,7 @@ func appendOperator(b []byte, name, operator string, v value) []byte {
 func (s *source) find(ctx context.Context, ids []value, status string) ([]bson.Raw, error) {
 	docs, err := s.query(ctx, bson.D{{Key: "_id", Value: anyOf(ids)}, {Key: "status", Value: status}}, options.Find(), len(ids))
 	if err != nil {
-		return nil, sourceError(fmt.Errorf("read documents: %w", err))
+		return nil, s.fault("read documents", err)
 	}
 	return docs, nil
 }

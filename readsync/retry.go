@@ -23,6 +23,7 @@ import (
 // retryCmd loads dead letters again.
 type retryCmd struct {
 	peerFlags
+	datesFlag
 	StateDir string `placeholder:"DIR"`
 	NUL      string `name:"nul" enum:"reject,replace" default:"reject"`
 	File     string `arg:"" name:"deadletter" help:"The file of dead letters."`
@@ -63,7 +64,7 @@ func (r *retryCmd) run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	defer in.Close()
-	if try.source, err = openSource(r.Timeout); err != nil {
+	if try.source, err = openSource(ctx, env, r.Timeout); err != nil {
 		return err
 	}
 	defer try.source.close()
@@ -131,7 +132,7 @@ func sameOwner(of, f *os.File) error {
 // letters loads the letters that in holds, in batches.
 func (r *retrying) letters(ctx context.Context, in io.Reader, nul nulPolicy) error {
 	src := newLines(in)
-	b := newBuilder(nul)
+	b := newBuilder(nul, r.datesFlag)
 	var rows []*row
 	var texts [][]byte
 	size := 0
@@ -160,7 +161,7 @@ func (r *retrying) letters(ctx context.Context, in io.Reader, nul nulPolicy) err
 			if err := r.batch(ctx, rows, texts); err != nil {
 				return err
 			}
-			b, rows, texts, size = newBuilder(nul), nil, nil, 0
+			b, rows, texts, size = newBuilder(nul, r.datesFlag), nil, nil, 0
 		}
 	}
 	if err := r.batch(ctx, rows, texts); err != nil {

@@ -32,11 +32,12 @@ const (
 	inserted          // a new row
 	identical         // the row was there
 	differing         // a row of this id was there, with another content
+	replaced          // the same, and the row has the document's content now
 	rejected          // set aside in the dead letters
 )
 
 func (o outcome) String() string {
-	return [...]string{"undecided", "inserted", "identical", "differing", "rejected"}[o]
+	return [...]string{"undecided", "inserted", "identical", "differing", "replaced", "rejected"}[o]
 }
 
 func parseOutcome(s string) outcome {
@@ -72,8 +73,13 @@ type builder struct {
 	buf []byte
 }
 
-func newBuilder(nul nulPolicy) *builder {
-	return &builder{converter: converter{dialect: stored, nul: nul}}
+func newBuilder(nul nulPolicy, dates datesFlag) *builder {
+	return &builder{converter: converter{dialect: stored, nul: nul, textDates: dates.Dates == "text"}}
+}
+
+// datesFlag says how dates and ObjectIDs inside of a payload are stored.
+type datesFlag struct {
+	Dates string `enum:"extended,text" default:"extended"`
 }
 
 // reset forgets all rows that were made.

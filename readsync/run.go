@@ -16,6 +16,7 @@ import (
 type runCmd struct {
 	peerFlags
 	deadLetterFlags
+	datesFlag
 	DryRun bool
 }
 
@@ -81,7 +82,7 @@ const largeBatch = 4 << 20
 func (s *syncing) run(ctx context.Context) error {
 	defer frugal()()
 	var err error
-	if s.source, err = openSource(s.Timeout); err != nil {
+	if s.source, err = openSource(ctx, s.env, s.Timeout); err != nil {
 		return err
 	}
 	defer s.source.close()
@@ -97,6 +98,7 @@ func (s *syncing) run(ctx context.Context) error {
 		return err
 	}
 	defer s.target.close()
+	s.target.replace = s.replace()
 	defer func() {
 		if s.letters != nil {
 			s.letters.close()
@@ -239,7 +241,7 @@ func (s *syncing) fill(b *batch, docs []bson.Raw) {
 	select {
 	case b.from = <-s.free:
 	default:
-		b.from = newBuilder(s.nul())
+		b.from = newBuilder(s.nul(), s.datesFlag)
 	}
 	b.from.reset(b.bytes + b.bytes/4)
 	all := make([]row, len(docs))
@@ -293,7 +295,7 @@ func (s *syncing) mark(ctx context.Context, b *batch) error {
 	var done, aside []*row
 	for _, r := range b.rows {
 		switch r.outcome {
-		case inserted, identical:
+		case inserted, identical, replaced:
 			done = append(done, r)
 		case rejected:
 			aside = append(aside, r)

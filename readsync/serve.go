@@ -18,6 +18,7 @@ import (
 type serveCmd struct {
 	peerFlags
 	deadLetterFlags
+	datesFlag
 	Listen    string         `default:"127.0.0.1:8085" placeholder:"ADDRESS"`
 	Idle      *time.Duration `placeholder:"D"`
 	AllowHost []string       `placeholder:"NAME"`
@@ -38,7 +39,7 @@ func (s *serveCmd) Validate() error {
 // Run is what kong calls. SIGTERM is a good end, unless documents were left behind.
 func (s *serveCmd) Run(ctx context.Context, env *cli.Env) error {
 	e := &endpoint{env: env, hosts: s.AllowHost, sync: func(ctx context.Context) (int64, error) {
-		run := &runCmd{peerFlags: s.peerFlags, deadLetterFlags: s.deadLetterFlags}
+		run := &runCmd{peerFlags: s.peerFlags, deadLetterFlags: s.deadLetterFlags, datesFlag: s.datesFlag}
 		a, err := run.sync(ctx, env)
 		return a.inserted + a.identical, err
 	}}

@@ -27,7 +27,7 @@ func TestSourceConfiguration(t *testing.T) {
 		t.Setenv("MONGO_URI", tc.uri)
 		t.Setenv("MONGO_DB_NAME", tc.database)
 		t.Setenv("MONGO_COLLECTION", tc.collection)
-		s, err := openSource(time.Second)
+		s, err := openSource(t.Context(), nil, time.Second)
 		if err == nil {
 			s.close()
 		}
@@ -84,8 +84,8 @@ func TestTypesAbove(t *testing.T) {
 
 // The guard demands every field as it was read, and that what was missing still is.
 func TestGuard(t *testing.T) {
-	r := newBuilder(nulKeep).row(marshal(t, bson.D{{Key: "_id", Value: int32(5)}, {Key: "payload", Value: bson.D{{Key: "$gt", Value: 1}}}, {Key: "meta", Value: bson.Undefined{}}, {Key: "source", Value: nil}}))
-	other := newBuilder(nulKeep).row(marshal(t, bson.D{{Key: "_id", Value: "x"}}))
+	r := newBuilder(nulKeep, datesFlag{}).row(marshal(t, bson.D{{Key: "_id", Value: int32(5)}, {Key: "payload", Value: bson.D{{Key: "$gt", Value: 1}}}, {Key: "meta", Value: bson.Undefined{}}, {Key: "source", Value: nil}}))
+	other := newBuilder(nulKeep, datesFlag{}).row(marshal(t, bson.D{{Key: "_id", Value: "x"}}))
 	guard := func(rows ...*row) string {
 		got, err := bson.MarshalExtJSON(bson.Raw(appendGuards(nil, rows, stringValue("ingested"))), false, false)
 		if err != nil {
@@ -113,7 +113,7 @@ func TestGuard(t *testing.T) {
 	} {
 		var rows []*row
 		for _, id := range test.ids {
-			r := newBuilder(nulKeep).row(marshal(t, bson.D{{Key: "_id", Value: id}}))
+			r := newBuilder(nulKeep, datesFlag{}).row(marshal(t, bson.D{{Key: "_id", Value: id}}))
 			rows = append(rows, &r)
 		}
 		if got := guard(rows...); !strings.HasPrefix(got, `{"_id":`+test.low+`,"status"`) {
