@@ -14,8 +14,6 @@ dry-run       Write nothing: say what would become of each document.
 all           List the rows without a document too.
 url           The endpoint to call (${default}).
 deadline      Longest time for all calls together (${default}).
-listen        Where to take calls, if systemd passes no socket (${default}).
-idle          Exit after this time without a call; 0 is never (default: 1m with a socket from systemd, else 0).
 allow-host    A further name by which callers may address this machine.
 limit         Print at most this many documents; 0 is all (${default}).
 `

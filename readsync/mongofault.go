@@ -84,36 +84,38 @@ func (s *source) unreachable(doing string, e topology.ServerSelectionError) erro
 		cause = errors.New("no server can be used")
 	}
 	err := fmt.Errorf("%s: connect to MongoDB at %s: %w", doing, address, cause)
-	code, event := sysexits.Unavailable, "source_unavailable"
-	var hint string
+	refused := func(hint string) error {
+		return sysexits.New(sysexits.Config, "source_refused", err).WithHint(hint)
+	}
+	unavailable := func(hint string) error {
+		return sysexits.New(sysexits.Unavailable, "source_unavailable", err).WithHint(hint)
+	}
 	switch text := cause.Error(); {
 	case e.Desc.CompatibilityErr != nil, strings.Contains(text, "wire version"):
 		if e.Desc.CompatibilityErr != nil {
 			err = fmt.Errorf("%s: %w", doing, e.Desc.CompatibilityErr)
 		}
-		code, event, hint = sysexits.Config, "source_refused", tooOld
+		return refused(tooOld)
 	case strings.Contains(text, "auth error"), strings.Contains(text, "AuthenticationFailed"):
-		code, event, hint = sysexits.Config, "source_refused", "check the user and password of mongo_uri, and authSource, the database that the user was created in"
+		return refused("check the user and password of mongo_uri, and authSource, the database that the user was created in")
 	case distrusted(cause):
-		code, event, hint = sysexits.Config, "source_refused", "the server's certificate must be valid, name that host, and be signed by an authority of this host or of tlsCAFile=/path in mongo_uri"
+		return refused("the server's certificate must be valid, name that host, and be signed by an authority of this host or of tlsCAFile=/path in mongo_uri")
 	case errors.As(cause, new(tls.RecordHeaderError)):
-		code, event, hint = sysexits.Config, "source_refused", "the server does not speak TLS there: say tls=false in mongo_uri if you trust the network"
+		return refused("the server does not speak TLS there: say tls=false in mongo_uri if you trust the network")
 	case foreign && e.Desc.Kind == description.TopologyKindReplicaSetNoPrimary:
-		hint = fmt.Sprintf("the replica set names its member %s, which this machine cannot reach: make that name lead there, or say directConnection=true in mongo_uri", address)
+		return unavailable(fmt.Sprintf("the replica set names its member %s, which this machine cannot reach: make that name lead there, or say directConnection=true in mongo_uri", address))
 	case errors.As(cause, new(*net.DNSError)):
-		hint = "the host name in mongo_uri cannot be looked up: check it, and this machine's name server"
+		return unavailable("the host name in mongo_uri cannot be looked up: check it, and this machine's name server")
 	case strings.Contains(text, "connection refused"):
-		hint = "is MongoDB up, and does it listen on the address that mongo_uri names?"
+		return unavailable("is MongoDB up, and does it listen on the address that mongo_uri names?")
 	case s.tls && (errors.Is(cause, io.EOF) || strings.Contains(text, "connection reset")):
-		hint = "the server ended the connection: does it speak TLS? If not, and if you trust the network, say tls=false in mongo_uri"
+		return unavailable("the server ended the connection: does it speak TLS? If not, and if you trust the network, say tls=false in mongo_uri")
 	case errors.Is(cause, io.EOF), strings.Contains(text, "EOF"), strings.Contains(text, "connection reset"):
-		hint = "the server ended the connection: does it want TLS? tls=true in mongo_uri says so"
+		return unavailable("the server ended the connection: does it want TLS? tls=true in mongo_uri says so")
 	case e.Desc.Kind == description.TopologyKindReplicaSetNoPrimary:
-		hint = "the replica set has no primary that can be reached"
-	default:
-		hint = "is MongoDB up, and does it speak TLS? tls=true or tls=false in mongo_uri says whether it must"
+		return unavailable("the replica set has no primary that can be reached")
 	}
-	return sysexits.New(code, event, err).WithHint(hint)
+	return unavailable("is MongoDB up, and does it speak TLS? tls=true or tls=false in mongo_uri says whether it must")
 }
 
 // distrusted reports whether a certificate is the cause of an error.

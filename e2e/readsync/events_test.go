@@ -54,6 +54,8 @@ func TestEvents(t *testing.T) {
 	provoke("source_refused", "readsync run")
 	h.mongo.Intercept(nil)
 
+	provoke("collection_missing", "readsync run")
+
 	h.fill(3)
 	provoke("extract", "readsync extract")
 	provoke("stream_incomplete", "readsync extract | head -n 1 | readsync load")
@@ -93,6 +95,7 @@ func TestEvents(t *testing.T) {
 	provoke("too_many_rejects", "readsync run")
 	provoke("dead_letter", "cat "+letters)
 	provoke("retried", "readsync retry "+letters)
+	provoke("dead_letters_missing", "readsync verify --dead-letters /missing")
 	if err := os.Truncate(letters, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +120,7 @@ func TestEvents(t *testing.T) {
 	}
 	for _, path := range sources {
 		switch name := filepath.Base(path); name {
-		case "trigger.go", "answer.go", "serve.go", "endpoint.go", "listen.go":
+		case "trigger.go", "answer.go", "serve.go", "endpoint.go":
 		default:
 			docs.Demand(t, "readsync/"+name)
 		}
