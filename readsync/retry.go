@@ -40,12 +40,10 @@ func (r *retryCmd) Run(ctx context.Context, env *cli.Env) error {
 // retrying is the state of a retry.
 type retrying struct {
 	retryCmd
-	env     *cli.Env
-	source  *source
-	target  *target
-	keep    *bufio.Writer // the letters that stay
-	account account
-	bad     int64
+	writing
+	source *source
+	keep   *bufio.Writer // the letters that stay
+	bad    int64
 }
 
 // run loads what the file holds. Letters whose documents are rows now are taken
@@ -58,7 +56,7 @@ func (r *retryCmd) run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	defer dir.Close()
-	try := &retrying{retryCmd: *r, env: env}
+	try := &retrying{retryCmd: *r, writing: writing{env: env}}
 	in, err := try.open()
 	if err != nil {
 		return err
@@ -195,12 +193,9 @@ func (r *retrying) stay(text []byte) error {
 func (r *retrying) batch(ctx context.Context, rows []*row, texts [][]byte) error {
 	for len(rows) > 0 {
 		n := distinct(rows)
-		if err := r.target.write(rows[:n]); err != nil {
+		if err := r.write(rows[:n]); err != nil {
 			return err
 		}
-		settle(rows[:n])
-		r.account.add(rows[:n])
-		r.account.name(r.env, rows[:n])
 		var marks []toMark
 		for i, row := range rows[:n] {
 			if row.outcome == differing || row.outcome == rejected {

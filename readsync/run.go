@@ -40,7 +40,10 @@ func (r *runCmd) sync(ctx context.Context, env *cli.Env) (account, error) {
 		return account{}, err
 	}
 	defer dir.Close()
-	s := &syncing{runCmd: *r, env: env, began: time.Now(), path: r.path(dir)}
+	s := &syncing{runCmd: *r, writing: writing{env: env}, began: time.Now(), path: r.path(dir)}
+	if !r.DryRun {
+		s.aside = s.setAside
+	}
 	err = s.finish(s.run(ctx))
 	return s.account, err
 }
@@ -48,14 +51,12 @@ func (r *runCmd) sync(ctx context.Context, env *cli.Env) (account, error) {
 // syncing is the state of a run.
 type syncing struct {
 	runCmd
-	env      *cli.Env
+	writing
 	began    time.Time
 	path     string // of the dead letters
 	source   *source
-	target   *target
 	letters  *deadLetters
 	progress *progress
-	account  account // of what is written
 	marks    account // of what is marked
 	batches  int64
 	free     chan *builder // that have no rows
@@ -134,9 +135,11 @@ func (s *syncing) writeAll(read <-chan *batch, written chan<- *batch) error {
 		if b.err != nil {
 			return b.err
 		}
-		if err := s.write(b); err != nil {
+		if err := s.write(b.rows); err != nil {
 			return err
 		}
+		s.batches++
+		s.progress.at(s.account.read)
 		written <- b
 		if s.account.rejected > s.MaxRejects && !s.DryRun {
 			return nil
@@ -252,30 +255,14 @@ func (s *syncing) fill(b *batch, docs []bson.Raw) {
 	}
 }
 
-// write writes one batch: rows first, then dead letters. Marks follow. Killed
-// between any two of these, the next run finds the documents still ingested, and
-// their rows and letters there.
-func (s *syncing) write(b *batch) error {
-	if err := s.target.write(b.rows); err != nil {
-		return err
-	}
-	refused := settle(b.rows)
-	if len(refused) > 0 && !s.DryRun {
-		if s.letters == nil {
-			var err error
-			if s.letters, err = openDeadLetters(s.env, s.path); err != nil {
-				return err
-			}
-		}
-		if err := s.letters.append(refused); err != nil {
+// setAside writes dead letters.
+func (s *syncing) setAside(rejects []*row) (err error) {
+	if s.letters == nil {
+		if s.letters, err = openDeadLetters(s.env, s.path); err != nil {
 			return err
 		}
 	}
-	s.account.add(b.rows)
-	s.batches++
-	s.account.name(s.env, b.rows)
-	s.progress.at(s.account.read)
-	return nil
+	return s.letters.append(rejects)
 }
 
 // mark marks the documents of a batch that is written.
