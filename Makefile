@@ -68,7 +68,7 @@ endef
 # For `make install`: only what is missing or older than its sources, so that
 # `make build` as oneself and `make install` as root needs no compiler as root.
 .SECONDEXPANSION:
-$(addprefix bin/,$(ALL)): bin/%: $$(wildcard $$*/*.go $$*/go.mod lib/*.go lib/*/*.go lib/go.mod)
+$(addprefix bin/,$(ALL)): bin/%: $$(wildcard $$*/*.go $$*/go.mod lib/*/*.go lib/go.mod lib/*/go.mod)
 	$(call go_build,$*,$@)
 
 bin/%.1: $$(wildcard $(addsuffix /$$*.1.scd,$(ALL)))
@@ -105,7 +105,8 @@ uninstall:
 # Tests need root (systemd-nspawn, users, mounts): as another user they run by sudo.
 # By env, as Debian's sudo has a PATH of its own that --preserve-env does not change.
 as_root = $(if $(filter 0,$(shell id -u)),,sudo env "PATH=$$PATH" CI="$$CI" HUB_TORTURE="$$HUB_TORTURE" HUB_SEED="$$HUB_SEED" )
-packages = $(foreach d,lib $(TOOLS) e2e,./$(d)/...)
+libs     = lib lib/postgres
+packages = $(foreach d,$(libs) $(TOOLS) e2e,./$(d)/...)
 
 demo:
 	e2e/install-packages build demo
@@ -117,7 +118,7 @@ demo:
 
 # Each module must build alone, as somebody who depends on it does.
 modules:
-	$(foreach d,lib $(TOOLS) e2e,cd $(d) && GOWORK=off go build -o /dev/null ./... && GOWORK=off go vet ./...$(newline))
+	$(foreach d,$(libs) $(TOOLS) e2e,cd $(d) && GOWORK=off go build -o /dev/null ./... && GOWORK=off go vet ./...$(newline))
 
 test:
 	e2e/install-packages build test
@@ -135,7 +136,7 @@ bench:
 	$(as_root)go run ./e2e/bench
 
 cover:
-	go test -count=1 -cover ./lib/... $(foreach t,$(TOOLS),./$(t)/...)
+	go test -count=1 -cover $(foreach d,$(libs),./$(d)/...) $(foreach t,$(TOOLS),./$(t)/...)
 
 staticcheck = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 govulncheck = golang.org/x/vuln/cmd/govulncheck@v1.9.0
@@ -144,7 +145,7 @@ shell_files = $(shell git ls-files | grep -v '[.]txtar$$' | xargs grep -lE '^\#!
 lint:
 	e2e/install-packages lint
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
-	$(foreach d,lib $(TOOLS) e2e,cd $(d) && go vet ./... && go run $(staticcheck) ./...$(newline))
+	$(foreach d,$(libs) $(TOOLS) e2e,cd $(d) && go vet ./... && go run $(staticcheck) ./...$(newline))
 	cd e2e/ferret && go vet .
 	shellcheck $(shell_files)
 	shfmt -i 2 -ci -bn -d $(shell_files)

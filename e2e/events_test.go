@@ -89,6 +89,11 @@ func TestEvents(t *testing.T) {
 	provoke("bad_input", here, "this is no record\n", "flush")
 	provoke("no_database", here, "", "prune", "--keep", "90d")
 	provoke("database_unavailable", here.with(nowhere), "", "--flush")
+	put(here, "pgpass", "")
+	if err := os.Chmod(filepath.Join(here.state, "pgpass"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	provoke("password_file_ignored", here.with("DATABASE_URL=postgres://hub@127.0.0.1:1/hub", "PGPASSFILE="+filepath.Join(here.state, "pgpass")), "", "--flush")
 	provoke("bad_configuration", here.with("DATABASE_URL=mysql://hub"), "", "--flush")
 	provoke("state_unwritable", here, "", "--state-dir", "/proc/nowhere")
 	provoke("records_lost", here, "", "--state-dir", "/proc/nowhere", "--flush")

@@ -60,7 +60,7 @@ var errNotRegular = errors.New("not a regular file")
 func lockLetters(path string, flag int) (*os.File, error) {
 	deadline := time.Now().Add(lockWait)
 	for {
-		f, err := os.OpenFile(path, flag, 0o600)
+		f, err := statedir.OpenFile(path, flag)
 		if err != nil {
 			return nil, err
 		}

@@ -7,6 +7,7 @@ require (
 	github.com/lib/pq v1.12.3
 	go.mongodb.org/mongo-driver/v2 v2.10.0
 	observability-hub/lib v0.0.0
+	observability-hub/lib/postgres v0.0.0
 )
 
 require (
@@ -21,3 +22,5 @@ require (
 )
 
 replace observability-hub/lib => ../lib
+
+replace observability-hub/lib/postgres => ../lib/postgres

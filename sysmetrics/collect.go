@@ -80,11 +80,11 @@ type reading struct {
 
 // Run takes one sample.
 func (c *collectCmd) Run(ctx context.Context, env *cli.Env) error {
-	if c.waits() {
-		return cli.Interruptible(ctx, func(ctx context.Context) error { return c.run(ctx, env) })
-	}
 	return c.run(ctx, env)
 }
+
+// Immediate is cli's question whether a signal may end the run anywhere.
+func (c *collectCmd) Immediate() bool { return !c.waits() }
 
 // waits reports whether the run may wait for anything: a database, the end of
 // the interval, or a mount that does not answer.

@@ -7,6 +7,7 @@ require (
 	github.com/prometheus/procfs v0.23.0
 	golang.org/x/sys v0.49.0
 	observability-hub/lib v0.0.0
+	observability-hub/lib/postgres v0.0.0
 )
 
 require (
@@ -15,3 +16,5 @@ require (
 )
 
 replace observability-hub/lib => ../lib
+
+replace observability-hub/lib/postgres => ../lib/postgres

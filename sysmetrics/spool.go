@@ -102,7 +102,7 @@ func (q queue) append(size int64, entries []entry) (dropped int, err error) {
 	f, err := os.OpenFile(q.dir.Join(q.name), os.O_WRONLY, 0)
 	fresh := errors.Is(err, fs.ErrNotExist)
 	if fresh {
-		f, err = os.OpenFile(q.dir.Join(q.name), os.O_WRONLY|os.O_CREATE, 0o600)
+		f, err = q.dir.OpenFile(q.name, os.O_WRONLY|os.O_CREATE)
 	}
 	if err != nil {
 		return dropped, statedir.Unwritable(err)

@@ -15,6 +15,9 @@ type catCmd struct {
 	Archive string `arg:"" name:"volume[@id]" help:"The volume; without an id, its newest archive."`
 }
 
+// Immediate is cli's question whether a signal may end the run anywhere.
+func (c *catCmd) Immediate() bool { return !c.isRestic() }
+
 // Run checks all stored bytes before it writes the first one.
 func (c *catCmd) Run(ctx context.Context, env *cli.Env) error {
 	volume, id, err := parseArchive(c.Archive)

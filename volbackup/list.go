@@ -15,6 +15,9 @@ type listCmd struct {
 	Volumes []string `arg:"" optional:"" name:"volume" help:"Only these volumes."`
 }
 
+// Immediate is cli's question whether a signal may end the run anywhere.
+func (c *listCmd) Immediate() bool { return !c.isRestic() }
+
 // Run prints what the manifests say; it reads no archive.
 func (c *listCmd) Run(ctx context.Context, env *cli.Env) error {
 	if c.isRestic() {

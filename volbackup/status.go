@@ -27,6 +27,9 @@ func (c *statusCmd) Validate() error {
 	return nil
 }
 
+// Immediate is cli's question whether a signal may end the run anywhere.
+func (c *statusCmd) Immediate() bool { return !c.isRestic() }
+
 // Run says how old the newest good backup of each volume is. It reads manifests
 // alone and takes no lock.
 func (c *statusCmd) Run(ctx context.Context, env *cli.Env) error {

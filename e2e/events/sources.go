@@ -52,6 +52,10 @@ func sources(tb testing.TB) map[string][]string {
 					on = x.Name
 				case *ast.SelectorExpr:
 					on = x.Sel.Name
+				case *ast.CallExpr: // diag.From(ctx).Warn
+					if from, ok := x.Fun.(*ast.SelectorExpr); ok && from.Sel.Name == "From" {
+						on = "Diag"
+					}
 				}
 				switch {
 				case on == "sysexits" && f.Sel.Name == "New":

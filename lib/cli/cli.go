@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
 
+	"observability-hub/lib/credential"
 	"observability-hub/lib/diag"
 	"observability-hub/lib/sysexits"
 )
@@ -37,7 +39,7 @@ type Command struct {
 	Help    string
 	Default bool // what the tool does when no command is named
 	Hidden  bool // not for people
-	Grammar any  // a pointer to a struct of flags for kong, with a method Run(context.Context, *Env) error
+	Grammar any  // a pointer to a struct of flags for kong, with a method Run(context.Context, *Env) error, whose context a signal cancels
 }
 
 // Env is what a command works with.
@@ -87,8 +89,30 @@ func run(env *Env, args []string, stderr io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	call.BindTo(context.Background(), (*context.Context)(nil))
-	return call.Run(env)
+	ctx := diag.Into(context.Background(), env.Diag)
+	work := func(ctx context.Context) error {
+		call.BindTo(ctx, (*context.Context)(nil))
+		return call.Run(env)
+	}
+	if immediate(call) {
+		return work(ctx)
+	}
+	return Interruptible(ctx, work)
+}
+
+// Immediate is a command that a signal may end anywhere: it waits for nothing
+// and has nothing to finish. Every other command is [Interruptible], which takes
+// two threads more.
+type Immediate interface{ Immediate() bool }
+
+// immediate reports whether the called command is [Immediate], or not for people.
+func immediate(call *kong.Context) bool {
+	node := call.Selected()
+	if node == nil {
+		return true
+	}
+	command, ok := node.Target.Addr().Interface().(Immediate)
+	return node.Hidden || ok && command.Immediate()
 }
 
 // parse gives args to kong. Building kong's model takes longer than all else
@@ -99,6 +123,11 @@ func parse(env *Env, args []string, stderr io.Writer) (*kong.Context, error) {
 		Version versionFlag `help:"Print the version and exit."`
 	}{}
 	commands, helpful := env.called(args)
+	if !helpful && !slices.Contains(args, "--version") {
+		if err := credential.AsUnit(env.Service); err != nil {
+			return nil, err
+		}
+	}
 	options := []kong.Option{
 		kong.Name(env.Name),
 		kong.Description(env.Description),

@@ -79,18 +79,20 @@ func (w *wait) Run(ctx context.Context, env *Env) error {
 	}
 	switch w.How {
 	case "obey":
+		return work(ctx)
+	case "nested": // is the same
 		return Interruptible(ctx, work)
+	case "at-once":
+		ready()
+		_, err := io.Copy(io.Discard, env.Stdin)
+		return err
 	case "finish": // the step was nearly done: it is finished, and the run succeeds
-		return Interruptible(ctx, func(ctx context.Context) error {
-			_ = work(ctx)
-			return nil
-		})
+		_ = work(ctx)
+		return nil
 	case "hang":
-		return Interruptible(ctx, func(context.Context) error {
-			ready()
-			_, err := io.Copy(io.Discard, env.Stdin) // the test keeps it open
-			return err
-		})
+		ready()
+		_, err := io.Copy(io.Discard, env.Stdin) // the test keeps it open
+		return err
 	case "guarded": // stdin says when the moment is over
 		return Uninterrupted(func() error {
 			ready()
@@ -100,6 +102,9 @@ func (w *wait) Run(ctx context.Context, env *Env) error {
 	}
 	return errors.New("unknown way")
 }
+
+// Immediate: a signal ends the command at once, or while it guards a moment.
+func (w *wait) Immediate() bool { return w.How == "at-once" || w.How == "guarded" }
 
 type inner struct{}
 
@@ -299,6 +304,8 @@ func TestSignals(t *testing.T) {
 	}{
 		{"obey", syscall.SIGTERM, false, true, 0},
 		{"obey", syscall.SIGINT, false, true, 0},
+		{"nested", syscall.SIGTERM, false, true, 0},
+		{"at-once", syscall.SIGTERM, false, true, 0},
 		{"finish", syscall.SIGTERM, false, false, 0},
 		{"hang", syscall.SIGTERM, false, true, stopWithin},
 		{"guarded", syscall.SIGTERM, true, false, 0},
@@ -313,7 +320,7 @@ func TestSignals(t *testing.T) {
 			if stderr != "" {
 				t.Errorf("stderr %q; want none: the caller sees the signal", stderr)
 			}
-			if took > 5*time.Second+tc.atLeast/10 || took < tc.atLeast {
+			if took > 5*time.Second+tc.atLeast/10 || took < tc.atLeast || tc.how == "at-once" && took > stopWithin/2 {
 				t.Errorf("took %v; want at least %v and at most 5 s", took, tc.atLeast)
 			}
 		})

@@ -13,6 +13,9 @@ type killedBy struct{ syscall.Signal }
 
 func (k killedBy) Error() string { return "ended by " + k.Signal.String() }
 
+// interruptible is the key of a context that a signal cancels.
+type interruptible struct{}
+
 // stopWithin is how long a signalled command may take to finish or undo its
 // step. One that still waits for a peer then dies like any other program.
 const stopWithin = 4 * time.Second
@@ -20,9 +23,13 @@ const stopWithin = 4 * time.Second
 // Interruptible calls work with a context that SIGINT and SIGTERM cancel. If
 // one of them came and work failed, the error is that of a process which the
 // signal ended: [Main] raises it again, so that the caller sees the tool die of
-// it. A command that can take longer than a moment does its work in here.
+// it. [Main] runs each command in here unless it is [Immediate]; within another
+// call it only calls work.
 func Interruptible(ctx context.Context, work func(context.Context) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
+	if ctx.Value(interruptible{}) != nil {
+		return work(ctx)
+	}
+	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, interruptible{}, true))
 	defer cancel(nil)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
@@ -42,8 +49,8 @@ func Interruptible(ctx context.Context, work func(context.Context) error) error 
 	return err
 }
 
-// Uninterrupted calls work, of a moment and the last of a command that is not
-// [Interruptible], with SIGINT and SIGTERM ignored, so that it leaves no
+// Uninterrupted calls work, of a moment and the last of a command that is
+// [Immediate], with SIGINT and SIGTERM ignored, so that it leaves no
 // half-written file behind. Catching the signals instead takes two threads more.
 func Uninterrupted(work func() error) error {
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM)

@@ -19,11 +19,16 @@ const maxSize = 64 << 10
 
 // Lookup returns the secret called name (for example database_url): the file
 // $CREDENTIALS_DIRECTORY/name without its trailing line break or, if there is
-// none, the environment variable of that name in upper case. ok is false if
-// there is neither, or it is empty. An error names the file, never its content.
+// none, the environment variable of that name in upper case or, where root runs
+// the tool by hand and there is no such variable, the file that the unit's
+// LoadCredential= finds. ok is false if there is none of them, or it is empty. An
+// error names the file, never its content.
 func Lookup(name string) (value string, ok bool, err error) {
-	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" {
-		path := filepath.Join(dir, name)
+	return lookup("/", name)
+}
+
+func lookup(root, name string) (value string, ok bool, err error) {
+	if path := given(name); path != "" {
 		b, err := read(path)
 		switch {
 		case err == nil:
@@ -32,8 +37,37 @@ func Lookup(name string) (value string, ok bool, err error) {
 			return "", false, err
 		}
 	}
-	value = os.Getenv(strings.ToUpper(name))
-	return value, value != "", nil
+	if value, ok := os.LookupEnv(strings.ToUpper(name)); ok || !byHand() {
+		return value, value != "", nil
+	}
+	if path, ok := stored(root, name); ok {
+		value, err = read(path)
+		return value, value != "", err
+	}
+	return "", false, nil
+}
+
+// Path returns the file of a credential that another program is to read, as ssh
+// reads a key: $CREDENTIALS_DIRECTORY/name or, where root runs the tool by hand,
+// the file that the unit's LoadCredential= finds. It is empty if there is none.
+func Path(name string) string {
+	if path := given(name); path != "" {
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Size() > 0 {
+			return path
+		}
+	}
+	if path, ok := stored("/", name); ok && byHand() {
+		return path
+	}
+	return ""
+}
+
+// given returns where systemd puts a credential of a unit.
+func given(name string) string {
+	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" {
+		return filepath.Join(dir, name)
+	}
+	return ""
 }
 
 func read(path string) (string, error) {

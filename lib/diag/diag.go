@@ -13,6 +13,7 @@
 package diag
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -46,6 +47,23 @@ func New(name, service string, stderr *os.File) *Logger {
 		Name: name, Service: service, W: stderr, Now: time.Now,
 		Terminal: IsTerminal(stderr), Journal: journal.Connected(stderr),
 	}
+}
+
+// loggerKey is the key of a context's logger.
+type loggerKey struct{}
+
+// Into returns a context that carries the logger, for packages that have
+// something to say and no command of their own.
+func Into(ctx context.Context, l *Logger) context.Context {
+	return context.WithValue(ctx, loggerKey{}, l)
+}
+
+// From returns the logger of a context, or one that drops everything.
+func From(ctx context.Context) *Logger {
+	if l, ok := ctx.Value(loggerKey{}).(*Logger); ok {
+		return l
+	}
+	return &Logger{Now: time.Now, W: io.Discard}
 }
 
 // Field is one named value of a diagnostic: a string, int, int64 or bool.

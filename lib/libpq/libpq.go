@@ -1,103 +1,100 @@
 // Package libpq finds out which PostgreSQL database is meant in the way that
-// libpq does, for the Go driver, whose defaults are others: no host means the
-// local socket, an empty variable means nothing, and TLS is never left open.
+// libpq does: from a connection string, a service file, the PG* variables and a
+// password file, in that order. It takes every parameter that libpq documents,
+// drops those that change nothing here, and names those that it cannot keep.
 //
-// It knows nothing of the driver but the interfaces of database/sql/driver.
+// Two things differ from libpq. TLS is never left open: where no sslmode is
+// given it is verify-full, except to this machine itself. And a file below a home
+// that cannot be read, as ProtectHome= of the units makes it, is a file that is
+// not there.
 package libpq
 
 import (
-	"context"
-	"database/sql/driver"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
-	"net/url"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"observability-hub/lib/credential"
 	"observability-hub/lib/sysexits"
 )
 
-// socketFolder is where Debian's and most others' PostgreSQL has its socket.
-const socketFolder = "/run/postgresql"
+// socketDirectory is where Debian's and most others' PostgreSQL has its socket.
+const socketDirectory = "/run/postgresql"
 
-// Configured returns the connection string of the credential database_url or
-// $DATABASE_URL. It may be empty, if libpq's variables say all; ok is false if
-// nothing says anything.
-func Configured() (dsn string, ok bool, err error) {
-	dsn, ok, err = credential.Lookup("database_url")
-	if err != nil {
-		return "", false, BadConfiguration(err)
-	}
-	if !ok && !isSet("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE", "PGUSER") {
-		return "", false, nil
-	}
-	if err := checkForm(dsn); err != nil {
-		return "", false, BadConfiguration(fmt.Errorf("database_url: %w", err))
-	}
-	return dsn, true, nil
+// Config says how a database is reached.
+type Config struct {
+	Hosts    []Host // in the order in which they are tried
+	User     string
+	Database string // empty: that of the user's name
+
+	ApplicationName    string
+	Options            string
+	Runtime            map[string]string // settings of the server that the string names
+	ConnectTimeout     time.Duration     // for each host; 0: none is given
+	TargetSessionAttrs string
+	LoadBalance        bool // try the hosts in random order
+
+	SSLCert, SSLKey, SSLRootCert                 string // files; SSLRootCert may be "system"
+	SSLNegotiation                               string
+	SSLSNI                                       bool
+	SSLMinProtocolVersion, SSLMaxProtocolVersion string
+	MinProtocolVersion, MaxProtocolVersion       string
+
+	Warnings []string // what was ignored that the administrator should know
 }
 
-// Environment makes libpq's variables mean to the driver what they mean to
-// libpq, until restore is called.
-func Environment(dsn string) (restore func(), err error) {
-	if err := unsetEmpty(); err != nil {
-		return nil, err
-	}
-	if isSet("PGHOST", "PGHOSTADDR", "PGSERVICE") || names(dsn, "hostaddr") || names(dsn, "service") {
-		return func() {}, nil
-	}
-	// The driver's own default is localhost; its environment is behind the string.
-	if err := os.Setenv("PGHOST", socketFolder); err != nil {
-		return nil, err
-	}
-	return func() { os.Unsetenv("PGHOST") }, nil
-}
-
-// Malformed is the error of a connection string that the driver does not take.
-// What the driver says may quote any part of it.
-func Malformed(dsn string, err error) error {
-	if dsn != "" {
-		err = errors.New("database_url: not a connection string that the PostgreSQL driver understands: a keyword, its value or the quoting is wrong")
-	}
-	return BadConfiguration(err)
-}
-
-// Host is one of the hosts of a connection, by name or address.
+// Host is one server of a connection.
 type Host struct {
-	Name string
-	Addr netip.Addr
+	Name     string     // a name, an address, the directory of a socket, or @ and an abstract socket
+	Addr     netip.Addr // where the connection goes, whatever Name is; may be invalid
+	Port     uint16
+	SSLMode  string
+	Password string
 }
 
-// TLS returns the sslmode where none is given: verify-full, except to this
-// machine itself.
-func TLS(dsn string, hosts []Host) (sslmode string, err error) {
-	local := !slices.ContainsFunc(hosts, func(h Host) bool { return !h.local() })
-	plain := strings.Contains(strings.ReplaceAll(dsn, " ", ""), "sslmode=disable") || os.Getenv("PGSSLMODE") == "disable"
-	switch {
-	case local:
-		return "disable", nil
-	case filepath.IsAbs(hosts[0].Name) && !plain:
-		return "", BadConfiguration(errors.New("database_url: a socket first and another machine behind it: the driver would do without TLS for both"))
+// Configured returns how to reach the database of the credential database_url or
+// $DATABASE_URL, completed from libpq's variables, which may also say all. ok is
+// false if nothing names a database. application is the name of the sessions and
+// 5 seconds the time to connect, where nothing says otherwise.
+func Configured(application string) (cfg Config, ok bool, err error) {
+	dsn, ok, err := credential.Lookup("database_url")
+	if err != nil {
+		return cfg, false, BadConfiguration(err)
 	}
-	return "verify-full", nil
+	if !ok && !slices.ContainsFunc([]string{"PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE", "PGUSER"}, func(v string) bool { return os.Getenv(v) != "" }) {
+		return cfg, false, nil
+	}
+	if cfg, err = Parse(dsn); err != nil {
+		return cfg, false, err
+	}
+	if cfg.ApplicationName == "" {
+		cfg.ApplicationName = application
+	}
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = 5 * time.Second
+	}
+	return cfg, true, nil
 }
 
-// local reports whether a host is this machine.
-func (h Host) local() bool {
-	if h.Addr != (netip.Addr{}) {
-		return h.Addr.IsLoopback()
+// Parse completes a connection string from the service file, the environment, the
+// password file and the defaults. Its errors carry [sysexits.Config] and show no
+// value of the string, any of which may be a part of a password.
+func Parse(dsn string) (Config, error) {
+	p := &parser{values: map[string]string{}, origin: map[string]string{}, runtime: map[string]string{}}
+	cfg, err := p.parse(dsn)
+	if err != nil {
+		if _, ok := errors.AsType[*sysexits.Error](err); !ok {
+			err = BadConfiguration(err)
+		}
 	}
-	if filepath.IsAbs(h.Name) || strings.HasPrefix(h.Name, "@") || h.Name == "localhost" {
-		return true
-	}
-	ip, err := netip.ParseAddr(h.Name)
-	return err == nil && ip.IsLoopback()
+	return cfg, err
 }
 
 // BadConfiguration gives an error its exit status and a hint.
@@ -106,92 +103,293 @@ func BadConfiguration(err error) error {
 		WithHint("database_url reads postgres://user:password@host/database?sslmode=verify-full, or user=… host=… dbname=…")
 }
 
-// names reports whether a connection string of either form gives a keyword.
-func names(dsn, keyword string) bool {
-	if u, err := url.Parse(dsn); err == nil && u.Scheme != "" {
-		return u.Query().Has(keyword)
+// unencoded is the error of a URL with a character in its user or password that
+// has a meaning there.
+func unencoded() error {
+	return sysexits.New(sysexits.Config, "bad_configuration", errors.New("database_url: not a well-formed URL: a special character in the user or password is not percent-encoded")).
+		WithHint("in a URL write %25 for a %, %40 for an @, %2F for a / and %3F for a ? of the password")
+}
+
+// parser collects the parameters of a connection; the first that gives one wins.
+type parser struct {
+	values  map[string]string
+	origin  map[string]string // where a parameter was given, for errors
+	runtime map[string]string
+	before  string // the parameter before this one
+}
+
+func (p *parser) parse(dsn string) (cfg Config, err error) {
+	if rest, ok := strings.CutPrefix(dsn, "postgresql://"); ok {
+		err = p.uri(rest)
+	} else if rest, ok := strings.CutPrefix(dsn, "postgres://"); ok {
+		err = p.uri(rest)
+	} else {
+		err = p.keywords(dsn)
 	}
-	return slices.ContainsFunc(strings.Fields(dsn), func(word string) bool { return strings.HasPrefix(word, keyword+"=") })
-}
-
-// isSet reports whether one of the environment variables says something.
-func isSet(variables ...string) bool {
-	return slices.ContainsFunc(variables, func(v string) bool { return os.Getenv(v) != "" })
-}
-
-// unsetEmpty removes libpq's variables that are empty, as EnvironmentFile= and
-// compose files leave them: the driver takes PGPORT= for a port, and a bad one.
-func unsetEmpty() error {
-	for _, v := range os.Environ() {
-		if name, value, _ := strings.Cut(v, "="); value == "" && strings.HasPrefix(name, "PG") {
-			if err := os.Unsetenv(name); err != nil {
-				return err
+	if err == nil {
+		err = p.service()
+	}
+	if err != nil {
+		return cfg, err
+	}
+	for _, v := range variables() {
+		if value := os.Getenv(v.name); value != "" {
+			if err := p.give(v.parameter, value, v.name); err != nil {
+				return cfg, err
 			}
 		}
 	}
-	return nil
+	if p.values["sslmode"] == "" && (strings.HasPrefix(os.Getenv("PGREQUIRESSL"), "1") || p.values["requiressl"] == "1") {
+		p.values["sslmode"] = "require"
+	}
+	if err := p.check(); err != nil {
+		return cfg, err
+	}
+	return p.config()
 }
 
-// checkForm refuses what is neither of the two forms of a connection string,
-// without a word of it: what is wrong may be the password.
-func checkForm(dsn string) error {
+// variables are those of the environment that mean a parameter.
+func variables() []struct{ name, parameter string } {
+	return []struct{ name, parameter string }{
+		{"PGHOST", "host"}, {"PGHOSTADDR", "hostaddr"}, {"PGPORT", "port"}, {"PGDATABASE", "dbname"}, {"PGUSER", "user"},
+		{"PGPASSWORD", "password"}, {"PGPASSFILE", "passfile"}, {"PGOPTIONS", "options"}, {"PGAPPNAME", "application_name"},
+		{"PGCONNECT_TIMEOUT", "connect_timeout"}, {"PGTARGETSESSIONATTRS", "target_session_attrs"}, {"PGLOADBALANCEHOSTS", "load_balance_hosts"},
+		{"PGSSLMODE", "sslmode"}, {"PGSSLNEGOTIATION", "sslnegotiation"}, {"PGSSLCERT", "sslcert"}, {"PGSSLKEY", "sslkey"},
+		{"PGSSLROOTCERT", "sslrootcert"}, {"PGSSLSNI", "sslsni"}, {"PGSSLCERTMODE", "sslcertmode"}, {"PGSSLCRL", "sslcrl"}, {"PGSSLCRLDIR", "sslcrldir"},
+		{"PGSSLMINPROTOCOLVERSION", "ssl_min_protocol_version"}, {"PGSSLMAXPROTOCOLVERSION", "ssl_max_protocol_version"},
+		{"PGMINPROTOCOLVERSION", "min_protocol_version"}, {"PGMAXPROTOCOLVERSION", "max_protocol_version"},
+		{"PGREQUIREPEER", "requirepeer"}, {"PGREQUIREAUTH", "require_auth"}, {"PGCHANNELBINDING", "channel_binding"}, {"PGGSSENCMODE", "gssencmode"},
+	}
+}
+
+// give notes a parameter unless it was given before. origin is database_url, a
+// variable or a service file.
+func (p *parser) give(name, value, origin string) error {
+	before := p.before
+	p.before = name
 	switch {
-	case dsn == "":
-		return nil // all is in the environment
-	case strings.HasPrefix(dsn, "postgres://"), strings.HasPrefix(dsn, "postgresql://"):
-		if _, err := url.Parse(dsn); err != nil {
-			return errors.New("not a well-formed URL (a special character in the password must be %-encoded)")
+	case strings.IndexByte(value, 0) >= 0:
+		return fmt.Errorf("%s: a NUL character", origin)
+	case p.has(name):
+		return nil
+	case harmless(name):
+		return nil
+	case known(name):
+		p.values[name], p.origin[name] = value, origin
+		return nil
+	case unsupported(name):
+		if value == "" {
+			return nil
 		}
-	case strings.Contains(dsn, "://") || !strings.Contains(dsn, "="):
-		return errors.New("not a PostgreSQL connection string")
+		return sysexits.New(sysexits.Config, "bad_configuration", fmt.Errorf("%s: %s is not supported", p.where(name, origin), name)).
+			WithHint("take " + name + " out, or put a proxy that knows it, such as pgbouncer, in between")
+	// A blank in a password that is not quoted makes the next word look like a name.
+	case origin == "database_url" && before == "password", !identifier(name):
+		return fmt.Errorf("%s: not a connection string that libpq understands: a keyword, its value or the quoting is wrong", origin)
+	}
+	p.runtime[name] = value // the server knows it, or names it
+	return nil
+}
+
+func (p *parser) has(name string) bool {
+	_, ok := p.values[name]
+	if !ok {
+		_, ok = p.runtime[name]
+	}
+	return ok
+}
+
+// where says which setting is meant.
+func (p *parser) where(name, origin string) string {
+	if origin == "" {
+		origin = p.origin[name]
+	}
+	if strings.HasPrefix(origin, "PG") {
+		return "$" + origin
+	}
+	return origin
+}
+
+// known reports whether this package does what a parameter says.
+func known(name string) bool {
+	switch name {
+	case "host", "hostaddr", "port", "dbname", "user", "password", "passfile", "service", "servicefile",
+		"connect_timeout", "options", "application_name", "fallback_application_name", "target_session_attrs", "load_balance_hosts",
+		"sslmode", "sslnegotiation", "sslcert", "sslkey", "sslrootcert", "sslsni", "sslcertmode", "requiressl",
+		"ssl_min_protocol_version", "ssl_max_protocol_version", "min_protocol_version", "max_protocol_version",
+		"channel_binding", "gssencmode", "replication":
+		return true
+	}
+	return false
+}
+
+// harmless reports whether a parameter changes nothing here: the tools bound
+// every wait themselves, talk UTF-8, and know neither GSSAPI nor compression.
+func harmless(name string) bool {
+	switch name {
+	case "client_encoding", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
+		"krbsrvname", "gsslib", "gssdelegation", "sslcompression", "sslpassword", "binary_parameters":
+		return true
+	}
+	return false
+}
+
+// unsupported reports whether a parameter asks for what the tools cannot do.
+func unsupported(name string) bool {
+	switch name {
+	case "requirepeer", "require_auth", "sslcrl", "sslcrldir", "sslkeylogfile", "scram_client_key", "scram_server_key", "sslinline", "krbspn":
+		return true
+	}
+	return strings.HasPrefix(name, "oauth_")
+}
+
+// identifier reports whether a name can be that of a server's setting.
+func identifier(name string) bool {
+	for _, c := range []byte(name) {
+		if c != '_' && c != '.' && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return name != "" && len(name) < 64
+}
+
+// check rejects values that are not valid, without showing them.
+func (p *parser) check() error {
+	for _, c := range []struct {
+		name   string
+		values string
+	}{
+		{"sslmode", "disable allow prefer require verify-ca verify-full"},
+		{"sslnegotiation", "postgres direct"},
+		{"sslcertmode", "disable allow require"},
+		{"channel_binding", "disable prefer require"},
+		{"gssencmode", "disable prefer require"},
+		{"target_session_attrs", "any read-write read-only primary standby prefer-standby"},
+		{"load_balance_hosts", "disable random"},
+		{"ssl_min_protocol_version", "TLSv1 TLSv1.0 TLSv1.1 TLSv1.2 TLSv1.3"},
+		{"ssl_max_protocol_version", "TLSv1 TLSv1.0 TLSv1.1 TLSv1.2 TLSv1.3"},
+		{"min_protocol_version", "3.0 3.2 latest"},
+		{"max_protocol_version", "3.0 3.2 latest"},
+	} {
+		v := p.values[c.name]
+		if v != "" && !slices.Contains(strings.Fields(c.values), v) {
+			return fmt.Errorf("%s: %s: not one of %s", p.where(c.name, ""), c.name, strings.ReplaceAll(c.values, " ", ", "))
+		}
+		if c.name != "sslmode" && v == "require" {
+			return sysexits.New(sysexits.Config, "bad_configuration", fmt.Errorf("%s: %s=require is not supported", p.where(c.name, ""), c.name)).
+				WithHint("take it out; sslmode=verify-full protects the connection")
+		}
+	}
+	if v := p.values["replication"]; v != "" && v != "0" && v != "false" && v != "off" && v != "no" {
+		return fmt.Errorf("%s: replication is not supported", p.where("replication", ""))
+	}
+	mode := p.values["sslmode"]
+	weak := mode == "disable" || mode == "allow" || mode == "prefer"
+	if p.values["sslnegotiation"] == "direct" && weak {
+		return errors.New("sslnegotiation=direct needs sslmode=require, verify-ca or verify-full")
+	}
+	if p.values["sslrootcert"] == "system" {
+		if mode != "" && mode != "verify-full" {
+			return errors.New("sslrootcert=system needs sslmode=verify-full")
+		}
+		p.values["sslmode"] = "verify-full"
 	}
 	return nil
 }
 
-// Exec runs statements that have no parameters, several at once in one
-// transaction, in one round trip, and returns the last one's number of rows.
-func Exec(conn driver.Conn, sql string) (int64, error) {
-	execer, ok := conn.(driver.ExecerContext)
-	if !ok {
-		return 0, errors.New("the PostgreSQL driver cannot execute plain statements")
+// config makes the configuration of the parameters.
+func (p *parser) config() (cfg Config, err error) {
+	v := p.values
+	cfg = Config{
+		User: v["user"], Database: v["dbname"], Options: v["options"], Runtime: p.runtime,
+		ApplicationName: v["application_name"], TargetSessionAttrs: v["target_session_attrs"], LoadBalance: v["load_balance_hosts"] == "random",
+		SSLNegotiation: v["sslnegotiation"], SSLSNI: v["sslsni"] == "" || v["sslsni"][0] == '1',
+		SSLMinProtocolVersion: v["ssl_min_protocol_version"], SSLMaxProtocolVersion: v["ssl_max_protocol_version"],
+		MinProtocolVersion: v["min_protocol_version"], MaxProtocolVersion: v["max_protocol_version"],
 	}
-	result, err := execer.ExecContext(context.Background(), sql, nil)
-	if err != nil {
-		return 0, err
+	if cfg.ApplicationName == "" {
+		cfg.ApplicationName = v["fallback_application_name"]
 	}
-	return result.RowsAffected()
+	if cfg.User == "" {
+		u, err := user.Current()
+		if err != nil {
+			return cfg, fmt.Errorf("no user is given: %w", err)
+		}
+		cfg.User = u.Username
+	}
+	if s := strings.TrimSpace(v["connect_timeout"]); s != "" {
+		n, err := strconv.ParseInt(s, 10, 32)
+		if err != nil {
+			return cfg, fmt.Errorf("%s: connect_timeout: not a number of seconds", p.where("connect_timeout", ""))
+		}
+		cfg.ConnectTimeout = time.Duration(max(n, 0)) * time.Second
+	}
+	p.certificates(&cfg)
+	if cfg.Hosts, err = p.hosts(); err != nil {
+		return cfg, err
+	}
+	return cfg, p.passwords(&cfg)
 }
 
-// Column runs one query and returns the first column of its rows as text; NULL
-// is the empty string.
-func Column(conn driver.Conn, sql string) ([]string, error) {
-	queryer, ok := conn.(driver.QueryerContext)
-	if !ok {
-		return nil, errors.New("the PostgreSQL driver cannot run plain queries")
+// hosts makes the list of hosts. As with libpq, an empty name is the local
+// socket, and one port does for all.
+func (p *parser) hosts() ([]Host, error) {
+	names, addrs, ports := strings.Split(p.values["host"], ","), strings.Split(p.values["hostaddr"], ","), strings.Split(p.values["port"], ",")
+	if p.values["hostaddr"] != "" && p.values["host"] == "" {
+		names = make([]string, len(addrs))
 	}
-	rows, err := queryer.QueryContext(context.Background(), sql, nil)
-	if err != nil {
-		return nil, err
+	if p.values["hostaddr"] == "" {
+		addrs = make([]string, len(names))
 	}
-	defer rows.Close()
-	var result []string
-	for dest := make([]driver.Value, len(rows.Columns())); ; {
-		switch err := rows.Next(dest); err {
-		case nil:
-			text := ""
-			switch v := dest[0].(type) {
-			case string:
-				text = v
-			case []byte:
-				text = string(v)
-			case int64:
-				text = strconv.FormatInt(v, 10)
+	if len(addrs) != len(names) {
+		return nil, fmt.Errorf("%d hosts and %d of hostaddr", len(names), len(addrs))
+	}
+	if len(ports) != 1 && len(ports) != len(names) {
+		return nil, fmt.Errorf("%d ports and %d hosts", len(ports), len(names))
+	}
+	var hosts []Host
+	for i, name := range names {
+		h := Host{Name: name, Port: 5432, SSLMode: p.values["sslmode"]}
+		if port := strings.TrimSpace(ports[min(i, len(ports)-1)]); port != "" {
+			n, err := strconv.ParseUint(port, 10, 16)
+			if err != nil || n == 0 {
+				return nil, fmt.Errorf("%s: port: not a number from 1 to 65535 (a special character in a password must be percent-encoded)", p.where("port", ""))
 			}
-			result = append(result, text)
-		case io.EOF:
-			return result, nil
-		default:
-			return nil, err
+			h.Port = uint16(n)
 		}
+		if addrs[i] != "" {
+			addr, err := netip.ParseAddr(addrs[i])
+			if err != nil {
+				return nil, fmt.Errorf("%s: hostaddr: not an IP address", p.where("hostaddr", ""))
+			}
+			h.Addr = addr
+		}
+		if h.Name == "" && !h.Addr.IsValid() {
+			h.Name = socketDirectory
+		}
+		switch {
+		case h.Socket():
+			h.SSLMode = "disable" // there is no TLS on a socket
+		case h.SSLMode == "" && h.local():
+			h.SSLMode = "disable"
+		case h.SSLMode == "":
+			h.SSLMode = "verify-full"
+		}
+		hosts = append(hosts, h)
 	}
+	return hosts, nil
+}
+
+// Socket reports whether a host is reached by a unix socket.
+func (h Host) Socket() bool {
+	return !h.Addr.IsValid() && (filepath.IsAbs(h.Name) || strings.HasPrefix(h.Name, "@"))
+}
+
+// local reports whether a host is this machine.
+func (h Host) local() bool {
+	if h.Addr.IsValid() {
+		return h.Addr.IsLoopback()
+	}
+	ip, err := netip.ParseAddr(h.Name)
+	return h.Name == "localhost" || err == nil && ip.IsLoopback()
 }

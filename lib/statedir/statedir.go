@@ -19,16 +19,32 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// Resolve returns the state directory of a unit family: the flag's value,
-// else systemd's $STATE_DIRECTORY, else $XDG_STATE_HOME/family, else
-// ~/.local/state/family.
-func Resolve(flag, family string) (string, error) {
+// Resolve returns the state directory of a unit family: the flag's value, else
+// systemd's $STATE_DIRECTORY, else the unit's /var/lib/family where that
+// exists, for root and for the user that owns it, else $XDG_STATE_HOME/family,
+// else ~/.local/state/family.
+func Resolve(flag, family string) (string, error) { return ResolveUnit(flag, family, family) }
+
+// ResolveUnit is [Resolve] for a command whose unit keeps its state elsewhere
+// than the rest of its family: in /var/lib/unit. By hand, and without that
+// directory, the commands share $XDG_STATE_HOME/family.
+func ResolveUnit(flag, unit, family string) (string, error) {
+	return resolve("/var/lib", os.Geteuid(), flag, unit, family)
+}
+
+func resolve(varLib string, euid int, flag, unit, family string) (string, error) {
 	if flag != "" {
 		return flag, nil
 	}
 	// StateDirectory= may name several; the unit's first is the tool's.
 	if dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); dir != "" {
 		return dir, nil
+	}
+	dir := filepath.Join(varLib, unit)
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		if uid, _ := owner(info); euid == 0 || euid == uid {
+			return dir, nil
+		}
 	}
 	base := os.Getenv("XDG_STATE_HOME")
 	if base == "" {
@@ -42,21 +58,43 @@ func Resolve(flag, family string) (string, error) {
 	return filepath.Join(base, family), nil
 }
 
-// Dir is a state directory that this process has locked.
+// Require returns an error that says so if there is no directory at path. It
+// is for a command that asks about a state, or acts on it, and for which an
+// empty new one is a wrong answer.
+func Require(path string) error {
+	switch info, err := os.Stat(path); {
+	case errors.Is(err, os.ErrNotExist):
+		return sysexits.New(sysexits.Config, "no_state_directory", fmt.Errorf("there is no state in %s: no run has kept any there", path)).
+			WithHint("pass --state-dir; the units keep their state below /var/lib")
+	case err != nil:
+		return Unwritable(err)
+	case !info.IsDir():
+		return Unwritable(&os.PathError{Op: "open", Path: path, Err: syscall.ENOTDIR})
+	}
+	return nil
+}
+
+// Dir is a state directory that this process has locked. Everything in it
+// belongs to its owner: what root adds by hand to the state of a service, the
+// service must be able to replace.
 type Dir struct {
 	Path string
 	f    *os.File
+	give bool // this process is root, and the owner is another user
+	uid  int  // of the owner
+	gid  int
 }
 
-// Open creates the directory if it is missing (mode 0700), locks it and clears
-// what an interrupted [Dir.WriteFile] left. The lock is a flock(2) on the
-// directory itself: it needs no file, works where nothing can be written, and
-// the kernel drops it with the process. If another run holds it for longer
-// than wait, the error carries [sysexits.TempFail].
+// Open creates the directory if it is missing (mode 0700, of the owner of the
+// directory that it is made in), locks it and clears what an interrupted
+// [Dir.WriteFile] left. The lock is a flock(2) on the directory itself: it
+// needs no file, works where nothing can be written, and the kernel drops it
+// with the process. If another run holds it for longer than wait, the error
+// carries [sysexits.TempFail].
 func Open(ctx context.Context, path string, wait time.Duration) (*Dir, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
-		if err := os.MkdirAll(path, 0o700); err != nil {
+		if err := MkdirAll(path, 0o700); err != nil {
 			return nil, Unwritable(err)
 		}
 		f, err = os.Open(path)
@@ -64,11 +102,14 @@ func Open(ctx context.Context, path string, wait time.Duration) (*Dir, error) {
 	if err != nil {
 		return nil, Unwritable(err)
 	}
-	if info, err := f.Stat(); err != nil || !info.IsDir() {
+	info, err := f.Stat()
+	if err != nil || !info.IsDir() {
 		f.Close()
 		return nil, Unwritable(&os.PathError{Op: "open", Path: path, Err: syscall.ENOTDIR})
 	}
 	d := &Dir{Path: path, f: f}
+	d.uid, d.gid = owner(info)
+	d.give = os.Geteuid() == 0 && d.uid != 0
 	if err := d.lock(ctx, wait); err != nil {
 		f.Close()
 		return nil, err
@@ -148,6 +189,9 @@ func (d *Dir) ReplaceFrom(name string, r io.Reader) error {
 		return Unwritable(err)
 	}
 	defer f.Cleanup()
+	if err := d.Give(f.File); err != nil {
+		return err
+	}
 	if _, err := io.Copy(f, r); err != nil {
 		return Unwritable(err)
 	}
@@ -163,6 +207,116 @@ func (d *Dir) Sync() error {
 		return Unwritable(fmt.Errorf("fsync %s: %w", d.Path, err))
 	}
 	return nil
+}
+
+// OpenFile is the function [OpenFile] for the file called name.
+func (d *Dir) OpenFile(name string, flag int) (*os.File, error) { return OpenFile(d.Join(name), flag) }
+
+// OpenFile opens a file as [os.OpenFile] does. A file that it creates has mode
+// 0600 and the owner of its directory. Root follows no symbolic link in a
+// directory of another user, who may have planted it.
+func OpenFile(path string, flag int) (*os.File, error) {
+	uid, gid, foreign := foreignOwner(filepath.Dir(path))
+	if !foreign {
+		return os.OpenFile(path, flag, 0o600)
+	}
+	flag |= syscall.O_NOFOLLOW
+	if flag&os.O_CREATE == 0 {
+		return os.OpenFile(path, flag, 0)
+	}
+	for {
+		// O_EXCL says whether this process created the file: only then it may
+		// give the file away.
+		f, err := os.OpenFile(path, flag|os.O_EXCL, 0o600)
+		if err == nil {
+			if err := give(f, uid, gid); err != nil {
+				return nil, errors.Join(err, f.Close(), os.Remove(path))
+			}
+			return f, nil
+		}
+		if flag&os.O_EXCL != 0 || !errors.Is(err, os.ErrExist) {
+			return nil, err
+		}
+		f, err = os.OpenFile(path, flag&^os.O_CREATE, 0)
+		if !errors.Is(err, os.ErrNotExist) {
+			return f, err
+		}
+	}
+}
+
+// Give makes an open file or directory that this process has created belong to
+// the owner of the state directory. It does nothing unless root runs the tool
+// on the state of another user.
+func (d *Dir) Give(f *os.File) error {
+	if !d.give {
+		return nil
+	}
+	return give(f, d.uid, d.gid)
+}
+
+// give changes the owner of f. A file system that has no owners, or where
+// another machine's root decides, as over NFS, is left as it is.
+func give(f *os.File, uid, gid int) error {
+	err := f.Chown(uid, gid)
+	if err == nil || errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
+		return nil
+	}
+	return Unwritable(err)
+}
+
+// Owner returns the user and group of the state directory, for programs that
+// write into it. ok is false unless root runs the tool on the state of another
+// user.
+func (d *Dir) Owner() (uid, gid int, ok bool) { return d.uid, d.gid, d.give }
+
+// MkdirAll creates a directory and the missing ones above it. Each belongs to
+// the owner of the directory that it is made in: what root adds to the state of
+// a service is the service's.
+func MkdirAll(path string, perm os.FileMode) error {
+	if info, err := os.Stat(path); err == nil {
+		if !info.IsDir() {
+			return &os.PathError{Op: "mkdir", Path: path, Err: syscall.ENOTDIR}
+		}
+		return nil
+	}
+	parent := filepath.Dir(path)
+	if parent != path {
+		if err := MkdirAll(parent, perm); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(path, perm); err != nil {
+		if info, e := os.Lstat(path); e == nil && info.IsDir() {
+			return nil // another process was faster
+		}
+		return err
+	}
+	uid, gid, foreign := foreignOwner(parent)
+	if !foreign {
+		return nil
+	}
+	made, err := os.OpenFile(path, syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(give(made, uid, gid), made.Close())
+}
+
+// foreignOwner returns the owner of a directory, and whether this process is
+// root and the owner is another user.
+func foreignOwner(dir string) (uid, gid int, foreign bool) {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return 0, 0, false
+	}
+	uid, gid = owner(info)
+	return uid, gid, uid != 0 && os.Geteuid() == 0
+}
+
+// owner returns the user and group of a file.
+func owner(info os.FileInfo) (uid, gid int) {
+	st := info.Sys().(*syscall.Stat_t)
+	return int(st.Uid), int(st.Gid)
 }
 
 // Close releases the lock.

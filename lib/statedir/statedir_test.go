@@ -2,8 +2,11 @@ package statedir
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,23 +24,137 @@ func open(t *testing.T, path string) *Dir {
 }
 
 func TestResolve(t *testing.T) {
-	for _, tc := range []struct{ flag, systemd, xdg, home, want string }{
-		{"/flag", "/systemd", "/xdg", "/home/u", "/flag"},
-		{"", "/systemd", "/xdg", "/home/u", "/systemd"},
-		{"", "/systemd:/second", "/xdg", "/home/u", "/systemd"},
-		{"", "", "/xdg", "/home/u", "/xdg/family"},
-		{"", "", "", "/home/u", "/home/u/.local/state/family"},
+	varLib := t.TempDir()
+	for _, name := range []string{"reading-sync", "gitops-apply"} {
+		if err := os.Mkdir(filepath.Join(varLib, name), 0o750); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(varLib, "system-metrics"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mine := os.Geteuid()
+	for _, tc := range []struct {
+		euid                                   int
+		flag, unit, family, systemd, xdg, home string
+		want                                   string
+	}{
+		{0, "/flag", "reading-sync", "reading-sync", "/systemd", "/xdg", "/home/u", "/flag"},
+		{0, "", "reading-sync", "reading-sync", "/systemd", "/xdg", "/home/u", "/systemd"},
+		{0, "", "reading-sync", "reading-sync", "/systemd:/second", "/xdg", "/home/u", "/systemd"},
+		// By hand: the unit's state, for root and for the user of the unit.
+		{0, "", "reading-sync", "reading-sync", "", "/xdg", "/root", varLib + "/reading-sync"},
+		{mine, "", "reading-sync", "reading-sync", "", "/xdg", "/home/u", varLib + "/reading-sync"},
+		{mine + 1, "", "reading-sync", "reading-sync", "", "/xdg", "/home/u", "/xdg/reading-sync"},
+		{mine + 1, "", "reading-sync", "reading-sync", "", "", "/home/u", "/home/u/.local/state/reading-sync"},
+		// A command of a unit beside its family's.
+		{0, "", "gitops-apply", "gitops-sync", "", "", "/root", varLib + "/gitops-apply"},
+		{0, "", "gitops-sync", "gitops-sync", "", "", "/root", "/root/.local/state/gitops-sync"},
+		{mine + 1, "", "gitops-apply", "gitops-sync", "", "", "/home/u", "/home/u/.local/state/gitops-sync"},
+		// The unit never ran, and a file is not a state directory.
+		{0, "", "volume-backup", "volume-backup", "", "", "/root", "/root/.local/state/volume-backup"},
+		{0, "", "system-metrics", "system-metrics", "", "/xdg", "/root", "/xdg/system-metrics"},
 	} {
 		t.Setenv("STATE_DIRECTORY", tc.systemd)
 		t.Setenv("XDG_STATE_HOME", tc.xdg)
 		t.Setenv("HOME", tc.home)
-		if got, err := Resolve(tc.flag, "family"); got != tc.want || err != nil {
-			t.Errorf("Resolve(%+v) = %q, %v; want %q", tc, got, err, tc.want)
+		if got, err := resolve(varLib, tc.euid, tc.flag, tc.unit, tc.family); got != tc.want || err != nil {
+			t.Errorf("resolve(%+v) = %q, %v; want %q", tc, got, err, tc.want)
 		}
 	}
 	t.Setenv("HOME", "")
-	if _, err := Resolve("", "family"); sysexits.Code(err) != sysexits.Config {
-		t.Errorf("Resolve without a home: %v; want status 78", err)
+	t.Setenv("XDG_STATE_HOME", "")
+	if _, err := resolve(varLib, mine+1, "", "x", "x"); sysexits.Code(err) != sysexits.Config {
+		t.Errorf("resolve without a home: %v; want status 78", err)
+	}
+}
+
+func TestRequire(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]int{dir: sysexits.OK, filepath.Join(dir, "none"): sysexits.Config, file: sysexits.CantCreate} {
+		if err := Require(path); sysexits.Code(err) != want || err != nil && !strings.Contains(err.Error(), path) {
+			t.Errorf("Require(%s) = %v; want status %d and the path", path, err, want)
+		}
+	}
+}
+
+// What root writes by hand into the state of a service belongs to the service,
+// which could not replace it otherwise.
+func TestFilesBelongToTheOwnerOfTheDirectory(t *testing.T) {
+	const uid, gid = 4711, 4712
+	if os.Geteuid() != 0 {
+		t.Fatal("run this test as root")
+	}
+	path := filepath.Join(t.TempDir(), "state")
+	if err := os.Mkdir(path, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(path, uid, gid); err != nil {
+		t.Fatal(err)
+	}
+	d := open(t, path)
+	if u, g, ok := d.Owner(); u != uid || g != gid || !ok {
+		t.Errorf("Owner = %d, %d, %v; want %d, %d, true", u, g, ok, uid, gid)
+	}
+	if err := d.WriteFile("replaced", nil); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // created, then opened
+		f, err := d.OpenFile("appended", os.O_CREATE|os.O_APPEND|os.O_WRONLY)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteString("x"); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	if b, err := os.ReadFile(d.Join("appended")); string(b) != "xx" || err != nil {
+		t.Errorf("appended = %q, %v", b, err)
+	}
+	below := open(t, d.Join("repository/volume"))
+	if err := below.WriteFile("archive", nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"replaced", "appended", "repository", "repository/volume", "repository/volume/archive"} {
+		info, err := os.Stat(d.Join(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if u, g := owner(info); u != uid || g != gid {
+			t.Errorf("%s belongs to %d:%d; want %d:%d", name, u, g, uid, gid)
+		}
+	}
+
+	// The service may plant links; root must not write through them, nor give
+	// away what it did not create.
+	outside := filepath.Join(t.TempDir(), "shadow")
+	if err := os.WriteFile(outside, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(outside, d.Join("link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(outside, d.Join("hard")); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]error{"link": syscall.ELOOP, "hard": nil} {
+		f, err := d.OpenFile(name, os.O_CREATE|os.O_WRONLY)
+		if !errors.Is(err, want) {
+			t.Errorf("OpenFile(%s) = %v; want %v", name, err, want)
+		}
+		f.Close()
+	}
+	info, err := os.Stat(outside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u, _ := owner(info); u != 0 {
+		t.Errorf("a file that was there before belongs to %d now", u)
 	}
 }
 

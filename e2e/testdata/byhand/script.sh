@@ -1,0 +1,35 @@
+#!/bin/bash
+# Runs in the booted machine; ../../byhand_test.go reads what it leaves in /e2e.
+set -euo pipefail
+
+# By hand: the script itself is a unit.
+by_hand() { env -u INVOCATION_ID -u JOURNAL_STREAM HOME=/root "$@"; }
+
+systemd-sysusers
+systemd-tmpfiles --create
+
+# The environment that a service gets from the file, and that root gets by hand.
+install -D -m 600 /odd.env /etc/observability-hub/volume-backup.env
+cat >/usr/local/bin/show <<'SHOW'
+#!/bin/bash
+sed -z '/^V[0-9]/!d' "/proc/$$/environ" | sort -z >"$1"
+exec tar --create --directory=/etc hostname
+SHOW
+chmod +x /usr/local/bin/show
+systemd-run --quiet --wait --property=EnvironmentFile=/etc/observability-hub/volume-backup.env \
+  --property=StandardOutput=null show /e2e/environment-unit
+by_hand V1=mine volbackup put vol --repo /tmp/repository -- show /e2e/environment-by-hand-overridden >/dev/null
+by_hand volbackup put vol --repo /tmp/repository -- show /e2e/environment-by-hand >/dev/null
+
+# The unit's state and credential.
+install -D -m 600 /dev/stdin /etc/credstore/database_url <<<'postgres://hub@127.0.0.1:1/hub'
+systemctl start system-metrics.service || :
+by_hand sysmetrics --flush >/e2e/by-hand 2>/e2e/by-hand-said || :
+rm /var/lib/system-metrics/*
+by_hand sysmetrics --flush >/e2e/fresh 2>/e2e/fresh-said || :
+stat --format='%U %n' /var/lib/system-metrics/* >/e2e/owners
+[ ! -e /root/.local/state/system-metrics ]
+systemctl reset-failed system-metrics.service
+systemctl start system-metrics.service || :
+journalctl --quiet --output=cat _SYSTEMD_UNIT=system-metrics.service | tail -n 2 >/e2e/unit
+by_hand DATABASE_URL=postgres://hub@127.0.0.2:1/hub sysmetrics --flush >/dev/null 2>/e2e/overridden || :

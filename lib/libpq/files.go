@@ -1,0 +1,225 @@
+package libpq
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// home returns the path of a file below the user's home.
+func home(name string) string {
+	dir, err := os.UserHomeDir()
+	if err != nil || dir == "" {
+		u, err := user.Current()
+		if err != nil || u.HomeDir == "" {
+			return ""
+		}
+		dir = u.HomeDir
+	}
+	return filepath.Join(dir, name)
+}
+
+// readable returns path if it is a file that can be read, else "". libpq's
+// default files below the home are optional, and the units hide the home.
+func readable(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || info.IsDir() {
+		return ""
+	}
+	return path
+}
+
+// certificates finds the files of TLS.
+func (p *parser) certificates(cfg *Config) {
+	cfg.SSLRootCert, cfg.SSLCert, cfg.SSLKey = p.values["sslrootcert"], p.values["sslcert"], p.values["sslkey"]
+	if cfg.SSLRootCert == "" {
+		cfg.SSLRootCert = readable(home(".postgresql/root.crt"))
+	}
+	if p.values["sslcertmode"] == "disable" {
+		cfg.SSLCert, cfg.SSLKey = "", ""
+		return
+	}
+	if cfg.SSLCert == "" {
+		cfg.SSLCert = readable(home(".postgresql/postgresql.crt"))
+	}
+	if cfg.SSLCert != "" && cfg.SSLKey == "" {
+		cfg.SSLKey = home(".postgresql/postgresql.key")
+	}
+}
+
+// service adds what the service file says of the service that is asked for.
+func (p *parser) service() error {
+	name := p.values["service"]
+	if name == "" {
+		name = os.Getenv("PGSERVICE")
+	}
+	if name == "" {
+		return nil
+	}
+	file := p.values["servicefile"]
+	if file == "" {
+		file = os.Getenv("PGSERVICEFILE")
+	}
+	if file != "" {
+		if found, err := p.serviceFile(file, name); found || err != nil {
+			return err
+		}
+	} else if file = readable(home(".pg_service.conf")); file != "" {
+		if found, err := p.serviceFile(file, name); found || err != nil {
+			return err
+		}
+	}
+	dir := os.Getenv("PGSYSCONFDIR")
+	if dir == "" {
+		dir = "/etc/postgresql-common" // Debian's
+	}
+	file = filepath.Join(dir, "pg_service.conf")
+	switch found, err := p.serviceFile(file, name); {
+	case found:
+		return nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	return fmt.Errorf("service %q: neither ~/.pg_service.conf, which PGSERVICEFILE replaces, nor %s defines it", name, file)
+}
+
+// serviceFile reads the section of a service; found is false if there is none.
+func (p *parser) serviceFile(file, service string) (found bool, err error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return false, fmt.Errorf("service %q: %w", service, err)
+	}
+	n := 0
+	for line := range strings.Lines(string(b)) {
+		n++
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		if line[0] == '[' {
+			if found {
+				return true, nil
+			}
+			found = line == "["+service+"]"
+			continue
+		}
+		if !found {
+			continue
+		}
+		name, value, ok := strings.Cut(line, "=")
+		name = strings.TrimSpace(name)
+		switch {
+		case strings.HasPrefix(line, "ldap"):
+			return true, fmt.Errorf("%s:%d: a service that LDAP defines is not supported", file, n)
+		case !ok, name == "service", name == "servicefile":
+			return true, fmt.Errorf("%s:%d: not a parameter of a connection", file, n)
+		case !known(name) && !harmless(name) && !unsupported(name):
+			return true, fmt.Errorf("%s:%d: %s is not a parameter of a connection", file, n, name)
+		}
+		if err := p.give(name, strings.TrimSpace(value), file); err != nil {
+			return true, err
+		}
+	}
+	return found, nil
+}
+
+// passwords gives each host its password: the one that was said, else that of
+// the password file.
+func (p *parser) passwords(cfg *Config) error {
+	if password := p.values["password"]; password != "" {
+		for i := range cfg.Hosts {
+			cfg.Hosts[i].Password = password
+		}
+		return nil
+	}
+	file := p.values["passfile"]
+	if file == "" {
+		file = home(".pgpass")
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil // as libpq; the server then says whether it wants a password
+	}
+	switch {
+	case !info.Mode().IsRegular():
+		cfg.Warnings = append(cfg.Warnings, fmt.Sprintf("the password file %s is not a regular file: ignored", file))
+		return nil
+	case info.Mode().Perm()&0o077 != 0:
+		cfg.Warnings = append(cfg.Warnings, fmt.Sprintf("the password file %s has mode %#o, so that others can read it: ignored; run chmod 0600 on it", file, info.Mode().Perm()))
+		return nil
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil
+	}
+	database := cfg.Database
+	if database == "" {
+		database = cfg.User
+	}
+	for i, h := range cfg.Hosts {
+		host := h.Name
+		switch {
+		case host == "":
+			host = h.Addr.String()
+		case host == socketDirectory, host == "/var/run/postgresql":
+			host = "localhost"
+		}
+		cfg.Hosts[i].Password = passwordOf(string(b), host, strconv.Itoa(int(h.Port)), database, cfg.User)
+	}
+	return nil
+}
+
+// passwordOf returns the password of the first line of a password file that
+// matches: host:port:database:user:password, where a backslash keeps : and \.
+func passwordOf(file string, want ...string) string {
+lines:
+	for line := range strings.Lines(file) {
+		rest := strings.TrimRight(line, "\r\n")
+		if strings.HasPrefix(rest, "#") {
+			continue
+		}
+		for _, w := range want {
+			field, after, ok := passField(rest)
+			if !ok || field != "*" && unescape(field) != w {
+				continue lines
+			}
+			rest = after
+		}
+		return unescape(rest)
+	}
+	return ""
+}
+
+// passField cuts a line at its first colon that no backslash keeps.
+func passField(line string) (field, after string, ok bool) {
+	for i := 0; i < len(line); i++ {
+		switch line[i] {
+		case '\\':
+			i++
+		case ':':
+			return line[:i], line[i+1:], true
+		}
+	}
+	return line, "", false
+}
+
+// unescape resolves backslashes.
+func unescape(s string) string {
+	var out strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+1 < len(s) {
+			i++
+		}
+		out.WriteByte(s[i])
+	}
+	return out.String()
+}
