@@ -48,7 +48,7 @@ type extractCmd struct {
 
 // Run is what kong calls.
 func (x *extractCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error { return x.run(ctx, env) })
+	return x.run(ctx, env)
 }
 
 func (x *extractCmd) run(ctx context.Context, env *cli.Env) error {

@@ -26,7 +26,7 @@ func (l *loadCmd) Validate() error {
 
 // Run is what kong calls.
 func (l *loadCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error { return l.run(ctx, env) })
+	return l.run(ctx, env)
 }
 
 // idle is how long an unfinished batch waits for more of a slow stream.

@@ -19,7 +19,7 @@ type markCmd struct {
 
 // Run is what kong calls.
 func (m *markCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error { return m.run(ctx, env) })
+	return m.run(ctx, env)
 }
 
 // toMark is what a load record says.

@@ -34,7 +34,7 @@ func (r *retryCmd) Validate() error { return r.peerFlags.Validate() }
 
 // Run is what kong calls.
 func (r *retryCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error { return r.run(ctx, env) })
+	return r.run(ctx, env)
 }
 
 // retrying is the state of a retry.

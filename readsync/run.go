@@ -27,10 +27,8 @@ func (r *runCmd) Validate() error {
 
 // Run is what kong calls.
 func (r *runCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		_, err := r.sync(ctx, env)
-		return err
-	})
+	_, err := r.sync(ctx, env)
+	return err
 }
 
 // sync syncs what is there, prints the synced record, and returns the account.

@@ -42,13 +42,8 @@ func (s *serveCmd) Run(ctx context.Context, env *cli.Env) error {
 		a, err := run.sync(ctx, env)
 		return a.inserted + a.identical + a.replaced, err
 	}}
-	if err := cli.Interruptible(ctx, func(ctx context.Context) error {
-		e.stopping = ctx
-		c.serve(ctx, e)
-		return nil
-	}); err != nil {
-		return err
-	}
+	e.stopping = ctx
+	c.serve(ctx, e)
 	return e.verdict()
 }
 

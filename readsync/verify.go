@@ -29,7 +29,7 @@ type verifyCmd struct {
 
 // Run is what kong calls.
 func (v *verifyCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error { return v.run(ctx, env) })
+	return v.run(ctx, env)
 }
 
 // verifying is the state of a verification.
