@@ -9,6 +9,7 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
+	"observability-hub/e2e/await"
 	"observability-hub/e2e/events"
 	"observability-hub/e2e/mongowire"
 )
@@ -57,9 +58,14 @@ func TestHTTPEvents(t *testing.T) {
 		t.Errorf("a page of another site: %v, %v", answer, err)
 	}
 	h.put(document(t, "bad", bson.E{Key: "source", Value: "\x00"}))
-	if answer, err := http.Post(endpoint, "", nil); err != nil || answer.StatusCode != http.StatusInternalServerError {
-		t.Errorf("with a document that is rejected: %v, %v", answer, err)
+	answer, err := http.Post(endpoint, "", nil)
+	if err != nil || answer.StatusCode != http.StatusInternalServerError {
+		t.Fatalf("with a document that is rejected: %v, %v", answer, err)
 	}
+	// The call ends when its caller has read the answer; a signal before that would be its end.
+	_, _ = io.Copy(io.Discard, answer.Body)
+	answer.Body.Close()
+	await.Until(t, "the call ends", func() bool { return serving.running() == 0 })
 	leftBehind := false
 	for _, got := range serving.stop() {
 		docs.Check(t, "serve", got.stdout)

@@ -73,8 +73,9 @@ func TestTriggerDrains(t *testing.T) {
 
 // serving is a socket that hands each connection to a process of its own, as systemd does.
 type serving struct {
-	url  string
-	stop func() []outcome // each call's, after a SIGTERM to those that still run
+	url     string
+	running func() int       // how many calls have not ended
+	stop    func() []outcome // each call's, after a SIGTERM to those that still run
 }
 
 // serve starts the endpoint on a free port.
@@ -132,7 +133,11 @@ func (h *hub) serve(args ...string) serving {
 		return calls
 	})
 	h.Cleanup(func() { stop() })
-	return serving{"http://" + l.Addr().String() + "/api/sync/reading", stop}
+	return serving{"http://" + l.Addr().String() + "/api/sync/reading", func() int {
+		lock.Lock()
+		defer lock.Unlock()
+		return len(running) - len(calls)
+	}, stop}
 }
 
 // wellEnded demands that each process of a call ended with 0.
@@ -208,7 +213,7 @@ func TestServeTerminated(t *testing.T) {
 	h.mongo.Intercept(func(call *mongowire.Call) mongowire.Action {
 		if call.Command == "update" {
 			reached <- struct{}{}
-			return mongowire.Action{Delay: 200 * time.Millisecond}
+			return mongowire.Action{Delay: 50 * time.Millisecond}
 		}
 		return mongowire.Action{}
 	})
