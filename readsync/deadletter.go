@@ -312,7 +312,11 @@ type deadLetterFlags struct {
 	DeadLetters string `placeholder:"FILE"`
 	MaxRejects  int64  `default:"0" placeholder:"N"`
 	NUL         string `name:"nul" enum:"reject,replace" default:"reject"`
+	Differing   string `enum:"keep,replace" default:"keep"`
 }
+
+// replace reports whether rows are replaced by documents that differ.
+func (f deadLetterFlags) replace() bool { return f.Differing == "replace" }
 
 func (f deadLetterFlags) Validate() error {
 	if f.MaxRejects < 0 {

@@ -41,6 +41,7 @@ func (p peerFlags) Validate() error {
 // extractCmd prints documents as records.
 type extractCmd struct {
 	peerFlags
+	datesFlag
 	Limit int64 `default:"0" placeholder:"N"`
 }
 
@@ -51,14 +52,14 @@ func (x *extractCmd) Run(ctx context.Context, env *cli.Env) error {
 
 func (x *extractCmd) run(ctx context.Context, env *cli.Env) error {
 	defer frugal()()
-	s, err := openSource(x.Timeout)
+	s, err := openSource(ctx, env, x.Timeout)
 	if err != nil {
 		return err
 	}
 	defer s.close()
 	out := bufio.NewWriterSize(env.Stdout, 64<<10)
 	k := &keyset{source: s, status: statusIngested}
-	b := newBuilder(nulKeep)
+	b := newBuilder(nulKeep, x.datesFlag)
 	n := int64(0)
 	for {
 		limit := int64(batchDocuments)
@@ -110,7 +111,7 @@ func extractLine(now time.Time, service string, r *row) []byte {
 				l.String(columns[i], string(c))
 			}
 		}
-		if r.hasNUL() { // load may have to set it aside, whole
+		if r.unread || r.hasNUL() { // load may have to set it aside, whole
 			text, raw := r.document()
 			fillDocument(l, text, raw)
 		}
