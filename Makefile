@@ -9,7 +9,7 @@
 #   make lint                              formatting, static analysis, unit files
 #   make torture                           the kill matrices and random faults in full
 #   make bench                             the cost beside that of other tools, as ratios
-#   make cover                             test coverage per package
+#   make cover [TOOLS="sysmetrics …"]      coverage per package, of unit tests and with end-to-end tests
 #   make dist                              static binaries with checksums in dist/
 #
 # install copies files and nothing else: enabling a unit is the admin's decision.
@@ -128,15 +128,27 @@ test:
 
 torture:
 	e2e/install-packages build test
-	HUB_TORTURE=1 $(as_root)go test -count=1 -timeout 3h -v -run 'Fault|Kill|Cut' ./e2e/...
+	HUB_TORTURE=1 $(as_root)go test -count=1 -timeout 3h -v -run 'Fault|Kill|Cut|GitsyncHost' ./e2e/...
 
 bench:
 	e2e/install-packages build bench
 	$(MAKE) build
 	$(as_root)go run ./e2e/bench
 
+# What the unit tests reach, then what they reach together with the end-to-end tests of the command lines, per package: those
+# run binaries that count (HUB_BIN_DIR, GOCOVERDIR). A run that is killed counts nothing.
+cover_dir = $(CURDIR)/.cache/cover
+COVER_RUN = Script|GitsyncHost
 cover:
-	go test -count=1 -cover $(foreach d,$(libs),./$(d)/...) $(foreach t,$(TOOLS),./$(t)/...)
+	e2e/install-packages build test
+	rm -rf $(cover_dir)
+	mkdir -p $(addprefix $(cover_dir)/,bin unit e2e)
+	$(foreach t,$(TOOLS),cd $(t) && CGO_ENABLED=0 go build -cover -coverpkg=observability-hub/... -o $(cover_dir)/bin/$(t) .$(newline))
+	go test -count=1 -cover $(foreach d,$(libs),./$(d)/...) $(foreach t,$(TOOLS),./$(t)/...) -args -test.gocoverdir=$(cover_dir)/unit
+	$(as_root)env HUB_BIN_DIR=$(cover_dir)/bin GOCOVERDIR=$(cover_dir)/e2e \
+		go test -count=1 -timeout 30m -run '$(COVER_RUN)' ./e2e ./e2e/readsync ./e2e/volbackup || status=$$?; \
+	echo 'unit and end-to-end tests together:'; \
+	go tool covdata percent -i=$(cover_dir)/unit,$(cover_dir)/e2e; exit $${status:-0}
 
 staticcheck = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 govulncheck = golang.org/x/vuln/cmd/govulncheck@v1.9.0
@@ -147,6 +159,7 @@ lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
 	$(foreach d,$(libs) $(TOOLS) e2e,cd $(d) && go vet ./... && go run $(staticcheck) ./...$(newline))
 	cd e2e/ferret && go vet .
+	cd e2e/compose && GOWORK=off go vet .
 	shellcheck $(shell_files)
 	shfmt -i 2 -ci -bn -d $(shell_files)
 	e2e/verify-units

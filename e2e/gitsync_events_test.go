@@ -2,7 +2,9 @@ package e2e
 
 import (
 	_ "embed"
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -71,6 +73,9 @@ func provokeGitsync(t *testing.T, look func(from, output string)) {
 	w.push()
 	provoke("no_such_ref", nil, "pull", "--ref", "nowhere")
 	provoke("no_signers", nil, "pull", "--allowed-signers", "/nowhere")
+	if out, err := exec.Command("git", "clone", "-q", "--depth", "1", "file://"+path("hub"), path("shallow")).CombinedOutput(); err != nil {
+		t.Fatalf("git clone: %v: %s", err, out)
+	}
 	provoke("signature_refused", nil, "pull", "--allowed-signers", "/dev/null")
 	provoke("pulled", nil, "pull")
 	provoke("planned", nil, "plan")
@@ -153,10 +158,34 @@ func provokeGitsync(t *testing.T, look func(from, output string)) {
 	put("state/repo.git/refs/gitsync/accepted/in/the/way", string(tip))
 	w.git("commit", "-q", "--allow-empty", "-m", "more")
 	provoke("housekeeping_failed", nil, "pull")
+	old, err := os.Readlink(path("trees/current"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	put("trees/"+old+"/data/of/a/container", "")
+	commit("docs/big", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+	provoke("lfs_pointers", nil, "pull")
+	w.git("commit", "-q", "--allow-empty", "-m", "more")
+	provoke("tree_kept", nil, "pull", "--keep-trees", "1")
 	drop("trees/current")
 	put("trees/current/file", "")
 	w.git("commit", "-q", "--allow-empty", "-m", "more")
 	provoke("publish_failed", nil, "pull")
+
+	if out, err := exec.Command("git", "-C", path("shallow"), "fetch", "-q", "--depth", "1", "--update-head-ok", "origin", "+main:main").CombinedOutput(); err != nil {
+		t.Fatalf("git fetch: %v: %s", err, out)
+	}
+	provoke("ref_not_fetched", []string{"GITSYNC_STATE_DIR=" + path("fresh")}, "pull", "--repo", path("shallow"))
+	put("theirs/ledger.json", "{}")
+	if err := errors.Join(os.Chmod(path("theirs"), 0o700), os.Chown(path("theirs"), 1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	denied := w.command([]string{"GITSYNC_STATE_DIR=" + path("theirs")}, "status")
+	denied.Args = append([]string{"setpriv", "--bounding-set=-all", "--inh-caps=-all"}, denied.Args...)
+	if denied.Path, err = exec.LookPath("setpriv"); err != nil {
+		t.Fatal(err)
+	}
+	look("permission_denied", finish(t, denied).stderr)
 
 	provoke("state_unwritable", []string{"GITSYNC_STATE_DIR=/proc/nowhere"}, "pull")
 	provoke("no_state_directory", []string{"GITSYNC_STATE_DIR=", "HOME="}, "pull")

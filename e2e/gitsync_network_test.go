@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -222,8 +224,177 @@ func TestGitsyncPassword(t *testing.T) {
 	if got.status != exitUnavailable || got.took > 10*time.Second {
 		t.Errorf("exit status %d after %v: %s%s", got.status, got.took, got.stdout, got.stderr)
 	}
-	if strings.Contains(got.stdout, "secret") || !strings.Contains(got.stdout, "hint: give the unit a deploy key") {
+	if strings.Contains(got.stdout, "secret") || !strings.Contains(got.stdout, "hint: give it a token") {
 		t.Errorf("it says %q", got.stdout)
+	}
+}
+
+// TestGitsyncToken pulls from a server that wants a password, with the password where users keep one. While the server is asked
+// no process of the host may have it in its arguments, and afterwards no file of the state may hold it.
+func TestGitsyncToken(t *testing.T) {
+	binary, err := workspace.Binary("gitsync")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const user, token = "oauth2", "t0p-s3cret/%@x"
+	w := newGitsyncWorld(t, binary)
+	w.push()
+	git := startGitHTTP(t, w.dir)
+	var seen atomic.Value
+	inner := httputil.NewSingleHostReverseProxy(must(url.Parse(strings.TrimSuffix(git.url, "/hub"))))
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		for _, secret := range []string{token, url.QueryEscape(token), "t0p-s3cret"} {
+			if found := atWork(t, secret); len(found) > 0 {
+				seen.Store(strings.Join(found, "; "))
+			}
+		}
+		if u, p, ok := r.BasicAuth(); !ok || u != user || p != token {
+			rw.Header().Set("WWW-Authenticate", `Basic realm="git"`)
+			http.Error(rw, "no", http.StatusUnauthorized)
+			return
+		}
+		inner.ServeHTTP(rw, r)
+	}))
+	defer server.Close()
+	address := strings.TrimPrefix(server.URL, "http://")
+	plain := server.URL + "/hub"
+	encoded := url.UserPassword(user, token).String()
+	withBoth := "http://" + encoded + "@" + address + "/hub"
+	home := func(files map[string]string) []string {
+		dir := t.TempDir()
+		for name, content := range files {
+			write(t, filepath.Join(dir, name), content)
+		}
+		return []string{"HOME=" + dir, "GIT_CONFIG_GLOBAL=" + filepath.Join(dir, ".gitconfig"), "CREDENTIALS_DIRECTORY=" + dir}
+	}
+	for _, tc := range []struct {
+		name, repo string
+		env        []string
+		status     int
+	}{
+		{"in the URL", withBoth, home(nil), 0},
+		{"in the URL, and a helper that is wrong", withBoth, home(map[string]string{".gitconfig": "[credential]\n\thelper = \"!printf 'username=x\\\\npassword=y\\\\n' #\"\n"}), 0},
+		{"in a helper of the user", plain, home(map[string]string{".gitconfig": "[credential]\n\thelper = store\n", ".git-credentials": "http://" + encoded + "@" + address + "\n"}), 0},
+		{"the user in the URL, the rest in a helper", "http://" + user + "@" + address + "/hub", home(map[string]string{".gitconfig": "[credential]\n\thelper = store\n", ".git-credentials": "http://" + encoded + "@" + address + "\n"}), 0},
+		{"in netrc", plain, home(map[string]string{".netrc": "machine 127.0.0.1 login " + user + " password " + token + "\n"}), 0},
+		{"in a credential of the unit", plain, home(map[string]string{"git_credentials": "http://" + encoded + "@" + address + "\n"}), 0},
+		{"in insteadOf of the user", plain, home(map[string]string{".gitconfig": "[url \"http://" + encoded + "@" + address + "/\"]\n\tinsteadOf = " + server.URL + "/\n"}), 0},
+		{"nowhere", plain, home(nil), exitUnavailable},
+		{"wrong", "http://" + user + ":wrong@" + address + "/hub", home(nil), exitUnavailable},
+	} {
+		state := filepath.Join(t.TempDir(), "state")
+		// As the units have it; what is on gitsync's own command line all users can read.
+		got := finish(t, w.command(append(tc.env, "GITSYNC_REPO="+tc.repo), "pull", "--state-dir", state, "--timeout", "20s"))
+		if got.status != tc.status {
+			t.Errorf("%s: exit status %d: %s", tc.name, got.status, got.stderr)
+		}
+		if tc.status == exitUnavailable && !strings.Contains(got.stderr, `"hint":"give it a token`) {
+			t.Errorf("%s: no word of a token: %s", tc.name, got.stderr)
+		}
+		if found := seen.Swap(""); found != nil && found != "" {
+			t.Errorf("%s: the password is in the arguments of %s", tc.name, found)
+		}
+		for _, where := range append([]string{got.stdout, got.stderr}, contents(t, state)...) {
+			if strings.Contains(where, "t0p-s3cret") {
+				t.Errorf("%s: the password is in %q", tc.name, where)
+			}
+		}
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// contents reads all files below a directory.
+func contents(t *testing.T, dir string) []string {
+	t.Helper()
+	var all []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			all = append(all, readFile(t, path))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// TestGitsyncDumbHTTP pulls from files behind a web server that knows nothing of git.
+func TestGitsyncDumbHTTP(t *testing.T) {
+	binary, err := workspace.Binary("gitsync")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newGitsyncWorld(t, binary)
+	server := httptest.NewServer(http.FileServer(http.Dir(filepath.Join(w.dir, "hub", ".git"))))
+	defer server.Close()
+	pull := func(changed bool) {
+		t.Helper()
+		got := finish(t, w.command(nil, "pull", "--repo", server.URL, "--state-dir", filepath.Join(w.dir, "state")))
+		if got.status != 0 || !strings.Contains(got.stdout, fmt.Sprintf(`"changed":%v`, changed)) {
+			t.Errorf("exit status %d, stdout %s, stderr %s; want changed %v", got.status, got.stdout, got.stderr, changed)
+		}
+	}
+	for range 2 {
+		w.push()
+		w.git("update-server-info")
+		pull(true)
+		pull(false)
+	}
+	// Between a push and git update-server-info the server tells of the old commit.
+	w.push()
+	pull(false)
+}
+
+// TestGitsyncRemoteLies pulls from a server that says another commit than it sends.
+func TestGitsyncRemoteLies(t *testing.T) {
+	binary, err := workspace.Binary("gitsync")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newGitsyncWorld(t, binary)
+	w.push()
+	w.git("update-server-info")
+	dir := http.FileServer(http.Dir(filepath.Join(w.dir, "hub", ".git")))
+	var lie atomic.Value
+	lie.Store("")
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if refs := lie.Load().(string); refs != "" && strings.HasSuffix(r.URL.Path, "/info/refs") {
+			_, _ = io.WriteString(rw, refs)
+			return
+		}
+		dir.ServeHTTP(rw, r)
+	}))
+	defer server.Close()
+	state := filepath.Join(w.dir, "state")
+	pull := func() outcome {
+		return finish(t, w.command(nil, "pull", "--repo", server.URL, "--state-dir", state))
+	}
+	if got := pull(); got.status != 0 {
+		t.Fatalf("exit status %d: %s", got.status, got.stderr)
+	}
+	before := readFile(t, filepath.Join(state, "pulled.json"))
+	for _, refs := range []string{
+		strings.Repeat("1", 40) + "\trefs/heads/main\n", // it has no such object
+		"nonsense\n", strings.Repeat("z", 40) + "\trefs/heads/main\n",
+	} {
+		lie.Store(refs)
+		if got := pull(); got.status == 0 || got.stdout != "" {
+			t.Errorf("%q: exit status %d: %s", refs, got.status, got.stdout)
+		}
+		if after := readFile(t, filepath.Join(state, "pulled.json")); after != before {
+			t.Errorf("%q: pulled.json became %s", refs, after)
+		}
+	}
+	lie.Store("")
+	if got := pull(); got.status != 0 || !strings.Contains(got.stdout, `"changed":false`) {
+		t.Errorf("afterwards: exit status %d: %s%s", got.status, got.stdout, got.stderr)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -16,36 +18,6 @@ import (
 	"observability-hub/lib/statedir"
 	"observability-hub/lib/sysexits"
 )
-
-// syncCmd is the bare gitsync: pull, then apply, in one state directory.
-type syncCmd struct {
-	stateFlags
-	originFlags
-	pullFlags
-	hostFlags
-	applyFlags
-}
-
-// Validate is kong's check after parsing.
-func (c *syncCmd) Validate() error {
-	return validate(c.originFlags, c.pullFlags, c.hostFlags, c.applyFlags)
-}
-
-func (c *syncCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		dir, err := c.open(ctx, timerWait)
-		if err != nil {
-			return err
-		}
-		defer dir.Close()
-		if err := (&pull{env, dir, c.originFlags, c.pullFlags}).run(ctx); err != nil {
-			return err
-		}
-		a := &apply{env: env, dir: dir, originFlags: c.originFlags, hostFlags: c.hostFlags, applyFlags: c.applyFlags}
-		a.Source = ""
-		return a.run(ctx, nil)
-	})
-}
 
 type applyCmd struct {
 	stateFlags
@@ -73,7 +45,7 @@ func (c *applyCmd) Run(ctx context.Context, env *cli.Env) error {
 				return err
 			}
 		}
-		dir, err := c.open(ctx, timerWait)
+		dir, err := c.openWith(ctx, c.Source, timerWait)
 		if err != nil {
 			return err
 		}
@@ -109,7 +81,7 @@ func (a *apply) prepare() error {
 	}
 	a.host = host{root: root}
 	if a.Source == "" {
-		a.Source = a.dir.Path
+		a.Source = defaultSource(a.dir.Path)
 	}
 	a.ledger, err = readLedger(a.dir.Path)
 	if err == nil && a.ledger.Root != "" && a.ledger.Root != root {
@@ -119,9 +91,19 @@ func (a *apply) prepare() error {
 	return err
 }
 
-// run does the plan, or the lines of it that are selected.
+// run makes the host match the commit, or does the lines of the plan that are
+// selected. From beginning to end:
+//
+//  1. finish or undo what an interrupted apply left
+//  2. read the commit, check its signature and ancestry again
+//  3. compare what it wants with the host: the plan
+//  4. check the units in a stage
+//  5. write the journal, then change files, links and running units
+//  6. watch what the commit changed; if it is unhealthy, put all back (back.go)
+//  7. write the ledger: from here on the commit is applied
+//  8. run the on-change commands
 func (a *apply) run(ctx context.Context, only *selection) error {
-	// Folders for units and drop-ins are for all to read, as systemctl has them.
+	// Directories for units and drop-ins are for all to read, as systemctl makes them.
 	syscall.Umask(0o022)
 	if err := a.prepare(); err != nil {
 		return err
@@ -134,20 +116,233 @@ func (a *apply) run(ctx context.Context, only *selection) error {
 	} else if held && a.target == "" {
 		return a.env.Stdout.Record(record.Info, h.record(time.Now(), a.env.Service))
 	}
-	w, err := a.wish(ctx)
-	if err != nil || w == nil {
+	p, err := a.plan(ctx)
+	if err != nil || p == nil {
 		return err
 	}
-	if err := guard(a.ledger, w.d, a.AllowPrune); err != nil {
+	defer p.stage.remove()
+	if err := guard(a.ledger, p.want, a.AllowPrune); err != nil {
 		return err
 	}
-	actions := w.plan.actions
+	actions := p.actions
 	if only != nil {
-		if actions, err = only.of(w.plan.actions, w.d.commit); err != nil {
+		if actions, err = only.of(p.actions, p.want.commit); err != nil {
 			return err
 		}
 	}
-	return a.execute(ctx, w, actions)
+	return a.execute(ctx, p, actions)
+}
+
+// plan reads the commit and compares it with the host. It is nil if there is
+// nothing to apply. The caller removes its stage.
+func (a *apply) plan(ctx context.Context) (*plan, error) {
+	pulled, all, err := a.readCommit(ctx)
+	if err != nil || all == nil {
+		return nil, err
+	}
+	p := &plan{view: view{host: a.host, ledger: a.ledger}, pulled: pulled, back: a.target != "", changed: map[string]string{}, foreign: map[string]bool{}}
+	if p.links, err = readEnablement(a.host); err != nil {
+		return nil, err
+	}
+	if p.owners, err = readOwners(a.host, a.dir.Path, a.ledger.Files, a.env.Diag); err != nil {
+		return nil, err
+	}
+	if !a.host.offline() {
+		if p.running, err = listUnits(ctx); err != nil {
+			return nil, err
+		}
+		p.own = ownUnit()
+	}
+	if p.want, err = all.forHost(newAfter(a.host, all, a.ledger.gone(all)), p.running); err != nil {
+		return nil, err
+	}
+	p.after = newAfter(a.host, p.want, a.ledger.gone(p.want))
+	if err := p.compareFiles(); err != nil {
+		return nil, err
+	}
+	if p.stage, err = newStage(a.dir, p.after); err != nil {
+		return nil, err
+	}
+	if err := p.compareUnits(ctx); err != nil {
+		p.stage.remove()
+		return nil, err
+	}
+	return p, nil
+}
+
+// execution is the actions of one plan being done.
+type execution struct {
+	*apply
+	plan    *plan
+	actions []action // all that are to be done
+	todo    []action // of these, those that change more than the ledger
+	journal *journal
+
+	reloaded bool
+	touched  map[string]bool // units to be watched
+	failed   []string        // on-change commands
+}
+
+// execute does the actions: all of them, or none that is left.
+func (a *apply) execute(ctx context.Context, p *plan, actions []action) error {
+	x := &execution{apply: a, plan: p, actions: actions, touched: map[string]bool{}}
+	if err := x.adoptIdentical(); err != nil {
+		return err
+	}
+	if len(x.each(doInstall, doUpdate, doRemove, doEnable, doDisable, doRestart)) > 0 {
+		if err := x.change(ctx); err != nil {
+			return err
+		}
+	}
+	if err := x.commit(); err != nil {
+		return err
+	}
+	if err := x.runRules(ctx); err != nil {
+		return err
+	}
+	foreign := 0
+	for _, act := range x.each(doSkip) {
+		level := record.Info
+		if act.Reason == "foreign" {
+			level = record.Warn
+			foreign++
+		}
+		if err := x.report(level, act); err != nil {
+			return err
+		}
+	}
+	if err := x.finish(foreign); err != nil {
+		return err
+	}
+	var err error
+	if len(x.failed) > 0 {
+		err = errors.Join(err, sysexits.New(sysexits.Partial, "commands_failed", fmt.Errorf("%s; the units are applied", strings.Join(x.failed, "; "))).
+			WithHint("the next run tries these commands again"))
+	}
+	if foreign > 0 {
+		err = errors.Join(err, sysexits.New(sysexits.Partial, "foreign_files", fmt.Errorf("%d files on this host differ and are not ours to change: gitsync did not put them there, or another state directory of gitsync owns them", foreign)).
+			WithHint("gitsync plan names them; move them away, or make them the same as in the repository"))
+	}
+	return err
+}
+
+// each returns the actions of some kinds that are to be done, in their order.
+func (x *execution) each(kinds ...string) []action {
+	var all []action
+	for _, a := range x.todo {
+		if slices.Contains(kinds, a.Action) {
+			all = append(all, a)
+		}
+	}
+	return all
+}
+
+// adoptIdentical takes the files that are on the host just as they are wanted
+// off the list of what is to be done: they only become ours, in the ledger.
+func (x *execution) adoptIdentical() error {
+	for _, a := range x.actions {
+		if f := x.plan.want.file(a.Path); a.Reason == "adopted" && f != nil {
+			if is, err := x.host.state(a.Path); err == nil && is.kind == "file" && is.sum == f.sum && is.mode == f.mode && rightOwner(is) {
+				if err := x.report(record.Info, a); err != nil {
+					return err
+				}
+				continue
+			}
+		}
+		x.todo = append(x.todo, a)
+	}
+	return nil
+}
+
+// report prints that an action is done.
+func (x *execution) report(level string, a action) error {
+	return x.env.Stdout.Record(level, a.done(time.Now(), level, x.env.Service))
+}
+
+// commit writes the ledger: from here on the commit is applied. It carries the
+// name of the run, by which a run that finds the journal still there knows that
+// nothing is to be undone.
+func (x *execution) commit() error {
+	run := ""
+	if x.journal != nil {
+		run = x.journal.Run
+	} else if err := register(x.host, x.dir.Path); err != nil {
+		return x.explain(err)
+	}
+	next := x.ledger.next(x.plan, x.actions, x.began, run)
+	if x.journal == nil && next.equal(x.ledger) {
+		x.ledger = next
+		return x.noteSuccess()
+	}
+	step("commit")
+	if err := writeState(x.dir, ledgerFile, next); err != nil {
+		return x.uncommitted(err)
+	}
+	step("commit")
+	x.ledger = next
+	if x.journal != nil {
+		if err := x.forget(x.journal); err != nil {
+			return err
+		}
+	}
+	q, err := readQuarantine(x.dir.Path)
+	if err == nil && q.Commit != "" && q.Commit != x.plan.pulled.Commit {
+		err = removeState(x.dir, quarantineFile)
+	}
+	return err
+}
+
+// noteSuccess sets the time of the ledger, which is that of the last success.
+func (a *apply) noteSuccess() error {
+	if err := os.Chtimes(a.dir.Join(ledgerFile), a.began, a.began); err != nil {
+		return statedir.Unwritable(err)
+	}
+	return nil
+}
+
+// runRules runs the on-change commands. The units are committed by then and
+// stay, whatever the commands do. The next run tries a failed one again.
+func (x *execution) runRules(ctx context.Context) error {
+	for _, act := range x.each(doRun) {
+		i := slices.IndexFunc(x.plan.want.rules, func(r rule) bool { return r.unit() == act.Unit })
+		err := errors.New("no tree is published: give --publish, to gitsync pull too")
+		if x.Publish != "" {
+			err = runRule(ctx, x.plan.want.rules[i], publishedTree(x.Publish, x.plan.want.commit), x.RunAs, x.OnChangeTimeout)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			x.env.Diag.Warn("on_change_failed", err.Error(), diag.Field{Key: "unit", Value: act.Unit})
+			x.failed = append(x.failed, err.Error())
+			continue
+		}
+		x.ledger.OnChange[x.plan.want.rules[i].key()] = x.plan.want.rules[i].state
+		step("on-change")
+		if err := writeState(x.dir, ledgerFile, x.ledger); err != nil {
+			return err
+		}
+		if err := x.report(record.Info, act); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// finish prints the applied record.
+func (x *execution) finish(foreign int) error {
+	l := record.New(time.Now(), record.Info, "applied", x.env.Service)
+	l.String("commit", x.plan.want.commit)
+	if len(x.ledger.Previous) > 0 {
+		l.String("previous", x.ledger.Previous[0])
+	} else {
+		l.Null("previous")
+	}
+	l.Int("actions", int64(len(x.actions)-len(x.each(doSkip))-len(x.failed)))
+	l.Int("foreign", int64(foreign))
+	l.Bool("reloaded", x.reloaded)
+	l.Float("duration_s", time.Since(x.began).Seconds())
+	return x.env.Stdout.Record(record.Info, l.End())
 }
 
 // recover finishes or undoes what an interrupted apply left.
@@ -172,32 +367,6 @@ func (a *apply) recover(ctx context.Context) error {
 	return a.undo(ctx, j)
 }
 
-// undo puts back what the journal holds, and forgets it. What cannot be put
-// back keeps the journal: the next run tries again.
-func (a *apply) undo(ctx context.Context, j *journal) error {
-	var unnoted error // no room for a note is no reason to leave the host broken
-	if j.Bad != "" {
-		unnoted = writeQuarantine(a.dir, j.Commit, j.Bad)
-	}
-	if j.Running {
-		// What it cannot stop, revive tries again: the files matter more.
-		_ = j.quieten(ctx)
-	}
-	err := j.restore(a.host)
-	if j.Running {
-		err = errors.Join(err, j.revive(ctx))
-	}
-	if err != nil {
-		return sysexits.New(sysexits.Failed, "undo_failed", fmt.Errorf("undo commit %s: %w", j.Commit, err)).
-			WithHint("the next run tries again; " + a.dir.Join(journalFile) + " holds what was there")
-	}
-	if unnoted != nil {
-		return unnoted
-	}
-	step("undone")
-	return a.forget(j)
-}
-
 // forget ends an apply that is done or undone.
 func (a *apply) forget(j *journal) error {
 	if err := j.tidy(a.host); err != nil {
@@ -211,13 +380,4 @@ func (a *apply) forget(j *journal) error {
 	}
 	step("forget")
 	return removeState(a.dir, journalFile)
-}
-
-// touch notes that a run had nothing to do: the time of the ledger is that of
-// the last success.
-func (a *apply) touch() error {
-	if err := os.Chtimes(a.dir.Join(ledgerFile), a.began, a.began); err != nil {
-		return statedir.Unwritable(err)
-	}
-	return nil
 }

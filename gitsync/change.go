@@ -2,21 +2,51 @@ package main
 
 import (
 	"context"
-	"maps"
+	"errors"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
-	"strings"
+	"time"
 
+	"observability-hub/gitsync/internal/unit"
+	"observability-hub/lib/diag"
 	"observability-hub/lib/record"
 )
 
-// stage writes every new file beside the place where it goes: if there is no
+// change does everything that back.go can undo.
+func (x *execution) change(ctx context.Context) error {
+	if err := x.plan.verify(ctx, x.env.Diag); err != nil {
+		return err
+	}
+	if err := register(x.host, x.dir.Path); err != nil {
+		return x.explain(err)
+	}
+	var err error
+	if x.journal, err = newJournal(x.plan.view, x.plan.want.commit, x.todo); err != nil {
+		return err
+	}
+	step("journal")
+	if err := writeState(x.dir, journalFile, x.journal); err != nil {
+		return err
+	}
+	step("journal")
+	for _, do := range []func(context.Context) error{x.writeFiles, x.install, x.retire, x.link, x.reload, x.restart, x.health} {
+		if err = context.Cause(ctx); err == nil {
+			err = do(ctx)
+		}
+		if err != nil {
+			return x.rollBack(err)
+		}
+	}
+	return nil
+}
+
+// writeFiles writes every new file beside the place where it goes: if there is no
 // room, nothing that systemd reads has changed.
-func (x *execution) stage(context.Context) error {
+func (x *execution) writeFiles(context.Context) error {
 	for _, act := range x.each(doInstall, doUpdate) {
-		f := x.wish.d.file(act.Path)
+		f := x.plan.want.file(act.Path)
 		dir, err := x.host.resolve(path.Dir(f.path))
 		if err != nil {
 			return err
@@ -58,60 +88,72 @@ func (x *execution) install(context.Context) error {
 			return err
 		}
 		dirs[path.Dir(act.Path)] = true
-		x.note(act)
-		if err := x.say(record.Info, act); err != nil {
+		x.watchFile(act)
+		if err := x.report(record.Info, act); err != nil {
 			return err
 		}
 	}
 	return syncDirs(x.host, dirs)
 }
 
-// note marks the units that a changed file is of, to be watched.
-func (x *execution) note(act action) {
-	if act.Unit != "" && !isTemplate(act.Unit) && unitType(act.Unit) != "" {
-		x.touched[act.Unit] = true
+// watchFile marks the unit of a file that changed as one to be watched.
+func (x *execution) watchFile(act action) {
+	name := act.Unit
+	if unit.Quadlet(name) {
+		name = x.plan.after.service(name)
+	}
+	if name == "" {
+		return
+	}
+	// The drop-ins of foo-.service.d and service.d have no unit of that name.
+	if where, _ := x.plan.after.find(name); where != "" && !unit.IsTemplate(name) || unit.Quadlet(act.Unit) && act.isMain() {
+		x.touched[name] = true
 	}
 }
 
-// retire stops and disables the units that go, then takes away their files: in
-// that order, or dead links would stay and the unit would run on nameless.
+// retire stops the units whose files are removed or whose links go, then takes
+// away the files. In that order, or a unit would go on without a name.
 func (x *execution) retire(ctx context.Context) error {
-	var units []string
-	for _, act := range x.each(doRemove) {
-		if isMain(act.Unit, act.Path) {
-			units = append(units, act.Unit)
+	var starters, others []string
+	for _, act := range x.each(doRemove, doDisable) {
+		name := act.Unit
+		if act.service != "" {
+			name = act.service
+		}
+		switch {
+		case !act.stop:
+			continue
+		case act.Action == doRemove:
+			delete(x.touched, name)
+		}
+		// A run that stopped itself would not reach its end. What is in a slice is not the commit's.
+		if x.plan.running == nil || name == x.plan.own || unit.Type(name) == "slice" {
+			continue
+		}
+		if unit.IsTemplate(name) {
+			name = unit.Instantiate(name, "*")
+		}
+		if slices.Contains([]string{"timer", "socket", "path", "automount"}, unit.Type(name)) {
+			starters = append(starters, name)
+		} else {
+			others = append(others, name)
 		}
 	}
-	// What starts others goes first.
-	slices.SortFunc(units, func(a, b string) int {
-		if activates(a) != activates(b) {
-			if activates(a) {
-				return -1
-			}
-			return 1
-		}
-		return strings.Compare(a, b)
-	})
-	for _, unit := range units {
-		delete(x.touched, unit)
-		if x.wish.view.running == nil || unit == x.wish.view.own {
-			continue // a run that stopped itself would not get to the end
-		}
+	for _, units := range [][]string{starters, others} {
 		step("stop")
-		pattern := unit
-		if isTemplate(unit) {
-			pattern = strings.Replace(unit, "@.", "@*.", 1)
+		// One that does not stop, such as a mount in use, does not keep the others.
+		if err := stopUnits(ctx, units...); err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			x.env.Diag.Warn("stop_failed", err.Error()+"; its files are removed all the same")
 		}
-		if _, err := systemctl(ctx, jobTimeout, "stop", "--", pattern); err != nil {
-			return err
-		}
-	}
-	step("disable")
-	if err := (enablement{}).putBack(x.host, units); err != nil {
-		return err
 	}
 	dirs := map[string]bool{}
 	for _, act := range x.each(doRemove) {
+		if err := errors.Join(act.drop.remove(x.host), act.add.make(x.host)); err != nil {
+			return err
+		}
 		real, err := x.host.real(act.Path)
 		if err != nil {
 			return err
@@ -121,133 +163,186 @@ func (x *execution) retire(ctx context.Context) error {
 			return err
 		}
 		dirs[path.Dir(act.Path)] = true
-		if err := x.say(record.Info, act); err != nil {
+		if err := x.report(record.Info, act); err != nil {
 			return err
 		}
 	}
 	return syncDirs(x.host, dirs)
 }
 
-// reload makes systemd read its units again, once, and only if one changed.
+// link makes and removes the links that enable units.
+func (x *execution) link(context.Context) error {
+	dirs := map[string]bool{}
+	for _, act := range x.each(doEnable, doDisable) {
+		step("link")
+		if err := errors.Join(act.drop.remove(x.host), act.add.make(x.host)); err != nil {
+			return err
+		}
+		for _, l := range append(slices.Clone(act.drop), act.add...) {
+			dirs[path.Dir(l.Path)], dirs[unitDir] = true, true
+		}
+		if err := x.report(record.Info, act); err != nil {
+			return err
+		}
+	}
+	return syncDirs(x.host, dirs)
+}
+
+// reload makes systemd read its units again, once, and only if one changed. A
+// unit that is removed and had failed is forgotten then.
 func (x *execution) reload(ctx context.Context) error {
-	changed := slices.ContainsFunc(x.each(doInstall, doUpdate, doRemove), func(a action) bool { return a.Unit != "" })
-	if x.wish.view.running == nil || !changed {
+	changed := slices.ContainsFunc(x.todo, func(a action) bool {
+		return a.isFile() && a.Unit != "" || a.Action == doEnable || a.Action == doDisable
+	})
+	if x.plan.running == nil || !changed {
 		return nil
 	}
 	step("reload")
-	if _, err := systemctl(ctx, jobTimeout, "daemon-reload"); err != nil {
+	if _, err := systemctl(ctx, 2*time.Minute, "daemon-reload"); err != nil {
 		return err
 	}
 	x.reloaded = true
-	return nil
+	return x.forgetRemoved(ctx)
 }
 
-// preset lets systemctl apply the presets to the units that need it, on the
-// files alone: the manager has just read them.
-func (x *execution) preset(ctx context.Context) error {
-	for _, act := range x.each(doEnable, doDisable) {
-		step("preset")
-		verb := "preset"
-		if _, instance := template(act.Unit); instance {
-			verb = "enable"
-		}
-		// Links of an [Install] section that is history go first.
-		if err := (enablement{}).putBack(x.host, []string{act.Unit}); err != nil {
-			return err
-		}
-		if _, err := systemctl(ctx, jobTimeout, "--quiet", "--root="+x.host.root, verb, "--", act.Unit); err != nil {
-			if refusal(err) {
-				return blame(ctx, act.Unit, err)
-			}
-			return err // a full disk, for example
-		}
-		if act.Action == doDisable && x.wish.view.running != nil && act.Unit != x.wish.view.own {
-			if _, err := systemctl(ctx, jobTimeout, "stop", "--", act.Unit); err != nil {
-				return err
-			}
-		}
-		if err := x.say(record.Info, act); err != nil {
-			return err
+// forgetRemoved stops what could not be stopped while its file was there, and
+// resets what had failed, or it would be listed as failed until the next boot.
+func (x *execution) forgetRemoved(ctx context.Context) error {
+	var names []string
+	for _, act := range x.each(doRemove) {
+		if act.stop && act.service == "" && unit.Type(act.Unit) != "slice" && act.Unit != x.plan.own {
+			names = append(names, act.Unit)
 		}
 	}
-	return nil
-}
-
-// refusal reports whether systemctl will not enable a unit for what its
-// [Install] section says or what this host has in its place: it would refuse
-// again at every run. There is no exit status for that.
-func refusal(err error) bool {
-	return slices.ContainsFunc([]string{"already exists", "cannot alias", "not a valid unit name", "non-template unit", "invalid specifier",
-		"cannot resolve specifiers", "invalid unit reference"}, func(words string) bool { return strings.Contains(err.Error(), words) })
-}
-
-// restart restarts what has changed and starts what was enabled.
-func (x *execution) restart(ctx context.Context) error {
-	if x.wish.view.running == nil {
+	if len(names) == 0 {
 		return nil
 	}
-	todo := map[string]action{}
-	for _, act := range x.each(doEnable) {
-		u := x.wish.d.unit(act.Unit)
-		if activates(act.Unit) || unitType(act.Unit) == "target" || unitType(act.Unit) == "service" && u.last("Service", "Type") != "oneshot" {
-			todo[act.Unit] = act
+	now, err := listUnits(ctx)
+	if err != nil {
+		return err
+	}
+	var failed, left []string
+	for name, s := range now {
+		t, _ := unit.Template(name)
+		switch {
+		case !slices.Contains(names, name) && !slices.Contains(names, t):
+		case s.active == "failed":
+			failed = append(failed, name)
+		case s.runs() && unit.Type(name) != "mount":
+			left = append(left, name)
 		}
 	}
-	for _, act := range x.each(doRestart) {
-		todo[act.Unit] = act
+	if err := stopUnits(ctx, left...); err != nil && ctx.Err() == nil {
+		x.env.Diag.Warn("stop_failed", err.Error())
 	}
-	for _, unit := range slices.SortedFunc(maps.Keys(todo), lastOurs) {
-		step("restart")
-		x.touched[unit] = true
-		if err := restartUnit(ctx, unit, x.wish.d.unit(unit), x.wish.view); err != nil {
+	if len(failed) == 0 {
+		return nil
+	}
+	_, err = systemctl(ctx, systemctlTimeout, append([]string{"reset-failed", "--"}, failed...)...)
+	return err
+}
+
+// restart restarts what has changed and starts what is enabled.
+func (x *execution) restart(ctx context.Context) error {
+	if x.plan.running == nil {
+		return nil
+	}
+	var units, patient, healed []string
+	healing := map[string]bool{}
+	reported := x.each(doRestart)
+	for _, act := range reported {
+		units = append(units, act.Unit)
+		healing[act.Unit] = act.healing
+	}
+	for _, act := range x.each(doEnable, doInstall) {
+		units = append(units, act.start...)
+	}
+	more, err := x.plan.restartUnits(ctx, units, healing, x.env.Diag)
+	if err != nil {
+		return err
+	}
+	for _, name := range append(units, more...) {
+		x.touched[name] = true
+		// A job that failed before and is tried again may take its hours.
+		u := x.plan.after.unit(name)
+		switch {
+		case healing[name]:
+			healed = append(healed, name)
+		case u == nil || !u.Oneshot() || u.RemainAfterExit():
+			patient = append(patient, name)
+		}
+	}
+	busy, err := settle(ctx, patient, maxWait)
+	if err == nil {
+		_, err = settle(ctx, healed, healWait)
+	}
+	if err != nil {
+		return err
+	}
+	for _, name := range busy {
+		x.env.Diag.Warn("still_starting", name+" is still starting after the time that systemd gives it; it is not watched", diag.Field{Key: "unit", Value: name})
+		delete(x.touched, name)
+	}
+	for _, act := range reported {
+		if err := x.report(record.Info, act); err != nil {
 			return err
 		}
-		if act := todo[unit]; act.Action == doRestart {
-			if err := x.say(record.Info, act); err != nil {
-				return err
-			}
-		}
 	}
 	return nil
 }
 
-// restartUnit restarts one unit. A socket whose service runs cannot be bound
-// again: the service goes first, and comes back after it.
-func restartUnit(ctx context.Context, unit string, u unitFile, v view) error {
-	service := ""
-	if unitType(unit) == "socket" && u != nil {
-		if s := u.triggered(unit); v.running[s].active == "active" && s != v.own {
-			service = s
-			if _, err := systemctl(ctx, jobTimeout, "stop", "--", s); err != nil {
-				return err
-			}
-		}
-	}
-	if _, err := systemctl(ctx, jobTimeout, "restart", "--", unit); err != nil {
-		return blame(ctx, unit, err)
-	}
-	if service != "" {
-		if _, err := systemctl(ctx, jobTimeout, "start", "--", service); err != nil {
-			return blame(ctx, service, err)
-		}
-	}
-	return nil
-}
+// healWait bounds the wait for units that are started because they did not run:
+// they are not evidence.
+const healWait = 5 * time.Second
 
-// health watches what was touched, and runs the probes.
+// health runs the probes and watches what the commit changed.
 func (x *execution) health(ctx context.Context) error {
-	if x.wish.view.running == nil {
+	if x.plan.running == nil {
 		return nil
 	}
 	step("health")
-	for _, f := range x.wish.d.files {
-		if !f.isUnit() || unitType(f.unit) != "service" || isTemplate(f.unit) || f.unit == x.wish.view.own || !x.wish.d.withDropIns(f).probe() {
+	changes := len(x.each(doInstall, doUpdate, doRemove, doEnable, doDisable)) > 0
+	for _, f := range x.plan.want.files {
+		if !changes {
+			break // nothing of the commit is new here
+		}
+		if !f.isUnit() || unit.Type(f.unit) != "service" || unit.IsTemplate(f.unit) || f.unit == x.plan.own || x.plan.foreign[f.unit] {
 			continue
 		}
-		if err := runProbe(ctx, f.unit, x.wish.view.running[f.unit].active == "activating"); err != nil {
+		if u := x.plan.after.unit(f.unit); u == nil || !u.Probe() {
+			continue
+		}
+		if err := runProbe(ctx, f.unit, x.plan.running[f.unit].active == "activating"); err != nil {
 			return err
 		}
 	}
-	delete(x.touched, x.wish.view.own)
-	return watch(ctx, slices.Sorted(maps.Keys(x.touched)), x.HealthWindow)
+	return watch(ctx, x.evidence(), x.HealthWindow)
+}
+
+// evidence returns the units by which the commit is judged, and which of them
+// this run started: what it changed, but not what was broken before, nor what
+// only did not run.
+func (x *execution) evidence() map[string]bool {
+	all := map[string]bool{}
+	for name := range x.touched {
+		if s := x.plan.running[name]; s.active != "failed" && !s.retries() && name != x.plan.own {
+			all[name] = false
+		}
+	}
+	started := func(name string) {
+		if _, ok := all[name]; ok {
+			all[name] = true
+		}
+	}
+	for _, act := range x.todo {
+		if act.healing {
+			delete(all, act.Unit)
+		} else if act.Action == doRestart {
+			started(act.Unit)
+		}
+		for _, name := range act.start {
+			started(name)
+		}
+	}
+	return all
 }

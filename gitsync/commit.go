@@ -1,189 +1,112 @@
 package main
 
 import (
-	"bytes"
-	"encoding/hex"
+	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"path/filepath"
+	"time"
 
+	"observability-hub/gitsync/internal/gitobj"
+	"observability-hub/lib/diag"
+	"observability-hub/lib/record"
 	"observability-hub/lib/sysexits"
 )
 
-// Limits on what is read from a repository that somebody else can push to.
-const (
-	maxCommit  = 1 << 20
-	maxTree    = 16 << 20
-	maxHistory = 2_000_000 // commits that a search for an ancestor visits
-)
+// readTimeout bounds the reading of a commit: the source is another user's, who
+// can put a pipe where git looks for a file.
+const readTimeout = 2 * time.Minute
 
-// commit is what gitsync needs of a commit object.
-type commit struct {
-	id      string
-	tree    string
-	parents []string
-	raw     []byte
-}
-
-// entry is one entry of a tree.
-type entry struct {
-	mode string // as git stores it: 100644, 100755, 120000, 160000, 40000
-	name string
-	id   string
-}
-
-func (e entry) isTree() bool    { return e.mode == "40000" }
-func (e entry) isRegular() bool { return e.mode == "100644" || e.mode == "100755" }
-
-// kind names what is not a regular file, for a refusal.
-func (e entry) kind() string {
-	switch e.mode {
-	case "40000":
-		return "a folder"
-	case "120000":
-		return "a symbolic link"
-	case "160000":
-		return "a submodule"
-	case "100644", "100755":
-		return "a file"
-	}
-	return "an entry of mode " + e.mode
-}
-
-// refusedPath is a path of a commit that gitsync does not take, and why.
-func refusedPath(path, reason string) error {
-	return sysexits.New(sysexits.DataErr, "commit_refused", fmt.Errorf("%q: %s", path, reason)).
-		WithHint("nothing was written; mend the repository and push")
-}
-
-// commit reads the commit called id.
-func (o *objects) commit(id string) (*commit, error) {
-	kind, raw, err := o.read(id, maxCommit)
+// readCommit reads what the commit to apply wants, and checks it again as if
+// pull had not. The want is nil if there is nothing to apply.
+func (a *apply) readCommit(ctx context.Context) (pulled, *want, error) {
+	p, err := readPulled(a.Source)
 	if err != nil {
-		return nil, fmt.Errorf("read commit: %w", err)
+		return p, nil, err
 	}
-	if kind != "commit" {
-		return nil, fmt.Errorf("read commit %s: it is a %s", id, kind)
+	target := p.Commit
+	if target == "" {
+		return p, nil, nothingPulled(a.Source)
 	}
-	return parseCommit(id, raw)
-}
-
-// parseCommit reads the header of a commit: tree, then parents.
-func parseCommit(id string, raw []byte) (*commit, error) {
-	c := &commit{id: id, raw: raw}
-	for line := range bytes.Lines(raw) {
-		key, value, _ := strings.Cut(strings.TrimSuffix(string(line), "\n"), " ")
-		if key != "tree" && key != "parent" {
-			break
-		}
-		if !isHash(value) {
-			return nil, fmt.Errorf("read commit %s: %s %q is not a hash", id, key, value)
-		}
-		if key == "tree" {
-			c.tree = value
-		} else {
-			c.parents = append(c.parents, value)
-		}
+	if err := p.agree(a.originFlags); err != nil {
+		return p, nil, err
 	}
-	if c.tree == "" {
-		return nil, fmt.Errorf("read commit %s: it has no tree", id)
+	p.anchor = a.anchor(p.anchor)
+	known := a.target != ""
+	if known {
+		target = a.target
+	} else if target, known, err = a.unlessQuarantined(target); err != nil || target == "" {
+		return p, nil, err
 	}
-	return c, nil
-}
-
-// peel follows annotated tags to the commit that they name.
-func (o *objects) peel(id string) (*commit, error) {
-	for range 10 {
-		kind, raw, err := o.read(id, maxCommit)
-		switch {
-		case err != nil:
-			return nil, fmt.Errorf("read %s: %w", id, err)
-		case kind == "commit":
-			return parseCommit(id, raw)
-		case kind != "tag":
-			return nil, refusedPath(id, "names a "+kind+", not a commit")
-		}
-		line, _, _ := strings.Cut(string(raw), "\n")
-		target, ok := strings.CutPrefix(line, "object ")
-		if !ok || !isHash(target) {
-			return nil, refusedPath(id, "a tag without an object")
-		}
-		id = target
-	}
-	return nil, refusedPath(id, "a tag of a tag of a tag, and so on")
-}
-
-// tree reads the entries of the tree called id.
-func (o *objects) tree(id string) ([]entry, error) {
-	kind, raw, err := o.read(id, maxTree)
+	bounded, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	reader, err := gitobj.NewReader(a.dir.Path)
 	if err != nil {
-		return nil, fmt.Errorf("read tree: %w", err)
+		return p, nil, err
 	}
-	if kind != "tree" {
-		return nil, fmt.Errorf("read tree %s: it is a %s", id, kind)
-	}
-	entries, err := parseTree(raw)
+	o, err := reader.Open(bounded, filepath.Join(a.Source, repoDir, "objects"))
 	if err != nil {
-		return nil, fmt.Errorf("read tree %s: %w", id, err)
+		return p, nil, err
 	}
-	return entries, nil
+	defer o.Close()
+	w, err := a.readWant(bounded, o, reader, p, target, known)
+	switch {
+	case err == nil:
+		return p, w, nil
+	case ctx.Err() != nil:
+		return p, nil, context.Cause(ctx) // a git that was stopped in mid-answer looks like damage
+	case bounded.Err() != nil:
+		err = fmt.Errorf("no answer within %v", readTimeout)
+	case !errors.Is(err, gitobj.ErrMissing) && !errors.Is(err, gitobj.ErrCorrupt):
+		return p, nil, err
+	}
+	return p, nil, sysexits.New(sysexits.Unavailable, "repository_corrupt", fmt.Errorf("%s: %w", filepath.Join(a.Source, repoDir), err)).
+		WithHint("gitsync pull checks it every few hours and clones it again; remove " + filepath.Join(a.Source, pulledFile) + " to have that at once")
 }
 
-// parseTree reads git's form of a tree: mode, space, name, NUL, 20 bytes of hash.
-func parseTree(raw []byte) ([]entry, error) {
-	var entries []entry
-	for len(raw) > 0 {
-		mode, rest, ok := bytes.Cut(raw, []byte(" "))
-		if !ok || len(mode) == 0 || len(mode) > 6 {
-			return nil, errors.New("an entry without a mode")
-		}
-		name, rest, ok := bytes.Cut(rest, []byte{0})
-		if !ok || len(rest) < 20 {
-			return nil, errors.New("an entry that ends early")
-		}
-		entries = append(entries, entry{string(mode), string(name), hex.EncodeToString(rest[:20])})
-		raw = rest[20:]
+// anchor is the branch as this run knows it: by its own flags if they are
+// given, for the source's word can be a lie.
+func (a *apply) anchor(source anchor) anchor {
+	if a.Repo == "" {
+		return source
 	}
-	return entries, nil
-}
-
-// descends reports whether ancestor is from or in the history of from. It
-// walks the commits themselves, whose hashes are checked, so that no graft,
-// replacement or commit graph in the source can bend history.
-func (o *objects) descends(from, ancestor string) (bool, error) {
-	seen := map[string]bool{from: true}
-	for queue := []string{from}; len(queue) > 0; queue = queue[1:] {
-		if queue[0] == ancestor {
-			return true, nil
-		}
-		c, err := o.commit(queue[0])
-		if err != nil {
-			return false, err
-		}
-		for _, p := range c.parents {
-			if !seen[p] {
-				seen[p] = true
-				queue = append(queue, p)
-			}
-		}
-		if len(seen) > maxHistory {
-			return false, fmt.Errorf("history of %s: more than %d commits", from, maxHistory)
-		}
-	}
-	return false, nil
-}
-
-// blob reads the file called id; path is for the message.
-func (o *objects) blob(path, id string, limit int64) ([]byte, error) {
-	kind, content, err := o.read(id, limit)
-	if big, ok := errors.AsType[*tooBig](err); ok {
-		return nil, refusedPath(path, big.Error())
-	}
+	url, err := remoteURL(a.Repo)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
+		url = a.Repo
 	}
-	if kind != "blob" {
-		return nil, refusedPath(path, "its object is a "+kind)
+	return anchor{url, a.Ref, source.Commit}
+}
+
+// unlessQuarantined returns the commit to apply: the pulled one, or, if that is
+// quarantined, the last good one, so that drift is repaired meanwhile. known
+// says that the commit was applied before.
+func (a *apply) unlessQuarantined(target string) (commit string, known bool, err error) {
+	q, err := readQuarantine(a.dir.Path)
+	if err != nil || q.Commit != target {
+		return target, false, err
 	}
-	return content, nil
+	a.env.Diag.Warn("quarantined", fmt.Sprintf("commit %s is not applied: %s", q.Commit, q.Reason),
+		diag.Field{Key: "commit", Value: q.Commit}, diag.Field{Key: "since", Value: q.Since.Format(record.TimeFormat)})
+	if a.ledger.Commit == q.Commit {
+		return "", true, nil // repairing the host to it was unhealthy: to try again would break it at every run
+	}
+	return a.ledger.Commit, true, nil
+}
+
+// readWant checks signature and ancestry of a commit and reads what it wants.
+// known says that it was applied before.
+func (a *apply) readWant(ctx context.Context, o *gitobj.Store, reader gitobj.Reader, p pulled, target string, known bool) (*want, error) {
+	c, err := p.readCommit(o, target, a.Path)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.signers.verify(ctx, reader, c); err != nil {
+		return nil, err
+	}
+	if !known {
+		if err := checkAnchor(o, a.ledger.Anchor, p.anchor, a.AllowRewind); err != nil {
+			return nil, err
+		}
+	}
+	return readWant(o, c, a.ScriptsDir)
 }

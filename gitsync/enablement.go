@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"observability-hub/gitsync/internal/unit"
 )
 
 // link is a symbolic link that enables a unit, as a path of the host.
@@ -17,17 +19,46 @@ type link struct {
 	Target string `json:"target"`
 }
 
-// enablement is all links below /etc/systemd/system: which units are enabled,
-// in what. It is what systemctl changes, and what a rollback puts back.
+// subject returns the unit that a link enables: its own name in the .wants
+// directories; of an alias the unit that it points to, which for the alias of
+// an instance is the same instance.
+func (l link) subject() string {
+	name, target := path.Base(l.Path), path.Base(l.Target)
+	switch {
+	case path.Dir(l.Path) != unitDir:
+		return name
+	case unit.IsTemplate(target) && unit.Instance(name) != "":
+		return unit.Instantiate(target, unit.Instance(name))
+	}
+	return target
+}
+
+// wanter returns the unit whose start starts the subject of the link; empty for
+// an alias.
+func (l link) wanter() string {
+	dir := path.Base(path.Dir(l.Path))
+	if !isWants(dir) {
+		return ""
+	}
+	return strings.TrimSuffix(dir, path.Ext(dir))
+}
+
+// enablement is a set of links: which units are enabled, in what.
 type enablement []link
 
-// readEnablement reads the links.
+// readEnablement reads all links below /etc/systemd/system.
 func readEnablement(h host) (enablement, error) {
-	var all enablement
 	dir, err := h.resolve(unitDir)
 	if err != nil {
 		return nil, err
 	}
+	return readLinks(dir)
+}
+
+// readLinks reads the links below a directory that is /etc/systemd/system of a
+// host or of a stage.
+func readLinks(dir string) (enablement, error) {
+	var all enablement
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read enablement: %w", err)
@@ -67,87 +98,126 @@ func isWants(dir string) bool {
 	return slices.Contains([]string{".wants", ".requires", ".upholds"}, path.Ext(dir))
 }
 
-// of returns the links that enable a unit or, for a template, its instances:
-// those of its name in the .wants folders, and aliases that point to it.
-func (e enablement) of(unit string) enablement {
+// of returns the links that enable a unit or, for a template, its instances.
+// Links that mask it or give it another file are not among them.
+func (e enablement) of(name string) enablement {
 	var mine enablement
 	for _, l := range e {
-		name := path.Base(l.Path)
-		t, instance := template(name)
-		alias := path.Dir(l.Path) == unitDir
-		switch {
-		case alias && name != unit && path.Base(l.Target) == unit:
-		case !alias && (name == unit || instance && t == unit):
-		default:
+		subject := l.subject()
+		if template, instance := unit.Template(subject); subject != name && !(instance && template == name) {
 			continue
+		}
+		if path.Dir(l.Path) == unitDir && path.Base(l.Path) == path.Base(l.Target) {
+			continue // systemctl link
 		}
 		mine = append(mine, l)
 	}
 	return mine
 }
 
-// has reports whether there is a link at every one of the paths.
-func (e enablement) has(paths []string) bool {
-	for _, p := range paths {
-		if !slices.ContainsFunc(e, func(l link) bool { return l.Path == p }) {
-			return false
-		}
+// bySubject sorts links by the units that they enable.
+func (e enablement) bySubject() map[string]enablement {
+	all := map[string]enablement{}
+	for _, l := range e {
+		all[l.subject()] = append(all[l.subject()], l)
 	}
-	return true
+	return all
 }
 
-// putBack makes the links of the given units what they were before: removes
-// what was added, makes what is missing.
-func (e enablement) putBack(h host, units []string) error {
-	now, err := readEnablement(h)
-	if err != nil {
-		return err
-	}
-	for _, unit := range units {
-		was, is := e.of(unit), now.of(unit)
-		for _, l := range is {
-			if slices.Contains(was, l) {
-				continue
-			}
-			real, err := h.real(l.Path)
-			if err != nil {
-				return err
-			}
-			if err := os.Remove(real); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-			// As systemctl disable does; a folder with other links stays.
-			if isWants(path.Dir(l.Path)) {
-				_ = os.Remove(filepath.Dir(real))
-			}
+// hasPath reports whether there is a link of that path.
+func (e enablement) hasPath(p string) bool {
+	return slices.ContainsFunc(e, func(l link) bool { return l.Path == p })
+}
+
+// without returns the links whose paths the other set does not have.
+func (e enablement) without(other enablement) enablement {
+	var left enablement
+	for _, l := range e {
+		if !other.hasPath(l.Path) {
+			left = append(left, l)
 		}
-		for _, l := range was {
-			if slices.Contains(is, l) {
-				continue
-			}
-			real, err := h.real(l.Path)
-			if err != nil {
+	}
+	return left
+}
+
+// both returns the links whose paths the other set has too.
+func (e enablement) both(other enablement) enablement {
+	var common enablement
+	for _, l := range e {
+		if other.hasPath(l.Path) {
+			common = append(common, l)
+		}
+	}
+	return common
+}
+
+// make makes the links. A link of a .wants directory that has another target is
+// replaced; the place of an alias must be free.
+func (e enablement) make(h host) error {
+	for _, l := range e {
+		real, err := h.real(l.Path)
+		if err != nil {
+			return err
+		}
+		target, err := os.Readlink(real)
+		switch {
+		case err == nil && target == l.Target:
+			continue
+		case err == nil && (l.wanter() != "" || path.Base(target) == path.Base(l.Target)):
+			if err := remove(real); err != nil {
 				return err
 			}
-			if err := os.MkdirAll(filepath.Dir(real), 0o755); err != nil {
-				return err
-			}
-			if err := os.Symlink(l.Target, real); err != nil && !errors.Is(err, fs.ErrExist) {
-				return err
-			}
+		case !notThere(err):
+			return &unhealthy{l.subject(), "its alias " + path.Base(l.Path) + " is the name of another unit on this host"}
+		}
+		if err := os.MkdirAll(filepath.Dir(real), 0o755); err != nil {
+			return err
+		}
+		if err := os.Symlink(l.Target, real); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// units returns the names of the units that the links enable, of those that
-// belong to a template the template.
-func (e enablement) instancesOf(t string) []string {
-	var all []string
-	for _, l := range e.of(t) {
-		if name := path.Base(l.Path); name != t && !slices.Contains(all, name) && strings.Contains(name, "@") {
-			all = append(all, name)
+// remove removes the links, and the .wants directories that are empty then.
+func (e enablement) remove(h host) error {
+	for _, l := range e {
+		real, err := h.real(l.Path)
+		if err != nil {
+			return err
+		}
+		if info, err := os.Lstat(real); err == nil && info.Mode()&fs.ModeSymlink == 0 {
+			continue // a file has taken its place
+		}
+		if err := remove(real); err != nil {
+			return err
+		}
+		if isWants(path.Dir(l.Path)) {
+			_ = os.Remove(filepath.Dir(real)) // fails while there are other links
 		}
 	}
-	return all
+	return nil
+}
+
+// restore makes the links of the given units what they are in e: removes what
+// was added since, makes what is missing.
+func (e enablement) restore(h host, units []string) error {
+	now, err := readEnablement(h)
+	if err != nil {
+		return err
+	}
+	for _, name := range units {
+		was, is := e.of(name), now.of(name)
+		var added enablement
+		for _, l := range is {
+			if !slices.Contains(was, l) {
+				added = append(added, l)
+			}
+		}
+		if err := errors.Join(added.remove(h), was.make(h)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -2,85 +2,104 @@ package main
 
 import (
 	"fmt"
-	"path"
-	"slices"
+	"strings"
 
+	"observability-hub/gitsync/internal/unit"
 	"observability-hub/lib/sysexits"
 )
 
-// forHost returns what one host gets of it: not the units whose program is not
-// installed there, nor what only starts or changes those. gone are the paths
-// that this run would remove: what is there now and will not be.
-func (d *desired) forHost(h host, gone map[string]bool) (*desired, error) {
-	skip := map[string]bool{}
-	installed := func(name string) bool {
-		for _, p := range candidates(name) {
-			if f := d.file(p); f != nil && f.mode&0o111 != 0 || !gone[p] && h.executable(p) {
-				return true
+// Reasons for which a host does not get a unit of the commit.
+const (
+	notInstalledHere   = "not-installed-here"
+	masked             = "masked"
+	noQuadletGenerator = "no-quadlet-generator"
+)
+
+// forHost returns what one host gets of the commit: not the units that the
+// administrator masked, nor those whose program is not installed there, nor
+// what only starts or changes those. loaded are the units that a running
+// systemd knows, with or without a file.
+func (w *want) forHost(a *after, loaded map[string]unitState) (*want, error) {
+	skip := map[string]string{} // by unit
+	quadlets := map[string]string{}
+	generator := a.host.hasQuadletGenerator()
+	for _, f := range w.files {
+		switch {
+		case unit.Quadlet(f.unit) || placeOf(f.unit) == quadletDir:
+			quadlets[a.service(f.unit)] = f.unit
+			if f.unit != "" && !generator {
+				skip[f.unit] = noQuadletGenerator
+			}
+		case !f.isUnit():
+		case a.maskedByAdmin(f.unit):
+			skip[f.unit] = masked
+		default:
+			u := a.unit(f.unit)
+			for _, program := range u.Programs() {
+				if !a.executable(u, program) {
+					skip[f.unit] = notInstalledHere
+				}
 			}
 		}
-		return false
 	}
-	for _, f := range d.files {
-		if !f.isUnit() || unitType(f.unit) != "service" {
-			continue
-		}
-		for _, name := range d.withDropIns(f).executables() {
-			skip[f.unit] = skip[f.unit] || !installed(name)
-		}
-	}
-	for _, f := range d.files {
-		if !f.isUnit() || !activates(f.unit) {
-			continue
-		}
-		service := d.withDropIns(f).triggered(f.unit)
-		switch t, instance := template(service); {
-		case skip[service] || instance && skip[t]:
-			skip[f.unit] = true
-		case d.unit(service) == nil && !h.hasUnit(service, gone):
-			return nil, sysexits.New(sysexits.DataErr, "commit_refused",
-				fmt.Errorf("%q: it starts %s, which is neither in the repository nor on this host", f.source, service)).
-				WithHint("add the service or remove the " + unitType(f.unit) + "; nothing was written")
+	// What starts others, and what starts those.
+	for again := true; again; {
+		again = false
+		for _, f := range w.files {
+			if !f.isUnit() || skip[f.unit] != "" {
+				continue
+			}
+			reason, err := w.skipTrigger(a, f, skip, quadlets, loaded)
+			if err != nil {
+				return nil, err
+			}
+			if reason != "" {
+				skip[f.unit], again = reason, true
+			}
 		}
 	}
-	out := &desired{commit: d.commit, skipped: slices.Clone(d.skipped), rules: d.rules}
-	for _, f := range d.files {
+	out := &want{commit: w.commit, skipped: w.skipped, rules: w.rules}
+	for _, f := range w.files {
 		switch {
-		case !skip[f.unit]:
+		case skip[f.unit] == "":
 			out.files = append(out.files, f)
-		case f.isUnit():
-			out.skipped = append(out.skipped, skippedUnit{f.unit, f.path, "not-installed-here"})
+		case f.isMain():
+			out.skipped = append(out.skipped, skippedFile{f.unit, f.path, skip[f.unit]})
 		}
 	}
 	return out, nil
 }
 
-// candidates are the host paths that a program's name can stand for.
-func candidates(name string) []string {
-	if path.IsAbs(name) {
-		return []string{path.Clean(name)}
-	}
-	var all []string
-	for _, dir := range executablePath {
-		all = append(all, path.Join(dir, name))
-	}
-	return all
-}
-
-// hasUnit reports whether systemd on this host knows a unit file of that name
-// that this run does not remove.
-func (h host) hasUnit(name string, gone map[string]bool) bool {
-	names := []string{name}
-	if t, ok := template(name); ok {
-		names = append(names, t)
-	}
-	for _, dir := range []string{unitDir, "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"} {
-		for _, n := range names {
-			p := path.Join(dir, n)
-			if s, err := h.state(p); err == nil && s.kind != "" && !gone[p] {
-				return true
+// skipTrigger returns why a host does not get a unit that starts another one;
+// empty if it gets it, or if the unit starts none.
+func (w *want) skipTrigger(a *after, f *wantedFile, skip, quadlets map[string]string, loaded map[string]unitState) (string, error) {
+	for _, started := range a.unit(f.unit).Triggers() {
+		template, isInstance := unit.Template(started)
+		for _, name := range []string{started, template, quadlets[started]} {
+			if reason := skip[name]; reason != "" && (name != template || isInstance) {
+				return reason, nil
 			}
 		}
+		where, isMasked := a.find(started)
+		switch state, known := loaded[started]; {
+		case isMasked:
+			return masked, nil
+		case where != "" || quadlets[started] != "":
+		case known && state.load != "not-found": // devices, slices and mounts have no files
+		case strings.HasSuffix(started, ".slice") || strings.HasSuffix(started, ".device"):
+		case w.initScript(a.host, started):
+		default:
+			return "", sysexits.New(sysexits.DataErr, "commit_refused",
+				fmt.Errorf("%q: it starts %s, which is neither in the repository nor on this host", f.source, started)).
+				WithHint("add the unit that it starts to the repository, or remove the " + unit.Type(f.unit) + "; nothing was changed")
+		}
 	}
-	return false
+	return "", nil
+}
+
+// initScript reports whether systemd's generator will make a service of an
+// init script, where no systemd runs that could say so.
+func (w *want) initScript(h host, service string) bool {
+	name, ok := strings.CutSuffix(service, ".service")
+	return ok && h.offline() && h.executable("/etc/init.d/"+name)
 }

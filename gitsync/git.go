@@ -19,8 +19,9 @@ import (
 // are impossible, and no variable of a calling git reaches it: a run inside a
 // hook must not work on that hook's repository.
 type git struct {
-	dir string   // the repository
-	env []string // in addition to gitEnv
+	dir string              // the repository
+	env []string            // in addition to gitEnv
+	as  *syscall.Credential // the owner, if root works in another user's state
 }
 
 // gitConfig overrides what a configuration file says. Maintenance runs when
@@ -85,10 +86,11 @@ func (g git) listen(ctx context.Context, args ...string) (out, said string, err 
 	}
 	all := append([]string{"git", "--git-dir=" + dir, "-c", "safe.directory=" + dir}, gitConfig...)
 	c := command.Cmd{
-		Args:      append(all, args...),
-		Env:       append(gitEnv(os.Environ()), g.env...),
-		Dir:       "/",
-		Dependent: true,
+		Args:       append(all, args...),
+		Env:        append(gitEnv(os.Environ()), g.env...),
+		Dir:        "/",
+		Dependent:  true,
+		Credential: g.as,
 	}
 	stdout, messages, err := c.Run(ctx)
 	if err != nil {
@@ -159,67 +161,4 @@ func (e *gitError) Error() string {
 func said(err error, text string) bool {
 	e, ok := errors.AsType[*gitError](err)
 	return ok && strings.Contains(e.said, text)
-}
-
-// sshCommand is what git starts for ssh: nothing that could wait for a person
-// or for a dead peer. key and hosts are files or empty; without them the
-// user's own configuration decides.
-func sshCommand(key, hosts string) string {
-	options := []string{"ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15",
-		"-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=3"}
-	if key != "" {
-		options = append(options, "-o", "IdentitiesOnly=yes", "-o", "IdentityFile="+sshQuote(key))
-	}
-	if hosts != "" {
-		options = append(options, "-o", "StrictHostKeyChecking=yes", "-o", "UserKnownHostsFile="+sshQuote(hosts))
-	}
-	for i, o := range options {
-		options[i] = shellQuote(o)
-	}
-	return strings.Join(options, " ")
-}
-
-// sshQuote quotes a file name for ssh_config(5), which also expands %.
-func sshQuote(s string) string {
-	return `"` + strings.ReplaceAll(s, "%", "%%") + `"`
-}
-
-// shellQuote quotes a word for the shell that git gives GIT_SSH_COMMAND to.
-func shellQuote(s string) string {
-	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_=./:", r)
-	}
-	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
-
-// remoteEnv gives git the credentials of the unit: files that systemd made
-// from LoadCredential=, readable by this user alone.
-func remoteEnv() []string {
-	key, hosts := credentialFile("deploy_key"), credentialFile("known_hosts")
-	var env []string
-	own := os.Getenv("GIT_SSH_COMMAND") != "" || os.Getenv("GIT_SSH") != ""
-	if key != "" || hosts != "" || !own {
-		env = append(env, "GIT_SSH_COMMAND="+sshCommand(key, hosts), "GIT_SSH_VARIANT=ssh")
-	}
-	if file := credentialFile("git_credentials"); file != "" {
-		env = append(env, "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=credential.helper",
-			"GIT_CONFIG_VALUE_0=store --file="+shellQuote(file))
-	}
-	return env
-}
-
-// credentialFile returns the path of a credential, empty if there is none.
-func credentialFile(name string) string {
-	dir := os.Getenv("CREDENTIALS_DIRECTORY")
-	if dir == "" {
-		return ""
-	}
-	path := filepath.Join(dir, name)
-	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
-		return ""
-	}
-	return path
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -42,50 +41,6 @@ func TestGitErrorSaysWhy(t *testing.T) {
 	}
 	if got := (&gitError{command: "fetch", err: context.DeadlineExceeded}).Error(); got != "git fetch: no answer in time" {
 		t.Errorf("a time-out reads %q", got)
-	}
-}
-
-// What git gets as GIT_SSH_COMMAND is parsed by a shell.
-func TestSSHCommandQuoting(t *testing.T) {
-	command := sshCommand("/run/it's a key", "/run/100%")
-	out, err := exec.Command("sh", "-c", `printf '%s\n' `+command).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{"BatchMode=yes", `IdentityFile="/run/it's a key"`, `UserKnownHostsFile="/run/100%%"`, "StrictHostKeyChecking=yes"} {
-		if !slices.Contains(strings.Split(string(out), "\n"), want) {
-			t.Errorf("%s lacks the word %s", command, want)
-		}
-	}
-}
-
-func TestRemoteURL(t *testing.T) {
-	for _, tc := range []struct{ in, want string }{
-		{"https://h/r.git", "https://h/r.git"}, {"git@h:r.git", "git@h:r.git"}, {"/srv/r", "/srv/r"},
-	} {
-		if got, err := remoteURL(tc.in); got != tc.want || err != nil {
-			t.Errorf("remoteURL(%q) = %q, %v; want %q", tc.in, got, err, tc.want)
-		}
-	}
-	if got, err := remoteURL("./a:b"); err != nil || !strings.HasPrefix(got, "/") {
-		t.Errorf("remoteURL of a relative path = %q, %v", got, err)
-	}
-}
-
-func TestDisplayURL(t *testing.T) {
-	for in, want := range map[string]string{
-		"https://token@h/r.git":    "https://h/r.git",
-		"https://u:p@w@h:8080/r":   "https://h:8080/r",
-		"ssh://git@h/r.git":        "ssh://git@h/r.git",
-		"git@h:r.git":              "git@h:r.git",
-		"https://h/path@with/at":   "https://h/path@with/at",
-		"/srv/git/hub":             "/srv/git/hub",
-		"https://h":                "https://h",
-		"https://oauth2:tok@h/a/b": "https://h/a/b",
-	} {
-		if got := displayURL(in); got != want {
-			t.Errorf("displayURL(%q) = %q; want %q", in, got, want)
-		}
 	}
 }
 

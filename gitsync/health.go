@@ -16,21 +16,30 @@ import (
 // unhealthy is why a deployment is not good. It leads to a rollback.
 type unhealthy struct{ unit, reason string }
 
+// isUnhealthy reports whether an error is a unit's fault.
+func isUnhealthy(err error) bool {
+	_, is := errors.AsType[*unhealthy](err)
+	return is
+}
+
 func (u *unhealthy) Error() string { return u.unit + ": " + u.reason }
 
-// watch looks at the units that a deployment touched for as long as window: it
-// returns an *unhealthy as soon as one failed or waits to be restarted, or, at
-// the end, if a timer has no next elapse.
+// watch looks at the units that a deployment touched for as long as window. The
+// value of a unit says that this run started it. watch returns an *unhealthy as
+// soon as one failed or waits to be restarted, or, at the end, if a unit that
+// was started does not run or a timer can never elapse.
 //
 // Units that systemd is about to restart never show as failed, hence the
 // look at SubState and NRestarts.
-func watch(ctx context.Context, units []string, window time.Duration) error {
+func watch(ctx context.Context, evidence map[string]bool, window time.Duration) error {
+	units := slices.Sorted(maps.Keys(evidence))
 	if len(units) == 0 {
 		return nil
 	}
 	var restarts map[string]int
 	for deadline := time.Now().Add(window); ; {
-		all, err := properties(ctx, units, "ActiveState", "SubState", "Result", "NRestarts", "LoadState", "NextElapseUSecRealtime", "NextElapseUSecMonotonic")
+		all, err := properties(ctx, units, "ActiveState", "SubState", "Result", "NRestarts", "LoadState", "NextElapseUSecRealtime", "NextElapseUSecMonotonic",
+			"TimersMonotonic", "TimersCalendar", "OnClockChange", "OnTimezoneChange", "AssertResult", "AssertTimestampMonotonic")
 		if err != nil {
 			return err
 		}
@@ -52,6 +61,9 @@ func watch(ctx context.Context, units []string, window time.Duration) error {
 			for _, unit := range slices.Sorted(maps.Keys(all)) {
 				if err := judgeTimer(unit, all[unit]); err != nil {
 					return err
+				}
+				if evidence[unit] && all[unit]["ActiveState"] == "inactive" && assertFailed(all[unit]) {
+					return &unhealthy{unit, "its assertions are not met"}
 				}
 			}
 			return nil
@@ -80,7 +92,7 @@ func blame(ctx context.Context, unit string, err error) error {
 // judge says what is wrong with a unit at this moment.
 func judge(unit string, p map[string]string, restarts int) error {
 	switch {
-	case p["LoadState"] == "error" || p["LoadState"] == "bad-setting":
+	case p["LoadState"] == "error" || p["LoadState"] == "bad-setting" || p["LoadState"] == "not-found":
 		return &unhealthy{unit, "systemd cannot load it: " + p["LoadState"]}
 	case p["ActiveState"] == "failed":
 		return &unhealthy{unit, "failed: " + p["Result"]}
@@ -92,17 +104,23 @@ func judge(unit string, p map[string]string, restarts int) error {
 	return nil
 }
 
-// judgeTimer says whether an active timer will never fire. While its service
-// runs it has no next elapse yet.
-func judgeTimer(unit string, p map[string]string) error {
-	if !strings.HasSuffix(unit, ".timer") || p["ActiveState"] != "active" || p["SubState"] == "running" {
+// judgeTimer says whether an active timer can never fire: it counts only from
+// runs of the unit that it alone would start. A time that has passed, such as
+// OnBootSec= on a host that is up for longer, is no mistake. While the service of
+// a timer runs, it has no next elapse yet.
+func judgeTimer(name string, p map[string]string) error {
+	if !strings.HasSuffix(name, ".timer") || p["ActiveState"] != "active" || p["SubState"] == "running" {
 		return nil
 	}
 	never := func(s string) bool { return s == "" || s == "0" || s == "infinity" || s == "n/a" }
-	if never(p["NextElapseUSecRealtime"]) && never(p["NextElapseUSecMonotonic"]) {
-		return &unhealthy{unit, "it will never elapse"}
+	if !never(p["NextElapseUSecRealtime"]) || !never(p["NextElapseUSecMonotonic"]) {
+		return nil
 	}
-	return nil
+	once := strings.Contains(p["TimersMonotonic"], "OnBoot") || strings.Contains(p["TimersMonotonic"], "OnStartup") || strings.Contains(p["TimersMonotonic"], "OnActive")
+	if p["TimersMonotonic"] == "" || once || p["TimersCalendar"] != "" || p["OnClockChange"] == "yes" || p["OnTimezoneChange"] == "yes" {
+		return nil
+	}
+	return &unhealthy{name, "it will never elapse: it counts from runs of its unit, which nothing else starts"}
 }
 
 // probeTimeout bounds a probe whose unit has no TimeoutStartSec= of its own.

@@ -7,10 +7,9 @@ import (
 
 	"observability-hub/lib/cli"
 	"observability-hub/lib/record"
-	"observability-hub/lib/statedir"
 )
 
-// hold stops apply from changing the host: while somebody works on it by hand.
+// hold stops apply from changing the host: while a person works on it by hand.
 type hold struct {
 	Since time.Time `json:"since"`
 	Until time.Time `json:"until"` // zero: until resume
@@ -42,14 +41,14 @@ type holdCmd struct {
 // Validate is kong's check after parsing.
 func (c *holdCmd) Validate() error {
 	if c.For != nil && *c.For <= 0 {
-		return fmt.Errorf("--for %v: not more than 0", *c.For)
+		return fmt.Errorf("--for must be more than 0, got %v", *c.For)
 	}
 	return nil
 }
 
 func (c *holdCmd) Run(ctx context.Context, env *cli.Env) error {
 	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		dir, err := c.open(ctx, lockWait)
+		dir, err := c.openExisting(ctx, lockWait)
 		if err != nil {
 			return err
 		}
@@ -84,14 +83,14 @@ type resumeCmd struct {
 
 func (c *resumeCmd) Run(ctx context.Context, env *cli.Env) error {
 	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		dir, err := c.open(ctx, lockWait)
+		dir, err := c.openExisting(ctx, lockWait)
 		if err != nil {
 			return err
 		}
 		defer dir.Close()
 		_, held, err := readHold(dir.Path, time.Now())
 		if err != nil {
-			env.Diag.Warn("hold_unreadable", err.Error()) // it goes now
+			env.Diag.Warn("hold_unreadable", err.Error()) // it is removed below
 		}
 		if err := removeState(dir, holdFile); err != nil {
 			return err
@@ -100,13 +99,4 @@ func (c *resumeCmd) Run(ctx context.Context, env *cli.Env) error {
 		l.Bool("was_held", held)
 		return env.Stdout.Record(record.Info, l.End())
 	})
-}
-
-// open locks the state directory of apply.
-func (s stateFlags) open(ctx context.Context, wait time.Duration) (*statedir.Dir, error) {
-	path, err := s.path()
-	if err != nil {
-		return nil, err
-	}
-	return statedir.Open(ctx, path, wait)
 }

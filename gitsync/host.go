@@ -18,6 +18,8 @@ import (
 const (
 	unitDir   = "/etc/systemd/system"
 	presetDir = "/usr/local/lib/systemd/system-preset"
+	// quadletDir is where podman's generator looks (podman-systemd.unit(5)).
+	quadletDir = "/etc/containers/systemd"
 )
 
 // executablePath is where systemd looks for a bare name in ExecStart=
@@ -79,19 +81,6 @@ func (h host) resolve(p string) (string, error) {
 	return filepath.Join(h.root, at), nil
 }
 
-// executable reports whether the host's path p is a file that can be run.
-func (h host) executable(p string) bool {
-	r := p
-	if h.offline() {
-		var err error
-		if r, err = h.resolve(p); err != nil {
-			return false
-		}
-	}
-	info, err := os.Stat(r)
-	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
-}
-
 // fileState is what is at a path.
 type fileState struct {
 	kind string // "", "file", "link" or "other"
@@ -110,7 +99,7 @@ func (h host) state(p string) (fileState, error) {
 		return fileState{}, err
 	}
 	info, err := os.Lstat(r)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+	if notThere(err) {
 		return fileState{}, nil
 	}
 	if err != nil {
@@ -160,4 +149,9 @@ func readRegular(name string, limit int64) ([]byte, error) {
 func sum(b []byte) string {
 	h := sha256.Sum256(b)
 	return hex.EncodeToString(h[:])
+}
+
+// notThere reports whether an error says that there is no such file.
+func notThere(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }

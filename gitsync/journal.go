@@ -9,10 +9,9 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 
-	"observability-hub/lib/statedir"
+	"observability-hub/gitsync/internal/unit"
 	"observability-hub/lib/sysexits"
 )
 
@@ -20,18 +19,19 @@ import (
 // the last. While it is there, an apply is unfinished, and it holds all that
 // is needed to undo it: the next run does that first.
 type journal struct {
-	Version int         `json:"version"`
-	Root    string      `json:"root"`
-	Commit  string      `json:"commit"`
-	Began   time.Time   `json:"began"`
-	Run     string      `json:"run"`           // a name that no other run has
-	Bad     string      `json:"bad,omitempty"` // why the commit is to be quarantined once it is undone
-	Files   []savedFile `json:"files"`
-	Dirs    []string    `json:"dirs"`  // folders that were not there
-	Links   enablement  `json:"links"` // all, as they were
-	Units   []string    `json:"units"` // those whose links or files change
-	Active  []string    `json:"active"`
-	Running bool        `json:"running"` // systemd runs on this root
+	Version  int         `json:"version"`
+	Root     string      `json:"root"`
+	Commit   string      `json:"commit"`
+	Began    time.Time   `json:"began"`
+	Run      string      `json:"run"`           // a name that no other run has
+	Bad      string      `json:"bad,omitempty"` // why the commit is to be quarantined once it is undone
+	Files    []savedFile `json:"files"`
+	Dirs     []string    `json:"dirs"`  // folders that were not there
+	Links    enablement  `json:"links"` // all, as they were
+	Units    []string    `json:"units"` // those whose links or files change
+	Active   []string    `json:"active"`
+	Retrying []string    `json:"retrying,omitempty"` // those that systemd was about to start again
+	Running  bool        `json:"running"`            // systemd runs on this root
 }
 
 // savedFile is a file as it was; Kind is empty if there was none.
@@ -71,10 +71,15 @@ func newJournal(v view, commit string, actions []action) (*journal, error) {
 		if a.Action == doRun || a.Action == doSkip {
 			continue
 		}
-		if a.Unit != "" {
-			units[a.Unit] = true
+		for _, name := range append([]string{a.Unit, a.service}, a.start...) {
+			if name != "" {
+				units[name] = true
+			}
 		}
-		if a.Action != doInstall && a.Action != doUpdate && a.Action != doRemove {
+		for _, l := range append(slices.Clone(a.add), a.drop...) {
+			units[l.subject()] = true
+		}
+		if !a.isFile() {
 			continue
 		}
 		s, err := v.host.state(a.Path)
@@ -97,10 +102,15 @@ func newJournal(v view, commit string, actions []action) (*journal, error) {
 	}
 	j.Units = slices.Sorted(maps.Keys(units))
 	j.Dirs = slices.Sorted(maps.Keys(dirs))
-	for _, u := range slices.Sorted(maps.Keys(v.running)) {
-		t, instance := template(u)
-		if s := v.running[u].active; (units[u] || instance && units[t]) && (s == "active" || s == "reloading") {
-			j.Active = append(j.Active, u)
+	for _, name := range slices.Sorted(maps.Keys(v.running)) {
+		t, instance := unit.Template(name)
+		if !units[name] && !(instance && units[t]) {
+			continue
+		}
+		if s := v.running[name]; s.runs() {
+			j.Active = append(j.Active, name)
+		} else if s.retries() {
+			j.Retrying = append(j.Retrying, name)
 		}
 	}
 	return j, nil
@@ -130,13 +140,13 @@ func (j *journal) restore(h host) error {
 	for _, f := range j.Files {
 		step("restore")
 		if err := f.restore(h); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("put back %s: %w", f.Path, err))
+			failed = errors.Join(failed, fmt.Errorf("restore %s: %w", f.Path, err))
 		}
 		touched[path.Dir(f.Path)] = true
 	}
 	step("restore")
-	if err := j.Links.putBack(h, j.Units); err != nil {
-		failed = errors.Join(failed, fmt.Errorf("put back enablement: %w", err))
+	if err := j.Links.restore(h, j.Units); err != nil {
+		failed = errors.Join(failed, fmt.Errorf("restore enablement: %w", err))
 	}
 	for _, d := range slices.Backward(j.Dirs) {
 		if real, err := h.resolve(d); err == nil {
@@ -203,8 +213,8 @@ func (j *journal) tidy(h host) error {
 // remove removes a file if it is there.
 func remove(name string) error {
 	err := os.Remove(name)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
-		return nil // nothing can be below what is no folder
+	if notThere(err) {
+		return nil
 	}
 	return err
 }
@@ -243,7 +253,7 @@ func syncDirs(h host, dirs map[string]bool) error {
 			return err
 		}
 		f, err := os.Open(real)
-		if errors.Is(err, fs.ErrNotExist) {
+		if notThere(err) {
 			continue // a folder that was removed again
 		}
 		if err != nil {
@@ -255,6 +265,3 @@ func syncDirs(h host, dirs map[string]bool) error {
 	}
 	return nil
 }
-
-// keepJournal writes the journal, durably.
-func keepJournal(dir *statedir.Dir, j *journal) error { return writeState(dir, journalFile, j) }

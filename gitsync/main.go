@@ -22,12 +22,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"observability-hub/lib/cli"
-	"observability-hub/lib/statedir"
 )
 
 const (
@@ -35,24 +36,11 @@ const (
 	family = "gitops-sync" // the unit family: the service of every record
 )
 
-// stateFlags say where the tool keeps what it must remember.
-type stateFlags struct {
-	StateDir string `placeholder:"DIR"`
-}
-
-// path returns the state directory.
-func (s stateFlags) path() (string, error) {
-	p, err := statedir.Resolve(s.StateDir, family)
-	if err != nil {
-		return "", err
-	}
-	return filepath.Abs(p)
-}
-
 // originFlags say where commits come from and which are taken.
 type originFlags struct {
 	Repo        string `placeholder:"URL"`
 	Ref         string `default:"main"`
+	Path        string `placeholder:"SUBDIR"`
 	AllowRewind bool
 	Publish     string `placeholder:"DIR"`
 	signers
@@ -61,9 +49,27 @@ type originFlags struct {
 // Validate is kong's check after parsing.
 func (o originFlags) Validate() error {
 	if strings.HasPrefix(o.Repo, "-") || strings.ContainsAny(o.Repo, "\x00\n\r") {
-		return fmt.Errorf("--repo %q: not a URL", o.Repo)
+		return errors.New("--repo: not a URL")
 	}
-	return checkRef(o.Ref)
+	return errors.Join(checkRef(o.Ref), checkPart(o.Path))
+}
+
+// part returns --path in its shortest form, empty for the whole repository.
+func (o originFlags) part() string { return cleanPart(o.Path) }
+
+func cleanPart(dir string) string {
+	if dir = path.Clean(dir); dir == "." {
+		return ""
+	}
+	return dir
+}
+
+// checkPart refuses a --path that is not below the top of a repository.
+func checkPart(dir string) error {
+	if dir != "" && (path.IsAbs(dir) || slices.Contains(strings.Split(dir, "/"), "..") || strings.ContainsAny(dir, "\x00\n\r")) {
+		return fmt.Errorf("--path %q: not a directory in the repository, such as hosts/web1", dir)
+	}
+	return nil
 }
 
 // pullFlags bound a pull.
@@ -158,7 +164,7 @@ func validate(all ...interface{ Validate() error }) error {
 	return err
 }
 
-// checkRef refuses what is no name of a ref: git-check-ref-format(1).
+// checkRef refuses an invalid ref name: git-check-ref-format(1).
 func checkRef(ref string) error {
 	bad := ref == "" || strings.HasPrefix(ref, "-") || strings.HasPrefix(ref, "/") || strings.HasSuffix(ref, "/") ||
 		strings.HasSuffix(ref, ".lock") || strings.HasSuffix(ref, ".") || strings.Contains(ref, "..") || strings.Contains(ref, "//") ||
@@ -167,7 +173,7 @@ func checkRef(ref string) error {
 		bad = bad || c < ' '
 	}
 	if bad {
-		return fmt.Errorf("--ref %q: not a name of a ref", ref)
+		return fmt.Errorf("--ref %q: not a valid ref name", ref)
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"observability-hub/gitsync/internal/gitobj"
 	"observability-hub/lib/command"
 )
 
@@ -25,7 +26,7 @@ const maxRules = 64 << 10
 // rule is one of its entries: a command to run in the published tree when one
 // of the paths changed.
 type rule struct {
-	Paths []string `json:"paths"` // files or folders; * and ? as in path.Match
+	Paths []string `json:"paths"` // files or directories; * and ? as in path.Match
 	Run   []string `json:"run"`   // program and arguments; no shell
 
 	state string // the objects that the paths name, hashed
@@ -41,17 +42,17 @@ func (r rule) key() string {
 func (r rule) unit() string { return "gitops-on-change-" + r.key() + ".service" }
 
 // readRules reads and checks .gitsync.json and looks up what its paths name.
-func readRules(o *objects, e entry, tree string) ([]rule, error) {
-	if !e.isRegular() {
-		return nil, refusedPath(rulesFile, "it is "+e.kind())
+func readRules(o *gitobj.Store, e gitobj.Entry, tree string) ([]rule, error) {
+	if !e.IsRegular() {
+		return nil, gitobj.Refuse(rulesFile, "it is "+e.Kind())
 	}
-	content, err := o.blob(rulesFile, e.id, maxRules)
+	content, err := o.Blob(rulesFile, e.ID, maxRules)
 	if err != nil {
 		return nil, err
 	}
 	rules, err := parseRules(content)
 	if err != nil {
-		return nil, refusedPath(rulesFile, err.Error())
+		return nil, gitobj.Refuse(rulesFile, err.Error())
 	}
 	for i := range rules {
 		var found []string
@@ -106,7 +107,7 @@ func parseRules(content []byte) ([]rule, error) {
 		for _, p := range r.Paths {
 			clean := path.Clean(p)
 			if p == "" || path.IsAbs(p) || clean == ".." || strings.HasPrefix(clean, "../") || clean != strings.TrimSuffix(p, "/") {
-				return nil, fmt.Errorf("on_change %d: %q is no path inside the repository", i+1, p)
+				return nil, fmt.Errorf("on_change %d: %q is not a path inside the repository", i+1, p)
 			}
 			if _, err := path.Match(p, ""); err != nil {
 				return nil, fmt.Errorf("on_change %d: %q: %v", i+1, p, err)
@@ -118,20 +119,20 @@ func parseRules(content []byte) ([]rule, error) {
 
 // match returns "path mode id" of what a pattern, split at its slashes, names
 // below a tree. The id of a folder stands for all that is in it.
-func match(o *objects, tree, dir string, pattern []string) ([]string, error) {
-	entries, err := o.tree(tree)
+func match(o *gitobj.Store, tree, dir string, pattern []string) ([]string, error) {
+	entries, err := o.Tree(tree)
 	if err != nil {
 		return nil, err
 	}
 	var found []string
 	for _, e := range entries {
-		if ok, _ := path.Match(pattern[0], e.name); !ok { // checked by parseRules
+		if ok, _ := path.Match(pattern[0], e.Name); !ok { // checked by parseRules
 			continue
 		}
 		if len(pattern) == 1 {
-			found = append(found, fmt.Sprintf("%q %s %s", dir+e.name, e.mode, e.id))
-		} else if e.isTree() {
-			below, err := match(o, e.id, dir+e.name+"/", pattern[1:])
+			found = append(found, fmt.Sprintf("%q %s %s", dir+e.Name, e.Mode, e.ID))
+		} else if e.IsTree() {
+			below, err := match(o, e.ID, dir+e.Name+"/", pattern[1:])
 			if err != nil {
 				return nil, err
 			}
@@ -141,24 +142,59 @@ func match(o *objects, tree, dir string, pattern []string) ([]string, error) {
 	return found, nil
 }
 
-// runRule runs a rule's command as the user runAs in the published tree of the
-// commit: a service of its own, in none of our cgroups, that a time-out ends.
-// Never as root: what may push to the repository decides what runs.
+// runRule runs a rule's command as the user runAs in DIR/current, which is or
+// becomes the published tree of the commit: a path that stays, from which
+// docker compose takes the name of its project. It is a service of its own,
+// outside of our cgroup, that a timeout ends. It is never root: whoever can push
+// to the repository decides what runs.
 func runRule(ctx context.Context, r rule, tree, runAs string, timeout time.Duration) error {
+	tree, err := filepath.Abs(tree)
+	if err != nil {
+		return err
+	}
 	if _, err := os.Stat(tree); err != nil {
 		return fmt.Errorf("published tree: %w", err)
 	}
 	// The unit kills the command in time; this is for a systemd that does not answer.
 	ctx, cancel := context.WithTimeout(ctx, timeout+30*time.Second)
 	defer cancel()
-	args := []string{"systemd-run", "--quiet", "--wait", "--collect", "--unit=" + r.unit(), "--uid=" + runAs,
-		"--working-directory=" + tree, "--property=RuntimeMaxSec=" + timeout.String(), "--property=NoNewPrivileges=yes",
-		"--property=SyslogIdentifier=gitops-on-change", "--"}
-	out, messages, err := command.Cmd{Args: append(args, r.Run...), Dir: "/", Dependent: true}.Run(ctx)
+	args := append(r.command(tree, runAs, timeout), r.Run...)
+	out, messages, err := command.Cmd{Args: args, Dir: "/", Dependent: true}.Run(ctx)
 	if err != nil {
 		return fmt.Errorf("%s: %w: %s", strings.Join(r.Run, " "), err, firstLine(string(messages)+string(out)))
 	}
 	return nil
+}
+
+// command returns the systemd-run that runs the rule, without the rule's own
+// words. Programs take the working directory's name from PWD.
+func (r rule) command(tree, runAs string, timeout time.Duration) []string {
+	dir, commit := filepath.Split(tree)
+	current := filepath.Join(dir, currentLink)
+	args := []string{"systemd-run", "--quiet", "--wait", "--collect", "--unit=" + r.unit(), "--uid=" + runAs,
+		"--working-directory=" + current, "--setenv=PWD=" + current, "--property=RuntimeMaxSec=" + timeout.String(), "--property=NoNewPrivileges=yes",
+		"--property=SyslogIdentifier=gitops-on-change"}
+	pre := func(prefix string, words ...string) {
+		for i, w := range words {
+			words[i] = execQuote(w)
+		}
+		args = append(args, "--property=ExecStartPre="+prefix+strings.Join(words, " "))
+	}
+	if target, _ := os.Readlink(current); target != commit {
+		// After a rollback: pull has published a newer tree.
+		fresh := filepath.Join(dir, newLink)
+		pre("", "/bin/ln", "-sfn", commit, fresh)
+		pre("", "/bin/mv", "-fT", fresh, current)
+	}
+	// So that pull does not remove the tree under what the command starts. A
+	// user who may not write there has published it elsewhere.
+	pre("-", "/bin/ln", "-sfn", commit, filepath.Join(dir, ranLink+r.key()))
+	return append(args, "--")
+}
+
+// execQuote quotes a word for ExecStartPre=, systemd.service(5), COMMAND LINES.
+func execQuote(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "$", "$$").Replace(s) + `"`
 }
 
 // firstLine returns the first line of a program's messages, or where to look.

@@ -11,6 +11,9 @@ import (
 	"strings"
 	"syscall"
 
+	"observability-hub/gitsync/internal/gitobj"
+	"observability-hub/lib/diag"
+	"observability-hub/lib/statedir"
 	"observability-hub/lib/sysexits"
 )
 
@@ -21,61 +24,117 @@ const (
 	maxDepth   = 64
 )
 
-// currentLink is the link in the publish folder that names the newest tree.
+// currentLink is the link in the publish directory that names the newest tree.
 const currentLink = "current"
 
-// Names of what is not finished there.
+// Names of gitsync's own there, beside the trees.
 const (
-	newTree = ".gitsync-tree"
-	newLink = ".gitsync-current"
+	newTree = ".gitsync-tree"    // begins the name of a tree that is being written
+	newLink = ".gitsync-current" // the link before it replaces current
+	oldTree = ".gitsync-old-"    // begins the name of a tree that is being removed; its commit follows
+	ranLink = ".gitsync-ran-"    // begins the name of a link to the tree that an on-change command last ran in; its rule follows
 )
 
-// publish writes the whole tree of a commit as DIR/COMMIT and lets DIR/current
-// point to it. Readers see the old tree or the new one, never half of one. The
-// files are the blobs themselves: no attribute or filter has a say.
-func publish(o *objects, c *commit, dir string, keep int) error {
-	unwritable := func(err error) error {
-		if _, ok := errors.AsType[*sysexits.Error](err); ok {
-			return err
-		}
-		if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) && !isPathError(err) {
+// publisher writes trees of commits into a directory.
+type publisher struct {
+	o     *gitobj.Store
+	dir   string
+	keep  int      // trees, the newest ones
+	parts []string // of the repository that a tree may be of: the --path of this pull first, then of earlier ones
+	moved bool     // --path has changed since the last pull
+	diag  *diag.Logger
+}
+
+// publish writes the tree of a commit as DIR/COMMIT and lets DIR/current point
+// to it. Readers see the old tree or the new one, never half of one. The files
+// are the blobs themselves: no attribute or filter changes them. A clean-up of
+// older trees that fails is a warning.
+func (p publisher) publish(c *gitobj.Commit, rules []rule) error {
+	if err := p.write(c); err != nil {
+		if _, ok := errors.AsType[*sysexits.Error](err); ok || !diskFull(err) && !isPathError(err) {
 			return err
 		}
 		return sysexits.New(sysexits.CantCreate, "publish_failed", fmt.Errorf("publish: %w", err)).
-			WithHint("give the user of gitsync pull a writable folder with room in it; current is as it was")
+			WithHint("give the user of gitsync pull a writable --publish directory with room in it; DIR/current is unchanged")
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return unwritable(err)
+	p.removeOld(c.ID, rules)
+	return nil
+}
+
+func (p publisher) write(c *gitobj.Commit) error {
+	if err := statedir.MkdirAll(p.dir, 0o755); err != nil {
+		return err
 	}
-	// Under the lock nobody else is at work here.
-	for _, left := range []string{newTree, newLink} {
-		if err := removeTree(filepath.Join(dir, left)); err != nil {
-			return unwritable(err)
+	// No other run is at work here: the lock is held. A tree that was not
+	// finished is in nobody's use.
+	left, err := filepath.Glob(filepath.Join(escapeGlob(p.dir), newTree+"*"))
+	if err != nil {
+		return err
+	}
+	for _, l := range append(left, filepath.Join(p.dir, newLink)) {
+		if err := removeTree(l); err != nil {
+			p.kept(l, err)
 		}
 	}
-	tree := publishedTree(dir, c.id)
-	if _, err := os.Lstat(tree); errors.Is(err, fs.ErrNotExist) {
-		fresh := filepath.Join(dir, newTree)
-		w := treeWriter{o: o}
-		err := w.write(c.tree, fresh, "", 0)
-		if err == nil {
-			// Thousands of files are synced at once, before they get their name.
-			syscall.Sync()
-			step("publish")
-			err = os.Rename(fresh, tree)
+	tree := publishedTree(p.dir, c.ID)
+	info, err := os.Lstat(tree)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return &fs.PathError{Op: "write", Path: tree, Err: errors.New("it is there and not a directory")}
+	case p.complete(c.Tree, tree) == nil && (!p.moved || p.only(c.Tree, tree) == nil):
+		step("publish")
+		return p.point(c.ID)
+	default:
+		// Of another --path, or files are missing in it.
+		if err := os.Rename(tree, filepath.Join(p.dir, oldTree+c.ID)); err != nil {
+			return err
 		}
+	}
+	fresh, err := os.MkdirTemp(p.dir, newTree)
+	if err != nil {
+		return err
+	}
+	w := treeWriter{o: p.o}
+	if err = w.write(c.Tree, fresh, "", 0); err == nil {
+		err = p.give(fresh)
+	}
+	if err == nil {
+		// Thousands of files are synced at once, before they get their name.
+		syscall.Sync()
+		step("publish")
+		err = os.Rename(fresh, tree)
+	}
+	if err != nil {
+		return errors.Join(err, removeTree(fresh))
+	}
+	if w.pointers > 0 {
+		p.diag.Warn("lfs_pointers", fmt.Sprintf("%d files of the published tree are Git LFS pointers, not the files that they stand for; the first is %s", w.pointers, w.pointer),
+			diag.Field{Key: "tree", Value: tree})
+	}
+	step("publish")
+	return p.point(c.ID)
+}
+
+// give makes a tree or link that root writes belong to the owner of the publish
+// directory, who must be able to remove it later.
+func (p publisher) give(tree string) error {
+	info, err := os.Stat(p.dir)
+	if err != nil || os.Geteuid() != 0 {
+		return err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || st.Uid == 0 {
+		return nil
+	}
+	return filepath.WalkDir(tree, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {
-			return errors.Join(unwritable(err), removeTree(fresh))
+			return err
 		}
-	} else if err != nil {
-		return unwritable(err)
-	}
-	step("publish")
-	if err := point(dir, c.id); err != nil {
-		return unwritable(err)
-	}
-	step("publish")
-	return unwritable(removeOld(dir, c.id, keep))
+		return os.Lchown(path, int(st.Uid), int(st.Gid))
+	})
 }
 
 func isPathError(err error) bool {
@@ -84,60 +143,281 @@ func isPathError(err error) bool {
 	return p || l
 }
 
+// escapeGlob quotes what filepath.Glob would take for a pattern.
+func escapeGlob(dir string) string {
+	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(dir)
+}
+
 // point swaps the link current.
-func point(dir, commit string) error {
-	link := filepath.Join(dir, currentLink)
+func (p publisher) point(commit string) error {
+	link := filepath.Join(p.dir, currentLink)
 	if info, err := os.Lstat(link); err == nil && info.Mode()&fs.ModeSymlink == 0 {
-		return &fs.PathError{Op: "replace", Path: link, Err: errors.New("it is there and no link")}
+		return &fs.PathError{Op: "replace", Path: link, Err: errors.New("it is there and no link: move it away")}
 	}
 	if target, err := os.Readlink(link); err == nil && target == commit {
 		return nil
 	}
-	fresh := filepath.Join(dir, newLink)
+	fresh := filepath.Join(p.dir, newLink)
 	if err := os.Symlink(commit, fresh); err != nil {
+		return err
+	}
+	if err := p.give(fresh); err != nil {
 		return err
 	}
 	if err := os.Rename(fresh, link); err != nil {
 		return err
 	}
-	f, err := os.Open(dir)
+	f, err := os.Open(p.dir)
 	if err != nil {
 		return err
 	}
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// removeOld removes the oldest published trees beyond keep.
-func removeOld(dir, current string, keep int) error {
-	entries, err := os.ReadDir(dir)
+// kept warns of a tree that stays.
+func (p publisher) kept(tree string, why error) {
+	p.diag.Warn("tree_kept", why.Error()+"; gitsync leaves this tree alone: remove it by hand when its data is not needed",
+		diag.Field{Key: "tree", Value: tree})
+}
+
+// removeOld removes the oldest published trees beyond those to keep, and goes
+// on with a removal that was interrupted.
+func (p publisher) removeOld(current string, rules []rule) {
+	entries, err := os.ReadDir(p.dir)
 	if err != nil {
-		return err
+		p.kept(p.dir, err)
+		return
 	}
+	used := p.used(entries, rules)
 	type tree struct {
 		name string
 		time int64
 	}
 	var trees []tree
 	for _, e := range entries {
-		if info, err := e.Info(); err == nil && e.IsDir() && isHash(e.Name()) && e.Name() != current {
+		info, err := e.Info()
+		if err != nil || !e.IsDir() {
+			continue
+		}
+		if commit, ok := strings.CutPrefix(e.Name(), oldTree); ok && gitobj.IsHash(commit) {
+			p.remove(e.Name(), commit)
+		} else if gitobj.IsHash(e.Name()) && e.Name() != current && !used[e.Name()] {
 			trees = append(trees, tree{e.Name(), info.ModTime().UnixNano()})
 		}
 	}
 	slices.SortFunc(trees, func(a, b tree) int { return int(max(-1, min(1, b.time-a.time))) })
-	for _, t := range trees[min(len(trees), keep-1):] {
-		// Renamed first: half a tree must not have a commit's name.
-		gone := filepath.Join(dir, newTree)
-		if err := os.Rename(filepath.Join(dir, t.name), gone); err != nil {
+	for _, t := range trees[min(len(trees), p.keep-1):] {
+		p.remove(t.name, t.name)
+	}
+}
+
+// used returns the trees that on-change commands last ran in: a container can
+// have a directory of one mounted. A link of a rule that the commit does not
+// have any more counts until another command has run after it.
+func (p publisher) used(entries []fs.DirEntry, rules []rule) map[string]bool {
+	known := map[string]bool{}
+	for _, r := range rules {
+		known[r.key()] = true
+	}
+	var newest int64
+	times := map[string]int64{}
+	for _, e := range entries {
+		key, ok := strings.CutPrefix(e.Name(), ranLink)
+		info, err := e.Info()
+		if !ok || err != nil || info.Mode()&fs.ModeSymlink == 0 {
+			continue
+		}
+		times[key] = info.ModTime().UnixNano()
+		if known[key] {
+			newest = max(newest, times[key])
+		}
+	}
+	used := map[string]bool{}
+	for key, at := range times {
+		link := filepath.Join(p.dir, ranLink+key)
+		if !known[key] && at < newest {
+			if err := os.Remove(link); err != nil {
+				p.kept(link, err)
+			}
+			continue
+		}
+		if target, err := os.Readlink(link); err == nil {
+			used[target] = true
+		}
+	}
+	return used
+}
+
+// remove removes a tree that holds nothing but what the commit put there. It is
+// renamed first: half a tree must not have a commit's name.
+func (p publisher) remove(name, commit string) {
+	tree := filepath.Join(p.dir, name)
+	id, err := p.origin(tree, commit, name == commit)
+	if err != nil {
+		p.kept(tree, err)
+		return
+	}
+	gone := filepath.Join(p.dir, oldTree+commit)
+	if tree != gone {
+		if err := os.Rename(tree, gone); err != nil {
+			p.kept(tree, err)
+			return
+		}
+	}
+	if err := p.unlink(id, gone); err != nil {
+		p.kept(gone, err)
+	}
+}
+
+// origin returns the tree object that a published tree was written from. It
+// fails if the published tree holds anything else. One that is whole has every
+// file of it, too.
+func (p publisher) origin(tree, commit string, whole bool) (string, error) {
+	c, err := p.o.Commit(commit)
+	if err != nil {
+		return "", err
+	}
+	var first error
+	for _, part := range p.parts {
+		at, err := p.o.At(c, part)
+		if err == nil {
+			err = p.only(at.Tree, tree)
+		}
+		if err == nil && whole {
+			err = p.complete(at.Tree, tree)
+		}
+		if err == nil {
+			return at.Tree, nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return "", first
+}
+
+// only fails if a published tree holds anything that its tree object does not:
+// another name, another kind of file, other bytes, another file system.
+func (p publisher) only(id, tree string) error {
+	root, err := os.Lstat(tree)
+	if err != nil {
+		return err
+	}
+	return p.walk(id, tree, func(to string, e *gitobj.Entry) error {
+		info, err := os.Lstat(to)
+		switch {
+		case err != nil:
+			return err
+		case e == nil || device(info) != device(root):
+			return fmt.Errorf("%s is not of the commit", to)
+		case e.IsTree() && info.IsDir():
+			return nil
+		case !info.Mode().IsRegular() || !e.IsRegular():
+			return fmt.Errorf("%s is not of the commit", to)
+		}
+		content, err := os.ReadFile(to)
+		if err == nil && gitobj.BlobID(content) != e.ID {
+			err = fmt.Errorf("%s has changed", to)
+		}
+		return err
+	})
+}
+
+// device returns the number of the file system that a file is on.
+func device(info fs.FileInfo) uint64 {
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		return uint64(stat.Dev)
+	}
+	return 0
+}
+
+// walk calls visit for each file below a directory, with its entry in the tree
+// object; the entry is nil if there is none.
+func (p publisher) walk(id, dir string, visit func(string, *gitobj.Entry) error) error {
+	want, err := p.o.Tree(id)
+	if err != nil {
+		return err
+	}
+	entries := map[string]*gitobj.Entry{}
+	for i := range want {
+		entries[want[i].Name] = &want[i]
+	}
+	have, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, h := range have {
+		e, at := entries[h.Name()], filepath.Join(dir, h.Name())
+		if err := visit(at, e); err != nil {
 			return err
 		}
-		if err := removeTree(gone); err != nil {
+		if e != nil && e.IsTree() {
+			if err := p.walk(e.ID, at, visit); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// complete fails if a published tree lacks a name of its tree object.
+func (p publisher) complete(id, dir string) error {
+	entries, err := p.o.Tree(id)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		at := filepath.Join(dir, e.Name)
+		info, err := os.Lstat(at)
+		if err == nil && info.IsDir() != e.IsTree() {
+			err = fmt.Errorf("%s is not %s", at, e.Kind())
+		}
+		if err == nil && e.IsTree() {
+			err = p.complete(e.ID, at)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// removeTree removes what we published, also where a folder lost its w bit.
+// unlink removes the files of a tree object and then their directories, which
+// are empty now. So a file that appears meanwhile stays.
+func (p publisher) unlink(id, dir string) error {
+	entries, err := p.o.Tree(id)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil // an interrupted run removed it
+	}
+	if info, err := os.Lstat(dir); err == nil && info.IsDir() && info.Mode()&0o700 != 0o700 {
+		_ = os.Chmod(dir, 0o700) // if it fails, so does the removal
+	}
+	for _, e := range entries {
+		at := filepath.Join(dir, e.Name)
+		if e.IsTree() {
+			err = p.unlink(e.ID, at)
+		} else if err = os.Remove(at); errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return syscallError("rmdir", dir, syscall.Rmdir(dir))
+}
+
+func syscallError(op, path string, err error) error {
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return &fs.PathError{Op: op, Path: path, Err: err}
+}
+
+// removeTree removes a tree that was not finished, also where a directory lost
+// its w bit.
 func removeTree(dir string) error {
 	err := os.RemoveAll(dir)
 	if err == nil {
@@ -154,41 +434,43 @@ func removeTree(dir string) error {
 
 // treeWriter writes a tree object as files.
 type treeWriter struct {
-	o       *objects
-	entries int
+	o        *gitobj.Store
+	entries  int
+	pointers int    // files that are Git LFS pointers
+	pointer  string // the first of them
 }
 
 func (w *treeWriter) write(id, dir, source string, depth int) error {
 	if depth > maxDepth {
-		return refusedPath(source, fmt.Sprintf("more than %d folders deep", maxDepth))
+		return gitobj.Refuse(source, fmt.Sprintf("more than %d directories deep", maxDepth))
 	}
-	entries, err := w.o.tree(id)
+	entries, err := w.o.Tree(id)
 	if err != nil {
 		return err
 	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
+	if err := os.Mkdir(dir, 0o755); err != nil && depth > 0 {
+		return err // the top is there already
 	}
 	// The unit's UMask=0077 is for secrets; compose projects read these files.
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
 	for _, e := range entries {
-		at := path.Join(source, e.name)
-		if reason := badFileName(e.name); reason != "" {
-			return refusedPath(source+"/"+e.name, reason)
+		at := path.Join(source, e.Name)
+		if reason := badFileName(e.Name); reason != "" {
+			return gitobj.Refuse(source+"/"+e.Name, reason)
 		}
 		if w.entries++; w.entries > maxEntries {
-			return refusedPath(at, fmt.Sprintf("more than %d files", maxEntries))
+			return gitobj.Refuse(at, fmt.Sprintf("more than %d files", maxEntries))
 		}
-		to := filepath.Join(dir, e.name)
+		to := filepath.Join(dir, e.Name)
 		switch {
-		case e.isTree():
-			err = w.write(e.id, to, at, depth+1)
-		case e.isRegular():
+		case e.IsTree():
+			err = w.write(e.ID, to, at, depth+1)
+		case e.IsRegular():
 			err = w.file(e, to, at)
 		default:
-			err = refusedPath(at, "it is "+e.kind())
+			err = gitobj.Refuse(at, "it is "+e.Kind())
 		}
 		if err != nil {
 			return err
@@ -197,10 +479,15 @@ func (w *treeWriter) write(id, dir, source string, depth int) error {
 	return nil
 }
 
-func (w *treeWriter) file(e entry, to, source string) error {
-	content, err := w.o.blob(source, e.id, maxBlob)
+func (w *treeWriter) file(e gitobj.Entry, to, source string) error {
+	content, err := w.o.Blob(source, e.ID, maxBlob)
 	if err != nil {
 		return err
+	}
+	if gitobj.IsLFSPointer(content) {
+		if w.pointers++; w.pointers == 1 {
+			w.pointer = source
+		}
 	}
 	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
@@ -208,7 +495,7 @@ func (w *treeWriter) file(e entry, to, source string) error {
 	}
 	_, err = f.Write(content)
 	mode := fs.FileMode(0o644)
-	if e.mode == "100755" {
+	if e.Mode == "100755" {
 		mode = 0o755
 	}
 	return errors.Join(err, f.Chmod(mode), f.Close())

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
+	"observability-hub/gitsync/internal/gitobj"
 	"observability-hub/lib/cli"
 	"observability-hub/lib/record"
 	"observability-hub/lib/statedir"
@@ -19,10 +21,13 @@ import (
 // The time of the file is that of the last pull, also of one with nothing new.
 type pulled struct {
 	anchor
-	FullRef string    `json:"full_ref"` // what Ref turned out to be on the remote
-	Tip     string    `json:"tip"`      // what that points to: the commit, or a tag
-	Time    time.Time `json:"time"`     // when Commit was found
-	Checked time.Time `json:"checked"`  // when all its objects were last read
+	Path    string    `json:"path,omitempty"` // --path: the part of the repository that is meant
+	FullRef string    `json:"full_ref"`       // what Ref turned out to be on the remote
+	Tip     string    `json:"tip"`            // what that points to: the commit, or a tag
+	Time    time.Time `json:"time"`           // when Commit was found
+	Checked time.Time `json:"checked"`        // when all its objects were last read
+
+	secret bool // the file holds a URL with a user or password, as older ones may
 }
 
 const pulledFile = "pulled.json"
@@ -36,10 +41,51 @@ func readPulled(source string) (pulled, error) {
 	if err := readState(source, pulledFile, &p); err != nil {
 		return p, err
 	}
-	if p.Commit != "" && !isHash(p.Commit) {
+	if p.Commit != "" && !gitobj.IsHash(p.Commit) {
 		return p, sysexits.New(sysexits.DataErr, "commit_refused", fmt.Errorf("%s: commit %q is not a hash", filepath.Join(source, pulledFile), p.Commit))
 	}
+	if err := checkPart(p.Path); err != nil {
+		return p, sysexits.New(sysexits.DataErr, "commit_refused", fmt.Errorf("%s: %w", filepath.Join(source, pulledFile), err))
+	}
+	bare := bareURL(p.Repo)
+	p.secret, p.Repo = bare != p.Repo, bare
 	return p, nil
+}
+
+// readCommit returns a commit as it is to be deployed: with the part of the
+// repository that --path names as its tree. pull has written that part down, so
+// that apply follows it without a flag; an apply with a flag for another part
+// fails.
+func (p pulled) readCommit(o *gitobj.Store, id, flag string) (*gitobj.Commit, error) {
+	if part := cleanPart(flag); part != "" && part != p.Path {
+		return nil, sysexits.New(sysexits.Config, "nothing_pulled", fmt.Errorf("--path is %q, and what is pulled is for %q", part, p.Path)).
+			WithHint("run gitsync pull with that --path first")
+	}
+	c, err := o.Commit(id)
+	if err != nil {
+		return nil, err
+	}
+	return o.At(c, p.Path)
+}
+
+// nothingPulled says that a source holds nothing to apply.
+func nothingPulled(source string) error {
+	return sysexits.New(sysexits.Config, "nothing_pulled", fmt.Errorf("%s holds no pulled commit", source)).
+		WithHint("run gitsync pull first, or give --source its state directory")
+}
+
+// agree fails if the flags name another repository than the one that was
+// pulled: the configuration has changed, and no pull has succeeded since.
+func (p pulled) agree(f originFlags) error {
+	if f.Repo == "" || p.Commit == "" {
+		return nil
+	}
+	url, err := remoteURL(f.Repo)
+	if err != nil || url == p.Repo {
+		return err
+	}
+	return sysexits.New(sysexits.Config, "nothing_pulled", fmt.Errorf("what is pulled is of %s, not of %s", displayURL(p.Repo), displayURL(url))).
+		WithHint("run gitsync pull first; under the units, systemctl start gitops-sync.service")
 }
 
 type pullCmd struct {
@@ -53,7 +99,7 @@ func (c *pullCmd) Validate() error { return validate(c.originFlags, c.pullFlags)
 
 func (c *pullCmd) Run(ctx context.Context, env *cli.Env) error {
 	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		dir, err := c.open(ctx, timerWait)
+		dir, err := c.openSource(ctx, timerWait)
 		if err != nil {
 			return err
 		}
@@ -76,10 +122,6 @@ func (p *pull) run(ctx context.Context) error {
 		return sysexits.New(sysexits.Config, "no_repository", errors.New("no repository is configured")).
 			WithHint("give --repo or GITSYNC_REPO; the units read theirs from /etc/observability-hub/gitops-sync.env")
 	}
-	url, err := remoteURL(p.Repo)
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
 	was, err := readPulled(p.dir.Path)
@@ -87,21 +129,30 @@ func (p *pull) run(ctx context.Context) error {
 		p.env.Diag.Warn("state_unreadable", err.Error()+"; pulling anew")
 		was = pulled{}
 	}
-	repo, err := openRepository(p.dir.Path, p.env.Diag)
+	repo, err := openRepository(p.dir, p.env.Diag)
 	if err != nil {
 		return err
 	}
-	now := pulled{anchor: anchor{Repo: url, Ref: p.Ref}}
+	url, err := remoteURL(p.Repo)
+	if err != nil {
+		return err
+	}
+	from, env, err := repo.open(ctx, p.Repo)
+	if err != nil {
+		return p.explain(ctx, err)
+	}
+	repo.env = append(repo.user, env...)
+	now := pulled{anchor: anchor{Repo: url, Ref: p.Ref}, Path: p.part()}
 	if was.Repo == url && was.Ref == p.Ref {
 		now.FullRef = was.FullRef
 	}
-	err = p.fetch(ctx, repo, &now)
+	err = p.fetch(ctx, repo, from.url, &now)
 	if err == nil {
 		err = p.check(ctx, repo, was, &now)
 	}
 	if err != nil && repo.corrupt(ctx, err) {
 		err = repo.replace(func(fresh *repository) error {
-			if err := p.fetch(ctx, fresh, &now); err != nil {
+			if err := p.fetch(ctx, fresh, from.url, &now); err != nil {
 				return err
 			}
 			return p.check(ctx, fresh, pulled{anchor: was.anchor}, &now)
@@ -115,59 +166,37 @@ func (p *pull) run(ctx context.Context) error {
 }
 
 // fetch brings the ref and notes its tip.
-func (p *pull) fetch(ctx context.Context, repo *repository, now *pulled) error {
-	if isHash(p.Ref) {
-		if err := repo.fetchHash(ctx, now.Repo, p.Ref); err != nil {
-			return err
-		}
+func (p *pull) fetch(ctx context.Context, repo *repository, url string, now *pulled) (err error) {
+	if gitobj.IsHash(p.Ref) {
 		now.FullRef, now.Tip = p.Ref, p.Ref
-		return nil
+		return repo.followHash(ctx, url, p.Ref)
 	}
-	known := now.FullRef
-	if known != "" {
-		err := repo.fetch(ctx, now.Repo, "+"+known+":"+fetchedRef)
-		if err == nil {
-			now.Tip, err = repo.tip()
-			return err
-		}
-		if !said(err, "couldn't find remote ref") {
-			return err
-		}
-	}
-	full, err := repo.remoteRef(ctx, now.Repo, p.Ref)
-	if err != nil {
-		return err
-	}
-	if err := repo.fetch(ctx, now.Repo, "+"+full+":"+fetchedRef); err != nil {
-		return err
-	}
-	now.FullRef = full
-	now.Tip, err = repo.tip()
+	now.FullRef, now.Tip, err = repo.follow(ctx, url, p.Ref, now.FullRef)
 	return err
 }
 
 // check decides whether the fetched commit is taken: it must descend from the
 // one before, be signed if that is asked for, and want nothing that cannot be.
 func (p *pull) check(ctx context.Context, repo *repository, was pulled, now *pulled) error {
-	unchanged := now.Repo == was.Repo && now.Ref == was.Ref && now.Tip == was.Tip
+	unchanged := now.Repo == was.Repo && now.Ref == was.Ref && now.Path == was.Path && now.Tip == was.Tip
 	if unchanged && time.Since(was.Checked) < recheckAfter && !p.signers.wanted() && p.published(was.Commit) {
 		now.Commit, now.Time, now.Checked = was.Commit, was.Time, was.Checked
 		return nil
 	}
-	reader, err := makeReader(p.dir.Path)
+	reader, err := gitobj.NewReader(p.dir.Path)
 	if err != nil {
 		return err
 	}
-	o, err := openObjects(ctx, reader, filepath.Join(repo.dir, "objects"))
+	o, err := reader.Open(ctx, filepath.Join(repo.dir, "objects"))
 	if err != nil {
 		return err
 	}
-	defer o.close()
-	c, err := o.peel(now.Tip)
+	defer o.Close()
+	c, err := o.Peel(now.Tip)
 	if err != nil {
 		return err
 	}
-	now.Commit, now.Time, now.Checked = c.id, time.Now().UTC(), time.Now().UTC()
+	now.Commit, now.Time, now.Checked = c.ID, time.Now().UTC(), time.Now().UTC()
 	if unchanged {
 		now.Time = was.Time
 	}
@@ -177,29 +206,34 @@ func (p *pull) check(ctx context.Context, repo *repository, was pulled, now *pul
 	if err := checkAnchor(o, was.anchor, now.anchor, p.AllowRewind); err != nil {
 		return err
 	}
-	if _, err := readDesired(o, c, "/usr/local/bin"); err != nil {
+	if c, err = o.At(c, p.part()); err != nil {
 		return err
 	}
-	if p.Publish != "" {
-		return publish(o, c, p.Publish, p.KeepTrees)
+	d, err := readWant(o, c, "/usr/local/bin")
+	if err != nil || p.Publish == "" {
+		return err
 	}
-	return nil
+	return publisher{o, p.Publish, p.KeepTrees, slices.Compact([]string{p.part(), was.Path, ""}), was.Commit != "" && was.Path != p.part(), p.env.Diag}.publish(c, d.rules)
 }
+
+// rewindHint is true for both halves, under the units and by hand.
+const rewindHint = "if the branch was rewritten on purpose: under the units add GITSYNC_ALLOW_REWIND=true to /etc/observability-hub/gitops-sync.env, " +
+	"run systemctl start gitops-sync.service, wait for gitops-apply.service, and remove the line; by hand run the same command once with --allow-rewind"
 
 // checkAnchor refuses a commit that does not descend from the one taken last
 // from the same ref of the same repository. An old commit is still signed, but
 // it is not what the branch was last seen to be.
-func checkAnchor(o *objects, was, now anchor, allowRewind bool) error {
-	if was.Commit == "" || was.Repo != now.Repo || was.Ref != now.Ref || allowRewind {
+func checkAnchor(o *gitobj.Store, was, now anchor, allowRewind bool) error {
+	if was.Commit == "" || bareURL(was.Repo) != bareURL(now.Repo) || was.Ref != now.Ref || allowRewind {
 		return nil
 	}
-	forward, err := o.descends(now.Commit, was.Commit)
+	forward, err := o.Descends(now.Commit, was.Commit)
 	if err != nil {
 		return err
 	}
 	if !forward {
 		return sysexits.New(sysexits.DataErr, "rewind_refused", fmt.Errorf("%s %s went from %s to %s, which does not descend from it", displayURL(now.Repo), now.Ref, was.Commit, now.Commit)).
-			WithHint("if the branch was rewritten on purpose, run once with --allow-rewind")
+			WithHint(rewindHint)
 	}
 	return nil
 }
@@ -219,8 +253,8 @@ func (p *pull) published(commit string) bool {
 
 // finish writes down what was found and prints it.
 func (p *pull) finish(ctx context.Context, repo *repository, was, now pulled, began time.Time) error {
-	changed := now.anchor != was.anchor
-	if changed || now.Checked != was.Checked || now.FullRef != was.FullRef || now.Tip != was.Tip {
+	changed := now.anchor != was.anchor || now.Path != was.Path
+	if changed || was.secret || now.Checked != was.Checked || now.FullRef != was.FullRef || now.Tip != was.Tip {
 		step("pulled")
 		if err := writeState(p.dir, pulledFile, now); err != nil {
 			return err
@@ -235,6 +269,9 @@ func (p *pull) finish(ctx context.Context, repo *repository, was, now pulled, be
 	l := record.New(time.Now(), record.Info, "pulled", p.env.Service)
 	l.String("repo", displayURL(now.Repo))
 	l.String("ref", now.Ref)
+	if now.Path != "" {
+		l.String("path", now.Path)
+	}
 	l.String("commit", now.Commit)
 	if was.Commit != "" {
 		l.String("previous", was.Commit)
@@ -268,38 +305,42 @@ func (p *pull) explain(ctx context.Context, err error) error {
 	}
 	if said(err, "couldn't find remote ref") {
 		return sysexits.New(sysexits.Config, "no_such_ref", fmt.Errorf("%s has no %q", displayURL(p.Repo), p.Ref)).
-			WithHint("give --ref a branch, a tag, a full ref name or a commit")
+			WithHint("give --ref a branch, a tag, a full ref name or a whole commit hash")
 	}
 	if said(err, "mismatched algorithms") {
-		return sysexits.New(sysexits.DataErr, "commit_refused", fmt.Errorf("%s names its objects by SHA-256; gitsync reads SHA-1 repositories only", displayURL(p.Repo))).
-			WithHint("make the repository anew with git init --object-format=sha1, and push to that")
+		return sha256Refused(p.Repo)
 	}
 	if failed.command != "fetch" && failed.command != "ls-remote" {
 		return err
 	}
-	hint := "the host is unchanged; the next run tries again"
-	for _, denied := range []string{"Permission denied", "Authentication failed", "could not read Username", "Host key verification failed", "terminal prompts disabled"} {
-		if said(err, denied) {
-			hint = "give the unit a deploy key and its known_hosts: LoadCredential= in gitsync(1), CREDENTIALS"
-		}
-	}
-	if said(err, "dubious ownership") {
-		hint = "git reads no other user's repository: give it to the user of this run (chown -R), or git config --system --add safe.directory with the folder that git names"
-	}
-	if said(err, "HOST IDENTIFICATION HAS CHANGED") {
-		hint = "the server's key is not the one in known_hosts: ask who runs it before you replace that"
-	}
-	return sysexits.New(sysexits.Unavailable, "remote_unavailable", fmt.Errorf("pull from %s: %w", displayURL(p.Repo), err)).WithHint(hint)
+	return sysexits.New(sysexits.Unavailable, "remote_unavailable", fmt.Errorf("pull from %s: %w", displayURL(p.Repo), err)).WithHint(remoteHint(p.Repo, failed.said))
 }
 
-// remoteURL makes a local path absolute: git runs in another folder.
-func remoteURL(repo string) (string, error) {
-	if strings.Contains(repo, "://") || filepath.IsAbs(repo) {
-		return repo, nil
+// Hints for a remote that does not take the credentials.
+const (
+	tokenHint = "give it a token that may read the repository: under the units a line https://USER:TOKEN@HOST in /etc/credstore/git_credentials; by hand in a credential helper of git or in ~/.netrc"
+	keyHint   = "give it a key that may read the repository and the server's host key: under the units the files deploy_key and known_hosts in /etc/credstore; by hand in ~/.ssh"
+)
+
+// remoteHint says what to do about a git that could not talk to the remote.
+func remoteHint(repo, said string) string {
+	any := func(words ...string) bool {
+		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(said, w) })
 	}
-	// host:path is ssh, unless a slash comes first (git-fetch(1), GIT URLS).
-	if before, _, ok := strings.Cut(repo, ":"); ok && !strings.Contains(before, "/") {
-		return repo, nil
+	switch {
+	case any("HOST IDENTIFICATION HAS CHANGED"):
+		return "the server's key is not the one in known_hosts: ask its administrator before you replace that"
+	case any("dubious ownership"):
+		return "git does not read another user's repository: give it to the user of this run (chown -R), or git config --system --add safe.directory with the directory that git names"
+	case any("Authentication failed", "could not read Username", "could not read Password", "terminal prompts disabled", "returned error: 401", "returned error: 403"):
+		return tokenHint
+	case any("Permission denied", "Host key verification failed", "Load key"):
+		if strings.Contains(repo, "://") && strings.HasPrefix(strings.ToLower(repo), "http") {
+			return tokenHint
+		}
+		return keyHint
+	case any("does not appear to be a git repository", "not found", "does not exist"):
+		return "check --repo: the server has no repository of that name, or hides it from a user who may not read it"
 	}
-	return filepath.Abs(repo)
+	return "the host is unchanged; the next run tries again"
 }

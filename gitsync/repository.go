@@ -6,10 +6,14 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
+	"observability-hub/gitsync/internal/gitobj"
 	"observability-hub/lib/diag"
 	"observability-hub/lib/statedir"
 	"observability-hub/lib/sysexits"
@@ -20,6 +24,7 @@ import (
 type repository struct {
 	git
 	state string
+	user  []string // variables of the owner of the state directory, if root works for another user
 	Diag  *diag.Logger
 }
 
@@ -41,8 +46,19 @@ const bareHead = "ref: refs/heads/gitsync\n"
 // openRepository makes the repository in the state directory if it is
 // missing, and puts in order what an interrupted run or a stranger left. The
 // caller holds the lock of the state directory.
-func openRepository(state string, diag *diag.Logger) (*repository, error) {
-	r := &repository{git: git{dir: filepath.Join(state, repoDir), env: remoteEnv()}, state: state, Diag: diag}
+func openRepository(dir *statedir.Dir, diag *diag.Logger) (*repository, error) {
+	state := dir.Path
+	r := &repository{git: git{dir: filepath.Join(state, repoDir)}, state: state, Diag: diag}
+	if uid, gid, other := dir.Owner(); other {
+		// As that user git has the user's keys and helpers, and nothing that the
+		// user can write into the repository runs as root.
+		r.as = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+		r.user = []string{"HOME=/"}
+		if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+			r.user = []string{"HOME=" + u.HomeDir, "USER=" + u.Username, "LOGNAME=" + u.Username}
+		}
+		r.env = r.user
+	}
 	old := filepath.Join(state, oldDir)
 	if _, err := os.Lstat(r.dir); errors.Is(err, fs.ErrNotExist) {
 		// Killed between the two renames of a replacement.
@@ -67,7 +83,7 @@ func (r *repository) settle() error {
 		}
 	}
 	for _, d := range []string{"objects/pack", "objects/info", "refs/heads"} {
-		if err := os.MkdirAll(filepath.Join(r.dir, d), 0o700); err != nil {
+		if err := statedir.MkdirAll(filepath.Join(r.dir, d), 0o700); err != nil {
 			return statedir.Unwritable(err)
 		}
 	}
@@ -96,7 +112,12 @@ func (r *repository) settle() error {
 // disk leaves the old one.
 func replaceFile(path, content string) error {
 	tmp := path + ".gitsync"
-	if err := os.WriteFile(tmp, []byte(content), 0o600); err != nil {
+	f, err := statedir.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	if err == nil {
+		_, err = f.WriteString(content)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
 		os.Remove(tmp)
 		return err
 	}
@@ -144,68 +165,169 @@ func wholePack(path string) bool {
 	return noPack == nil && noIndex == nil && ext != ".keep"
 }
 
-// fetch brings refspecs from the remote, in one conversation. git fetches again
-// what it cannot read, says so, succeeds, and leaves the damage where it is.
-func (r *repository) fetch(ctx context.Context, url string, refspecs ...string) error {
+// fetch brings refspecs from the remote, in one conversation, and returns
+// git's messages. git fetches again what it cannot read, says so, succeeds, and
+// leaves the damage where it is.
+func (r *repository) fetch(ctx context.Context, url string, refspecs ...string) (messages string, err error) {
 	args := []string{"fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--force", "--", url}
-	_, said, err := r.listen(ctx, append(args, refspecs...)...)
-	for line := range strings.Lines(said) {
+	_, messages, err = r.listen(ctx, append(args, refspecs...)...)
+	for line := range strings.Lines(messages) {
 		if err == nil && strings.HasPrefix(line, "error: ") && (strings.Contains(line, "index file") || strings.Contains(line, "pack")) {
-			return fmt.Errorf("%s: %w: %s", r.dir, errCorrupt, strings.TrimSpace(line))
+			return messages, fmt.Errorf("%s: %w: %s", r.dir, gitobj.ErrCorrupt, strings.TrimSpace(line))
 		}
 	}
-	return err
+	return messages, err
 }
 
-// tip returns what fetchedRef points to, read from its file: a process less.
-func (r *repository) tip() (string, error) {
+// tip returns what fetchedRef points to, empty if there is no such ref. It is
+// read from its file, which saves a process.
+func (r *repository) tip() string {
 	b, err := os.ReadFile(filepath.Join(r.dir, fetchedRef))
 	if err == nil {
-		if id := strings.TrimSpace(string(b)); isHash(id) {
-			return id, nil
+		if id := strings.TrimSpace(string(b)); gitobj.IsHash(id) {
+			return id
 		}
 	}
-	packed, err := os.ReadFile(filepath.Join(r.dir, "packed-refs"))
+	packed, _ := os.ReadFile(filepath.Join(r.dir, "packed-refs")) // a new repository has none
 	for line := range strings.Lines(string(packed)) {
-		if id, name, _ := strings.Cut(strings.TrimSpace(line), " "); name == fetchedRef && isHash(id) {
-			return id, nil
+		if id, name, _ := strings.Cut(strings.TrimSpace(line), " "); name == fetchedRef && gitobj.IsHash(id) {
+			return id
 		}
 	}
-	return "", fmt.Errorf("%s: %s: no such ref after a fetch: %w", r.dir, fetchedRef, errors.Join(errCorrupt, err))
+	return ""
 }
 
-// remoteRef finds what kind of ref a short name is. A branch wins over a tag
-// of that name: who may push tags must not be able to put one before a branch.
-func (r *repository) remoteRef(ctx context.Context, url, ref string) (string, error) {
+// advertised asks the remote what a ref points to and returns its full name and
+// the object. full is what it turned out to be before, or empty. A branch wins
+// over a tag of the same name: a person who may push tags must not be able to
+// put one in the place of a branch.
+func (r *repository) advertised(ctx context.Context, url, ref, full string) (name, id string, err error) {
+	candidates, kinds := []string{"refs/heads/" + ref, "refs/tags/" + ref}, []string{"--heads", "--tags"}
 	if strings.HasPrefix(ref, "refs/") || ref == "HEAD" {
-		return ref, nil
+		candidates, kinds = []string{ref}, nil
 	}
-	out, err := r.run(ctx, "ls-remote", "--quiet", "--", url, "refs/heads/"+ref, "refs/tags/"+ref)
-	if err != nil {
-		return "", err
-	}
-	for _, kind := range []string{"refs/heads/", "refs/tags/"} {
-		if strings.Contains(out, "\t"+kind+ref+"\n") {
-			return kind + ref, nil
+	if full == candidates[0] && kinds != nil {
+		// Then the server need not list its tags.
+		name, id, err = r.list(ctx, url, candidates[:1], "--heads")
+		if err != nil || id != "" {
+			return name, id, err
 		}
 	}
-	return "", sysexits.New(sysexits.Config, "no_such_ref", fmt.Errorf("%s has no branch or tag %q", displayURL(url), ref)).
-		WithHint("give --ref a branch, a tag, a full ref name or a commit")
+	return r.list(ctx, url, candidates, kinds...)
 }
 
-// fetchHash brings a commit by its name. Servers may refuse to give what no
-// ref points to; then all branches and tags are fetched to find it in them.
-func (r *repository) fetchHash(ctx context.Context, url, id string) error {
-	err := r.fetch(ctx, url, "+"+id+":"+fetchedRef)
-	if err == nil || ctx.Err() != nil || !said(err, "not our ref") && !said(err, "unadvertised object") && !said(err, "not a valid object") {
+// list returns the first of some refs that a remote has, and its object.
+func (r *repository) list(ctx context.Context, url string, refs []string, kinds ...string) (name, id string, err error) {
+	args := append(append([]string{"ls-remote", "--quiet"}, kinds...), "--", url)
+	out, err := r.run(ctx, append(args, refs...)...)
+	if err != nil {
+		return "", "", err
+	}
+	for _, ref := range refs {
+		for line := range strings.Lines(out) {
+			id, name, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
+			if name != ref {
+				continue // a pattern of ls-remote matches the end of longer names, too
+			}
+			if !gitobj.IsHash(id) {
+				return "", "", sha256Refused(url)
+			}
+			return name, id, nil
+		}
+	}
+	return "", "", nil
+}
+
+// sha256Refused says that a repository has names that gitsync cannot check.
+func sha256Refused(url string) error {
+	return sysexits.New(sysexits.DataErr, "commit_refused", fmt.Errorf("%s names its objects by SHA-256; gitsync reads SHA-1 repositories only", displayURL(url))).
+		WithHint("create the repository again with git init --object-format=sha1, and push to that")
+}
+
+// follow brings what a ref of the remote points to, and returns the full name
+// of the ref and the object. If the repository has it already nothing is
+// fetched. git also exits with 0 if it rejects what the remote sends, as from a
+// shallow clone; so what it fetched is compared with what the remote said.
+func (r *repository) follow(ctx context.Context, url, ref, full string) (name, id string, err error) {
+	var message string
+	for range 2 {
+		name, id, err = r.advertised(ctx, url, ref, full)
+		if err != nil {
+			return "", "", err
+		}
+		if id == "" {
+			return "", "", r.noSuchRef(ctx, url, ref)
+		}
+		if r.tip() == id {
+			return name, id, nil
+		}
+		if message, err = r.fetch(ctx, url, "+"+name+":"+fetchedRef); err != nil && !said(err, "couldn't find remote ref") {
+			return "", "", err
+		}
+		if r.tip() == id {
+			return name, id, nil
+		}
+		// The branch moved between the two questions: ask once more.
+	}
+	return "", "", notFetched(url, name, id, message)
+}
+
+// notFetched says that git did not take what the remote has.
+func notFetched(url, name, id, message string) error {
+	why, hint := firstLine(message), "the host is unchanged; the next run tries again. Compare with git ls-remote "+displayURL(url)
+	if strings.Contains(message, "shallow") {
+		why = "the remote is a shallow clone and does not have the history of its branch"
+		hint = "run git fetch --unshallow in the remote repository, or point --repo at a complete one"
+	}
+	return sysexits.New(sysexits.Unavailable, "ref_not_fetched", fmt.Errorf("%s: %s is %s there, and git does not fetch that: %s", displayURL(url), name, id, why)).WithHint(hint)
+}
+
+// noSuchRef names the branches that there are.
+func (r *repository) noSuchRef(ctx context.Context, url, ref string) error {
+	const most = 10
+	hint := "give --ref a branch, a tag, a full ref name or a whole commit hash"
+	out, err := r.run(ctx, "ls-remote", "--quiet", "--heads", "--", url)
+	if err != nil {
 		return err
 	}
-	if err := r.fetch(ctx, url, "+refs/heads/*:refs/gitsync/all/heads/*", "+refs/tags/*:refs/gitsync/all/tags/*"); err != nil {
+	var branches []string
+	for line := range strings.Lines(out) {
+		if _, name, ok := strings.Cut(strings.TrimSpace(line), "\trefs/heads/"); ok {
+			branches = append(branches, name)
+		}
+	}
+	switch n := len(branches); {
+	case n == 0:
+		hint = "the repository has no branches yet: push one"
+	case n > most:
+		hint += fmt.Sprintf("; of its %d branches the first are %s", n, strings.Join(branches[:most], ", "))
+	default:
+		hint += "; its branches are " + strings.Join(branches, ", ")
+	}
+	return sysexits.New(sysexits.Config, "no_such_ref", fmt.Errorf("%s has no branch or tag %q", displayURL(url), ref)).WithHint(hint)
+}
+
+// followHash brings a commit by its name. Servers may refuse to send a commit
+// that no ref points to; then all branches and tags are fetched to find it in
+// them.
+func (r *repository) followHash(ctx context.Context, url, id string) error {
+	message, err := r.fetch(ctx, url, "+"+id+":"+fetchedRef)
+	if err == nil && r.tip() != id {
+		return notFetched(url, "commit", id, message)
+	}
+	if err == nil || ctx.Err() != nil || !said(err, "not our ref") && !said(err, "unadvertised object") && !said(err, "not a valid object") && !said(err, "no such remote ref") {
+		return err
+	}
+	message, err = r.fetch(ctx, url, "+refs/heads/*:refs/gitsync/all/heads/*", "+refs/tags/*:refs/gitsync/all/tags/*")
+	if err != nil {
 		return err
 	}
 	if _, err := r.run(ctx, "update-ref", fetchedRef, id); err != nil {
+		if strings.Contains(message, "shallow") {
+			return notFetched(url, "commit", id, message)
+		}
 		return sysexits.New(sysexits.Config, "no_such_ref", fmt.Errorf("%s has no commit %s in any branch or tag", displayURL(url), id)).
-			WithHint("give --ref a branch, a tag, a full ref name or a commit")
+			WithHint("give --ref a branch, a tag, a full ref name or a whole commit hash")
 	}
 	return nil
 }
@@ -221,7 +343,7 @@ func (r *repository) corrupt(ctx context.Context, err error) bool {
 	if ctx.Err() != nil {
 		return false // a git that was ended in mid-answer looks like damage
 	}
-	if errors.Is(err, errCorrupt) || errors.Is(err, errMissing) {
+	if errors.Is(err, gitobj.ErrCorrupt) || errors.Is(err, gitobj.ErrMissing) {
 		return true
 	}
 	failed, ok := errors.AsType[*gitError](err)
@@ -245,7 +367,7 @@ func (r *repository) corrupt(ctx context.Context, err error) bool {
 // until the new one is whole. fill is the fetch.
 func (r *repository) replace(fill func(*repository) error) error {
 	r.Diag.Warn("repository_replaced", "the local repository is damaged: cloning it again", diag.Field{Key: "path", Value: r.dir})
-	fresh := &repository{git: git{dir: filepath.Join(r.state, newDir), env: r.env}, state: r.state, Diag: r.Diag}
+	fresh := &repository{git: git{dir: filepath.Join(r.state, newDir), env: r.env, as: r.as}, state: r.state, Diag: r.Diag}
 	if err := os.RemoveAll(fresh.dir); err != nil {
 		return statedir.Unwritable(err)
 	}
@@ -278,20 +400,4 @@ func (r *repository) keep(ctx context.Context, id string) {
 	if err != nil && ctx.Err() == nil {
 		r.Diag.Warn("housekeeping_failed", err.Error())
 	}
-}
-
-// displayURL is a URL without user and password: a token is often the user.
-func displayURL(url string) string {
-	scheme, rest, ok := strings.Cut(url, "://")
-	if !ok {
-		return url
-	}
-	host, path, _ := strings.Cut(rest, "/")
-	if i := strings.LastIndexByte(host, '@'); i >= 0 && scheme != "ssh" {
-		host = host[i+1:]
-	}
-	if path != "" {
-		path = "/" + path
-	}
-	return scheme + "://" + host + path
 }

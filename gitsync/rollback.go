@@ -22,7 +22,7 @@ func (c *rollbackCmd) Validate() error { return validate(c.originFlags, c.hostFl
 // quarantined, or the next run would apply it again.
 func (c *rollbackCmd) Run(ctx context.Context, env *cli.Env) error {
 	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		dir, err := c.open(ctx, lockWait)
+		dir, err := c.openExisting(ctx, lockWait)
 		if err != nil {
 			return err
 		}

@@ -77,7 +77,7 @@ func (s *selection) of(plan []action, commit string) ([]action, error) {
 	}
 	// A unit that is not there cannot be enabled or restarted.
 	for _, a := range plan {
-		if a.Action != doInstall || !isMain(a.Unit, a.Path) || slices.ContainsFunc(selected, a.same) {
+		if a.Action != doInstall || !a.isMain() || slices.ContainsFunc(selected, a.same) {
 			continue
 		}
 		for _, b := range selected {

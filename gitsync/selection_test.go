@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -9,9 +10,9 @@ import (
 
 func TestSelection(t *testing.T) {
 	plan := []action{
-		{doInstall, "a.timer", "/etc/systemd/system/a.timer", "new", someHash},
-		{doInstall, "", "/usr/local/bin/a", "new", someHash},
-		{doEnable, "a.timer", "/etc/systemd/system/a.timer", "new", someHash},
+		{Action: doInstall, Unit: "a.timer", Path: "/etc/systemd/system/a.timer", Reason: "new", Commit: someHash},
+		{Action: doInstall, Unit: "", Path: "/usr/local/bin/a", Reason: "new", Commit: someHash},
+		{Action: doEnable, Unit: "a.timer", Path: "/etc/systemd/system/a.timer", Reason: "new", Commit: someHash},
 	}
 	line := func(a action) string { return string(a.planned(time.Unix(0, 0), family)) }
 	for _, tc := range []struct {
@@ -23,8 +24,8 @@ func TestSelection(t *testing.T) {
 		{"one, twice", line(plan[1]) + "\n" + line(plan[1]), 1},
 		{"none", "", 0},
 		{"enable without install", line(plan[2]), -1},
-		{"made up", line(action{doRemove, "a.timer", plan[0].Path, "new", someHash}), -1},
-		{"of another commit", line(action{doInstall, "a.timer", plan[0].Path, "new", hashObject("blob", nil)}), -1},
+		{"made up", line(action{Action: doRemove, Unit: "a.timer", Path: plan[0].Path, Reason: "new", Commit: someHash}), -1},
+		{"of another commit", line(action{Action: doInstall, Unit: "a.timer", Path: plan[0].Path, Reason: "new", Commit: strings.Repeat("e", 40)}), -1},
 		{"no commit", `{"action":"install"}`, -1},
 		{"no JSON", "install a.timer", -1},
 		{"half a line", line(plan[0])[:30], -1},

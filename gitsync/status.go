@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"observability-hub/lib/cli"
 	"observability-hub/lib/record"
+	"observability-hub/lib/statedir"
 	"observability-hub/lib/sysexits"
 )
 
@@ -36,10 +38,16 @@ func (c *statusCmd) Run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return err
 	}
+	if err := c.readable(state); err != nil {
+		return err
+	}
 	if c.Source == "" {
-		c.Source = state
+		c.Source = defaultSource(state)
 	}
 	s, err := readStatus(state, c.Source, time.Now())
+	if errors.Is(err, fs.ErrPermission) {
+		return notReadable(err)
+	}
 	if err != nil {
 		return err
 	}
@@ -58,6 +66,29 @@ func (c *statusCmd) Run(ctx context.Context, env *cli.Env) error {
 	return nil
 }
 
+// readable fails if there is no state, or if it is that of the units and this
+// user may not read it.
+func (c *statusCmd) readable(state string) error {
+	err := statedir.Require(state)
+	if errors.Is(err, fs.ErrPermission) {
+		return notReadable(err)
+	}
+	if err == nil || c.StateDir != "" {
+		return err
+	}
+	units := filepath.Join(varLib, applyState)
+	if info, statErr := os.Stat(units); statErr == nil && info.IsDir() {
+		return notReadable(&fs.PathError{Op: "read", Path: units, Err: fs.ErrPermission})
+	}
+	return err
+}
+
+// notReadable says that this user may not read the state.
+func notReadable(err error) error {
+	return sysexits.New(sysexits.Failed, "permission_denied", err).
+		WithHint("run gitsync status as root, or pass --state-dir of a state of your own")
+}
+
 // status is what is known of this host without looking at it, but for drift.
 type status struct {
 	now         time.Time
@@ -69,7 +100,7 @@ type status struct {
 	hold        hold
 	held        bool
 	interrupted bool
-	drift       []string // our files that are not as they were put there
+	drift       []string // our files that have changed since they were deployed
 }
 
 func readStatus(state, source string, now time.Time) (*status, error) {

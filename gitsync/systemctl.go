@@ -15,7 +15,14 @@ import (
 )
 
 // unitState is what systemd says of a loaded unit.
-type unitState struct{ active, sub string }
+type unitState struct{ load, active, sub string }
+
+// runs reports whether the unit is active.
+func (s unitState) runs() bool { return s.active == "active" || s.active == "reloading" }
+
+// retries reports whether the unit failed and systemd is about to start it
+// again. systemd 254 has a second name for the same wait.
+func (s unitState) retries() bool { return strings.HasPrefix(s.sub, "auto-restart") }
 
 // systemctlTimeout bounds a call that does not wait for a job.
 const systemctlTimeout = 30 * time.Second
@@ -25,7 +32,7 @@ const systemctlTimeout = 30 * time.Second
 func systemctl(ctx context.Context, timeout time.Duration, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	env := append(os.Environ(), "SYSTEMD_COLORS=0", "SYSTEMD_PAGER=", "LC_ALL=C.UTF-8")
+	env := append(os.Environ(), "SYSTEMD_COLORS=0", "SYSTEMD_PAGER=", "SYSTEMD_LOG_LEVEL=err", "LC_ALL=C.UTF-8")
 	out, messages, err := command.Cmd{Args: append([]string{"systemctl", "--no-pager"}, args...), Env: env, Dir: "/", Dependent: true}.Run(ctx)
 	if err == nil {
 		return string(out), nil
@@ -41,7 +48,7 @@ func systemctl(ctx context.Context, timeout time.Duration, args ...string) (stri
 // listUnits returns the state of every loaded unit that has one.
 func listUnits(ctx context.Context) (map[string]unitState, error) {
 	out, err := systemctl(ctx, systemctlTimeout, "list-units", "--all", "--plain", "--full", "--no-legend",
-		"--type=service,timer,socket,path,target")
+		"--type=service,timer,socket,path,target,mount,automount,swap,slice,device")
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +60,7 @@ func parseUnits(out string) map[string]unitState {
 	all := map[string]unitState{}
 	for line := range strings.Lines(out) {
 		if f := strings.Fields(line); len(f) >= 4 {
-			all[f[0]] = unitState{f[2], f[3]}
+			all[f[0]] = unitState{f[1], f[2], f[3]}
 		}
 	}
 	return all
@@ -87,6 +94,15 @@ func parseProperties(out string) map[string]map[string]string {
 		}
 	}
 	return all
+}
+
+// conditionsMet asks systemd whether the conditions and assertions of a unit
+// are met at this moment (systemd-analyze(1), condition).
+func conditionsMet(ctx context.Context, unit string) bool {
+	ctx, cancel := context.WithTimeout(ctx, systemctlTimeout)
+	defer cancel()
+	_, _, err := command.Cmd{Args: []string{"systemd-analyze", "condition", "--unit=" + unit}, Env: append(os.Environ(), "SYSTEMD_LOG_LEVEL=err"), Dir: "/", Dependent: true}.Run(ctx)
+	return err == nil
 }
 
 // ownUnit returns the unit that this process is part of, from its cgroup.

@@ -6,123 +6,271 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
+	"observability-hub/gitsync/internal/unit"
 	"observability-hub/lib/command"
+	"observability-hub/lib/diag"
 	"observability-hub/lib/statedir"
 	"observability-hub/lib/sysexits"
 )
 
-const (
-	stageDir    = "stage"
-	controlUnit = "gitsync-control.service" // one without a fault
-)
+const controlUnit = "gitsync-control.service" // one without a fault
 
-// verify stages the whole set in the state directory and lets systemd-analyze
-// check it, before anything on the host changes.
-//
-// systemd-analyze verify(1) exits 0 for a misspelt key unless it is told not to
-// look at other units' errors. Programs that are known to be there, or that
-// this very set brings, are replaced by one that is always there: scripts are
-// not deployed yet, and another root's are not in ours.
-func (d *desired) verify(ctx context.Context, h host, dir *statedir.Dir) error {
-	stage := dir.Join(stageDir)
-	if err := os.RemoveAll(stage); err != nil {
-		return statedir.Unwritable(err)
-	}
-	defer os.RemoveAll(stage)
-	known := func(name string) bool {
-		for _, p := range candidates(name) {
-			if f := d.file(p); f != nil && f.mode&0o111 != 0 || h.executable(p) {
-				return true
-			}
-		}
-		return false
-	}
-	var units, others []string // ours, and those of the host that get a drop-in
-	for _, f := range d.files {
-		if f.unit == "" {
-			continue
-		}
-		to := filepath.Join(stage, strings.TrimPrefix(f.path, unitDir))
-		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
-			return statedir.Unwritable(err)
-		}
-		if err := os.WriteFile(to, replaceExecutables(f.content, "/bin/true", known), 0o600); err != nil {
-			return statedir.Unwritable(err)
-		}
-		if f.isUnit() {
-			units = append(units, instantiate(f.unit))
-		} else if d.unit(f.unit) == nil && unitType(f.unit) != "" {
-			others = append(others, instantiate(f.unit))
-		} else if d.file(path.Join(unitDir, f.unit)) == nil {
-			units = append(units, f.unit) // an instance of a template of ours
-		}
-	}
+// verify lets systemd-analyze check the units in the stage, before anything on
+// the host changes. Only what the commit brings can refuse it: a complaint
+// about a file of the administrator or of a package, about a file that was
+// deployed before, or that systemd has without the commit too, is a warning.
+func (p *plan) verify(ctx context.Context, d *diag.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	env := append(os.Environ(), "SYSTEMD_UNIT_PATH="+stage+h.unitPath(), "SYSTEMD_COLORS=0", "SYSTEMD_LOG_LEVEL=notice", "LC_ALL=C.UTF-8")
-	analyze := func(units ...string) (text string, faulty bool, err error) {
-		if len(units) == 0 {
-			return "", false, nil
-		}
-		args := append([]string{"systemd-analyze", "verify", "--man=no", "--recursive-errors=no", "--"}, units...)
-		_, messages, err := command.Cmd{Args: args, Env: env, Dir: "/", Dependent: true}.Run(ctx)
-		text = strings.TrimSpace(strings.ReplaceAll(string(messages), stage+"/", "systemd/"))
-		switch status := command.Status(err); {
-		case err == nil || ctx.Err() != nil:
-			return text, false, err
-		case status < 0:
-			return "", false, sysexits.New(sysexits.Config, "no_systemd", fmt.Errorf("check the units: %w", err)).WithHint("install systemd")
-		case status > 128 || text == "":
-			return "", false, cannotVerify(err.Error())
-		}
-		return text, true, nil
-	}
-	refused := func(text string) error {
-		// Is it the units? Where systemd-analyze itself cannot work, it takes no unit at all.
-		if err := os.WriteFile(filepath.Join(stage, controlUnit), []byte("[Service]\nType=oneshot\nExecStart=/bin/true\n"), 0o600); err != nil {
-			return statedir.Unwritable(err)
-		}
-		if said, faulty, err := analyze(controlUnit); err != nil {
+	units, others := p.unitsToVerify()
+	var fatal, warnings []string
+	for i, names := range [][]string{units, others} {
+		names, err := p.withoutColons(names)
+		if err != nil {
 			return err
-		} else if faulty {
-			return cannotVerify(said)
 		}
-		return sysexits.New(sysexits.DataErr, "verify_failed", fmt.Errorf("commit %s: systemd-analyze verify: %s", d.commit, oneLine(text))).
-			WithHint("nothing was written; mend the units and push")
+		complaints, faulty, err := p.analyze(ctx, p.stage.real(unitDir), names)
+		if err != nil {
+			return err
+		}
+		// Where systemd-analyze itself fails, it speaks of no unit.
+		if about := func(c unit.Complaint) bool { return c.Unit != "" || c.File != "" }; faulty && !slices.ContainsFunc(complaints, about) {
+			return cannotVerify(complaints[0].Text)
+		}
+		var before []unit.Complaint
+		if len(complaints) > 0 {
+			if before, _, err = p.analyze(ctx, "", names); err != nil {
+				return err
+			}
+		}
+		for _, c := range complaints {
+			c.Unit = strings.ReplaceAll(c.Unit, escapedColon, ":")
+			text := p.hostText(c)
+			switch verdict := p.judgeComplaint(c, before, i == 1); {
+			case verdict == refuses && !slices.Contains(fatal, text):
+				fatal = append(fatal, text)
+			case verdict == warns && !slices.Contains(warnings, text):
+				warnings = append(warnings, text)
+			}
+		}
 	}
-	if text, faulty, err := analyze(units...); err != nil {
-		return err
-	} else if faulty {
-		return refused(text)
+	if len(fatal) > 0 {
+		if err := p.canVerify(ctx); err != nil {
+			return err
+		}
+		return sysexits.New(sysexits.DataErr, "verify_failed", fmt.Errorf("commit %s: systemd-analyze verify: %s", p.want.commit, strings.Join(fatal, "; "))).
+			WithHint("nothing was changed; correct the units and push")
 	}
-	// The host's own units may have faults of their own, or not be there: only what is said of our files counts.
-	text, _, err := analyze(others...)
+	for _, w := range warnings {
+		d.Warn("unit_warning", "systemd-analyze verify: "+w)
+	}
+	return nil
+}
+
+// unitsToVerify returns the units of the commit, templates as instances, and
+// the units of the host that get a drop-in.
+func (p *plan) unitsToVerify() (units, others []string) {
+	for _, f := range p.want.files {
+		if f.unit == "" || placeOf(f.unit) != unitDir || unit.Type(f.unit) == "" || p.foreign[f.unit] {
+			continue
+		}
+		where, isMasked := p.after.find(f.unit)
+		switch names := p.instances(f.unit); {
+		case isMasked || where == "": // the drop-ins of foo-.service.d have no unit of that name
+		case f.isUnit() || p.want.file(where) != nil:
+			units = append(units, names...)
+		default:
+			others = append(others, names...)
+		}
+	}
+	return slices.Compact(slices.Sorted(slices.Values(units))), slices.Compact(slices.Sorted(slices.Values(others)))
+}
+
+// anInstance is the instance of a template of which no instance is known.
+const anInstance = "instance"
+
+// instances returns the unit itself or, for a template, the instances that the
+// commit or the host has. systemd can check nothing but those.
+func (p *plan) instances(name string) []string {
+	if !unit.IsTemplate(name) {
+		return []string{name}
+	}
+	var all []string
+	consider := func(n string) {
+		if t, ok := unit.Template(n); ok && t == name {
+			all = append(all, n)
+		}
+	}
+	for _, subjects := range []map[string]enablement{p.declared.preset, p.declared.links} {
+		for n := range subjects {
+			consider(n)
+		}
+	}
+	for n, s := range p.running {
+		if s.runs() {
+			consider(n)
+		}
+	}
+	if len(all) == 0 {
+		return []string{unit.Instantiate(name, anInstance)}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// What a complaint means for the commit.
+const (
+	isNothing = iota
+	warns
+	refuses
+)
+
+// judgeComplaint decides on one complaint. before are those without the commit;
+// foreign says that the unit's main file is not the commit's.
+func (p *plan) judgeComplaint(c unit.Complaint, before []unit.Complaint, foreign bool) int {
+	if program, ok := unit.MissingProgram(c); ok {
+		if u := p.after.unit(c.Unit); u != nil && p.after.executable(u, program) {
+			return isNothing // it is deployed together with the unit, or on the other root
+		}
+	}
+	old := slices.ContainsFunc(before, func(b unit.Complaint) bool { return b.Unit == c.Unit && b.Text == c.Text })
+	f := p.want.file(p.hostPath(c.File))
+	switch {
+	case old && f == nil, !unit.Fatal(c):
+		return warns
+	case c.File != "" && f == nil:
+		return warns
+	case c.File == "" && (foreign || !p.unitChanges(c.Unit)):
+		return warns
+	case f != nil && p.ledger.Files[f.path].Sum == f.sum:
+		return warns
+	case f != nil && unit.IsTemplate(f.unit) && strings.HasPrefix(unit.Instance(c.Unit), anInstance) && strings.Contains(line(f.content, c.Line), "%"):
+		return isNothing // it depends on an instance that is made up
+	}
+	return refuses
+}
+
+// unitChanges reports whether the commit changes a file of a unit. A complaint
+// that names no unit is taken for one about what changes.
+func (p *plan) unitChanges(name string) bool {
+	if name == "" {
+		return true
+	}
+	for _, f := range p.want.files {
+		if f.unit != "" && p.ledger.Files[f.path].Sum != f.sum && p.touches(f.unit, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// hostPath returns the path on the host of a file in the stage.
+func (p *plan) hostPath(file string) string {
+	rest, ok := strings.CutPrefix(file, p.stage.real(unitDir)+"/")
+	if !ok {
+		return file
+	}
+	return strings.ReplaceAll(path.Join(unitDir, rest), escapedColon, ":")
+}
+
+// escapedColon stands for a colon in the names of units that systemd-analyze is
+// given: it takes a:b.service for the file a with the name b.service.
+const escapedColon = `\x3a`
+
+// withoutColons gives units whose names have a colon another one in the stage.
+func (p *plan) withoutColons(units []string) ([]string, error) {
+	var all []string
+	for _, name := range units {
+		escaped := strings.ReplaceAll(name, ":", escapedColon)
+		if where, _ := p.after.find(name); escaped != name {
+			main := name
+			if path.Base(where) != name {
+				main, _ = unit.Template(name)
+			}
+			if err := p.stage.write(path.Join(unitDir, strings.ReplaceAll(main, ":", escapedColon)), p.after.content(where)); err != nil {
+				return nil, err
+			}
+		}
+		all = append(all, escaped)
+	}
+	return all, nil
+}
+
+// hostText returns the complaint with the place in the repository that it is
+// about.
+func (p *plan) hostText(c unit.Complaint) string {
+	text := c.Text
+	switch f := p.want.file(p.hostPath(c.File)); {
+	case f != nil:
+		return fmt.Sprintf("%s:%d: %s", f.source, c.Line, text)
+	case c.File != "":
+		return fmt.Sprintf("%s:%d: %s", c.File, c.Line, text)
+	case c.Unit != "" && !strings.Contains(text, c.Unit):
+		return c.Unit + ": " + text
+	}
+	return text
+}
+
+// line returns one line of a file, counted from 1.
+func line(content []byte, n int) string {
+	lines := strings.Split(string(content), "\n")
+	if n < 1 || n > len(lines) {
+		return ""
+	}
+	return lines[n-1]
+}
+
+// analyze runs systemd-analyze verify on units, with the unit files of a
+// directory before those of the host.
+func (p *plan) analyze(ctx context.Context, dir string, units []string) (complaints []unit.Complaint, faulty bool, err error) {
+	if len(units) == 0 {
+		return nil, false, nil
+	}
+	// systemd-analyze verify(1) exits 0 for a misspelt key unless it is told not
+	// to look at the errors of other units.
+	args := append([]string{"systemd-analyze", "verify", "--man=no", "--recursive-errors=no", "--"}, units...)
+	env := append(os.Environ(), "SYSTEMD_UNIT_PATH="+dir+p.host.unitPath(), "SYSTEMD_COLORS=0", "SYSTEMD_LOG_LEVEL=notice", "LC_ALL=C.UTF-8")
+	_, messages, err := command.Cmd{Args: args, Env: env, Dir: "/", Dependent: true}.Run(ctx)
+	switch status := command.Status(err); {
+	case err == nil:
+	case ctx.Err() != nil:
+		return nil, true, err
+	case status < 0:
+		return nil, true, sysexits.New(sysexits.Config, "no_systemd", fmt.Errorf("check the units: %w", err)).WithHint("install systemd")
+	case status > 128 || len(messages) == 0:
+		return nil, true, cannotVerify(err.Error())
+	}
+	return unit.ParseVerify(string(messages)), err != nil, nil
+}
+
+// canVerify checks that systemd-analyze accepts a unit without a fault. Where
+// it cannot work it accepts none, and no commit is to blame.
+func (p *plan) canVerify(ctx context.Context) error {
+	dir := p.stage.real("control")
+	if err := p.stage.write(filepath.Join("control", controlUnit), []byte("[Service]\nType=oneshot\nExecStart=/bin/true\n")); err != nil {
+		return statedir.Unwritable(err)
+	}
+	complaints, faulty, err := p.analyze(ctx, dir, []string{controlUnit})
 	if err != nil {
 		return err
 	}
-	var ours []string
-	for line := range strings.Lines(text) {
-		if strings.HasPrefix(line, "systemd/") {
-			ours = append(ours, strings.TrimSpace(line))
+	for _, c := range complaints {
+		if faulty && c.File == "" && (c.Unit == controlUnit || c.Unit == "") {
+			return cannotVerify(c.Text)
 		}
-	}
-	if len(ours) > 0 {
-		return refused(strings.Join(ours, "\n"))
 	}
 	return nil
 }
 
 // cannotVerify is the failure of systemd-analyze itself.
 func cannotVerify(said string) error {
-	return sysexits.New(sysexits.Unavailable, "systemd_unavailable", fmt.Errorf("systemd-analyze verify does not work here: %s", oneLine(said))).
-		WithHint("nothing was written; the next run tries again")
+	return sysexits.New(sysexits.Unavailable, "systemd_unavailable", fmt.Errorf("systemd-analyze verify does not work here: %s", said)).
+		WithHint("nothing was changed; the next run tries again")
 }
-
-// oneLine makes one line of many.
-func oneLine(text string) string { return strings.ReplaceAll(text, "\n", "; ") }
 
 // unitPath is where systemd-analyze finds units that are not staged: the
 // default places, or those of another root before this system's own.
@@ -131,18 +279,10 @@ func (h host) unitPath() string {
 		return ":"
 	}
 	var all strings.Builder
-	for _, dir := range []string{unitDir, "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system"} {
+	for _, dir := range unitPath {
 		if real, err := h.resolve(dir); err == nil {
 			all.WriteString(":" + real)
 		}
 	}
 	return all.String() + ":/usr/lib/systemd/system:/lib/systemd/system"
-}
-
-// instantiate gives a template an instance: only such a unit can be checked.
-func instantiate(unit string) string {
-	if isTemplate(unit) {
-		return strings.Replace(unit, "@"+path.Ext(unit), "@instance"+path.Ext(unit), 1)
-	}
-	return unit
 }

@@ -49,6 +49,9 @@ var (
 	dir   string
 )
 
+// Given reports whether the environment names the binaries to test.
+func Given() bool { return os.Getenv(binEnv) != "" }
+
 // Binary gives the path of the tool's binary, built at most once in this process the way that `make build` builds it.
 // With HUB_BIN_DIR in the environment it is the one in that folder.
 func Binary(tool string) (string, error) {

@@ -38,6 +38,10 @@ type Cmd struct {
 	// that a run after a SIGKILL finds nobody at work in its files. What the
 	// program started itself ends by losing its pipes.
 	Dependent bool
+
+	// Credential is the user that the program runs as, if this process is root
+	// and runs it on another user's files.
+	Credential *syscall.Credential
 }
 
 // Output runs the program without stdin and returns its stdout (at most
@@ -56,7 +60,7 @@ func (c Cmd) Run(ctx context.Context) (out, messages []byte, err error) {
 	cmd := exec.Command(c.Args[0], c.Args[1:]...)
 	cmd.Env, cmd.Dir = c.Env, c.Dir
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: c.Credential}
 	if c.Dependent {
 		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	}

@@ -134,7 +134,7 @@ func (d *Dir) lock(ctx context.Context, wait time.Duration) error {
 			return fmt.Errorf("lock %s: %w", d.Path, err)
 		case time.Now().After(deadline):
 			return sysexits.New(sysexits.TempFail, "locked", fmt.Errorf("lock %s: another run holds it", d.Path)).
-				WithHint("wait for the other run to end, or give --state-dir another folder; fuser -v shows who holds it")
+				WithHint("wait for the other run to end, or pass another --state-dir; fuser -v " + d.Path + " shows which process holds it")
 		}
 		select {
 		case <-ctx.Done():

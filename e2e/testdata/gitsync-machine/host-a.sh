@@ -1,0 +1,293 @@
+# shellcheck shell=bash disable=SC2154,SC2086 # host.sh sets the variables; no name has a space
+# A. What failed before the commit is no evidence against it.
+
+A1_a_oneshot_that_failed_before_gets_its_fix() {
+  unit a1-job.service <<<$'[Service]\nType=oneshot\nExecStart=false'
+  deploy
+  no systemctl start a1-job.service
+  unit a1-job.service <<<$'[Service]\nType=oneshot\nExecStart=true'
+  deploy
+  applied "$(newest)"
+  await is a1-job.service Result success
+  inactive a1-job.service
+  settled
+}
+
+A2_a_crash_loop_gets_its_fix() {
+  unit a2-loop.service <<<$'[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=sleep 100000\nRestart=always\nRestartSec=30s\n[Install]\nWantedBy=multi-user.target'
+  unit a2-loop.service.d/crash.conf <<<$'[Service]\nExecStart=\nExecStart=sh -c "test ! -e /run/a2-crash && exec sleep 100000"'
+  deploy
+  touch /run/a2-crash
+  systemctl kill --signal=KILL a2-loop.service
+  await is a2-loop.service SubState auto-restart
+  unit a2-loop.service.d/crash.conf <<<$'[Service]\nExecStart=\nExecStart=sleep 200000'
+  deploy
+  runs a2-loop.service 'sleep 200000'
+  settled
+}
+
+# The unit is in a loop already when its fix, which is slow, comes: nothing of the old loop may count.
+A3_a_crash_loop_with_many_restarts_gets_its_fix() {
+  unit a3-loop.service <<<$'[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=sh -c "test ! -e /run/a3-crash && exec sleep 100000"\nRestart=on-failure\nRestartSec=100ms\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  touch /run/a3-crash
+  systemctl kill --signal=KILL a3-loop.service
+  await restarted 4
+  unit a3-loop.service <<<$'[Service]\nExecStart=sleep 100000\nExecStartPre=sleep 1\nRestart=on-failure\nRestartSec=100ms\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  runs a3-loop.service 'sleep 100000'
+  settled
+}
+restarted() { (($(property a3-loop.service NRestarts) >= $1)); }
+
+A4_rollback_by_hand_after_the_service_failed() {
+  unit a4-app.service <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  local good bad
+  good=$(newest)
+  unit a4-app.service <<<$'[Service]\nExecStart=sleep 200000\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  bad=$(newest)
+  systemctl kill --signal=SEGV a4-app.service
+  await failed a4-app.service
+  run 0 rollback
+  runs a4-app.service 'sleep 100000'
+  applied "$good"
+  gitsync status --state-dir "$state" | jq -e --arg bad "$bad" '.quarantined == $bad' >/dev/null
+  settled
+  runs a4-app.service 'sleep 100000'
+}
+
+A5_rollback_by_hand_after_a_crash_loop() {
+  unit a5-app.service <<<$'[Service]\nExecStart=sleep 100000\nRestart=always\nRestartSec=1h\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  local good
+  good=$(newest)
+  unit a5-app.service <<<$'[Service]\nExecStart=sleep 200000\nRestart=always\nRestartSec=1h\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  systemctl kill --signal=KILL a5-app.service
+  await is a5-app.service SubState auto-restart
+  run 0 rollback
+  applied "$good"
+  runs a5-app.service 'sleep 100000'
+  settled
+}
+
+A6_a_crash_loop_goes_on_after_the_way_back() {
+  unit a6-loop.service <<<$'[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=sh -c "test ! -e /run/a6-crash && exec sleep 100000"\nRestart=always\nRestartSec=500ms\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  touch /run/a6-crash
+  systemctl kill --signal=KILL a6-loop.service
+  await is a6-loop.service SubState auto-restart
+  unit a6-loop.service.d/x.conf <<<$'[Service]\nNice=1'
+  unit a6-probe.service <<<$'[Service]\nType=oneshot\nExecStart=false\n[X-Gitsync]\nProbe=yes'
+  deploy 10
+  absent $units/a6-probe.service
+  # When what it waits for is there, the loop finds it.
+  rm /run/a6-crash
+  await active a6-loop.service
+  settled
+}
+
+A7_start_limit_hit_before() {
+  unit a7-app.service <<<$'[Unit]\nStartLimitIntervalSec=1h\nStartLimitBurst=2\n[Service]\nExecStart=sh -c "test ! -e /run/a7-crash && exec sleep 100000"\nRestart=always\nRestartSec=50ms\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  touch /run/a7-crash
+  systemctl kill --signal=KILL a7-app.service
+  await failed a7-app.service
+  unit a7-app.service <<<$'[Unit]\nStartLimitIntervalSec=1h\nStartLimitBurst=2\n[Service]\nExecStart=sleep 100000\nRestart=always\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  runs a7-app.service 'sleep 100000'
+  settled
+}
+
+A8_a_failed_unit_is_mended_by_a_drop_in() {
+  unit a8-app.service <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target'
+  unit a8-app.service.d/x.conf <<<$'[Service]\nNice=1'
+  deploy
+  systemctl kill --signal=SEGV a8-app.service
+  await failed a8-app.service
+  unit a8-app.service.d/x.conf <<<$'[Service]\nNice=2'
+  deploy
+  runs a8-app.service 'sleep 100000'
+  is a8-app.service Nice 2
+  settled
+}
+
+A9_a_notify_service_timed_out_before() {
+  unit a9-app.service <<<$'[Service]\nType=notify\nNotifyAccess=all\nExecStart=sleep 100000\nTimeoutStartSec=300ms'
+  deploy
+  no systemctl start a9-app.service
+  is a9-app.service Result timeout
+  unit a9-app.service <<<$'[Service]\nExecStart=sleep 100000\nTimeoutStartSec=300ms'
+  deploy
+  runs a9-app.service 'sleep 100000'
+  settled
+}
+
+A10_a_socket_that_failed_before() {
+  unit a10-s.socket <<<$'[Socket]\nListenStream=/run/a10/taken\n[Install]\nWantedBy=sockets.target'
+  unit a10-s.service <<<$'[Service]\nExecStart=cat\nStandardInput=socket'
+  deploy
+  active a10-s.socket
+  systemctl stop a10-s.socket
+  rm -rf /run/a10
+  touch /run/a10 # so that the socket cannot be made
+  no systemctl start a10-s.socket
+  failed a10-s.socket
+  unit a10-s.socket <<<$'[Socket]\nListenStream=/run/a10-other\n[Install]\nWantedBy=sockets.target'
+  deploy
+  active a10-s.socket
+  settled
+}
+
+A11_a_path_unit_that_failed_before() {
+  unit a11-p.path <<<$'[Path]\nPathExists=/run/a11-there\n[Install]\nWantedBy=multi-user.target'
+  unit a11-p.service <<<$'[Unit]\nStartLimitIntervalSec=1h\nStartLimitBurst=2\n[Service]\nType=oneshot\nExecStart=true'
+  deploy
+  touch /run/a11-there # the path unit starts the service again and again
+  await failed a11-p.path
+  unit a11-p.service <<<$'[Service]\nType=oneshot\nExecStart=rm -f /run/a11-there'
+  deploy
+  await absent /run/a11-there
+  await active a11-p.path
+  settled
+}
+
+A12_a_timer_whose_service_failed_before() {
+  unit a12-t.timer <<<$'[Timer]\nOnCalendar=2099-01-01\n[Install]\nWantedBy=timers.target'
+  unit a12-t.service <<<$'[Service]\nType=oneshot\nExecStart=false'
+  deploy
+  no systemctl start a12-t.service
+  unit a12-t.timer <<<$'[Timer]\nOnCalendar=2098-01-01\n[Install]\nWantedBy=timers.target'
+  deploy
+  active a12-t.timer
+  is a12-t.timer NextElapseUSecRealtime "$(date -d 2098-01-01 '+%a %Y-%m-%d %H:%M:%S %Z')"
+  settled
+}
+
+A13_a_dependency_that_failed_before() {
+  unit a13-dep.service <<<$'[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=sh -c "test ! -e /run/a13-broken"\n[Install]\nWantedBy=multi-user.target'
+  unit a13-app.service <<<$'[Unit]\nRequires=a13-dep.service\nAfter=a13-dep.service\n[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  touch /run/a13-broken
+  systemctl stop a13-dep.service
+  no systemctl start a13-app.service
+  failed a13-dep.service
+  inactive a13-app.service
+  unit a13-dep.service <<<$'[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=true\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  active a13-dep.service
+  active a13-app.service
+  settled
+}
+
+A14_a_failed_unit_that_the_commit_does_not_touch() {
+  unit a14-old.service <<<$'[Service]\nType=oneshot\nExecStart=false'
+  unit a14-other.service <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  no systemctl start a14-old.service
+  no systemctl start --quiet a14-none.service
+  systemd-run --quiet --unit=a14-foreign.service false || :
+  await failed a14-foreign.service
+  unit a14-other.service <<<$'[Service]\nExecStart=sleep 200000\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  runs a14-other.service 'sleep 200000'
+  settled
+  run 0 rollback
+  runs a14-other.service 'sleep 100000'
+  failed a14-foreign.service
+}
+
+# The other side: what the commit itself breaks is evidence, whatever was broken before.
+A15_a_new_failure_beside_an_old_one() {
+  unit a15-old.service <<<$'[Service]\nType=oneshot\nExecStart=false'
+  unit a15-app.service <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  local good
+  good=$(newest)
+  no systemctl start a15-old.service
+  unit a15-old.service <<<$'[Service]\nType=oneshot\nExecStart=true'
+  unit a15-app.service <<<$'[Service]\nExecStart=sh -c "sleep 0.3; exit 3"\n[Install]\nWantedBy=multi-user.target'
+  deploy 10
+  applied "$good"
+  runs a15-app.service 'sleep 100000'
+  settled
+}
+
+# An enabled service that failed since is retried by every run. That it fails again is not the fault of a commit.
+A16_healing_fails_and_the_next_commit_is_fine() {
+  unit a16-app.service <<<$'[Service]\nExecStart=sh -c "test ! -e /run/a16-broken && exec sleep 100000"\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  touch /run/a16-broken
+  systemctl kill --signal=KILL a16-app.service
+  await failed a16-app.service
+  unit a16-new.service <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  active a16-new.service
+  applied "$(newest)"
+  rm /run/a16-broken
+  run 0 sync
+  active a16-app.service
+  settled
+}
+
+A17_a_probe_that_failed_before_gets_its_fix() {
+  unit a17-probe.service <<<$'[Service]\nType=oneshot\nExecStart=sh -c "test ! -e /run/a17-broken"\n[X-Gitsync]\nProbe=yes'
+  deploy
+  touch /run/a17-broken
+  no systemctl start a17-probe.service
+  unit a17-probe.service <<<$'[Service]\nType=oneshot\nExecStart=true\n[X-Gitsync]\nProbe=yes'
+  deploy
+  inactive a17-probe.service
+  # A probe must succeed, whatever it did before.
+  unit a17-probe.service <<<$'[Service]\nType=oneshot\nExecStart=sh -c "exit 7"\n[X-Gitsync]\nProbe=yes'
+  deploy 10
+  settled
+}
+
+A18_an_instance_that_failed_before() {
+  unit a18-w@.service <<<$'[Service]\nExecStart=sh -c "test ! -e /run/a18-%i && exec sleep 100000"\n[Install]\nWantedBy=multi-user.target'
+  unit a18.preset <<<'enable a18-w@.service one two'
+  deploy
+  touch /run/a18-one
+  systemctl kill --signal=KILL a18-w@one.service
+  await failed a18-w@one.service
+  unit a18-w@.service <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  runs a18-w@one.service 'sleep 100000'
+  runs a18-w@two.service 'sleep 100000'
+  settled
+}
+
+# A oneshot at work is no failure, and is left to end.
+A19_a_oneshot_at_work() {
+  unit a19-job.service <<<$'[Service]\nType=oneshot\nTimeoutStartSec=5min\nExecStart=sleep 60'
+  deploy
+  systemctl start --no-block a19-job.service
+  await is a19-job.service ActiveState activating
+  local before
+  before=$(pid a19-job.service)
+  unit a19-job.service <<<$'[Service]\nType=oneshot\nTimeoutStartSec=5min\nExecStart=sleep 61'
+  deploy
+  [[ $(pid a19-job.service) == "$before" ]]
+  is a19-job.service NeedDaemonReload no
+  settled
+  [[ $(pid a19-job.service) == "$before" ]]
+}
+
+A20_what_the_way_back_finds_failed_is_not_started() {
+  unit a20-old.service <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target'
+  unit a20.preset <<<'disable a20-old.service'
+  deploy
+  systemctl start a20-old.service
+  systemctl kill --signal=SEGV a20-old.service
+  await failed a20-old.service
+  local good
+  good=$(newest)
+  unit a20-probe.service <<<$'[Service]\nType=oneshot\nExecStart=false\n[X-Gitsync]\nProbe=yes'
+  deploy 10
+  applied "$good"
+  failed a20-old.service
+  settled
+}

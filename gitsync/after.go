@@ -1,0 +1,269 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	"observability-hub/gitsync/internal/unit"
+)
+
+// after is the host as it will be once a plan is done: the files of the commit
+// over those of the host, without those that the plan removes.
+type after struct {
+	host host
+	want *want
+	gone map[string]bool // paths that the plan removes
+
+	units map[string]*unit.Unit // parsed once
+}
+
+func newAfter(h host, w *want, gone map[string]bool) *after {
+	return &after{host: h, want: w, gone: gone, units: map[string]*unit.Unit{}}
+}
+
+// unitPath is where systemd looks for units, in the order of priority
+// (systemd.unit(5), "Unit File Load Path"). What generators make and what was
+// started by systemd-run is below /run.
+var unitPath = []string{
+	"/etc/systemd/system.control", "/run/systemd/system.control", "/run/systemd/transient", "/run/systemd/generator.early",
+	unitDir, "/etc/systemd/system.attached", "/run/systemd/system", "/run/systemd/system.attached", "/run/systemd/generator",
+	"/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system", "/run/systemd/generator.late",
+}
+
+// find returns where systemd will find the main file of a unit, or of its
+// template: "" if it has none. masked says that the administrator masked it.
+func (a *after) find(name string) (p string, masked bool) {
+	if name == "" {
+		return "", false
+	}
+	names := []string{name}
+	if t, ok := unit.Template(name); ok {
+		names = append(names, t)
+	}
+	for _, n := range names {
+		for _, dir := range unitPath {
+			p := path.Join(dir, n)
+			if a.want.file(p) != nil {
+				return p, false
+			}
+			if a.gone[p] {
+				continue
+			}
+			s, err := a.host.state(p)
+			if err != nil || s.kind == "" {
+				continue
+			}
+			return p, isMask(s)
+		}
+	}
+	return "", false
+}
+
+// isMask reports whether a file in the place of a unit masks it: a link to
+// /dev/null or an empty file (systemctl(1), mask).
+func isMask(s fileState) bool {
+	return s.kind == "link" && s.link == "/dev/null" || s.kind == "file" && len(s.data) == 0 && s.sum == sum(nil)
+}
+
+// maskedByAdmin reports whether the administrator masked a unit that the commit
+// has. A mask in /run counts only where /etc has no file yet, as for systemd.
+func (a *after) maskedByAdmin(name string) bool {
+	s, err := a.host.state(path.Join(unitDir, name))
+	if err != nil || s.kind == "file" && len(s.data) > 0 {
+		return false
+	}
+	if s.kind != "" {
+		return s.kind == "link" && s.link == "/dev/null"
+	}
+	s, err = a.host.state(path.Join("/run/systemd/system", name))
+	return err == nil && isMask(s)
+}
+
+// content returns the file at a host path as it will be, nil if there is none.
+func (a *after) content(p string) []byte {
+	if f := a.want.file(p); f != nil {
+		return f.content
+	}
+	if a.gone[p] {
+		return nil
+	}
+	real, err := a.host.resolve(p)
+	if err != nil {
+		return nil
+	}
+	b, err := readRegular(real, maxFile)
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// dropIns returns the paths of the drop-ins that will apply to a unit, in the
+// order in which they apply.
+func (a *after) dropIns(name string) []string {
+	var all []string
+	places := unitPath
+	if unit.Quadlet(name) {
+		places = []string{quadletDir, "/usr/share/containers/systemd"}
+	}
+	for _, place := range places {
+		for _, dir := range unit.DropInDirs(name) {
+			p := path.Join(place, dir)
+			for _, f := range a.want.files {
+				if path.Dir(f.path) == p {
+					all = append(all, f.path)
+				}
+			}
+			real, err := a.host.resolve(p)
+			if err != nil {
+				continue
+			}
+			entries, err := os.ReadDir(real)
+			if err != nil {
+				continue
+			}
+			for _, e := range entries {
+				if p := path.Join(p, e.Name()); strings.HasSuffix(p, ".conf") && !a.gone[p] && a.want.file(p) == nil {
+					all = append(all, p)
+				}
+			}
+		}
+	}
+	return unit.DropIns(name, all)
+}
+
+// unit returns a unit or quadlet with its drop-ins, nil if it will not be there
+// or is masked.
+func (a *after) unit(name string) *unit.Unit {
+	if u, ok := a.units[name]; ok {
+		return u
+	}
+	var main string
+	if unit.Quadlet(name) {
+		main = path.Join(quadletDir, name)
+	} else if p, masked := a.find(name); !masked {
+		main = p
+	}
+	var u *unit.Unit
+	if main != "" {
+		var dropIns [][]byte
+		for _, p := range a.dropIns(name) {
+			dropIns = append(dropIns, a.content(p))
+		}
+		u = unit.Parse(name, a.content(main), dropIns...)
+	}
+	a.units[name] = u
+	return u
+}
+
+// service returns the unit that a file's unit is for systemd: for a quadlet,
+// the service that podman's generator makes of it.
+func (a *after) service(name string) string {
+	if !unit.Quadlet(name) {
+		return name
+	}
+	contents := [][]byte{a.content(path.Join(quadletDir, name))}
+	for _, p := range a.dropIns(name) {
+		contents = append(contents, a.content(p))
+	}
+	return unit.QuadletService(name, contents...)
+}
+
+// executable reports whether a program of a unit will be there: an absolute
+// path, or a name that systemd looks up (systemd.service(5), "Command lines";
+// systemd.exec(5), ExecSearchPath=).
+func (a *after) executable(u *unit.Unit, name string) bool {
+	paths := []string{name}
+	if !path.IsAbs(name) {
+		paths = nil
+		dirs := executablePath
+		if all := u.Values("Service", "ExecSearchPath"); len(all) > 0 {
+			dirs = strings.Split(strings.Join(all, ":"), ":")
+		}
+		for _, dir := range dirs {
+			paths = append(paths, path.Join(dir, name))
+		}
+	}
+	for _, p := range paths {
+		p = path.Clean(p)
+		if f := a.want.file(p); f != nil && f.mode&0o111 != 0 || !a.gone[p] && a.host.executable(p) {
+			return true
+		}
+	}
+	return false
+}
+
+// executable reports whether the host's path p is a file that can be run. Where
+// the sandbox of gitsync's own unit hides a directory (ProtectHome=,
+// InaccessiblePaths=, PrivateTmp=) nobody here can know, and the unit that
+// names the program is believed.
+func (h host) executable(p string) bool {
+	r := p
+	if h.offline() {
+		var err error
+		if r, err = h.resolve(p); err != nil {
+			return false
+		}
+	}
+	info, err := os.Stat(r)
+	switch {
+	case err == nil:
+		return info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
+	case h.offline():
+		return false
+	case errors.Is(err, fs.ErrPermission):
+		return true
+	}
+	return hidden(p)
+}
+
+// hidden reports whether a path is below a mount of this process's own
+// namespace that hides what is there: a tmpfs, or what systemd mounts over
+// inaccessible paths.
+func hidden(p string) bool {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	best, isHiding := "", false
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		root, point, kind, ok := mountLine(lines.Text())
+		if !ok || len(point) < len(best) || point != "/" && p != point && !strings.HasPrefix(p, point+"/") {
+			continue
+		}
+		best = point
+		isHiding = point != "/" && (kind == "tmpfs" && !isRuntime(point) || strings.Contains(root, "/systemd/inaccessible/") || strings.Contains(root, "/systemd-private-"))
+	}
+	return isHiding
+}
+
+// isRuntime reports whether a tmpfs is one that every host has.
+func isRuntime(point string) bool {
+	return point == "/run" || point == "/tmp" || point == "/run/lock" || strings.HasPrefix(point+"/", "/dev/")
+}
+
+// mountLine reads a line of proc_pid_mountinfo(5).
+func mountLine(line string) (root, point, kind string, ok bool) {
+	left, right, found := strings.Cut(line, " - ")
+	f := strings.Fields(left)
+	if !found || len(f) < 6 {
+		return "", "", "", false
+	}
+	kind, _, _ = strings.Cut(right, " ")
+	return f[3], f[4], kind, true
+}
+
+// hasQuadletGenerator reports whether podman's generator is installed.
+func (h host) hasQuadletGenerator() bool {
+	for _, dir := range []string{"/run/systemd", "/etc/systemd", "/usr/local/lib/systemd", "/usr/lib/systemd", "/lib/systemd"} {
+		if h.executable(path.Join(dir, "system-generators", "podman-system-generator")) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"observability-hub/gitsync/internal/unit"
+	"observability-hub/lib/record"
+	"observability-hub/lib/sysexits"
+)
+
+// rollBack undoes the change, also when this run is being stopped: it has a few
+// seconds for that, and the next run does the rest.
+func (x *execution) rollBack(why error) error {
+	ctx := context.Background()
+	bad, isBad := errors.AsType[*unhealthy](why)
+	if isBad {
+		x.journal.Bad = bad.Error()
+		// Where there is no room for it, undo says so after it restored the host.
+		_ = writeState(x.dir, journalFile, x.journal)
+	}
+	step("go-back")
+	if err := x.undo(ctx, x.journal); err != nil {
+		return errors.Join(why, err)
+	}
+	if !isBad {
+		return x.explain(why)
+	}
+	l := record.New(time.Now(), record.Error, "rolled_back", x.env.Service)
+	l.String("commit", x.plan.want.commit)
+	l.String("unit", bad.unit)
+	l.String("reason", bad.reason)
+	if x.ledger.Commit != "" {
+		l.String("back_to", x.ledger.Commit)
+	} else {
+		l.Null("back_to")
+	}
+	if err := x.env.Stdout.Record(record.Error, l.End()); err != nil {
+		return err
+	}
+	return sysexits.New(sysexits.RolledBack, "unhealthy", fmt.Errorf("commit %s is unhealthy and undone: %w", x.plan.want.commit, why)).
+		WithHint("mend it and push: this commit is not tried again")
+}
+
+// uncommitted undoes the change after the ledger could not be written. A write
+// can also fail after the new ledger has its name: then the commit is applied,
+// and the journal stays, by which the next run finishes it. To undo it would
+// leave files on the host that the ledger does not have.
+func (x *execution) uncommitted(why error) error {
+	if x.journal == nil {
+		return why
+	}
+	is, err := readLedger(x.dir.Path)
+	if err != nil || is.Run == x.journal.Run {
+		return errors.Join(why, err)
+	}
+	return errors.Join(why, x.undo(context.Background(), x.journal))
+}
+
+// undo restores what the journal holds, and removes it. If something cannot be
+// restored the journal stays, and the next run tries again.
+func (a *apply) undo(ctx context.Context, j *journal) error {
+	var unnoted error // no room for a note is no reason to leave the host broken
+	if j.Bad != "" {
+		unnoted = writeQuarantine(a.dir, j.Commit, j.Bad)
+	}
+	if j.Running {
+		// Ignore units that fail to stop: restoring the files comes first, and
+		// revive stops them again.
+		_ = j.stopNew(ctx)
+	}
+	err := j.restore(a.host)
+	if j.Running {
+		err = errors.Join(err, j.revive(ctx))
+	}
+	if err != nil {
+		return sysexits.New(sysexits.Failed, "undo_failed", fmt.Errorf("undo commit %s: %w", j.Commit, err)).
+			WithHint("the next run tries again; " + a.dir.Join(journalFile) + " holds the files and links of before")
+	}
+	if unnoted != nil {
+		return unnoted
+	}
+	step("undone")
+	return a.forget(j)
+}
+
+// explain gives a failure to write its exit status.
+func (x *execution) explain(err error) error {
+	if _, ok := errors.AsType[*sysexits.Error](err); ok || !isPathError(err) {
+		return err
+	}
+	return sysexits.New(sysexits.CantCreate, "host_unwritable", fmt.Errorf("apply: %w; undone", err)).
+		WithHint("run it as root, and see that there is room on that file system")
+}
+
+// stopNew stops what did not run before the change, and forgets that it failed.
+// A timer whose file is removed while it runs would complain that its service
+// vanished.
+func (j *journal) stopNew(ctx context.Context) error {
+	own := ownUnit()
+	now, err := listUnits(ctx)
+	if err != nil {
+		return err
+	}
+	var failed, stop []string
+	for _, name := range slices.Sorted(maps.Keys(now)) {
+		t, instance := unit.Template(name)
+		ours := slices.Contains(j.Units, name) || instance && slices.Contains(j.Units, t)
+		state := now[name].active
+		if !ours || name == own || unit.Type(name) == "slice" || state == "inactive" || slices.Contains(j.Active, name) || slices.Contains(j.Retrying, name) {
+			continue
+		}
+		if state == "failed" {
+			failed = append(failed, name)
+		} else {
+			stop = append(stop, name)
+		}
+	}
+	step("revive")
+	if len(failed) > 0 {
+		_, err = systemctl(ctx, systemctlTimeout, append([]string{"reset-failed", "--"}, failed...)...)
+	}
+	return errors.Join(err, stopUnits(ctx, stop...))
+}
+
+// revive makes the running system match what was restored: systemd reads it
+// again, what did not run before stops, and what ran or was about to be
+// restarted does so again.
+func (j *journal) revive(ctx context.Context) error {
+	_, err := systemctl(ctx, 2*time.Minute, "daemon-reload")
+	// Again: a unit can fail because it was stopped. One that fails to stop, such
+	// as a mount in use, is left.
+	if stopErr := j.stopNew(ctx); stopErr != nil {
+		err = errors.Join(err, j.stopNew(ctx))
+	}
+	own := ownUnit()
+	now, listErr := listUnits(ctx)
+	err = errors.Join(err, listErr)
+	var started, failed []string
+	for _, name := range slices.SortedFunc(slices.Values(append(slices.Clone(j.Active), j.Retrying...)), lastOurs) {
+		if name == own || unit.Type(name) == "slice" {
+			continue
+		}
+		if now[name].active == "failed" {
+			failed = append(failed, name)
+		}
+		started = append(started, name)
+	}
+	if len(failed) > 0 {
+		_, resetErr := systemctl(ctx, systemctlTimeout, append([]string{"reset-failed", "--"}, failed...)...)
+		err = errors.Join(err, resetErr)
+	}
+	for _, name := range started {
+		step("revive")
+		failed := queue(ctx, verbFor(name, now[name]), name)
+		if failed != nil && unit.Type(name) == "timer" {
+			err = errors.Join(err, failed) // a service may have been broken before
+		}
+	}
+	_, settleErr := settle(ctx, started, reviveWait)
+	return errors.Join(err, settleErr)
+}
+
+// reviveWait bounds the wait for units that start again after a rollback.
+const reviveWait = 30 * time.Second

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"observability-hub/lib/sysexits"
+)
+
+func (w *commands) current() string {
+	w.t.Helper()
+	target, err := os.Readlink(w.path("trees/current"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return target
+}
+
+func TestPublish(t *testing.T) {
+	w := newCommands(t)
+	w.write("hub/conf/app.ini", "one")
+	first := w.push()
+	publish := func(text string) {
+		t.Helper()
+		w.want(0, text, "pull", "--publish", w.path("trees"), "--keep-trees", "1")
+	}
+	publish(`"tree":`)
+	if w.current() != first || w.read("trees/current/conf/app.ini") != "one" {
+		t.Error("the tree is not published")
+	}
+	// Crash leftovers are removed, and the old tree with them.
+	w.write("trees/.gitsync-tree123/half", "")
+	if err := os.Symlink("nowhere", w.path("trees/.gitsync-current")); err != nil {
+		t.Fatal(err)
+	}
+	second := w.push()
+	publish("")
+	if w.exists("trees/"+first) || w.exists("trees/.gitsync-tree123") || w.current() != second {
+		t.Error("the old tree or a leftover is still there")
+	}
+	// An interrupted removal goes on.
+	if err := os.Rename(w.path("trees/"+second), w.path("trees/.gitsync-old-"+second)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(w.path("trees/.gitsync-old-" + second + "/conf/app.ini")); err != nil {
+		t.Fatal(err)
+	}
+	third := w.push()
+	publish("")
+	if w.exists("trees/.gitsync-old-"+second) || w.current() != third {
+		t.Error("the interrupted removal did not go on")
+	}
+	// Data of others stays.
+	w.write("trees/"+third+"/conf/data", "precious")
+	w.push()
+	publish("tree_kept")
+	if w.read("trees/"+third+"/conf/data") != "precious" || w.read("trees/"+third+"/conf/app.ini") != "one" {
+		t.Error("a tree with other data was not kept whole")
+	}
+	// A directory without its w bit can be removed.
+	fourth := w.current()
+	if err := os.Chmod(w.path("trees/"+fourth+"/conf"), 0o500); err != nil {
+		t.Fatal(err)
+	}
+	w.push()
+	publish("")
+	if w.exists("trees/" + fourth) {
+		t.Error("a tree with a read-only directory is still there")
+	}
+}
+
+// A tree of a commit that the repository does not have cannot be judged.
+func TestPublishKeepsUnknownTree(t *testing.T) {
+	w := newCommands(t)
+	w.write("trees/"+someHash+"/file", "")
+	w.want(0, "tree_kept", "pull", "--publish", w.path("trees"), "--keep-trees", "1")
+	if !w.exists("trees/" + someHash + "/file") {
+		t.Error("the tree of an unknown commit is removed")
+	}
+}
+
+func TestPublishInTheWay(t *testing.T) {
+	w := newCommands(t)
+	w.write("trees/current/file", "")
+	w.want(sysexits.CantCreate, "no link", "pull", "--publish", w.path("trees"))
+	if err := os.RemoveAll(w.path("trees")); err != nil {
+		t.Fatal(err)
+	}
+	w.write("trees/"+w.git("rev-parse", "HEAD"), "")
+	w.want(sysexits.CantCreate, "not a directory", "pull", "--publish", w.path("trees"))
+	w.want(sysexits.CantCreate, "publish_failed", "pull", "--publish", "/proc/nowhere")
+}
+
+func TestPublishRefuses(t *testing.T) {
+	w := newCommands(t)
+	if err := os.Symlink("/etc/passwd", w.path("hub/link")); err != nil {
+		t.Fatal(err)
+	}
+	w.push()
+	w.want(sysexits.DataErr, "symbolic link", "pull", "--publish", w.path("trees"))
+	if w.exists("trees/current") {
+		t.Error("half a tree is published")
+	}
+}
+
+func TestPublishWithPath(t *testing.T) {
+	w := newCommands(t)
+	w.write("hub/hosts/web/file", "web")
+	w.write("hub/hosts/db/file", "db")
+	w.push()
+	for _, host := range []string{"web", "db", "web"} {
+		w.want(0, `"path":"hosts/`+host+`"`, "pull", "--path", "hosts/"+host, "--publish", w.path("trees"))
+		if got := w.read("trees/current/file"); got != host {
+			t.Errorf("the tree of %s holds %q", host, got)
+		}
+	}
+	if entries, err := os.ReadDir(w.path("trees")); err != nil || len(entries) != 2 {
+		t.Errorf("there are %v, %v; want one tree and current", entries, err)
+	}
+}
+
+func TestEscapeGlob(t *testing.T) {
+	if got := escapeGlob(`/a*b?c[d\e`); got != `/a\*b\?c\[d\\e` {
+		t.Errorf("escapeGlob = %s", got)
+	}
+}
+
+func TestBadFileName(t *testing.T) {
+	for _, bad := range []string{"", ".", "..", ".git", ".GIT", "a/b", "a\n", "\x7f", strings.Repeat("x", 256)} {
+		if badFileName(bad) == "" {
+			t.Errorf("badFileName(%q) finds nothing", bad)
+		}
+	}
+	if reason := badFileName("Übung mit Leerzeichen.txt"); reason != "" {
+		t.Errorf("a person's file name: %s", reason)
+	}
+}

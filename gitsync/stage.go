@@ -1,0 +1,253 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"observability-hub/gitsync/internal/unit"
+	"observability-hub/lib/command"
+	"observability-hub/lib/statedir"
+	"observability-hub/lib/sysexits"
+)
+
+// stage is a root of its own in the state directory that holds the units of the
+// host after a plan. systemd's tools are asked about the plan there before
+// anything on the host changes.
+type stage struct {
+	dir   string
+	after *after
+}
+
+const stageDir = "stage"
+
+// newStage writes the units, drop-ins and presets. The caller removes it.
+func newStage(dir *statedir.Dir, a *after) (*stage, error) {
+	s := &stage{dir: dir.Join(stageDir), after: a}
+	if err := os.RemoveAll(s.dir); err != nil {
+		return nil, statedir.Unwritable(err)
+	}
+	for _, f := range a.want.files {
+		if f.unit != "" && placeOf(f.unit) == unitDir || path.Dir(f.path) == presetDir {
+			// systemd ignores a byte order mark, but systemd-analyze complains of one before a comment.
+			if err := s.write(f.path, bytes.TrimPrefix(f.content, []byte("\ufeff"))); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return s, s.write(unitDir+"/x", nil)
+}
+
+// remove removes the stage.
+func (s *stage) remove() { _ = os.RemoveAll(s.dir) }
+
+func (s *stage) real(p string) string { return filepath.Join(s.dir, p) }
+
+func (s *stage) write(p string, content []byte) error {
+	to := s.real(p)
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return statedir.Unwritable(err)
+	}
+	if err := os.WriteFile(to, content, 0o600); err != nil {
+		return statedir.Unwritable(err)
+	}
+	return nil
+}
+
+// declared is what systemctl says of enabling the units of a commit. The keys
+// are units and instances; links that Also= brings are those of their own units.
+type declared struct {
+	links  map[string]enablement // that enabling makes
+	preset map[string]enablement // that the presets want
+	off    map[string]bool       // units that the presets disable, in place of leaving them alone
+}
+
+// presetDirs in order of priority: a file hides those of its name further down
+// (systemd.preset(5)).
+var presetDirs = []string{"/etc/systemd/system-preset", "/run/systemd/system-preset", presetDir, "/usr/lib/systemd/system-preset", "/lib/systemd/system-preset"}
+
+// ask lets systemctl enable the units in the stage, by the presets and without
+// them. foreign are units of the commit whose files are somebody else's here;
+// links are those of the host.
+func (s *stage) ask(ctx context.Context, foreign map[string]bool, links enablement) (*declared, error) {
+	d := &declared{links: map[string]enablement{}, preset: map[string]enablement{}, off: map[string]bool{}}
+	units, enable := s.installable(foreign, links)
+	if len(units) == 0 {
+		return d, nil
+	}
+	if err := s.prepare(units); err != nil {
+		return nil, err
+	}
+	err := s.askTogether(ctx, d, units, enable)
+	if sysexits.Code(err) != sysexits.DataErr {
+		return d, err
+	}
+	// Two of them may have one alias, of which a host enables one: one after the other.
+	_, takeErr := s.take()
+	if takeErr != nil {
+		return nil, takeErr
+	}
+	for _, name := range units {
+		mine := slices.DeleteFunc(slices.Clone(enable), func(e string) bool {
+			t, _ := unit.Template(e)
+			return e != name && t != name
+		})
+		if err := s.askTogether(ctx, d, []string{name}, mine); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// askTogether asks about some units at once.
+func (s *stage) askTogether(ctx context.Context, d *declared, units, enable []string) error {
+	if err := s.systemctl(ctx, append([]string{"preset", "--"}, units...)); err != nil {
+		return err
+	}
+	made, err := s.take()
+	if err != nil {
+		return err
+	}
+	maps.Copy(d.preset, made.bySubject())
+	if err := s.systemctl(ctx, append([]string{"enable", "--"}, enable...)); err != nil {
+		return err
+	}
+	before, err := readLinks(s.real(unitDir))
+	if err != nil {
+		return err
+	}
+	maps.Copy(d.links, before.bySubject())
+	if err := s.systemctl(ctx, append([]string{"preset", "--preset-mode=disable-only", "--"}, units...)); err != nil {
+		return err
+	}
+	left, err := s.take()
+	if err != nil {
+		return err
+	}
+	for subject := range before.without(left).bySubject() {
+		d.off[subject] = true
+	}
+	return nil
+}
+
+// installable returns the units of the commit that can be enabled, and what to
+// enable to see their links: of templates without DefaultInstance= the
+// instances that are enabled on the host.
+func (s *stage) installable(foreign map[string]bool, links enablement) (units, enable []string) {
+	seen := map[string]bool{}
+	for _, f := range s.after.want.files {
+		name := f.unit
+		if name == "" || seen[name] || foreign[name] || placeOf(name) != unitDir || !unit.Deployed(name) || unit.CheckName(name) != nil {
+			continue
+		}
+		seen[name] = true
+		u := s.after.unit(name)
+		if u == nil || !u.Installable() || !f.isMain() && s.after.want.file(path.Join(unitDir, name)) == nil && !installsIn(f) {
+			continue
+		}
+		units = append(units, name)
+		switch {
+		case !unit.IsTemplate(name) || u.Last("Install", "DefaultInstance") != "":
+			enable = append(enable, name)
+		default:
+			for subject := range links.of(name).bySubject() {
+				if unit.Instance(subject) != "" {
+					enable = append(enable, subject)
+				}
+			}
+		}
+	}
+	return units, slices.Compact(slices.Sorted(slices.Values(enable)))
+}
+
+// installsIn reports whether a drop-in says how a unit is enabled.
+func installsIn(f *wantedFile) bool { return unit.Parse(f.unit, nil, f.content).Installable() }
+
+// prepare adds what systemctl needs beside the files of the commit: the host's
+// presets, its drop-ins for these units, and units that are not the commit's.
+func (s *stage) prepare(units []string) error {
+	need := slices.Clone(units)
+	for i := 0; i < len(need); i++ {
+		p, isMasked := s.after.find(need[i])
+		if p == "" {
+			continue
+		}
+		if isMasked {
+			// Also= of a unit that the administrator masked: systemctl would refuse all.
+			if err := s.write(p, []byte("[Unit]\n")); err != nil {
+				return err
+			}
+			continue
+		}
+		if s.after.want.file(p) == nil {
+			if err := s.write(p, s.after.content(p)); err != nil {
+				return err
+			}
+		}
+		for _, d := range s.after.dropIns(need[i]) {
+			if s.after.want.file(d) == nil {
+				if err := s.write(d, s.after.content(d)); err != nil {
+					return err
+				}
+			}
+		}
+		for _, also := range s.after.unit(need[i]).Words("Install", "Also") {
+			if !slices.Contains(need, also) {
+				need = append(need, also)
+			}
+		}
+	}
+	for _, dir := range presetDirs {
+		real, err := s.after.host.resolve(dir)
+		if err != nil {
+			return err
+		}
+		entries, err := os.ReadDir(real)
+		if err != nil && !notThere(err) {
+			return fmt.Errorf("read presets: %w", err)
+		}
+		for _, e := range entries {
+			p := path.Join(dir, e.Name())
+			if unit.Type(p) != "preset" || s.after.gone[p] || s.after.want.file(p) != nil {
+				continue
+			}
+			// A link to /dev/null hides a preset of a lower directory, as an empty file does.
+			if err := s.write(p, s.after.content(p)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// take reads the links that systemctl made in the stage, and removes them.
+func (s *stage) take() (enablement, error) {
+	made, err := readLinks(s.real(unitDir))
+	if err != nil {
+		return nil, err
+	}
+	return made, made.remove(host{root: s.dir})
+}
+
+// systemctl works on the files of the stage. What it refuses is in [Install]:
+// it would refuse that on every host.
+func (s *stage) systemctl(ctx context.Context, args []string) error {
+	if args[len(args)-1] == "--" {
+		return nil
+	}
+	_, err := systemctl(ctx, systemctlTimeout, append([]string{"--quiet", "--no-reload", "--root=" + s.dir}, args...)...)
+	status := command.Status(err)
+	if err == nil || ctx.Err() != nil || status <= 0 || status > 128 || errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	_, why, _ := strings.Cut(err.Error(), fmt.Sprintf("exit status %d: ", status))
+	return sysexits.New(sysexits.DataErr, "commit_refused", fmt.Errorf("commit %s: systemctl %s: %s", s.after.want.commit, args[0], strings.ReplaceAll(why, s.dir, ""))).
+		WithHint("nothing was changed; correct the [Install] section and push")
+}

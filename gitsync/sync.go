@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+
+	"observability-hub/lib/cli"
+	"observability-hub/lib/statedir"
+)
+
+// syncCmd is the bare gitsync: pull, then apply.
+type syncCmd struct {
+	stateFlags
+	originFlags
+	pullFlags
+	hostFlags
+	applyFlags
+}
+
+// Validate is kong's check after parsing.
+func (c *syncCmd) Validate() error {
+	return validate(c.originFlags, c.pullFlags, c.hostFlags, c.applyFlags)
+}
+
+// Run pulls into the source directory and applies in the state directory. If
+// the pull fails, what was pulled before is applied all the same, because the
+// host can have drifted, and the exit status is that of the pull.
+func (c *syncCmd) Run(ctx context.Context, env *cli.Env) error {
+	return cli.Interruptible(ctx, func(ctx context.Context) error {
+		state, err := c.path()
+		if err != nil {
+			return err
+		}
+		if c.Source == "" {
+			c.Source = defaultSource(state)
+		}
+		if c.Source, err = filepath.Abs(c.Source); err != nil {
+			return err
+		}
+		dir, err := statedir.Open(ctx, c.Source, timerWait)
+		if err != nil {
+			return err
+		}
+		defer func() { dir.Close() }() // of the half that is at work
+		pullErr := (&pull{env, dir, c.originFlags, c.pullFlags}).run(ctx)
+		if pullErr != nil && (ctx.Err() != nil || !c.pulledBefore()) {
+			return pullErr
+		}
+		if c.Source != state {
+			own, err := statedir.Open(ctx, state, timerWait)
+			if err != nil {
+				return errors.Join(pullErr, err)
+			}
+			dir.Close()
+			dir = own
+		}
+		a := &apply{env: env, dir: dir, originFlags: c.originFlags, hostFlags: c.hostFlags, applyFlags: c.applyFlags}
+		err = a.run(ctx, nil)
+		if pullErr == nil || ctx.Err() != nil {
+			return err
+		}
+		if err != nil {
+			env.Diag.Error(err)
+		}
+		return pullErr
+	})
+}
+
+// pulledBefore reports whether an earlier run pulled what the flags ask for.
+func (c *syncCmd) pulledBefore() bool {
+	p, err := readPulled(c.Source)
+	return err == nil && p.Commit != "" && c.Repo != "" && p.agree(c.originFlags) == nil && p.Ref == c.Ref && p.Path == c.part()
+}
