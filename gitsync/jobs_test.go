@@ -80,7 +80,7 @@ func TestRestartUnits(t *testing.T) {
 		t.Errorf("restartUnits = %v, %v", more, err)
 	}
 	same(t, "calls", f.calls(), []string{
-		"reset-failed broken.service", "--no-block restart broken.service", "--no-block reload m.mount",
+		"reset-failed broken.service", "--no-block start broken.service", "--no-block reload m.mount",
 		"stop s.service", "--no-block restart s.socket", "--no-block start s.service", "--no-block restart gitops-sync.timer",
 	})
 	f.put("fail-start", "Job type start is not applicable\n")
