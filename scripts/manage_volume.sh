@@ -280,18 +280,29 @@ see_folder() {
 
 # --- locks ------------------------------------------------------------------
 
-# lock_volume: one run at a time on a volume, whoever runs it.
+# lock_volume: one run at a time on a volume, whichever user and state directory it has.
 lock_volume() {
   exec {volume_lock}<"${mountpoint%/*}"
-  # Long enough for one that only looks whether it is held.
+  # Long enough for a run that only looks whether the lock is held.
   flock -w 2 "$volume_lock" || fail 75 locked "another run works on volume $volume" 'wait for it to end'
+  our_locks+=("${mountpoint%/*}")
 }
 
-# held JOURNAL: whether the run that wrote it is alive.
+# is_ours PATH: whether this process holds the lock on PATH.
+is_ours() {
+  local path
+  for path in "${our_locks[@]}"; do
+    if [[ $path == "$1" ]]; then return 0; fi
+  done
+  return 1
+}
+
+# held JOURNAL: whether the run that wrote the journal is alive. A living run holds its locks, so a journal whose lock
+# this process holds belongs to this run or to a dead one, in whatever state directory it lies.
 held() {
   local path fd taken=0
   path=$(sed -n 's/^lock //p' "$1") || return 1
-  [[ -d $path ]] || return 1
+  if [[ ! -d $path ]] || is_ours "$path"; then return 1; fi
   { exec {fd}<"$path"; } 2>/dev/null || return 0
   flock -s -n "$fd" || taken=1
   exec {fd}<&-
@@ -310,48 +321,66 @@ unlock_claims() {
 
 # --- the journal ------------------------------------------------------------
 
-volume='' mountpoint='' state_dir='' journals='' own_journal='' volume_lock='' mutex=''
+volume='' mountpoint='' state_dir='' journals='' own_journal='' volume_lock='' mutex='' our_locks=()
 
+# open_state: sets $state_dir and $journals. By hand, root uses the directory of the unit, which resumes at each boot.
 open_state() {
+  local given=${STATE_DIRECTORY:-}
+  state_dir=${state_dir:-${given%%:*}}
+  if [[ -z $state_dir && $EUID == 0 && -d $unit_state ]]; then state_dir=$unit_state; fi
   if [[ -z $state_dir ]]; then
-    state_dir=${STATE_DIRECTORY:-}
-    state_dir=${state_dir%%:*}
-  fi
-  if [[ -z $state_dir ]]; then
-    [[ -n ${XDG_STATE_HOME:-${HOME:-}} ]] || fail 78 no_state_directory 'no state directory: HOME is not set' 'give --state-dir'
-    state_dir=${XDG_STATE_HOME:-$HOME/.local/state}/$service
+    state_dir=$(user_state) || fail 78 no_state_directory 'no state directory: HOME is not set' 'give --state-dir'
   fi
   journals=$state_dir/quiesced
-  if ! (umask 077 && mkdir -p "$journals") 2>/dev/null || [[ ! -w $journals ]]; then
-    fail 73 state_unwritable "cannot write to $journals" 'give the user of this run a writable folder with --state-dir'
+  if ! (umask 077 && mkdir -p "$journals" && { ((EUID)) || chown --reference="$state_dir" "$journals"; }) 2>/dev/null || [[ ! -w $journals ]]; then
+    fail 73 state_unwritable "cannot write to $journals" 'name a directory that this user can write to with --state-dir'
   fi
 }
+readonly unit_state=/var/lib/$service
 
-# all_journals: those of this state directory, and of the unit if this is another user's.
+# user_state: prints the state directory of a run by hand.
+user_state() {
+  [[ -n ${XDG_STATE_HOME:-${HOME:-}} ]] && echo "${XDG_STATE_HOME:-$HOME/.local/state}/$service"
+}
+
+# all_journals: those of this state directory, of the unit, and of earlier runs of this user by hand.
 all_journals() {
-  local dir
-  for dir in "$journals" "/var/lib/$service/quiesced"; do
-    if [[ $dir == "$journals" || ! $dir -ef $journals ]]; then
-      compgen -G "$dir/[a-zA-Z0-9]*" || :
-    fi
+  local dir seen=()
+  for dir in "$state_dir" "$unit_state" "$(user_state)"; do
+    dir=$(realpath --quiet -- "$dir/quiesced") || continue
+    case " ${seen[*]} " in *" $dir "*) continue ;; esac
+    seen+=("$dir")
+    compgen -G "$dir/[a-zA-Z0-9]*" || :
   done
 }
 
-# record LINE…: puts this run's journal on disk before anything that it tells of is done. Claims are locked.
+# record LINE…: writes this run's journal to disk before anything in it is done. The caller holds the claims. Containers
+# that an earlier run of this volume has left down stay in it.
 record() {
-  local temporary=$journals/.new # who writes has the claims; a volume's name may be as long as a file's
-  if ! { printf '%s\n' "owner $$" "at ${EPOCHREALTIME/,/.}" "lock ${mountpoint%/*}" "$@" >"$temporary" \
+  local temporary=$journals/.new # the claims are held; a volume's name may be as long as a file's
+  if ! { { printf '%s\n' "owner $$" "at ${EPOCHREALTIME/,/.}" "lock ${mountpoint%/*}" "$@" && unfinished "$@"; } >"$temporary" \
+    && { ((EUID)) || chown --reference="$journals" "$temporary"; } \
     && sync "$temporary" && mv -T "$temporary" "$journals/$volume" && sync "$journals"; } 2>/dev/null; then
     rm -f "$temporary"
     fail 73 state_unwritable "cannot write the journal to $journals" 'make room there; nothing has been stopped'
   fi
 }
 
-# claimed ID: whether another run, which is alive, has the container stopped or paused.
+# unfinished LINE…: prints the containers of the journal that is there, except those of the lines.
+unfinished() {
+  local verb id rest
+  if [[ ! -e $journals/$volume ]]; then return; fi
+  while read -r verb id rest; do
+    if [[ $verb == stop || $verb == pause ]] && [[ " $* " != *" $id "* ]]; then echo "$verb $id $rest"; fi
+  done <"$journals/$volume"
+}
+
+# claimed ID: whether another run, which is alive, has the container stopped or paused. Its journal lists the container,
+# and it starts the container when it ends.
 claimed() {
   local file
   while read -r file; do
-    if [[ $file != "$journals/$volume" ]] && grep -q " $1 " "$file" 2>/dev/null && held "$file"; then return 0; fi
+    if grep -q " $1 " "$file" 2>/dev/null && held "$file"; then return 0; fi
   done < <(all_journals)
   return 1
 }
@@ -514,9 +543,9 @@ resume_journal() {
         read -r id name grace <<<"$rest"
         if ((${#left[@]})) && [[ ${left[0]} == import* ]]; then
           left+=("$verb $rest")
-        elif volume=${file##*/} claimed "$id"; then
+        elif claimed "$id"; then
           continue # the other run starts it
-        elif ! volume=${file##*/} revive "$verb" "$id" "$name" "${grace:-10}" "$at"; then
+        elif ! revive "$verb" "$id" "$name" "${grace:-10}" "$at"; then
           left+=("$verb $rest")
         fi
         ;;
@@ -548,12 +577,13 @@ undo_swap() {
 }
 readonly staging_name=.hub-import
 
-# revive VERB ID NAME GRACE AT: makes one container run again. A daemon that is being restarted is waited for; one that
-# hangs, or stays away, is not asked again.
+# revive VERB ID NAME GRACE AT: makes one container run again, and returns 0 only if it was seen running, has ended well
+# after the start, or is gone. A daemon that is being restarted is waited for; one that hangs, or stays away, is not
+# asked again.
 revive() {
-  local verb=$1 id=$2 name=$3 grace=$4 at=$5 attempts=3
+  local verb=$1 id=$2 name=$3 grace=$4 at=$5 attempts=4 started=
   while ((attempts > 0 && absences > 0)); do
-    if ! query inspect --type container --format '{{.State.Running}} {{.State.Paused}}' "$id"; then
+    if ! query inspect --type container --format '{{.State.Running}} {{.State.Paused}} {{.State.Restarting}} {{.State.ExitCode}}' "$id"; then
       if [[ ${complaint,,} == *'no such'* ]]; then
         say WARN container_gone "container $name was removed while it was to be started again"
         return 0
@@ -570,8 +600,8 @@ revive() {
       absence=$complaint
       continue
     fi
-    case $verb:${answer[0]} in
-      stop:'true false')
+    case $started:$verb:${answer[0]} in
+      *:stop:'true false false '*)
         if ! stopping "$id" "$grace" "$at"; then return 0; fi
         if ((grace < 0 && EPOCHSECONDS > ${at%.*} + 60)); then
           complaint='Docker is still stopping it, without a time limit'
@@ -581,15 +611,20 @@ revive() {
         if claimed "$id"; then return 0; fi
         continue
         ;;
-      pause:'true false')
+      *:pause:'true false false '*)
         # A client that was killed may have had the last word with the daemon.
         if [[ -n $at_rest ]] || ((EPOCHSECONDS > ${at%.*} + 3)); then return 0; fi
         sleep 0.1
         continue
         ;;
-      *:'true true') if query unpause "$id"; then return 0; fi ;;
-      *) if query start "$id"; then return 0; fi ;;
+      *:'true true '*) if query unpause "$id"; then continue; fi ;;
+      # Its restart policy starts it again.
+      *:'true false true '*) return 0 ;;
+      # A job that has done its work.
+      started:*:'false false false 0') return 0 ;;
+      *) if query start "$id"; then started=started; fi ;;
     esac
+    if [[ -n $started && -z $complaint ]]; then complaint='it ends as soon as it is started'; fi
     attempts=$((attempts - 1))
     sleep 0.2
   done
@@ -634,15 +669,20 @@ lives() {
 
 # resume_stale: resumes what dead runs have left, and returns 69 if something stays down.
 resume_stale() {
-  local file worst=0 path owner fd at_rest=
+  local file worst=0 path owner fd at_rest='' our_locks=("${our_locks[@]}")
   lock_claims
   rm -f "$journals"/.[a-zA-Z0-9]*
   unlock_claims
   while read -r file <&3; do
-    if [[ ! -r $file ]]; then continue; fi
+    if [[ ! -r $file ]]; then
+      if [[ ! -e $file ]]; then continue; fi
+      say ERROR not_resumed "cannot read the journal $file as $(id -un)" 'run manage_volume.sh resume as root'
+      worst=78
+      continue
+    fi
     path=$(sed -n 's/^lock //p' "$file") || continue
     fd=
-    if [[ -d $path && $path != "${volume:+${mountpoint%/*}}" ]]; then
+    if [[ -d $path ]] && ! is_ours "$path"; then
       if ! { exec {fd}<"$path"; } 2>/dev/null; then
         say ERROR not_resumed "cannot enter $path as $(id -un), where ${file##*/} was left stopped" 'run manage_volume.sh resume as root'
         worst=78
@@ -662,9 +702,13 @@ resume_stale() {
           continue
         fi
       fi
+      our_locks+=("$path")
     fi
     resume_journal "$file" || worst=$?
-    if [[ -n $fd ]]; then exec {fd}<&-; fi
+    if [[ -n $fd ]]; then
+      exec {fd}<&-
+      unset 'our_locks[-1]'
+    fi
   done 3< <(all_journals)
   return "$worst"
 }

@@ -628,6 +628,156 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
   is running slow
 }
 
+# --- containers that stay down ---
+
+# killed_run [ENV…] : a run with that environment that SIGKILL ends while the containers of the volume are down.
+killed_run() {
+  rm -f begun
+  env "$@" "$script" with "$v" -- sh -c 'touch begun; exec sleep 1000' &
+  await test -e begun
+  kill -KILL $!
+  wait $! || true
+}
+
+# on_a_host COMMAND…: runs a command as root by hand on a host with a directory /var/lib/volume-backup of the unit,
+# which is the directory "unit" here.
+on_a_host() {
+  mkdir -p unit home
+  env -u STATE_DIRECTORY -u XDG_STATE_HOME HOME="$PWD/home" \
+    unshare --mount bash -c 'mount -t tmpfs tmpfs /var/lib; mkdir /var/lib/volume-backup; mount --bind unit /var/lib/volume-backup; exec "$@"' - "$@"
+}
+
+@test "resume, export and with by hand start what the unit has left down, and only then is the journal removed" {
+  container one
+  container two --label hub.backup.quiesce=pause
+  local command
+  mkdir unit
+  for command in resume "export $v" "with $v -- true"; do
+    killed_run STATE_DIRECTORY="$PWD/unit"
+    is exited one
+    is paused two
+    [ -e "unit/quiesced/$v" ]
+    # shellcheck disable=SC2086 # the words are the arguments
+    on_a_host "$script" $command >out.tar
+    is running one two
+    [ -z "$(ls unit/quiesced)" ]
+  done
+  "$script" export "$v" >out.tar
+  killed_run STATE_DIRECTORY="$PWD/unit"
+  on_a_host "$script" import --stop "$v" <out.tar
+  is running one
+  # A second run of the import would be refused by a container that is still paused.
+  is running two
+  [ -z "$(ls unit/quiesced)" ]
+}
+
+@test "the unit starts what a run by hand has left down, in the unit's directory or another one" {
+  container one
+  mkdir unit
+  on_a_host "$script" with "$v" -- sh -c 'touch begun; exec sleep 1000' &
+  await test -e begun
+  kill -KILL "$(sed -n 's/^owner //p' "unit/quiesced/$v")"
+  wait $! || true
+  is exited one
+  # Root by hand uses the unit's directory, so the unit finds the journal.
+  [ -e "unit/quiesced/$v" ]
+  STATE_DIRECTORY=$PWD/unit "$script" resume
+  is running one
+  # An older version has left its journal in the home directory.
+  killed_run STATE_DIRECTORY="$PWD/home/.local/state/volume-backup"
+  on_a_host "$script" resume
+  is running one
+  [ -z "$(ls home/.local/state/volume-backup/quiesced)" ]
+}
+
+@test "two dead runs of one volume with two state directories: each container of both is started" {
+  container one
+  container two
+  killed_run STATE_DIRECTORY="$PWD/unit"
+  docker start two >/dev/null
+  mkdir -p state/quiesced
+  sed "s/ one / one /;/ one /d" "unit/quiesced/$v" >"state/quiesced/$v"
+  docker stop two >/dev/null
+  on_a_host "$script" --state-dir "$PWD/state" resume
+  is running one two
+  [ -z "$(find unit state -type f)" ]
+}
+
+@test "files that root by hand writes into the unit's directory belong to the owner of the directory" {
+  container one
+  mkdir unit
+  chown 4321:4321 unit
+  on_a_host "$script" with "$v" -- stat -c %u unit/quiesced "unit/quiesced/$v" >owners
+  [ "$(cat owners)" = $'4321\n4321' ]
+}
+
+@test "the journal of a container that does not start again survives the next run on the same volume" {
+  mkdir "$BATS_TEST_TMPDIR/bound"
+  container one --mount "type=bind,source=$BATS_TEST_TMPDIR/bound,target=/bound"
+  container two
+  killed_run
+  rmdir "$BATS_TEST_TMPDIR/bound"
+  run -69 --separate-stderr "$script" resume
+  is running two
+  "$script" export "$v" >out.tar
+  [ -e "$STATE_DIRECTORY/quiesced/$v" ]
+  mkdir "$BATS_TEST_TMPDIR/bound"
+  run -0 --separate-stderr "$script" resume
+  is running one two
+  nothing_left
+}
+
+@test "a container that fails as soon as it is started is reported, and the journal stays" {
+  docker run --detach --network none --name one --volume "$v:/data" busybox \
+    sh -c '[ ! -e /data/broken ] || exit 7; trap exit TERM; sleep 1000 & wait' >/dev/null
+  killed_run
+  touch "$data/broken"
+  run -69 --separate-stderr "$script" resume
+  said '.msg == "not_resumed" and (.error | contains("container one"))'
+  [ -e "$STATE_DIRECTORY/quiesced/$v" ]
+  rm "$data/broken"
+  run -0 "$script" resume
+  is running one
+  nothing_left
+}
+
+@test "a container that does its work and ends well after the start is not started for ever" {
+  docker run --detach --network none --name job --volume "$v:/data" busybox \
+    sh -c '[ ! -e /data/over ] || exit 0; trap exit TERM; sleep 1000 & wait' >/dev/null
+  killed_run
+  touch "$data/over"
+  run -0 --separate-stderr "$script" resume
+  is exited job
+  nothing_left
+}
+
+@test "a container that was renamed meanwhile is started; one that was made anew under its name is left alone" {
+  container one
+  container two
+  killed_run
+  docker rename one other
+  docker rm two >/dev/null
+  docker create --name two --volume "$v:/data" busybox true >/dev/null
+  run -0 --separate-stderr "$script" resume
+  said '.msg == "container_gone" and (.detail | contains("two"))'
+  is running other
+  is created two
+  nothing_left
+}
+
+@test "a journal that this user cannot read is reported" {
+  container one
+  STATE_DIRECTORY=$daemon/readable
+  mkdir -m 777 "$STATE_DIRECTORY"
+  killed_run
+  chmod 777 "$STATE_DIRECTORY/quiesced"
+  chmod 600 "$STATE_DIRECTORY/quiesced/$v"
+  run -78 --separate-stderr setpriv --reuid=nobody --regid=nogroup --groups=docker "$script" resume
+  said '.msg == "not_resumed" and (.error | contains("cannot read"))'
+  "$script" resume
+  is running one
+}
+
 # --- with ---
 
 @test "with passes the mount point, stdin, stdout and the exit status" {
