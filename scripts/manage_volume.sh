@@ -1029,8 +1029,9 @@ create_volumes() {
 }
 
 resume() {
-  need_docker
   open_state
+  # Without a journal there is nothing to ask Docker for, which may not be installed.
+  if [[ -n $(all_journals) ]]; then need_docker; fi
   resume_stale
 }
 

@@ -34,6 +34,8 @@ import (
 
 // Config describes a machine. Its zero value is a bare machine that runs until Stop.
 type Config struct {
+	// Suite is the Debian suite, Bookworm if it is empty.
+	Suite string
 	// Packages are Debian packages beside systemd and dbus. Each set of packages is a root of its own in the cache.
 	Packages []string
 	// Tools are installed by `make install`: binaries, units, man pages, scripts, sysusers, tmpfiles and presets. Nothing
@@ -140,7 +142,10 @@ func start(t testing.TB, config Config) (*Machine, error) {
 	if config.Script == "" {
 		config.Script = "exec sleep infinity"
 	}
-	root, err := Root(config.Packages...)
+	if config.Suite == "" {
+		config.Suite = Bookworm
+	}
+	root, err := Root(config.Suite, config.Packages...)
 	if err != nil {
 		return nil, err
 	}

@@ -14,7 +14,11 @@ import (
 	"syscall"
 )
 
-const suite = "bookworm"
+// Suites of Debian that a machine may be.
+const (
+	Bookworm = "bookworm" // Debian 12, systemd 252
+	Trixie   = "trixie"   // Debian 13, systemd 257
+)
 
 // base is what every root has: systemd as PID 1 and the bus that systemctl and its like need.
 var base = []string{"systemd", "systemd-sysv", "dbus"}
@@ -32,12 +36,12 @@ func CacheDir() string {
 	return filepath.Join(parent, "observability-hub")
 }
 
-// Root gives the folder of a Debian root with the given packages beside systemd and dbus. It is built when the cache has
+// Root gives the directory of a Debian root of that suite with the given packages beside systemd and dbus. It is built when the cache has
 // none, which takes about half a minute and needs a Debian mirror. Nothing may write to it.
 //
 // It is built in a folder of another name under a lock, so that one which is there is whole, and several processes may ask
 // at once.
-func Root(packages ...string) (string, error) {
+func Root(suite string, packages ...string) (string, error) {
 	all := slices.Concat(base, packages)
 	slices.Sort(all)
 	all = slices.Compact(all)
@@ -62,13 +66,13 @@ func Root(packages ...string) (string, error) {
 	if err := os.RemoveAll(unfinished); err != nil {
 		return "", err
 	}
-	if err := build(unfinished, all); err != nil {
+	if err := build(unfinished, suite, all); err != nil {
 		return "", errors.Join(err, os.RemoveAll(unfinished))
 	}
 	return dir, os.Rename(unfinished, dir)
 }
 
-func build(dir string, packages []string) error {
+func build(dir, suite string, packages []string) error {
 	// In namespaces of its own, so that no mount and no process outlives this one.
 	out, err := combinedOutput(exec.Command("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--",
 		"mmdebstrap", "--mode=root", "--variant=minbase", "--include="+strings.Join(packages, ","),
@@ -76,7 +80,7 @@ func build(dir string, packages []string) error {
 		`--customize-hook=mkdir -p "$1/var/log/journal"`,
 		suite, dir))
 	if err != nil {
-		return fmt.Errorf("build a Debian root with mmdebstrap: %w\n%s", err, out)
+		return fmt.Errorf("build a root of Debian %s with mmdebstrap, which needs a Debian mirror: %w\n%s", suite, err, out)
 	}
 	return nil
 }

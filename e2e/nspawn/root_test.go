@@ -28,7 +28,7 @@ func TestRootIsBuiltOnce(t *testing.T) {
 		group.Go(func() {
 			var err error
 			// The order of the packages makes no other root.
-			if dirs[i], err = Root([][]string{{"jq", "git"}, {"git", "jq", "git"}}[i%2]...); err != nil {
+			if dirs[i], err = Root(Bookworm, [][]string{{"jq", "git"}, {"git", "jq", "git"}}[i%2]...); err != nil {
 				t.Errorf("Root: %v", err)
 			}
 		})
@@ -46,24 +46,27 @@ func TestRootIsBuiltOnce(t *testing.T) {
 	if err != nil || strings.Count(string(log), "\n") != 1 || !strings.Contains(string(log), "--include=dbus,git,jq,systemd,systemd-sysv ") {
 		t.Errorf("mmdebstrap ran with %q, %v; want one run", log, err)
 	}
-	if other, err := Root("git"); err != nil || other == dirs[0] {
+	if other, err := Root(Bookworm, "git"); err != nil || other == dirs[0] {
 		t.Errorf("Root with other packages = %s, %v", other, err)
+	}
+	if other, err := Root(Trixie, "git", "jq"); err != nil || other == dirs[0] {
+		t.Errorf("Root of another suite = %s, %v", other, err)
 	}
 }
 
 func TestRootFails(t *testing.T) {
 	standIn(t, `mkdir "${@: -1}"; echo no mirror >&2; exit 3`)
-	if dir, err := Root(); err == nil || !strings.Contains(err.Error(), "no mirror") {
+	if dir, err := Root(Bookworm); err == nil || !strings.Contains(err.Error(), "no mirror") {
 		t.Errorf("Root = %q, %v; want what mmdebstrap said", dir, err)
 	}
-	if left, err := filepath.Glob(filepath.Join(CacheDir(), suite+"-*[^k]")); err != nil || len(left) > 0 {
+	if left, err := filepath.Glob(filepath.Join(CacheDir(), Bookworm+"-*[^k]")); err != nil || len(left) > 0 {
 		t.Errorf("left in the cache: %q, %v", left, err)
 	}
 }
 
 func TestRootAfterAKill(t *testing.T) {
 	standIn(t, `mkdir "${@: -1}"`)
-	dir, err := Root()
+	dir, err := Root(Bookworm)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +77,7 @@ func TestRootAfterAKill(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir+".new", "half"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if dir, err = Root(); err != nil {
+	if dir, err = Root(Bookworm); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "half")); !os.IsNotExist(err) {
