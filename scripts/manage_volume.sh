@@ -74,7 +74,7 @@ envelope() {
     "${now%.*}" "${now#*.}" "$1" "$2" "$service"
 }
 
-# say LEVEL EVENT TEXT [HINT]: a diagnostic, in the form that stderr wants.
+# say LEVEL EVENT TEXT [HINT [FIELDS]]: a diagnostic, in the form that stderr wants. FIELDS are JSON that begins with a comma.
 say() {
   local level=$1 event=$2 text=${3:0:4000} hint=${4:-} word=warning key=detail prefix=
   if [[ $level == ERROR ]]; then word=error key=error; fi
@@ -92,7 +92,7 @@ say() {
     esac
   fi
   printf '%s%s,"%s":%s%s}\n' "$prefix" "$(envelope "$level" "$event")" "$key" "$(json "$text")" \
-    "${hint:+,\"hint\":$(json "$hint")}" >&2 || :
+    "${hint:+,\"hint\":$(json "$hint")}${5:-}" >&2 || :
 }
 
 # fail STATUS EVENT TEXT [HINT]: the last word of this process.
@@ -480,11 +480,91 @@ quiesce() {
   # An orphan of a killed run must not stop what has just been resumed.
   kill -0 "$$" 2>/dev/null || exit 1
   if ((${#stops[@]})); then
-    patience=$((longest + 60)) query stop "${stops[@]}" || gone_or_fail "${stops[@]}"
+    bring_down "$longest"
+    tell_killed "${stops[@]}"
   fi
   for id in "${pauses[@]}"; do
     query pause "$id" || [[ $complaint == *'already paused'* ]] || gone_or_fail "$id"
   done
+}
+
+# bring_down SECONDS: stops the containers of $stops. Those that depend on others, by the labels of compose, stop first.
+bring_down() {
+  local id ranks=()
+  in_order stops
+  for id in "${ordered[@]}"; do
+    if ((${#ranks[@]})) && [[ ${rank[$id]} != "${rank[${ranks[0]}]}" ]]; then
+      patience=$(($1 + 60)) query stop "${ranks[@]}" || gone_or_fail "${ranks[@]}"
+      ranks=()
+    fi
+    ranks+=("$id")
+  done
+  patience=$(($1 + 60)) query stop "${ranks[@]}" || gone_or_fail "${ranks[@]}"
+}
+
+# in_order ARRAY: leaves the ids of the array in $ordered, those that depend on others first, and their depth in $rank:
+# 0 for what nothing depends on. com.docker.compose.depends_on is "db:service_healthy:false,cache:service_started:true".
+in_order() {
+  local -n ids=$1
+  local line id project part depends other round changed=yes
+  local -A projects=() services=() needs=()
+  rank=() ordered=() healthy=() answer=()
+  for id in "${ids[@]}"; do rank[$id]=0; done
+  # The labels of a single container order nothing.
+  if ((${#ids[@]} > 1)) && ! query inspect --type container --format "$compose_format" "${ids[@]}" && [[ $complaint == "$no_answer"* ]]; then
+    absences=0 absence=$complaint
+  fi
+  for line in "${answer[@]}"; do
+    read -r id project part depends <<<"$line"
+    if [[ -z $id || -z ${rank[$id]:-} ]]; then continue; fi
+    projects[$id]=$project services[$id]=$part needs[$id]=",$depends"
+  done
+  # A cycle ends after as many rounds as there are containers.
+  for ((round = 0; round < ${#ids[@]}; round++)); do
+    if [[ -z $changed ]]; then break; fi
+    changed=
+    for id in "${!needs[@]}"; do
+      for other in "${!needs[@]}"; do
+        if [[ ${projects[$id]} == - || ${projects[$id]} != "${projects[$other]}" || ${needs[$id]} != *",${services[$other]}:"* ]]; then continue; fi
+        if [[ ${needs[$id]} == *",${services[$other]}:service_healthy"* ]]; then healthy[$other]=yes; fi
+        if ((rank[$other] <= rank[$id] && rank[$id] < ${#ids[@]})); then
+          rank[$other]=$((rank[$id] + 1))
+          changed=yes
+        fi
+      done
+    done
+  done
+  mapfile -t ordered < <(for id in "${ids[@]}"; do echo "${rank[$id]} $id"; done | sort -s -n -k 1,1 | cut -d ' ' -f 2)
+}
+# shellcheck disable=SC2016 # a Go template
+readonly compose_format='{{.Id}} {{with index .Config.Labels "com.docker.compose.project"}}{{.}}{{else}}-{{end}}
+{{- with index .Config.Labels "com.docker.compose.service"}} {{.}}{{else}} -{{end}} {{index .Config.Labels "com.docker.compose.depends_on"}}'
+# Containers in the order in which they stop; how deep each is; those whose health others wait for.
+declare -A rank=() healthy=()
+ordered=()
+
+# tell_killed ID…: tells of each container that Docker had to kill, because it did not stop in its time: what it had not
+# written yet is not in the volume. Sets $killed.
+tell_killed() {
+  local line id name code
+  query inspect --type container --format '{{.Id}} {{.Name}} {{.State.ExitCode}}' "$@" || [[ ${complaint,,} == *'no such'* ]] \
+    || explain "look at the containers of $volume"
+  for line in "${answer[@]}"; do
+    read -r id name code <<<"$line"
+    # 128 + SIGKILL; also if the kernel killed it for want of memory.
+    if [[ $code != 137 ]]; then continue; fi
+    killed=11
+    say_killed "$volume" "${name#/}"
+  done
+}
+
+# 11 if a container of the volume was killed at its stop timeout.
+killed=0
+
+# say_killed VOLUME CONTAINER
+say_killed() {
+  say WARN container_killed "container $2 did not stop in time and was killed; what it had not written is not in volume $1" \
+    'give it more time: docker run --stop-timeout, or stop_grace_period in compose' ",\"volume\":$(json "$1"),\"container\":$(json "$2")"
 }
 
 # gone_or_fail ID…: after docker refused to stop: fine if they do not run any more, and docker says so.
@@ -504,8 +584,8 @@ gone_or_fail() {
 # disturbed: whether something may have been writing although all was brought to rest, or was not given the time to end
 # well. A daemon that was away meanwhile has its own mind about what to start.
 disturbed() {
-  local line id name state what found=1 claims=''
-  if [[ -e $own_journal ]]; then claims=$(<"$own_journal"); fi
+  local line id name state what found=1
+  if ((killed)); then found=0; fi
   query ps --all --no-trunc --filter "volume=$volume" \
     --format '{{.ID}} {{.Names}} {{.State}} {{.Label "hub.backup.quiesce"}} {{.Status}}' || {
     say WARN cannot_tell "nobody can tell whether a container wrote to volume $volume while it was read: ${complaint:-$no_answer}"
@@ -516,9 +596,6 @@ disturbed() {
     if [[ $state == running && $what != none* ]]; then
       say WARN started_meanwhile "container $name ran while volume $volume was read"
       found=0
-    elif [[ $claims == *"stop $id "* && $what == *'Exited (137)'* ]]; then
-      say WARN killed_by_docker "container $name did not stop in time and was killed; what it had not written is not in the backup" \
-        'give it more time: docker run --stop-timeout, or stop_grace_period in compose'
     fi
   done
   return "$found"
@@ -529,7 +606,7 @@ disturbed() {
 # resume_journal FILE: undoes what the journal tells, and removes it. Whoever calls it holds the volume's lock, or
 # there is no volume any more.
 resume_journal() {
-  local file=$1 verb rest id name grace at=0 swapped='' left=()
+  local file=$1 verb rest id name grace health at=0 swapped='' left=()
   [[ -e $file ]] || return 0
   lock_claims
   while read -r verb rest; do
@@ -540,23 +617,59 @@ resume_journal() {
         if ! undo_swap "$rest"; then left+=("$verb $rest"); fi
         ;;
       stop | pause)
-        read -r id name grace <<<"$rest"
+        read -r id name grace health <<<"$rest"
         if ((${#left[@]})) && [[ ${left[0]} == import* ]]; then
           left+=("$verb $rest")
         elif claimed "$id"; then
           continue # the other run starts it
         elif ! revive "$verb" "$id" "$name" "${grace:-10}" "$at"; then
           left+=("$verb $rest")
+        elif [[ $health == yes ]]; then
+          await_health "$id" "$name"
         fi
         ;;
     esac
-  done <"$file"
+  done < <(in_start_order "$file")
   unlock_claims
   # The journal stays whole: what runs by then is no work for the next attempt.
   if ((${#left[@]})); then return 69; fi
   # By now the containers run.
   if [[ -n $swapped ]]; then rm -rf --one-file-system "${swapped%/*}/${staging_name:?}" || return 73; fi
   rm -f "$file" && sync "${file%/*}" || return 73
+}
+
+# in_start_order JOURNAL: prints the journal with its containers in the order in which they start.
+in_start_order() {
+  local verb id rest downs=()
+  local -A lines=()
+  while read -r verb id rest; do
+    case $verb in
+      stop | pause)
+        downs+=("$id")
+        lines[$id]="$verb $id $rest"
+        ;;
+      *) echo "$verb $id $rest" ;;
+    esac
+  done <"$1"
+  if ((${#downs[@]} == 0)); then return; fi
+  in_order downs
+  local i
+  for ((i = ${#ordered[@]} - 1; i >= 0; i--)); do
+    id=${ordered[i]}
+    # Only where something is to be started later.
+    echo "${lines[$id]} ${healthy[$id]:-no}"
+  done
+}
+
+# await_health ID NAME: waits until a container is healthy whose dependants ask for that, at most a minute.
+await_health() {
+  local try
+  for ((try = 0; try < 120; try++)); do
+    query inspect --type container --format '{{with index .State "Health"}}{{.Status}}{{else}}none{{end}}' "$1" || return 0
+    if [[ ${answer[0]} != starting && ${answer[0]} != unhealthy ]]; then return; fi
+    pause_claims 0.5
+  done
+  say WARN not_healthy "container $2 is not healthy after a minute; what depends on it is started all the same" "see docker logs $2"
 }
 
 # undo_swap MOUNTPOINT: after an import that was killed, the volume is the old one again, or the new one if it had come
@@ -780,6 +893,7 @@ tar_out() {
 # systems that are known to keep that time also for mapped files. Otherwise there is no digest.
 tell_tree() {
   local sum
+  if ((killed)); then return; fi
   query ps --quiet --filter "volume=$volume" --filter status=running --filter status=paused --filter status=restarting || return 0
   if ((${#answer[@]})); then return; fi
   case $(stat -f -c %T "$mountpoint") in
@@ -798,12 +912,27 @@ tell_tree() {
   if [[ $sum == "$UNLESS_TREE" ]]; then return 10; fi
 }
 
+# bring_to_rest: quiesces the volume for a reader, and sets $killed and $at_rest.
+bring_to_rest() {
+  supervise quiesce_and_tell
+  case $status in
+    0) ;;
+    11) killed=11 ;;
+    *) exit "$status" ;;
+  esac
+  at_rest=yes
+}
+
+# quiesce_and_tell: runs quiesce in a process of its own; the exit status carries $killed.
+quiesce_and_tell() {
+  quiesce
+  return "$killed"
+}
+
 export_volume() {
   [[ ! -t 1 ]] || fail 64 usage 'a tar stream is nothing for a terminal' 'send it to a file or a pipe'
   begin "$1"
-  supervise quiesce
-  if ((status)); then exit "$status"; fi
-  at_rest=yes
+  bring_to_rest
   if [[ -n ${UNLESS_TREE:-} ]]; then
     supervise tell_tree
     if ((status == 10)); then exit 0; fi
@@ -816,9 +945,7 @@ export_volume() {
 with_volume() {
   begin "$1"
   shift
-  supervise quiesce
-  if ((status)); then exit "$status"; fi
-  at_rest=yes
+  bring_to_rest
   # Not a process group of its own: the command may talk to the terminal. Without one, bash makes it deaf to Ctrl-C.
   VOLUME_PATH=$mountpoint mortal TERM env --default-signal=INT,QUIT "$@" <&0 {volume_lock}<&- &
   child=$!

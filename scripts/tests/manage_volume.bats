@@ -3,6 +3,7 @@
 # busybox for an image. Kill matrices and the fidelity of archives are in e2e/.
 # shellcheck disable=SC2016 # expressions expand later, not here
 # shellcheck disable=SC2154 # bats assigns stderr
+# shellcheck disable=SC2031 # each test is a subshell
 bats_require_minimum_version 1.5.0
 
 setup_file() {
@@ -386,11 +387,80 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
   jq -e 'select(.msg == "tar_message" and (.detail | contains("changed")))' err
 }
 
-@test "a container that had to be killed is reported" {
+@test "a container that had to be killed is reported every time, and the export is not consistent" {
   docker run --detach --network none --name deaf --stop-timeout 1 --volume "$v:/data" busybox sleep 1000 >/dev/null
-  run -0 --separate-stderr bash -c '"$0" export "$1" | cat' "$script" "$v"
-  said '.msg == "killed_by_docker" and (.detail | contains("deaf"))'
-  is running deaf
+  local try
+  await settled "$data"
+  for try in 1 2; do
+    UNLESS_TREE=- run -1 --separate-stderr bash -c '"$0" export "$1" 3>told | cat; exit "${PIPESTATUS[0]}"' "$script" "$v"
+    said '.msg == "container_killed" and .level == "WARN" and .container == "deaf" and .volume == "'"$v"'"'
+    # There is no tree that could spare the next run the reading, and the warning.
+    [ ! -s told ]
+    is running deaf
+  done
+  run -0 --separate-stderr "$script" with "$v" -- true
+  said '.msg == "container_killed"'
+}
+
+# compose SERVICE DEPENDS [DOCKER-OPTION…]: a container of the project "hub" that writes when it stops, and starts.
+compose() {
+  local service=$1 depends=$2
+  shift 2
+  docker run --detach --network none --name "hub-$service-1" --volume "$v:/data" --label com.docker.compose.project=hub \
+    --label "com.docker.compose.service=$service" --label "com.docker.compose.depends_on=$depends" "$@" busybox \
+    sh -c 'trap exit TERM; sleep 1000 & wait' >/dev/null
+}
+
+# order EVENT: the containers in the order of an event, since the file "began" was made.
+order() {
+  docker events --since "$(stat -c %.9Y began)" --until "${EPOCHREALTIME/,/.}" --filter "event=$1" --format '{{.Actor.Attributes.name}}' | tr '\n' ' '
+}
+
+@test "dependants are stopped first and started last" {
+  compose web app:service_started:true
+  compose app db:service_healthy:false,cache:service_started:true
+  compose db ''
+  compose cache ''
+  # Other projects have services of the same names, and this one wants a service that is not there.
+  docker run --detach --network none --name other-db-1 --volume "$v:/data" --label com.docker.compose.project=other \
+    --label com.docker.compose.service=db --label com.docker.compose.depends_on=app:service_started:true,lost:service_started:true busybox \
+    sh -c 'trap exit TERM; sleep 1000 & wait' >/dev/null
+  touch began
+  "$script" export "$v" >out.tar
+  is running hub-web-1 hub-app-1 hub-db-1 hub-cache-1 other-db-1
+  [[ $(order die) =~ hub-web-1\ .*hub-app-1\ .*hub-(db|cache)-1 ]]
+  [[ $(order start) =~ hub-(db|cache)-1\ .*hub-app-1\ .*hub-web-1 ]]
+}
+
+@test "services that depend on each other in a circle, and on themselves, are stopped and started" {
+  compose one two:service_started:true
+  compose two one:service_started:true,two:service_started:true
+  "$script" export "$v" >out.tar
+  is running hub-one-1 hub-two-1
+  nothing_left
+}
+
+@test "a dependant that asks for health starts when its service is healthy" {
+  compose db '' --health-cmd 'test -e /data/ready' --health-interval 100ms --health-start-period 60s
+  compose app db:service_healthy:false
+  touch began
+  "$script" with "$v" -- true &
+  await is running hub-db-1
+  until [ -n "$(order die)" ] && [ "$(docker inspect --format '{{.State.Status}}' hub-db-1)" = running ]; do :; done
+  is exited hub-app-1
+  touch "$data/ready"
+  wait $!
+  is running hub-app-1
+  # Also after a kill.
+  rm "$data/ready"
+  killed_run
+  "$script" resume &
+  await is running hub-db-1
+  is exited hub-app-1
+  touch "$data/ready"
+  wait $!
+  is running hub-app-1
+  nothing_left
 }
 
 @test "export to a full output fails with 73, and containers run" {
@@ -767,6 +837,7 @@ on_a_host() {
 
 @test "a journal that this user cannot read is reported" {
   container one
+  # shellcheck disable=SC2030 # for this test alone
   STATE_DIRECTORY=$daemon/readable
   mkdir -m 777 "$STATE_DIRECTORY"
   killed_run
