@@ -39,7 +39,7 @@ Commands:
   create VOLUME...       create volumes that are not there yet
   export VOLUME          write a volume to stdout, as tar
   import [--stop] VOLUME replace a volume by the tar stream on stdin
-  with VOLUME -- CMD...  run a command while nothing writes to the volume
+  with VOLUME... -- CMD  run a command while nothing writes to the volumes
   resume                 start what an interrupted run has left stopped
   backup [VOLUME...]     back up with volbackup
   restore VOLUME[@ID]    restore with volbackup
@@ -164,7 +164,7 @@ finish() {
   trap '' TERM HUP INT PIPE
   if [[ -n $caught ]]; then
     if [[ -n $own_journal && -e $own_journal ]]; then
-      exec {volume_lock}<&-
+      drop_locks
       setsid "$BASH" "$0" --state-dir "$state_dir" resume </dev/null >/dev/null &
       local helper=$! try
       for ((try = 0; try < 20; try++)); do
@@ -282,10 +282,18 @@ see_folder() {
 
 # lock_volume: one run at a time on a volume, whichever user and state directory it has.
 lock_volume() {
-  exec {volume_lock}<"${mountpoint%/*}"
+  local fd
+  exec {fd}<"${mountpoint%/*}"
   # Long enough for a run that only looks whether the lock is held.
-  flock -w 2 "$volume_lock" || fail 75 locked "another run works on volume $volume" 'wait for it to end'
+  flock -w 2 "$fd" || fail 75 locked "another run works on volume $volume" 'wait for it to end'
+  volume_locks+=("$fd")
   our_locks+=("${mountpoint%/*}")
+}
+
+# drop_locks: closes this process's descriptors of the locks. Another process of the run may hold them still.
+drop_locks() {
+  local fd
+  for fd in "${volume_locks[@]}"; do exec {fd}<&-; done
 }
 
 # is_ours PATH: whether this process holds the lock on PATH.
@@ -300,13 +308,19 @@ is_ours() {
 # held JOURNAL: whether the run that wrote the journal is alive. A living run holds its locks, so a journal whose lock
 # this process holds belongs to this run or to a dead one, in whatever state directory it lies.
 held() {
-  local path fd taken=0
-  path=$(sed -n 's/^lock //p' "$1") || return 1
-  if [[ ! -d $path ]] || is_ours "$path"; then return 1; fi
-  { exec {fd}<"$path"; } 2>/dev/null || return 0
-  flock -s -n "$fd" || taken=1
-  exec {fd}<&-
-  ((taken))
+  local path fd taken=0 paths
+  mapfile -t paths < <(sed -n 's/^lock //p' "$1")
+  for path in "${paths[@]}"; do
+    if is_ours "$path"; then return 1; fi
+  done
+  for path in "${paths[@]}"; do
+    if [[ ! -d $path ]]; then continue; fi
+    { exec {fd}<"$path"; } 2>/dev/null || return 0
+    flock -s -n "$fd" || taken=1
+    exec {fd}<&-
+    if ((taken)); then return 0; fi
+  done
+  return 1
 }
 
 # lock_claims: while it is held, nobody else decides what to stop or to start.
@@ -321,7 +335,7 @@ unlock_claims() {
 
 # --- the journal ------------------------------------------------------------
 
-volume='' mountpoint='' state_dir='' journals='' own_journal='' volume_lock='' mutex='' our_locks=()
+volume='' mountpoint='' state_dir='' journals='' own_journal='' mutex='' volume_locks=() our_locks=()
 
 # open_state: sets $state_dir and $journals. By hand, root uses the directory of the unit, which resumes at each boot.
 open_state() {
@@ -358,7 +372,7 @@ all_journals() {
 # that an earlier run of this volume has left down stay in it.
 record() {
   local temporary=$journals/.new # the claims are held; a volume's name may be as long as a file's
-  if ! { { printf '%s\n' "owner $$" "at ${EPOCHREALTIME/,/.}" "lock ${mountpoint%/*}" "$@" && unfinished "$@"; } >"$temporary" \
+  if ! { { printf '%s\n' "owner $$" "at ${EPOCHREALTIME/,/.}" "${our_locks[@]/#/lock }" "$@" && unfinished "$@"; } >"$temporary" \
     && { ((EUID)) || chown --reference="$journals" "$temporary"; } \
     && sync "$temporary" && mv -T "$temporary" "$journals/$volume" && sync "$journals"; } 2>/dev/null; then
     rm -f "$temporary"
@@ -391,7 +405,7 @@ claimed() {
 users() {
   local try
   for try in 1 2 3; do
-    query ps --all --quiet --no-trunc --filter "volume=$volume" || explain "look for the containers of $volume"
+    query ps --all --quiet --no-trunc "${filters[@]}" || explain "look for the containers of $volume"
     if ((${#answer[@]} == 0)); then return; fi
     # One may be removed just now.
     if query inspect --type container --format "$container_format" "${answer[@]}"; then return; fi
@@ -546,15 +560,17 @@ ordered=()
 # tell_killed ID…: tells of each container that Docker had to kill, because it did not stop in its time: what it had not
 # written yet is not in the volume. Sets $killed.
 tell_killed() {
-  local line id name code
-  query inspect --type container --format '{{.Id}} {{.Name}} {{.State.ExitCode}}' "$@" || [[ ${complaint,,} == *'no such'* ]] \
+  local line id name code mounts each
+  query inspect --type container --format '{{.Id}} {{.Name}} {{.State.ExitCode}}{{range .Mounts}} {{.Name}}{{end}} ' "$@" || [[ ${complaint,,} == *'no such'* ]] \
     || explain "look at the containers of $volume"
   for line in "${answer[@]}"; do
-    read -r id name code <<<"$line"
+    read -r id name code mounts <<<"$line"
     # 128 + SIGKILL; also if the kernel killed it for want of memory.
     if [[ $code != 137 ]]; then continue; fi
     killed=11
-    say_killed "$volume" "${name#/}"
+    for each in "${!mountpoints[@]}"; do
+      if [[ " $mounts " == *" $each "* ]]; then say_killed "$each" "${name#/}"; fi
+    done
   done
 }
 
@@ -586,7 +602,7 @@ gone_or_fail() {
 disturbed() {
   local line id name state what found=1
   if ((killed)); then found=0; fi
-  query ps --all --no-trunc --filter "volume=$volume" \
+  query ps --all --no-trunc "${filters[@]}" \
     --format '{{.ID}} {{.Names}} {{.State}} {{.Label "hub.backup.quiesce"}} {{.Status}}' || {
     say WARN cannot_tell "nobody can tell whether a container wrote to volume $volume while it was read: ${complaint:-$no_answer}"
     return
@@ -780,9 +796,33 @@ lives() {
   done
 }
 
+# take_over JOURNAL: locks the volumes of a dead run, and adds to $fds and $our_locks. Returns 10 if the run is alive.
+take_over() {
+  local path fd owner paths
+  mapfile -t paths < <(sed -n 's/^lock //p' "$1")
+  for path in "${paths[@]}"; do
+    if [[ ! -d $path ]] || is_ours "$path"; then continue; fi
+    if ! { exec {fd}<"$path"; } 2>/dev/null; then
+      say ERROR not_resumed "cannot enter $path as $(id -un), where ${1##*/} was left stopped" 'run manage_volume.sh resume as root'
+      return 78
+    fi
+    fds+=("$fd")
+    if ! flock -n "$fd"; then
+      owner=$(sed -n 's/^owner //p' "$1") || return 10
+      # It has started us to do this; or it is alive; or it is dead, and a child of it has yet to end.
+      if [[ $owner != "$PPID" ]] && lives "$owner"; then return 10; fi
+      if ! flock -w 60 "$fd"; then
+        say ERROR not_resumed "volume ${1##*/} is still held by what a dead run has started" 'see fuser -v '"$path"
+        return 75
+      fi
+    fi
+    our_locks+=("$path")
+  done
+}
+
 # resume_stale: resumes what dead runs have left, and returns 69 if something stays down.
 resume_stale() {
-  local file worst=0 path owner fd at_rest='' our_locks=("${our_locks[@]}")
+  local file worst=0 path fd fds kept at_rest='' our_locks=("${our_locks[@]}")
   lock_claims
   rm -f "$journals"/.[a-zA-Z0-9]*
   unlock_claims
@@ -793,35 +833,13 @@ resume_stale() {
       worst=78
       continue
     fi
-    path=$(sed -n 's/^lock //p' "$file") || continue
-    fd=
-    if [[ -d $path ]] && ! is_ours "$path"; then
-      if ! { exec {fd}<"$path"; } 2>/dev/null; then
-        say ERROR not_resumed "cannot enter $path as $(id -un), where ${file##*/} was left stopped" 'run manage_volume.sh resume as root'
-        worst=78
-        continue
-      fi
-      if ! flock -n "$fd"; then
-        owner=$(sed -n 's/^owner //p' "$file") || continue
-        # It has started us to do this; or it is alive; or it is dead, and a child of it has yet to end.
-        if [[ $owner != "$PPID" ]] && lives "$owner"; then
-          exec {fd}<&-
-          continue
-        fi
-        if ! flock -w 60 "$fd"; then
-          say ERROR not_resumed "volume ${file##*/} is still held by what a dead run has started" 'see fuser -v '"$path"
-          exec {fd}<&-
-          worst=75
-          continue
-        fi
-      fi
-      our_locks+=("$path")
+    fds=() kept=${#our_locks[@]}
+    if take_over "$file"; then resume_journal "$file" || worst=$?; else
+      path=$?
+      if ((path != 10)); then worst=$path; fi
     fi
-    resume_journal "$file" || worst=$?
-    if [[ -n $fd ]]; then
-      exec {fd}<&-
-      unset 'our_locks[-1]'
-    fi
+    for fd in "${fds[@]}"; do exec {fd}<&-; done
+    our_locks=("${our_locks[@]:0:kept}")
   done 3< <(all_journals)
   return "$worst"
 }
@@ -830,24 +848,38 @@ resume_stale() {
 
 # begin VOLUME: a volume that is there, ours alone, and as whole as it was before whoever died at work on it.
 begin() {
-  volume=$1
-  check_name "$volume"
-  resolve "$volume"
+  local name
+  for name in "$@"; do check_name "$name"; done
   open_state
-  lock_volume
+  # Sorted, so that two runs on the same volumes do not wait for each other.
+  while read -r name; do
+    volume=$name
+    resolve "$name"
+    lock_volume
+    mountpoints[$name]=$mountpoint
+    filters+=(--filter "volume=$name")
+  done < <(printf '%s\n' "$@" | sort -u)
   resume_stale || :
+  volume=$1 mountpoint=${mountpoints[$1]}
   own_journal=$journals/$volume
-  [[ ! -e ${mountpoint%/*}/$staging_name/old || -e $mountpoint ]] \
-    || fail 78 import_interrupted "an import of volume $volume was interrupted" 'run manage_volume.sh resume as root'
-  [[ -r $mountpoint && -x $mountpoint ]] \
-    || fail 78 volume_unreadable "cannot read $mountpoint as $(id -un)" 'run as root, or with the capability CAP_DAC_READ_SEARCH, which volume-backup.service has'
+  for name in "${!mountpoints[@]}"; do
+    mountpoint=${mountpoints[$name]}
+    [[ ! -e ${mountpoint%/*}/$staging_name/old || -e $mountpoint ]] \
+      || fail 78 import_interrupted "an import of volume $name was interrupted" 'run manage_volume.sh resume as root'
+    [[ -r $mountpoint && -x $mountpoint ]] \
+      || fail 78 volume_unreadable "cannot read $mountpoint as $(id -un)" 'run as root, or with the capability CAP_DAC_READ_SEARCH, which volume-backup.service has'
+  done
+  mountpoint=${mountpoints[$1]}
 }
+# The mount points of all volumes of this run, and docker's filters for their containers.
+declare -A mountpoints=()
+filters=()
 
 # relay [strict]: passes on what tar says, and returns the status that it comes to. On extraction nothing is harmless.
 relay() {
   local line worst=0 shown=0
   # It ends only after all who might tell something, among them who resumes the volume, and needs its lock.
-  exec {volume_lock}<&-
+  drop_locks
   while IFS= read -r line; do
     line=${line#tar: }
     case $line in
@@ -894,7 +926,7 @@ tar_out() {
 tell_tree() {
   local sum
   if ((killed)); then return; fi
-  query ps --quiet --filter "volume=$volume" --filter status=running --filter status=paused --filter status=restarting || return 0
+  query ps --quiet "${filters[@]}" --filter status=running --filter status=paused --filter status=restarting || return 0
   if ((${#answer[@]})); then return; fi
   case $(stat -f -c %T "$mountpoint") in
     ext2/ext3 | xfs | btrfs) ;;
@@ -942,16 +974,28 @@ export_volume() {
   exit "$status"
 }
 
-with_volume() {
-  begin "$1"
+# with_volumes VOLUME… -- CMD…
+with_volumes() {
+  local names=() variables=() name
+  while [[ $1 != -- ]]; do
+    names+=("$1")
+    shift
+  done
   shift
+  begin "${names[@]}"
+  for name in "${names[@]}"; do variables+=("VOLUME_PATH_$((${#variables[@]} + 1))=${mountpoints[$name]}"); done
   bring_to_rest
   # Not a process group of its own: the command may talk to the terminal. Without one, bash makes it deaf to Ctrl-C.
-  VOLUME_PATH=$mountpoint mortal TERM env --default-signal=INT,QUIT "$@" <&0 {volume_lock}<&- &
+  run_command "VOLUME_PATH=$mountpoint" "${variables[@]}" "$@" <&0 &
   child=$!
   await_child
   disturbed || :
   exit "$status"
+}
+
+run_command() {
+  drop_locks
+  mortal TERM env --default-signal=INT,QUIT "$@"
 }
 
 # --- writing ----------------------------------------------------------------
@@ -968,6 +1012,7 @@ import_volume() {
   ((EUID == 0)) || fail 78 not_root 'only root can give files back their owners' 'sudo manage_volume.sh import …'
   volume=$1
   check_name "$volume"
+  filters=(--filter "volume=$volume")
   need_docker
   if ! look_up "$volume"; then
     query volume create "$volume" || explain "create volume $volume"
@@ -975,6 +1020,7 @@ import_volume() {
     look_up "$volume" || explain "create volume $volume"
   fi
   see_folder
+  mountpoints[$volume]=$mountpoint
   open_state
   lock_volume
   resume_stale || fail 75 import_interrupted 'what an earlier run has left cannot be put right' 'see the messages above'
@@ -1038,7 +1084,7 @@ unpack() {
   chmod --reference="$mountpoint" "$new"
   exec {errors}> >(relay strict)
   listener=$!
-  exec {sum}> >(exec b2sum >"$staging/sum" 2>/dev/null {volume_lock}<&-)
+  exec {sum}> >(drop_locks && exec b2sum >"$staging/sum" 2>/dev/null)
   summer=$!
   set +e
   tee "/dev/fd/$sum" \
@@ -1217,11 +1263,10 @@ main() {
       import_volume "$@"
       ;;
     with)
-      if [[ $# -lt 3 || $2 != -- ]]; then
-        fail 64 usage 'with takes the name of a volume, -- and a command' 'manage_volume.sh with VOLUME -- COMMAND'
+      if [[ $# -lt 3 || $1 == -- || " ${*:2:$#-2} " != *' -- '* ]]; then
+        fail 64 usage 'with takes the names of volumes, -- and a command' 'manage_volume.sh with VOLUME... -- COMMAND'
       fi
-      set -- "$1" "${@:3}"
-      with_volume "$@"
+      with_volumes "$@"
       ;;
     resume)
       (($# == 0)) || fail 64 usage "resume takes no argument: $1"

@@ -870,6 +870,47 @@ on_a_host() {
   [ "$(cat 'done')" = 'cleared up' ]
 }
 
+# --- several volumes ---
+
+@test "with of several volumes stops each container once, and passes every mount point" {
+  docker volume create "$v-b" >/dev/null
+  docker volume create "$v-c" >/dev/null
+  container one --volume "$v-b:/data/nested"
+  docker run --detach --network none --name two --volume "$v-c:/data" busybox sh -c 'trap exit TERM; sleep 1000 & wait' >/dev/null
+  touch began
+  run -0 --separate-stderr "$script" with "$v-c" "$v" "$v-b" -- sh -c 'docker ps --quiet; echo "$VOLUME_PATH $VOLUME_PATH_1 $VOLUME_PATH_2 $VOLUME_PATH_3"'
+  [ "$output" = "${data/$v/$v-c} ${data/$v/$v-c} $data ${data/$v/$v-b}" ]
+  is running one two
+  [ "$(docker events --since "$(stat -c %.9Y began)" --until "${EPOCHREALTIME/,/.}" --filter event=die --format x | wc -l)" -eq 2 ]
+  nothing_left
+}
+
+@test "a run on several volumes holds each of them, and resume takes over all of them" {
+  docker volume create "$v-b" >/dev/null
+  container one
+  container two --volume "$v-b:/more"
+  "$script" with "$v" "$v-b" -- sh -c 'touch begun; exec sleep 1000' &
+  await test -e begun
+  run -75 --separate-stderr "$script" with "$v-b" -- true
+  run -0 "$script" resume
+  is exited one two
+  kill -KILL $!
+  wait $! || true
+  run -0 --separate-stderr "$script" resume
+  is running one two
+  nothing_left
+}
+
+@test "with of several volumes of which one is not there stops nothing" {
+  container one
+  local started
+  started=$(docker inspect --format '{{.State.StartedAt}}' one)
+  run -65 --separate-stderr "$script" with "$v" nowhere -- true
+  run -64 --separate-stderr "$script" with -- true
+  run -64 --separate-stderr "$script" with "$v" "$v"
+  [ "$(docker inspect --format '{{.State.StartedAt}}' one)" = "$started" ]
+}
+
 # --- import ---
 
 @test "import refuses a volume in which something is mounted" {
