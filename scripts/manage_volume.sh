@@ -561,7 +561,7 @@ ordered=()
 # written yet is not in the volume. Sets $killed.
 tell_killed() {
   local line id name code mounts each
-  query inspect --type container --format '{{.Id}} {{.Name}} {{.State.ExitCode}}{{range .Mounts}} {{.Name}}{{end}} ' "$@" || [[ ${complaint,,} == *'no such'* ]] \
+  query inspect --type container --format '{{.Id}} {{.Name}} {{.State.ExitCode}}{{range .Mounts}}{{if eq .Type "volume"}} {{.Name}}{{end}}{{end}}' "$@" || [[ ${complaint,,} == *'no such'* ]] \
     || explain "look at the containers of $volume"
   for line in "${answer[@]}"; do
     read -r id name code mounts <<<"$line"
@@ -850,7 +850,6 @@ resume_stale() {
 begin() {
   local name
   for name in "$@"; do check_name "$name"; done
-  open_state
   # Sorted, so that two runs on the same volumes do not wait for each other.
   while read -r name; do
     volume=$name
@@ -859,6 +858,7 @@ begin() {
     mountpoints[$name]=$mountpoint
     filters+=(--filter "volume=$name")
   done < <(printf '%s\n' "$@" | sort -u)
+  open_state
   resume_stale || :
   volume=$1 mountpoint=${mountpoints[$1]}
   own_journal=$journals/$volume
