@@ -625,6 +625,7 @@ resume_journal() {
   local file=$1 verb rest id name grace health at=0 swapped='' left=()
   [[ -e $file ]] || return 0
   lock_claims
+  in_start_order "$file"
   while read -r verb rest; do
     case $verb in
       at) at=$rest ;;
@@ -645,7 +646,7 @@ resume_journal() {
         fi
         ;;
     esac
-  done < <(in_start_order "$file")
+  done < <(printf '%s\n' "${journal_lines[@]}")
   unlock_claims
   # The journal stays whole: what runs by then is no work for the next attempt.
   if ((${#left[@]})); then return 69; fi
@@ -654,17 +655,18 @@ resume_journal() {
   rm -f "$file" && sync "${file%/*}" || return 73
 }
 
-# in_start_order JOURNAL: prints the journal with its containers in the order in which they start.
+# in_start_order JOURNAL: leaves the journal in $journal_lines, its containers in the order in which they start.
 in_start_order() {
   local verb id rest downs=()
   local -A lines=()
+  journal_lines=()
   while read -r verb id rest; do
     case $verb in
       stop | pause)
         downs+=("$id")
         lines[$id]="$verb $id $rest"
         ;;
-      *) echo "$verb $id $rest" ;;
+      *) journal_lines+=("$verb $id $rest") ;;
     esac
   done <"$1"
   if ((${#downs[@]} == 0)); then return; fi
@@ -673,7 +675,7 @@ in_start_order() {
   for ((i = ${#ordered[@]} - 1; i >= 0; i--)); do
     id=${ordered[i]}
     # Only where something is to be started later.
-    echo "${lines[$id]} ${healthy[$id]:-no}"
+    journal_lines+=("${lines[$id]} ${healthy[$id]:-no}")
   done
 }
 
