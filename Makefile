@@ -29,6 +29,7 @@ units.readsync    = reading-sync
 units.sysmetrics  = system-metrics
 units.volbackup   = volume-backup
 scripts.volbackup = manage_volume.sh
+sysusers.volbackup = volume-backup.conf
 
 unknown := $(filter-out $(ALL),$(TOOLS))
 ifneq ($(unknown),)
@@ -46,6 +47,7 @@ scdoc := $(shell command -v scdoc)
 # What to install for $(1), a list of tools: paths in this folder.
 tool_units   = $(foreach t,$(1),$(foreach kind,service timer socket,$(wildcard systemd/$(units.$(t))*.$(kind))))
 tool_scripts = $(foreach t,$(1),$(wildcard $(addprefix scripts/,$(scripts.$(t)))))
+tool_sysusers = $(foreach t,$(1),$(addprefix systemd/sysusers.d/,$(sysusers.$(t))))
 tool_pages   = $(if $(scdoc),$(foreach t,$(1),$(patsubst $(t)/%.scd,bin/%,$(wildcard $(t)/*.1.scd))))
 # What every tool needs, whichever are installed.
 common_units  = systemd/hub-failure@.service
@@ -82,7 +84,8 @@ install: $(addprefix bin/,$(TOOLS)) $$(call tool_pages,$(TOOLS))
 	install -m 644 $(call tool_units,$(TOOLS)) $(common_units) $(unitdir)
 	$(if $(call tool_pages,$(TOOLS)),install -m 644 $(call tool_pages,$(TOOLS)) $(mandir))
 	install -m 644 systemd/80-observability-hub.preset $(libdir)/systemd/system-preset
-	install -m 644 systemd/sysusers.d/observability-hub.conf $(libdir)/sysusers.d
+	install -m 644 systemd/sysusers.d/observability-hub.conf $(call tool_sysusers,$(TOOLS)) $(libdir)/sysusers.d
+	$(if $(call tool_scripts,$(TOOLS)),sed -i 's|^readonly version=devel$$|readonly version=$(VERSION)|' $(addprefix $(bindir)/,$(notdir $(call tool_scripts,$(TOOLS)))))
 	install -m 644 systemd/tmpfiles.d/observability-hub.conf $(libdir)/tmpfiles.d
 
 # On a running host the units stop first: a timer whose service is gone would
@@ -93,6 +96,7 @@ uninstall:
 		systemctl disable --now $(filter-out %@.service %@.timer,$(notdir $(call tool_units,$(TOOLS)))) || :; fi
 	rm -f $(addprefix $(bindir)/,$(TOOLS) $(notdir $(call tool_scripts,$(TOOLS))))
 	rm -f $(addprefix $(unitdir)/,$(notdir $(call tool_units,$(TOOLS))))
+	rm -f $(addprefix $(libdir)/sysusers.d/,$(notdir $(call tool_sysusers,$(TOOLS))))
 	rm -f $(foreach t,$(TOOLS),$(patsubst $(t)/%.scd,$(mandir)/%,$(wildcard $(t)/*.1.scd)))
 	for tool in $(ALL); do [ ! -e $(bindir)/$$tool ] || exit 0; done; \
 	rm -f $(bindir)/$(notdir $(common_script)) $(unitdir)/$(notdir $(common_units)) \

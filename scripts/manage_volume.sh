@@ -39,7 +39,7 @@ Commands:
   create VOLUME...       create volumes that are not there yet
   export VOLUME          write a volume to stdout, as tar
   import [--stop] VOLUME replace a volume by the tar stream on stdin
-  with VOLUME -- CMD...  run a command while nothing writes to the volume
+  with VOLUME... -- CMD  run a command while nothing writes to the volumes
   resume                 start what an interrupted run has left stopped
   backup [VOLUME...]     back up with volbackup
   restore VOLUME[@ID]    restore with volbackup
@@ -74,7 +74,7 @@ envelope() {
     "${now%.*}" "${now#*.}" "$1" "$2" "$service"
 }
 
-# say LEVEL EVENT TEXT [HINT]: a diagnostic, in the form that stderr wants.
+# say LEVEL EVENT TEXT [HINT [FIELDS]]: a diagnostic, in the form that stderr wants. FIELDS are JSON that begins with a comma.
 say() {
   local level=$1 event=$2 text=${3:0:4000} hint=${4:-} word=warning key=detail prefix=
   if [[ $level == ERROR ]]; then word=error key=error; fi
@@ -92,7 +92,7 @@ say() {
     esac
   fi
   printf '%s%s,"%s":%s%s}\n' "$prefix" "$(envelope "$level" "$event")" "$key" "$(json "$text")" \
-    "${hint:+,\"hint\":$(json "$hint")}" >&2 || :
+    "${hint:+,\"hint\":$(json "$hint")}${5:-}" >&2 || :
 }
 
 # fail STATUS EVENT TEXT [HINT]: the last word of this process.
@@ -164,7 +164,7 @@ finish() {
   trap '' TERM HUP INT PIPE
   if [[ -n $caught ]]; then
     if [[ -n $own_journal && -e $own_journal ]]; then
-      exec {volume_lock}<&-
+      drop_locks
       setsid "$BASH" "$0" --state-dir "$state_dir" resume </dev/null >/dev/null &
       local helper=$! try
       for ((try = 0; try < 20; try++)); do
@@ -280,22 +280,47 @@ see_folder() {
 
 # --- locks ------------------------------------------------------------------
 
-# lock_volume: one run at a time on a volume, whoever runs it.
+# lock_volume: one run at a time on a volume, whichever user and state directory it has.
 lock_volume() {
-  exec {volume_lock}<"${mountpoint%/*}"
-  # Long enough for one that only looks whether it is held.
-  flock -w 2 "$volume_lock" || fail 75 locked "another run works on volume $volume" 'wait for it to end'
+  local fd
+  exec {fd}<"${mountpoint%/*}"
+  # Long enough for a run that only looks whether the lock is held.
+  flock -w 2 "$fd" || fail 75 locked "another run works on volume $volume" 'wait for it to end'
+  volume_locks+=("$fd")
+  our_locks+=("${mountpoint%/*}")
 }
 
-# held JOURNAL: whether the run that wrote it is alive.
+# drop_locks: closes this process's descriptors of the locks. Another process of the run may hold them still.
+drop_locks() {
+  local fd
+  for fd in "${volume_locks[@]}"; do exec {fd}<&-; done
+}
+
+# is_ours PATH: whether this process holds the lock on PATH.
+is_ours() {
+  local path
+  for path in "${our_locks[@]}"; do
+    if [[ $path == "$1" ]]; then return 0; fi
+  done
+  return 1
+}
+
+# held JOURNAL: whether the run that wrote the journal is alive. A living run holds its locks, so a journal whose lock
+# this process holds belongs to this run or to a dead one, in whatever state directory it lies.
 held() {
-  local path fd taken=0
-  path=$(sed -n 's/^lock //p' "$1") || return 1
-  [[ -d $path ]] || return 1
-  { exec {fd}<"$path"; } 2>/dev/null || return 0
-  flock -s -n "$fd" || taken=1
-  exec {fd}<&-
-  ((taken))
+  local path fd taken=0 paths
+  mapfile -t paths < <(sed -n 's/^lock //p' "$1")
+  for path in "${paths[@]}"; do
+    if is_ours "$path"; then return 1; fi
+  done
+  for path in "${paths[@]}"; do
+    if [[ ! -d $path ]]; then continue; fi
+    { exec {fd}<"$path"; } 2>/dev/null || return 0
+    flock -s -n "$fd" || taken=1
+    exec {fd}<&-
+    if ((taken)); then return 0; fi
+  done
+  return 1
 }
 
 # lock_claims: while it is held, nobody else decides what to stop or to start.
@@ -310,48 +335,66 @@ unlock_claims() {
 
 # --- the journal ------------------------------------------------------------
 
-volume='' mountpoint='' state_dir='' journals='' own_journal='' volume_lock='' mutex=''
+volume='' mountpoint='' state_dir='' journals='' own_journal='' mutex='' volume_locks=() our_locks=()
 
+# open_state: sets $state_dir and $journals. By hand, root uses the directory of the unit, which resumes at each boot.
 open_state() {
+  local given=${STATE_DIRECTORY:-}
+  state_dir=${state_dir:-${given%%:*}}
+  if [[ -z $state_dir && $EUID == 0 && -d $unit_state ]]; then state_dir=$unit_state; fi
   if [[ -z $state_dir ]]; then
-    state_dir=${STATE_DIRECTORY:-}
-    state_dir=${state_dir%%:*}
-  fi
-  if [[ -z $state_dir ]]; then
-    [[ -n ${XDG_STATE_HOME:-${HOME:-}} ]] || fail 78 no_state_directory 'no state directory: HOME is not set' 'give --state-dir'
-    state_dir=${XDG_STATE_HOME:-$HOME/.local/state}/$service
+    state_dir=$(user_state) || fail 78 no_state_directory 'no state directory: HOME is not set' 'give --state-dir'
   fi
   journals=$state_dir/quiesced
-  if ! (umask 077 && mkdir -p "$journals") 2>/dev/null || [[ ! -w $journals ]]; then
-    fail 73 state_unwritable "cannot write to $journals" 'give the user of this run a writable folder with --state-dir'
+  if ! (umask 077 && mkdir -p "$journals" && { ((EUID)) || chown --reference="$state_dir" "$journals"; }) 2>/dev/null || [[ ! -w $journals ]]; then
+    fail 73 state_unwritable "cannot write to $journals" 'name a directory that this user can write to with --state-dir'
   fi
 }
+readonly unit_state=/var/lib/$service
 
-# all_journals: those of this state directory, and of the unit if this is another user's.
+# user_state: prints the state directory of a run by hand.
+user_state() {
+  [[ -n ${XDG_STATE_HOME:-${HOME:-}} ]] && echo "${XDG_STATE_HOME:-$HOME/.local/state}/$service"
+}
+
+# all_journals: those of this state directory, of the unit, and of earlier runs of this user by hand.
 all_journals() {
-  local dir
-  for dir in "$journals" "/var/lib/$service/quiesced"; do
-    if [[ $dir == "$journals" || ! $dir -ef $journals ]]; then
-      compgen -G "$dir/[a-zA-Z0-9]*" || :
-    fi
+  local dir seen=()
+  for dir in "$state_dir" "$unit_state" "$(user_state)"; do
+    dir=$(realpath --quiet -- "$dir/quiesced") || continue
+    case " ${seen[*]} " in *" $dir "*) continue ;; esac
+    seen+=("$dir")
+    compgen -G "$dir/[a-zA-Z0-9]*" || :
   done
 }
 
-# record LINE…: puts this run's journal on disk before anything that it tells of is done. Claims are locked.
+# record LINE…: writes this run's journal to disk before anything in it is done. The caller holds the claims. Containers
+# that an earlier run of this volume has left down stay in it.
 record() {
-  local temporary=$journals/.new # who writes has the claims; a volume's name may be as long as a file's
-  if ! { printf '%s\n' "owner $$" "at ${EPOCHREALTIME/,/.}" "lock ${mountpoint%/*}" "$@" >"$temporary" \
+  local temporary=$journals/.new # the claims are held; a volume's name may be as long as a file's
+  if ! { { printf '%s\n' "owner $$" "at ${EPOCHREALTIME/,/.}" "${our_locks[@]/#/lock }" "$@" && unfinished "$@"; } >"$temporary" \
+    && { ((EUID)) || chown --reference="$journals" "$temporary"; } \
     && sync "$temporary" && mv -T "$temporary" "$journals/$volume" && sync "$journals"; } 2>/dev/null; then
     rm -f "$temporary"
     fail 73 state_unwritable "cannot write the journal to $journals" 'make room there; nothing has been stopped'
   fi
 }
 
-# claimed ID: whether another run, which is alive, has the container stopped or paused.
+# unfinished LINE…: prints the containers of the journal that is there, except those of the lines.
+unfinished() {
+  local verb id rest
+  if [[ ! -e $journals/$volume ]]; then return; fi
+  while read -r verb id rest; do
+    if [[ $verb == stop || $verb == pause ]] && [[ " $* " != *" $id "* ]]; then echo "$verb $id $rest"; fi
+  done <"$journals/$volume"
+}
+
+# claimed ID: whether another run, which is alive, has the container stopped or paused. Its journal lists the container,
+# and it starts the container when it ends.
 claimed() {
   local file
   while read -r file; do
-    if [[ $file != "$journals/$volume" ]] && grep -q " $1 " "$file" 2>/dev/null && held "$file"; then return 0; fi
+    if grep -q " $1 " "$file" 2>/dev/null && held "$file"; then return 0; fi
   done < <(all_journals)
   return 1
 }
@@ -362,7 +405,7 @@ claimed() {
 users() {
   local try
   for try in 1 2 3; do
-    query ps --all --quiet --no-trunc --filter "volume=$volume" || explain "look for the containers of $volume"
+    query ps --all --quiet --no-trunc "${filters[@]}" || explain "look for the containers of $volume"
     if ((${#answer[@]} == 0)); then return; fi
     # One may be removed just now.
     if query inspect --type container --format "$container_format" "${answer[@]}"; then return; fi
@@ -451,11 +494,93 @@ quiesce() {
   # An orphan of a killed run must not stop what has just been resumed.
   kill -0 "$$" 2>/dev/null || exit 1
   if ((${#stops[@]})); then
-    patience=$((longest + 60)) query stop "${stops[@]}" || gone_or_fail "${stops[@]}"
+    bring_down "$longest"
+    tell_killed "${stops[@]}"
   fi
   for id in "${pauses[@]}"; do
     query pause "$id" || [[ $complaint == *'already paused'* ]] || gone_or_fail "$id"
   done
+}
+
+# bring_down SECONDS: stops the containers of $stops. Those that depend on others, by the labels of compose, stop first.
+bring_down() {
+  local id ranks=()
+  in_order stops
+  for id in "${ordered[@]}"; do
+    if ((${#ranks[@]})) && [[ ${rank[$id]} != "${rank[${ranks[0]}]}" ]]; then
+      patience=$(($1 + 60)) query stop "${ranks[@]}" || gone_or_fail "${ranks[@]}"
+      ranks=()
+    fi
+    ranks+=("$id")
+  done
+  patience=$(($1 + 60)) query stop "${ranks[@]}" || gone_or_fail "${ranks[@]}"
+}
+
+# in_order ARRAY: leaves the ids of the array in $ordered, those that depend on others first, and their depth in $rank:
+# 0 for what nothing depends on. com.docker.compose.depends_on is "db:service_healthy:false,cache:service_started:true".
+in_order() {
+  local -n ids=$1
+  local line id project part depends other round changed=yes
+  local -A projects=() services=() needs=()
+  rank=() ordered=() healthy=() answer=()
+  for id in "${ids[@]}"; do rank[$id]=0; done
+  # The labels of a single container order nothing.
+  if ((${#ids[@]} > 1)) && ! query inspect --type container --format "$compose_format" "${ids[@]}" && [[ $complaint == "$no_answer"* ]]; then
+    absences=0 absence=$complaint
+  fi
+  for line in "${answer[@]}"; do
+    read -r id project part depends <<<"$line"
+    if [[ -z $id || -z ${rank[$id]:-} ]]; then continue; fi
+    projects[$id]=$project services[$id]=$part needs[$id]=",$depends"
+  done
+  # A cycle ends after as many rounds as there are containers.
+  for ((round = 0; round < ${#ids[@]}; round++)); do
+    if [[ -z $changed ]]; then break; fi
+    changed=
+    for id in "${!needs[@]}"; do
+      for other in "${!needs[@]}"; do
+        if [[ ${projects[$id]} == - || ${projects[$id]} != "${projects[$other]}" || ${needs[$id]} != *",${services[$other]}:"* ]]; then continue; fi
+        if [[ ${needs[$id]} == *",${services[$other]}:service_healthy"* ]]; then healthy[$other]=yes; fi
+        if ((rank[$other] <= rank[$id] && rank[$id] < ${#ids[@]})); then
+          rank[$other]=$((rank[$id] + 1))
+          changed=yes
+        fi
+      done
+    done
+  done
+  mapfile -t ordered < <(for id in "${ids[@]}"; do echo "${rank[$id]} $id"; done | sort -s -n -k 1,1 | cut -d ' ' -f 2)
+}
+# shellcheck disable=SC2016 # a Go template
+readonly compose_format='{{.Id}} {{with index .Config.Labels "com.docker.compose.project"}}{{.}}{{else}}-{{end}}
+{{- with index .Config.Labels "com.docker.compose.service"}} {{.}}{{else}} -{{end}} {{index .Config.Labels "com.docker.compose.depends_on"}}'
+# Containers in the order in which they stop; how deep each is; those whose health others wait for.
+declare -A rank=() healthy=()
+ordered=()
+
+# tell_killed ID…: tells of each container that Docker had to kill, because it did not stop in its time: what it had not
+# written yet is not in the volume. Sets $killed.
+tell_killed() {
+  local line id name code mounts each
+  query inspect --type container --format '{{.Id}} {{.Name}} {{.State.ExitCode}}{{range .Mounts}}{{if eq .Type "volume"}} {{.Name}}{{end}}{{end}}' "$@" || [[ ${complaint,,} == *'no such'* ]] \
+    || explain "look at the containers of $volume"
+  for line in "${answer[@]}"; do
+    read -r id name code mounts <<<"$line"
+    # 128 + SIGKILL; also if the kernel killed it for want of memory.
+    if [[ $code != 137 ]]; then continue; fi
+    killed=11
+    for each in "${!mountpoints[@]}"; do
+      if [[ " $mounts " == *" $each "* ]]; then say_killed "$each" "${name#/}"; fi
+    done
+  done
+}
+
+# 11 if a container of the volume was killed at its stop timeout.
+killed=0
+
+# say_killed VOLUME CONTAINER
+say_killed() {
+  say WARN container_killed "container $2 did not stop in time and was killed; what it had not written is not in volume $1" \
+    'give it more time: docker run --stop-timeout, or stop_grace_period in compose' ",\"volume\":$(json "$1"),\"container\":$(json "$2")"
 }
 
 # gone_or_fail ID…: after docker refused to stop: fine if they do not run any more, and docker says so.
@@ -475,9 +600,9 @@ gone_or_fail() {
 # disturbed: whether something may have been writing although all was brought to rest, or was not given the time to end
 # well. A daemon that was away meanwhile has its own mind about what to start.
 disturbed() {
-  local line id name state what found=1 claims=''
-  if [[ -e $own_journal ]]; then claims=$(<"$own_journal"); fi
-  query ps --all --no-trunc --filter "volume=$volume" \
+  local line id name state what found=1
+  if ((killed)); then found=0; fi
+  query ps --all --no-trunc "${filters[@]}" \
     --format '{{.ID}} {{.Names}} {{.State}} {{.Label "hub.backup.quiesce"}} {{.Status}}' || {
     say WARN cannot_tell "nobody can tell whether a container wrote to volume $volume while it was read: ${complaint:-$no_answer}"
     return
@@ -487,9 +612,6 @@ disturbed() {
     if [[ $state == running && $what != none* ]]; then
       say WARN started_meanwhile "container $name ran while volume $volume was read"
       found=0
-    elif [[ $claims == *"stop $id "* && $what == *'Exited (137)'* ]]; then
-      say WARN killed_by_docker "container $name did not stop in time and was killed; what it had not written is not in the backup" \
-        'give it more time: docker run --stop-timeout, or stop_grace_period in compose'
     fi
   done
   return "$found"
@@ -500,9 +622,10 @@ disturbed() {
 # resume_journal FILE: undoes what the journal tells, and removes it. Whoever calls it holds the volume's lock, or
 # there is no volume any more.
 resume_journal() {
-  local file=$1 verb rest id name grace at=0 swapped='' left=()
+  local file=$1 verb rest id name grace health at=0 swapped='' left=()
   [[ -e $file ]] || return 0
   lock_claims
+  in_start_order "$file"
   while read -r verb rest; do
     case $verb in
       at) at=$rest ;;
@@ -511,23 +634,60 @@ resume_journal() {
         if ! undo_swap "$rest"; then left+=("$verb $rest"); fi
         ;;
       stop | pause)
-        read -r id name grace <<<"$rest"
+        read -r id name grace health <<<"$rest"
         if ((${#left[@]})) && [[ ${left[0]} == import* ]]; then
           left+=("$verb $rest")
-        elif volume=${file##*/} claimed "$id"; then
+        elif claimed "$id"; then
           continue # the other run starts it
-        elif ! volume=${file##*/} revive "$verb" "$id" "$name" "${grace:-10}" "$at"; then
+        elif ! revive "$verb" "$id" "$name" "${grace:-10}" "$at"; then
           left+=("$verb $rest")
+        elif [[ $health == yes ]]; then
+          await_health "$id" "$name"
         fi
         ;;
     esac
-  done <"$file"
+  done < <(printf '%s\n' "${journal_lines[@]}")
   unlock_claims
   # The journal stays whole: what runs by then is no work for the next attempt.
   if ((${#left[@]})); then return 69; fi
   # By now the containers run.
   if [[ -n $swapped ]]; then rm -rf --one-file-system "${swapped%/*}/${staging_name:?}" || return 73; fi
   rm -f "$file" && sync "${file%/*}" || return 73
+}
+
+# in_start_order JOURNAL: leaves the journal in $journal_lines, its containers in the order in which they start.
+in_start_order() {
+  local verb id rest downs=()
+  local -A lines=()
+  journal_lines=()
+  while read -r verb id rest; do
+    case $verb in
+      stop | pause)
+        downs+=("$id")
+        lines[$id]="$verb $id $rest"
+        ;;
+      *) journal_lines+=("$verb $id $rest") ;;
+    esac
+  done <"$1"
+  if ((${#downs[@]} == 0)); then return; fi
+  in_order downs
+  local i
+  for ((i = ${#ordered[@]} - 1; i >= 0; i--)); do
+    id=${ordered[i]}
+    # Only where something is to be started later.
+    journal_lines+=("${lines[$id]} ${healthy[$id]:-no}")
+  done
+}
+
+# await_health ID NAME: waits until a container is healthy whose dependants ask for that, at most a minute.
+await_health() {
+  local try
+  for ((try = 0; try < 120; try++)); do
+    query inspect --type container --format '{{with index .State "Health"}}{{.Status}}{{else}}none{{end}}' "$1" || return 0
+    if [[ ${answer[0]} != starting && ${answer[0]} != unhealthy ]]; then return; fi
+    pause_claims 0.5
+  done
+  say WARN not_healthy "container $2 is not healthy after a minute; what depends on it is started all the same" "see docker logs $2"
 }
 
 # undo_swap MOUNTPOINT: after an import that was killed, the volume is the old one again, or the new one if it had come
@@ -548,12 +708,13 @@ undo_swap() {
 }
 readonly staging_name=.hub-import
 
-# revive VERB ID NAME GRACE AT: makes one container run again. A daemon that is being restarted is waited for; one that
-# hangs, or stays away, is not asked again.
+# revive VERB ID NAME GRACE AT: makes one container run again, and returns 0 only if it was seen running, has ended well
+# after the start, or is gone. A daemon that is being restarted is waited for; one that hangs, or stays away, is not
+# asked again.
 revive() {
-  local verb=$1 id=$2 name=$3 grace=$4 at=$5 attempts=3
+  local verb=$1 id=$2 name=$3 grace=$4 at=$5 attempts=4 started=
   while ((attempts > 0 && absences > 0)); do
-    if ! query inspect --type container --format '{{.State.Running}} {{.State.Paused}}' "$id"; then
+    if ! query inspect --type container --format '{{.State.Running}} {{.State.Paused}} {{.State.Restarting}} {{.State.ExitCode}}' "$id"; then
       if [[ ${complaint,,} == *'no such'* ]]; then
         say WARN container_gone "container $name was removed while it was to be started again"
         return 0
@@ -570,8 +731,8 @@ revive() {
       absence=$complaint
       continue
     fi
-    case $verb:${answer[0]} in
-      stop:'true false')
+    case $started:$verb:${answer[0]} in
+      *:stop:'true false false '*)
         if ! stopping "$id" "$grace" "$at"; then return 0; fi
         if ((grace < 0 && EPOCHSECONDS > ${at%.*} + 60)); then
           complaint='Docker is still stopping it, without a time limit'
@@ -581,15 +742,20 @@ revive() {
         if claimed "$id"; then return 0; fi
         continue
         ;;
-      pause:'true false')
+      *:pause:'true false false '*)
         # A client that was killed may have had the last word with the daemon.
         if [[ -n $at_rest ]] || ((EPOCHSECONDS > ${at%.*} + 3)); then return 0; fi
         sleep 0.1
         continue
         ;;
-      *:'true true') if query unpause "$id"; then return 0; fi ;;
-      *) if query start "$id"; then return 0; fi ;;
+      *:'true true '*) if query unpause "$id"; then continue; fi ;;
+      # Its restart policy starts it again.
+      *:'true false true '*) return 0 ;;
+      # A job that has done its work.
+      started:*:'false false false 0') return 0 ;;
+      *) if query start "$id"; then started=started; fi ;;
     esac
+    if [[ -n $started && -z $complaint ]]; then complaint='it ends as soon as it is started'; fi
     attempts=$((attempts - 1))
     sleep 0.2
   done
@@ -632,39 +798,50 @@ lives() {
   done
 }
 
+# take_over JOURNAL: locks the volumes of a dead run, and adds to $fds and $our_locks. Returns 10 if the run is alive.
+take_over() {
+  local path fd owner paths
+  mapfile -t paths < <(sed -n 's/^lock //p' "$1")
+  for path in "${paths[@]}"; do
+    if [[ ! -d $path ]] || is_ours "$path"; then continue; fi
+    if ! { exec {fd}<"$path"; } 2>/dev/null; then
+      say ERROR not_resumed "cannot enter $path as $(id -un), where ${1##*/} was left stopped" 'run manage_volume.sh resume as root'
+      return 78
+    fi
+    fds+=("$fd")
+    if ! flock -n "$fd"; then
+      owner=$(sed -n 's/^owner //p' "$1") || return 10
+      # It has started us to do this; or it is alive; or it is dead, and a child of it has yet to end.
+      if [[ $owner != "$PPID" ]] && lives "$owner"; then return 10; fi
+      if ! flock -w 60 "$fd"; then
+        say ERROR not_resumed "volume ${1##*/} is still held by what a dead run has started" 'see fuser -v '"$path"
+        return 75
+      fi
+    fi
+    our_locks+=("$path")
+  done
+}
+
 # resume_stale: resumes what dead runs have left, and returns 69 if something stays down.
 resume_stale() {
-  local file worst=0 path owner fd at_rest=
+  local file worst=0 path fd fds kept at_rest='' our_locks=("${our_locks[@]}")
   lock_claims
   rm -f "$journals"/.[a-zA-Z0-9]*
   unlock_claims
   while read -r file <&3; do
-    if [[ ! -r $file ]]; then continue; fi
-    path=$(sed -n 's/^lock //p' "$file") || continue
-    fd=
-    if [[ -d $path && $path != "${volume:+${mountpoint%/*}}" ]]; then
-      if ! { exec {fd}<"$path"; } 2>/dev/null; then
-        say ERROR not_resumed "cannot enter $path as $(id -un), where ${file##*/} was left stopped" 'run manage_volume.sh resume as root'
-        worst=78
-        continue
-      fi
-      if ! flock -n "$fd"; then
-        owner=$(sed -n 's/^owner //p' "$file") || continue
-        # It has started us to do this; or it is alive; or it is dead, and a child of it has yet to end.
-        if [[ $owner != "$PPID" ]] && lives "$owner"; then
-          exec {fd}<&-
-          continue
-        fi
-        if ! flock -w 60 "$fd"; then
-          say ERROR not_resumed "volume ${file##*/} is still held by what a dead run has started" 'see fuser -v '"$path"
-          exec {fd}<&-
-          worst=75
-          continue
-        fi
-      fi
+    if [[ ! -r $file ]]; then
+      if [[ ! -e $file ]]; then continue; fi
+      say ERROR not_resumed "cannot read the journal $file as $(id -un)" 'run manage_volume.sh resume as root'
+      worst=78
+      continue
     fi
-    resume_journal "$file" || worst=$?
-    if [[ -n $fd ]]; then exec {fd}<&-; fi
+    fds=() kept=${#our_locks[@]}
+    if take_over "$file"; then resume_journal "$file" || worst=$?; else
+      path=$?
+      if ((path != 10)); then worst=$path; fi
+    fi
+    for fd in "${fds[@]}"; do exec {fd}<&-; done
+    our_locks=("${our_locks[@]:0:kept}")
   done 3< <(all_journals)
   return "$worst"
 }
@@ -673,24 +850,38 @@ resume_stale() {
 
 # begin VOLUME: a volume that is there, ours alone, and as whole as it was before whoever died at work on it.
 begin() {
-  volume=$1
-  check_name "$volume"
-  resolve "$volume"
+  local name
+  for name in "$@"; do check_name "$name"; done
+  # Sorted, so that two runs on the same volumes do not wait for each other.
+  while read -r name; do
+    volume=$name
+    resolve "$name"
+    lock_volume
+    mountpoints[$name]=$mountpoint
+    filters+=(--filter "volume=$name")
+  done < <(printf '%s\n' "$@" | sort -u)
   open_state
-  lock_volume
   resume_stale || :
+  volume=$1 mountpoint=${mountpoints[$1]}
   own_journal=$journals/$volume
-  [[ ! -e ${mountpoint%/*}/$staging_name/old || -e $mountpoint ]] \
-    || fail 78 import_interrupted "an import of volume $volume was interrupted" 'run manage_volume.sh resume as root'
-  [[ -r $mountpoint && -x $mountpoint ]] \
-    || fail 78 volume_unreadable "cannot read $mountpoint as $(id -un)" 'run as root, or with the capability CAP_DAC_READ_SEARCH, which volume-backup.service has'
+  for name in "${!mountpoints[@]}"; do
+    mountpoint=${mountpoints[$name]}
+    [[ ! -e ${mountpoint%/*}/$staging_name/old || -e $mountpoint ]] \
+      || fail 78 import_interrupted "an import of volume $name was interrupted" 'run manage_volume.sh resume as root'
+    [[ -r $mountpoint && -x $mountpoint ]] \
+      || fail 78 volume_unreadable "cannot read $mountpoint as $(id -un)" 'run as root, or with the capability CAP_DAC_READ_SEARCH, which volume-backup.service has'
+  done
+  mountpoint=${mountpoints[$1]}
 }
+# The mount points of all volumes of this run, and docker's filters for their containers.
+declare -A mountpoints=()
+filters=()
 
 # relay [strict]: passes on what tar says, and returns the status that it comes to. On extraction nothing is harmless.
 relay() {
   local line worst=0 shown=0
   # It ends only after all who might tell something, among them who resumes the volume, and needs its lock.
-  exec {volume_lock}<&-
+  drop_locks
   while IFS= read -r line; do
     line=${line#tar: }
     case $line in
@@ -736,7 +927,8 @@ tar_out() {
 # systems that are known to keep that time also for mapped files. Otherwise there is no digest.
 tell_tree() {
   local sum
-  query ps --quiet --filter "volume=$volume" --filter status=running --filter status=paused --filter status=restarting || return 0
+  if ((killed)); then return; fi
+  query ps --quiet "${filters[@]}" --filter status=running --filter status=paused --filter status=restarting || return 0
   if ((${#answer[@]})); then return; fi
   case $(stat -f -c %T "$mountpoint") in
     ext2/ext3 | xfs | btrfs) ;;
@@ -754,12 +946,27 @@ tell_tree() {
   if [[ $sum == "$UNLESS_TREE" ]]; then return 10; fi
 }
 
+# bring_to_rest: quiesces the volume for a reader, and sets $killed and $at_rest.
+bring_to_rest() {
+  supervise quiesce_and_tell
+  case $status in
+    0) ;;
+    11) killed=11 ;;
+    *) exit "$status" ;;
+  esac
+  at_rest=yes
+}
+
+# quiesce_and_tell: runs quiesce in a process of its own; the exit status carries $killed.
+quiesce_and_tell() {
+  quiesce
+  return "$killed"
+}
+
 export_volume() {
   [[ ! -t 1 ]] || fail 64 usage 'a tar stream is nothing for a terminal' 'send it to a file or a pipe'
   begin "$1"
-  supervise quiesce
-  if ((status)); then exit "$status"; fi
-  at_rest=yes
+  bring_to_rest
   if [[ -n ${UNLESS_TREE:-} ]]; then
     supervise tell_tree
     if ((status == 10)); then exit 0; fi
@@ -769,18 +976,28 @@ export_volume() {
   exit "$status"
 }
 
-with_volume() {
-  begin "$1"
+# with_volumes VOLUME… -- CMD…
+with_volumes() {
+  local names=() variables=() name
+  while [[ $1 != -- ]]; do
+    names+=("$1")
+    shift
+  done
   shift
-  supervise quiesce
-  if ((status)); then exit "$status"; fi
-  at_rest=yes
+  begin "${names[@]}"
+  for name in "${names[@]}"; do variables+=("VOLUME_PATH_$((${#variables[@]} + 1))=${mountpoints[$name]}"); done
+  bring_to_rest
   # Not a process group of its own: the command may talk to the terminal. Without one, bash makes it deaf to Ctrl-C.
-  VOLUME_PATH=$mountpoint mortal TERM env --default-signal=INT,QUIT "$@" <&0 {volume_lock}<&- &
+  run_command "VOLUME_PATH=$mountpoint" "${variables[@]}" "$@" <&0 &
   child=$!
   await_child
   disturbed || :
   exit "$status"
+}
+
+run_command() {
+  drop_locks
+  mortal TERM env --default-signal=INT,QUIT "$@"
 }
 
 # --- writing ----------------------------------------------------------------
@@ -797,6 +1014,7 @@ import_volume() {
   ((EUID == 0)) || fail 78 not_root 'only root can give files back their owners' 'sudo manage_volume.sh import …'
   volume=$1
   check_name "$volume"
+  filters=(--filter "volume=$volume")
   need_docker
   if ! look_up "$volume"; then
     query volume create "$volume" || explain "create volume $volume"
@@ -804,6 +1022,7 @@ import_volume() {
     look_up "$volume" || explain "create volume $volume"
   fi
   see_folder
+  mountpoints[$volume]=$mountpoint
   open_state
   lock_volume
   resume_stale || fail 75 import_interrupted 'what an earlier run has left cannot be put right' 'see the messages above'
@@ -867,7 +1086,7 @@ unpack() {
   chmod --reference="$mountpoint" "$new"
   exec {errors}> >(relay strict)
   listener=$!
-  exec {sum}> >(exec b2sum >"$staging/sum" 2>/dev/null {volume_lock}<&-)
+  exec {sum}> >(drop_locks && exec b2sum >"$staging/sum" 2>/dev/null)
   summer=$!
   set +e
   tee "/dev/fd/$sum" \
@@ -985,8 +1204,9 @@ create_volumes() {
 }
 
 resume() {
-  need_docker
   open_state
+  # Without a journal there is nothing to ask Docker for, which may not be installed.
+  if [[ -n $(all_journals) ]]; then need_docker; fi
   resume_stale
 }
 
@@ -1045,11 +1265,10 @@ main() {
       import_volume "$@"
       ;;
     with)
-      if [[ $# -lt 3 || $2 != -- ]]; then
-        fail 64 usage 'with takes the name of a volume, -- and a command' 'manage_volume.sh with VOLUME -- COMMAND'
+      if [[ $# -lt 3 || $1 == -- || " ${*:2:$#-2} " != *' -- '* ]]; then
+        fail 64 usage 'with takes the names of volumes, -- and a command' 'manage_volume.sh with VOLUME... -- COMMAND'
       fi
-      set -- "$1" "${@:3}"
-      with_volume "$@"
+      with_volumes "$@"
       ;;
     resume)
       (($# == 0)) || fail 64 usage "resume takes no argument: $1"

@@ -69,10 +69,15 @@ inner() {
   mkdir -p /run/systemd/nspawn
   mount -t tmpfs tmpfs /run/systemd/nspawn
   SECONDS=0
-  timeout --kill-after=10 "$limit" systemd-nspawn --quiet --directory="$dir/root" --machine="$(basename "$dir")" \
-    --register=no --keep-unit --settings=no --link-journal=no --resolv-conf=off --timezone=off \
-    --private-network --console=pipe --bind="$dir/e2e:/e2e" "$@" \
-    --boot systemd.unit=e2e.service </dev/null >"$dir/console" 2>&1 || status=$?
+  # 133 is a machine that wants to boot again.
+  while :; do
+    status=0
+    timeout --kill-after=10 "$((limit > SECONDS ? limit - SECONDS : 1))" systemd-nspawn --quiet --directory="$dir/root" --machine="$(basename "$dir")" \
+      --register=no --keep-unit --settings=no --link-journal=no --resolv-conf=off --timezone=off \
+      --private-network --console=pipe --bind="$dir/e2e:/e2e" "$@" \
+      --boot systemd.unit=e2e.service </dev/null >>"$dir/console" 2>&1 || status=$?
+    if ((status != 133)); then break; fi
+  done
   journalctl --directory="$dir/root/var/log/journal" --output=json --all --no-pager --quiet >"$dir/journal" || :
   # The script may exit with what timeout(1) exits with.
   if ((SECONDS >= limit && (status == 124 || status == 137))); then status=limit; fi

@@ -54,7 +54,10 @@ func TestDockerEvents(t *testing.T) {
 	provoke("imported", `"$M" import --stop vol <vol.tar`)
 	provoke("container_gone", `"$M" with vol -- docker rm one >container`)
 	provoke("pause_instead", run("--volume vol:/data --rm")+`"$M" export vol >vol.tar; `+gone)
-	provoke("killed_by_docker", `docker run --detach --network none --stop-timeout 1 --volume vol:/data busybox sleep 1000 >container; "$M" export vol >vol.tar; `+gone)
+	provoke("container_killed", `docker run --detach --network none --stop-timeout 1 --volume vol:/data busybox sleep 1000 >container; "$M" export vol >vol.tar; `+gone)
+	provoke("not_healthy", run("--name db --volume vol:/data --label com.docker.compose.project=p --label com.docker.compose.service=db --health-cmd false --health-interval 100ms")+
+		run("--volume vol:/data --label com.docker.compose.project=p --label com.docker.compose.service=app --label com.docker.compose.depends_on=db:service_healthy:false")+
+		`"$M" export vol >vol.tar; `+gone)
 	provoke("started_meanwhile", run("--volume vol:/data --name one")+`"$M" with vol -- docker start one >container; `+gone)
 	provoke("still_resuming", `docker run --detach --network none --name slow --stop-timeout 5 --volume vol:/data busybox sleep 1000 >container
 		"$M" export vol >vol.tar & while [ ! -e state/quiesced/vol ]; do sleep 0.05; done; kill $!; wait $!

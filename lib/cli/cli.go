@@ -71,6 +71,7 @@ func Main(app App, args []string, stdin io.Reader, stdout, stderr *os.File) int 
 	}
 	if err != nil {
 		env.Diag.Error(err)
+		retry(sysexits.Code(err))
 	}
 	return sysexits.Code(err)
 }

@@ -1,0 +1,33 @@
+package e2e
+
+import (
+	_ "embed"
+	"strings"
+	"testing"
+	"time"
+
+	"observability-hub/e2e/nspawn"
+)
+
+//go:embed testdata/systemd/retries.sh
+var retriesScript string
+
+// TestRetries fails, mends and starts the units of all families, on the systemd of Debian 12 and of Debian 13: each
+// failed job is tried as often as its unit says and reported once, and no start is refused.
+func TestRetries(t *testing.T) {
+	for _, suite := range []string{nspawn.Bookworm, nspawn.Trixie} {
+		t.Run(suite, func(t *testing.T) {
+			result := nspawn.Run(t, nspawn.Config{
+				Suite:    suite,
+				Packages: []string{"git"},
+				Tools:    []string{"gitsync", "readsync", "sysmetrics", "volbackup"},
+				Script:   retriesScript,
+				Timeout:  8 * time.Minute,
+			})
+			t.Log(strings.TrimSpace(result.Stdout))
+			if result.Status != 0 {
+				t.Errorf("exit status %d\n%s", result.Status, result.Stderr)
+			}
+		})
+	}
+}

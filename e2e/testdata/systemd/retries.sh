@@ -1,0 +1,75 @@
+# Start limits and retries, in a booted machine. Prints "ok WHAT" for what it has seen, and stops at the first other thing.
+set -euo pipefail
+
+fail() {
+  echo "not ok: $*" >&2
+  exit 1
+}
+
+# count UNIT TEXT: how many lines of the journal of a unit have the text.
+count() {
+  journalctl --sync
+  journalctl --quiet --unit "$1" --output=cat | grep -c -- "$2" || :
+}
+
+# reports UNIT N: hub-failure has reported the unit N times, and does not any more.
+reports() {
+  local try
+  for ((try = 0; try < 300; try++)); do
+    if (($(count "hub-failure@$1.service" '"msg":"unit_failed"') == $2)); then break; fi
+    sleep 0.1
+  done
+  (($(count "hub-failure@$1.service" '"msg":"unit_failed"') == $2)) || fail "$1 was reported $(count "hub-failure@$1.service" unit_failed) times; want $2"
+}
+
+# quick UNIT: the unit waits a second between its tries, as the test has no minutes.
+quick() {
+  mkdir -p "/etc/systemd/system/$1.d"
+  printf '[Service]\nEnvironment=HUB_RETRY_AFTER=1s\n' >"/etc/systemd/system/$1.d/quick.conf"
+  systemctl daemon-reload
+}
+
+mkdir -p /opt/bin
+for unit in gitops-sync gitops-apply reading-sync volume-backup; do quick $unit.service; done
+echo "GITSYNC_REPO=/nowhere" >/etc/observability-hub/gitops-sync.env
+
+# The failures: no Docker client, no repository, no proxy.
+tries=(gitops-sync.service:2 reading-sync.service:5 volume-backup.service:1)
+echo 'READSYNC_DEADLINE=1s' >/etc/observability-hub/reading-sync.env
+for case in "${tries[@]}"; do
+  unit=${case%:*} want=${case#*:}
+  if systemctl start "$unit" 2>/dev/null; then fail "$unit succeeds"; fi
+  got=$(count "$unit" '"level":"ERROR"')
+  [ "$got" -eq "$want" ] || fail "$unit failed $got times; want $want: $(journalctl --quiet --unit "$unit" --output=cat | tail -n 20)"
+  reports "$unit" 1
+  [ "$(systemctl show --property=NRestarts --value "$unit")" = 0 ] || fail "$unit was restarted"
+  echo "ok $unit fails after $want tries, and is reported once"
+done
+journalctl --quiet --unit volume-backup.service --output=cat | grep '"msg":"no_volumes".*no docker' >/dev/null || fail 'volume-backup.service does not say that there is no docker'
+echo 'ok without Docker volume-backup.service says so'
+
+# A failure that was mended: the next start succeeds at once, for a person and for the timer.
+printf '#!/bin/sh\nexit 0\n' >/opt/bin/true
+chmod 755 /opt/bin/true
+for case in "${tries[@]}"; do
+  unit=${case%:*}
+  printf '[Unit]\nOnSuccess=\nConditionPathExists=\n[Service]\nExecStart=\nExecStart=/opt/bin/true\nExecStopPost=\n' >"/etc/systemd/system/$unit.d/mended.conf"
+  systemctl daemon-reload
+  began=$EPOCHSECONDS
+  for _ in 1 2 3 4 5 6 7 8; do systemctl start "$unit" || fail "$unit is refused: $(systemctl show --property=Result "$unit")"; done
+  ((EPOCHSECONDS - began < 25)) || fail "$unit hangs"
+  echo "ok $unit can be started again at once, eight times"
+done
+
+# Dead by a signal or out of time: reported once, too.
+for how in 'kill -KILL $$' 'kill -TERM $$' 'exit 1' 'sleep 1000'; do
+  for unit in system-metrics.service volume-backup.service; do
+    mkdir -p "/etc/systemd/system/$unit.d"
+    printf '[Service]\nExecStart=\nExecStart=/bin/sh -c "%s"\nExecStopPost=\nTimeoutStartSec=2s\n' "${how/\$\$/\$\$\$\$}" >"/etc/systemd/system/$unit.d/mended.conf"
+    systemctl daemon-reload
+    before=$(count "hub-failure@$unit.service" '"msg":"unit_failed"')
+    if systemctl start "$unit" 2>/dev/null; then fail "$unit with $how succeeds"; fi
+    reports "$unit" $((before + 1))
+  done
+done
+echo 'ok a job that is killed, or out of time, is reported once'
