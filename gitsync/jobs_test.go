@@ -27,8 +27,8 @@ func TestVerbFor(t *testing.T) {
 		state unitState
 		want  string
 	}{
-		{"a.service", active, "restart"}, {"a.service", dead, "restart"}, {"a.timer", active, "restart"},
-		{"m.mount", active, "reload"}, {"m.mount", dead, "restart"}, {"t.target", active, "start"}, {"t.target", dead, "start"},
+		{"a.service", active, "restart"}, {"a.service", dead, "start"}, {"a.timer", active, "restart"},
+		{"m.mount", active, "reload"}, {"m.mount", dead, "start"}, {"t.target", active, "start"}, {"t.target", dead, "start"},
 	} {
 		if got := verbFor(tc.name, tc.state); got != tc.want {
 			t.Errorf("verbFor(%s, %v) = %s", tc.name, tc.state, got)
