@@ -56,7 +56,7 @@ func TestChangeRunningHost(t *testing.T) {
 	}
 	same(t, "calls", f.calls(), []string{
 		"stop gone.timer", "stop gone.service w@*.service", "daemon-reload", "stop gone.timer w@one.service", "reset-failed gone.service",
-		"--no-block restart changed.service", "--no-block restart new.timer", "start probe.service",
+		"--no-block restart changed.service", "--no-block start new.timer", "start probe.service",
 	})
 	if text := said(); strings.Count(text, `"stop_failed"`) != 3 || !strings.Contains(text, `"msg":"applied"`) {
 		t.Errorf("said: %s", text)
@@ -88,7 +88,7 @@ func TestRollBackRunningHost(t *testing.T) {
 	}
 	calls := f.calls()
 	same(t, "calls", calls, []string{
-		"daemon-reload", "--no-block restart a.service", "--no-block restart new.timer", "--no-block restart retries.service",
+		"daemon-reload", "--no-block restart a.service", "--no-block start new.timer", "--no-block restart retries.service",
 		"reset-failed new.service", "stop new.timer", "daemon-reload", "reset-failed new.service", "stop new.timer",
 		"reset-failed a.service retries.service", "--no-block restart a.service", "--no-block restart retries.service",
 	})
