@@ -161,14 +161,18 @@ func (a *after) unit(name string) *unit.Unit {
 }
 
 // generated returns the service that podman's generator will make of a quadlet
-// of the commit, as far as the quadlet says: its own sections, and some program.
-// It is nil if there is no such quadlet.
+// of the commit, as far as it matters here: the quadlet's own sections, and some
+// program. It is nil if there is no such quadlet.
 func (a *after) generated(name string) *unit.Unit {
 	for _, f := range a.want.files {
 		if !f.isQuadlet() || a.service(f.unit) != name {
 			continue
 		}
-		more := [][]byte{[]byte("[Service]\nExecStart=/usr/bin/podman\n")}
+		made := "[Service]\nExecStart=/usr/bin/podman\n"
+		if kind := unit.Type(f.unit); kind != "container" && kind != "kube" && kind != "pod" {
+			made += "Type=oneshot\nRemainAfterExit=yes\n"
+		}
+		more := [][]byte{[]byte(made)}
 		for _, p := range a.dropIns(f.unit) {
 			more = append(more, a.content(p))
 		}
@@ -254,9 +258,14 @@ func hidden(p string) bool {
 			continue
 		}
 		best = point
-		isHiding = point != "/" && (kind == "tmpfs" || strings.Contains(root, "/systemd/inaccessible/") || strings.Contains(root, "/systemd-private-"))
+		isHiding = point != "/" && (kind == "tmpfs" && !isRuntime(point) || strings.Contains(root, "/systemd/inaccessible/") || strings.Contains(root, "/systemd-private-"))
 	}
 	return isHiding
+}
+
+// isRuntime reports whether a tmpfs is one that every host has.
+func isRuntime(point string) bool {
+	return point == "/run" || point == "/tmp" || point == "/run/lock" || strings.HasPrefix(point+"/", "/dev/")
 }
 
 // mountLine reads a line of proc_pid_mountinfo(5).

@@ -89,6 +89,9 @@ func verbFor(name string, s unitState) string {
 	case "target":
 		return "start"
 	}
+	if !s.runs() && !s.retries() && s.active != "activating" {
+		return "start" // a restart would be refused with RefuseManualStop=
+	}
 	return "restart"
 }
 

@@ -27,8 +27,8 @@ func TestVerbFor(t *testing.T) {
 		state unitState
 		want  string
 	}{
-		{"a.service", active, "restart"}, {"a.service", dead, "restart"}, {"a.timer", active, "restart"},
-		{"m.mount", active, "reload"}, {"m.mount", dead, "restart"}, {"t.target", active, "start"}, {"t.target", dead, "start"},
+		{"a.service", active, "restart"}, {"a.service", dead, "start"}, {"a.service", unitState{"loaded", "activating", "auto-restart"}, "restart"}, {"a.service", unitState{"loaded", "failed", "failed"}, "start"}, {"a.timer", active, "restart"},
+		{"m.mount", active, "reload"}, {"m.mount", dead, "start"}, {"t.target", active, "start"}, {"t.target", dead, "start"},
 	} {
 		if got := verbFor(tc.name, tc.state); got != tc.want {
 			t.Errorf("verbFor(%s, %v) = %s", tc.name, tc.state, got)
@@ -80,10 +80,10 @@ func TestRestartUnits(t *testing.T) {
 		t.Errorf("restartUnits = %v, %v", more, err)
 	}
 	same(t, "calls", f.calls(), []string{
-		"reset-failed broken.service", "--no-block restart broken.service", "--no-block reload m.mount",
+		"reset-failed broken.service", "--no-block start broken.service", "--no-block reload m.mount",
 		"stop s.service", "--no-block restart s.socket", "--no-block start s.service", "--no-block restart gitops-sync.timer",
 	})
-	f.put("fail-restart", "Job type restart is not applicable\n")
+	f.put("fail-start", "Job type start is not applicable\n")
 	var bad *unhealthy
 	if _, err := p.restartUnits(t.Context(), []string{"a.service"}, nil, env.Diag); !errors.As(err, &bad) || bad.unit != "a.service" {
 		t.Errorf("a restart that systemd refuses: %v", err)

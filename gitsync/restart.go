@@ -22,16 +22,17 @@ type detail struct {
 
 // detailProperties are the properties of systemd of which a detail is made.
 var detailProperties = []string{"Result", "ConditionResult", "ConditionTimestampMonotonic", "AssertResult", "AssertTimestampMonotonic", "CanStart", "CanStop", "RefuseManualStart", "RefuseManualStop",
-	"ExecMainExitTimestampMonotonic", "ActiveExitTimestampMonotonic", "LoadState", "ActiveState", "SubState"}
+	"ExecMainStartTimestampMonotonic", "ExecMainExitTimestampMonotonic", "ActiveEnterTimestampMonotonic", "ActiveExitTimestampMonotonic", "LoadState", "ActiveState", "SubState"}
 
 // readDetail reads the properties of one unit.
 func readDetail(p map[string]string) detail {
-	exit, left := number(p["ExecMainExitTimestampMonotonic"]), number(p["ActiveExitTimestampMonotonic"])
+	started, exit := number(p["ExecMainStartTimestampMonotonic"]), number(p["ExecMainExitTimestampMonotonic"])
+	entered, left := number(p["ActiveEnterTimestampMonotonic"]), number(p["ActiveExitTimestampMonotonic"])
 	tried := number(p["ConditionTimestampMonotonic"]) > 0
 	return detail{
 		result:       p["Result"],
 		conditionMet: !tried || p["ConditionResult"] == "yes" && !assertFailed(p),
-		endedItself:  exit > 0 && exit <= left,
+		endedItself:  exit > 0 && (exit <= left || entered < started),
 		canStart:     p["CanStart"] != "no" && p["RefuseManualStart"] != "yes",
 		canStop:      p["CanStop"] != "no" && p["RefuseManualStop"] != "yes",
 	}
@@ -69,7 +70,7 @@ func (p *plan) restarts(ctx context.Context) error {
 		d := readDetail(all[name])
 		if all[name]["LoadState"] != "loaded" { // not yet: nothing but the commit knows it
 			u := p.after.unit(name)
-			d = detail{conditionMet: true, canStart: !u.Bool("Unit", "RefuseManualStart")}
+			d = detail{conditionMet: true, canStart: u == nil || !u.Bool("Unit", "RefuseManualStart")}
 		}
 		state := p.running[name]
 		if reason := reasons[name]; reason != "" {
@@ -81,6 +82,9 @@ func (p *plan) restarts(ctx context.Context) error {
 			continue
 		}
 		reason := should[name].heal(state, d)
+		if should[name].once && p.startedBy(name) < 0 {
+			reason = "" // it may have elapsed, which nobody can see any more
+		}
 		if reason == "" || !d.conditionMet && !conditionsMet(ctx, name) {
 			continue
 		}
@@ -191,10 +195,10 @@ func usesScript(u *unit.Unit, scripts map[string]bool) bool {
 	return false
 }
 
-// role says what kind of unit should run.
+// role says how a unit that should run behaves.
 type role struct {
-	kind    string // the type of the unit
-	remains bool   // it is active until it is stopped
+	ends bool // it is a service that may end by itself when its work is done
+	once bool // it is a timer that is unloaded when it has elapsed
 }
 
 // shouldRun returns the enabled units of the commit that should be active: one
@@ -203,36 +207,65 @@ type role struct {
 func (p *plan) shouldRun() map[string]role {
 	all := map[string]role{}
 	links := p.linksAfter()
-	add := func(name string, wanters []string) {
-		u := p.after.unit(name)
-		if u == nil || !slices.ContainsFunc(wanters, func(w string) bool { return p.running[w].runs() }) {
-			return
-		}
-		r := role{kind: unit.Type(name), remains: true}
-		if r.kind == "service" && u.Oneshot() {
-			r.remains = u.RemainAfterExit()
-		}
-		if r.remains && r.kind != "swap" && r.kind != "slice" {
-			all[name] = r
-		}
-	}
 	for _, f := range p.want.files {
 		switch {
 		case p.foreign[f.unit] || !f.isMain():
 		case f.isQuadlet():
 			q := p.after.unit(f.unit)
-			add(p.after.service(f.unit), append(q.Words("Install", "WantedBy"), q.Words("Install", "RequiredBy")...))
+			service := p.after.service(f.unit)
+			if r, ok := roleOf(p.after.unit(service)); ok && p.anyRuns(append(q.Words("Install", "WantedBy"), q.Words("Install", "RequiredBy")...)) {
+				all[service] = r
+			}
 		default:
 			for subject, mine := range links.of(f.unit).bySubject() {
 				var wanters []string
 				for _, l := range mine {
 					wanters = append(wanters, l.wanter())
 				}
-				add(subject, wanters)
+				if r, ok := roleOf(p.after.unit(subject)); ok && p.anyRuns(wanters) {
+					all[subject] = r
+				}
 			}
 		}
 	}
 	return all
+}
+
+// roleOf returns how a unit behaves that is wanted by one that runs. ok is false
+// for a service that ends when its work is done, for slices, which systemd
+// starts when it needs them, and for swaps.
+func roleOf(u *unit.Unit) (r role, ok bool) {
+	if u == nil {
+		return r, false
+	}
+	switch unit.Type(u.Name) {
+	case "slice", "swap":
+		return r, false
+	case "service":
+		r.ends = !u.RemainAfterExit()
+		return r, !u.Oneshot() || !r.ends
+	case "timer":
+		r.once = u.Last("Timer", "RemainAfterElapse") != "" && !u.Bool("Timer", "RemainAfterElapse")
+	}
+	return r, true
+}
+
+// anyRuns reports whether one of the units is active. A name may be an alias.
+func (p *plan) anyRuns(names []string) bool {
+	for _, name := range names {
+		for range 5 {
+			where, _ := p.after.find(name)
+			s, err := p.host.state(where)
+			if where == "" || err != nil || s.kind != "link" || path.Base(s.link) == name {
+				break
+			}
+			name = path.Base(s.link)
+		}
+		if p.running[name].runs() {
+			return true
+		}
+	}
+	return false
 }
 
 // linksAfter returns the links that the host will have.
@@ -247,11 +280,11 @@ func (p *plan) linksAfter() enablement {
 // heal returns why a unit that should run is started; empty if it is not.
 func (r role) heal(s unitState, d detail) string {
 	switch {
-	case !d.canStart || r.kind == "":
+	case !d.canStart:
 		return ""
 	case s.active == "failed":
 		return "failed"
-	case r.kind == "service" && d.result == "success" && d.endedItself:
+	case r.ends && d.result == "success" && d.endedItself:
 		return "" // it did what it was for
 	}
 	return "inactive"

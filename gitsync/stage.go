@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -84,33 +85,56 @@ func (s *stage) ask(ctx context.Context, foreign map[string]bool, links enableme
 	if err := s.prepare(units); err != nil {
 		return nil, err
 	}
+	err := s.askTogether(ctx, d, units, enable)
+	if sysexits.Code(err) != sysexits.DataErr {
+		return d, err
+	}
+	// Two of them may have one alias, of which a host enables one: one after the other.
+	_, takeErr := s.take()
+	if takeErr != nil {
+		return nil, takeErr
+	}
+	for _, name := range units {
+		mine := slices.DeleteFunc(slices.Clone(enable), func(e string) bool {
+			t, _ := unit.Template(e)
+			return e != name && t != name
+		})
+		if err := s.askTogether(ctx, d, []string{name}, mine); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// askTogether asks about some units at once.
+func (s *stage) askTogether(ctx context.Context, d *declared, units, enable []string) error {
 	if err := s.systemctl(ctx, append([]string{"preset", "--"}, units...)); err != nil {
-		return nil, err
+		return err
 	}
 	made, err := s.take()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	d.preset = made.bySubject()
+	maps.Copy(d.preset, made.bySubject())
 	if err := s.systemctl(ctx, append([]string{"enable", "--"}, enable...)); err != nil {
-		return nil, err
+		return err
 	}
 	before, err := readLinks(s.real(unitDir))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	d.links = before.bySubject()
+	maps.Copy(d.links, before.bySubject())
 	if err := s.systemctl(ctx, append([]string{"preset", "--preset-mode=disable-only", "--"}, units...)); err != nil {
-		return nil, err
+		return err
 	}
 	left, err := s.take()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for subject := range before.without(left).bySubject() {
 		d.off[subject] = true
 	}
-	return d, nil
+	return nil
 }
 
 // installable returns the units of the commit that can be enabled, and what to

@@ -80,7 +80,7 @@ func (p *plan) unitsToVerify() (units, others []string) {
 		}
 		where, isMasked := p.after.find(f.unit)
 		switch names := p.instances(f.unit); {
-		case isMasked:
+		case isMasked || where == "": // the drop-ins of foo-.service.d have no unit of that name
 		case f.isUnit() || p.want.file(where) != nil:
 			units = append(units, names...)
 		default:

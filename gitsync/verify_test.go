@@ -79,6 +79,7 @@ func TestJudgeComplaint(t *testing.T) {
 func TestUnitsToVerify(t *testing.T) {
 	w := newWorld(t)
 	w.onHost(unitDir+"/masked.service", "-> /dev/null", 0)
+	w.onHost("/usr/lib/systemd/system/host.service", service, 0o644)
 	p := verifyPlan(t, w, &ledger{}, map[string]string{
 		unitDir + "/a.service": service, unitDir + "/a.service.d/x.conf": "", unitDir + "/w@.service": service, unitDir + "/v@.service": service, unitDir + "/foreign.service": service,
 		unitDir + "/host.service.d/x.conf": "", unitDir + "/masked.service.d/x.conf": "", quadletDir + "/q.container": "", "/usr/local/bin/x": "", presetDir + "/x.preset": "", unitDir + "/r@.service": service,
