@@ -37,6 +37,9 @@ var unitPath = []string{
 // find returns where systemd will find the main file of a unit, or of its
 // template: "" if it has none. masked says that the administrator masked it.
 func (a *after) find(name string) (p string, masked bool) {
+	if name == "" {
+		return "", false
+	}
 	names := []string{name}
 	if t, ok := unit.Template(name); ok {
 		names = append(names, t)

@@ -103,6 +103,9 @@ func (x *execution) watchFile(act action) {
 	if unit.Quadlet(name) {
 		name = x.plan.after.service(name)
 	}
+	if name == "" {
+		return
+	}
 	// The drop-ins of foo-.service.d and service.d have no unit of that name.
 	if where, _ := x.plan.after.find(name); where != "" && !unit.IsTemplate(name) || unit.Quadlet(act.Unit) && act.isMain() {
 		x.touched[name] = true

@@ -280,7 +280,7 @@ func (p *plan) linksAfter() enablement {
 // heal returns why a unit that should run is started; empty if it is not.
 func (r role) heal(s unitState, d detail) string {
 	switch {
-	case !d.canStart:
+	case !d.canStart || d.result == "exec-condition":
 		return ""
 	case s.active == "failed":
 		return "failed"
