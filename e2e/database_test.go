@@ -653,6 +653,19 @@ func TestVeryLongTimeout(t *testing.T) {
 	m.want(0, "", "prune", "--keep=30d", "--timeout=1000h")
 }
 
+// An insert that takes too long may be one into a table without an index: then the message says what to do.
+func TestSlowTableNamesTheSchema(t *testing.T) {
+	c := postgres.Run(t, postgres.Config{})
+	tables[0].make(t, c)
+	slow(t, c, "30")
+	m := sysmetrics(t, "DATABASE_URL="+c.URL())
+	got := m.want(exitUnavailable, records("web2", 1), "flush", "--timeout=1s")
+	if !strings.Contains(got.stderr, "sysmetrics schema | psql") {
+		t.Errorf("stderr says %s; want the command that makes the index", got.stderr)
+	}
+	expectSpooled(t, m, 4)
+}
+
 // Days for which no partition can be made keep nobody else's records out.
 func TestPartitionThatCannotBeMade(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{})
@@ -708,6 +721,108 @@ func TestFurtherColumns(t *testing.T) {
 			m.want(0, records("web2", 1), "flush")
 			expectRows(t, c, 4)
 			expect(t, c, "SELECT min(level), max(level) FROM system_metrics", "7|7")
+		})
+	}
+}
+
+// serverClock gives the role hub a now() that is off by an interval: what a server sees when the clocks of the two machines differ.
+func serverClock(tb testing.TB, c *postgres.Cluster, off string) {
+	tb.Helper()
+	psql(tb, c, `CREATE OR REPLACE FUNCTION public.now() RETURNS timestamptz LANGUAGE sql STABLE AS $$SELECT pg_catalog.now() + interval '`+off+`'$$;
+		ALTER ROLE hub SET search_path = public, pg_catalog`)
+}
+
+// A host with a wrong clock decides nothing that lasts: it neither deletes the rows of others nor makes partitions by its own time.
+func TestClocksThatDiffer(t *testing.T) {
+	c := postgres.Run(t, postgres.Config{})
+	for off, differs := range map[string]bool{"-100 days": true, "100 days": true, "-6 minutes": true, "6 minutes": true, "-3 minutes": false, "0": false} {
+		for _, table := range tables {
+			t.Run(off+", "+table.name, func(t *testing.T) {
+				serverClock(t, c, "0")
+				table.make(t, c)
+				m := sysmetrics(t, "DATABASE_URL="+c.URL())
+				old := fmt.Sprintf(`{"time":%q,"host":"web2","os":"","metric_type":"cpu","payload":{}}`+"\n", time.Now().UTC().AddDate(0, 0, -150).Format("2006-01-02T15:04:05.000Z"))
+				m.want(0, old, "flush")
+				serverClock(t, c, off)
+				status := 0
+				if differs {
+					status = exitConfig
+				}
+				got := m.want(status, "", "prune", "--keep=120d")
+				if differs {
+					expectRows(t, c, 1)
+					if !strings.Contains(got.stderr, "clock of this host") {
+						t.Errorf("prune says %s; want it to name the clock", got.stderr)
+					}
+				} else {
+					expectRows(t, c, 0)
+				}
+				psql(t, c, "TRUNCATE system_metrics")
+				// A first sample, whose records the table has never seen, and one behind a backlog.
+				for n := 1; n <= 2; n++ {
+					if n == 2 {
+						m.with().want(0, "", "collect", "--flush")
+					}
+					got = m.run("", "collect", "--flush")
+					if strings.Contains(got.stderr, "clock_differs") != differs {
+						t.Errorf("flush %d says %q; want clock_differs: %v", n, got.stderr, differs)
+					}
+				}
+				marked := psql(t, c, `SELECT count(*) FILTER (WHERE (payload#>>'{_meta,clock_skew_s}')::float8 <> 0), count(*) FROM system_metrics`)
+				switch rejected := len(m.spooled("rejected.jsonl")); {
+				case off == "-100 days" && strings.HasPrefix(table.name, "partitioned"), off == "-100 days" && table.name == "made by flush":
+					// By the server's clock these are of a day that is too far ahead.
+					if marked != "0|0" || rejected != 12 {
+						t.Errorf("marked|rows = %s, rejected %d; want 0|0 and 12", marked, rejected)
+					}
+					expect(t, c, "SELECT count(*) FROM pg_inherits WHERE inhparent = 'system_metrics'::regclass AND pg_get_expr((SELECT relpartbound FROM pg_class WHERE oid = inhrelid), inhrelid) LIKE '%"+time.Now().UTC().Format("2006-01-02")+"%'", "0")
+				case table.name == "old table with the new index": // it takes one record of a type in a second
+				case differs && marked != "8|12" || !differs && marked != "0|12" || rejected != 0:
+					t.Errorf("marked|rows = %s, rejected %d; differs: %v", marked, rejected, differs)
+				}
+			})
+		}
+	}
+}
+
+// Rows in a temporary table are gone with the session: none may ever count as inserted.
+func TestNoTemporaryTable(t *testing.T) {
+	c := postgres.Run(t, postgres.Config{})
+	for name, tc := range map[string]struct {
+		setup  string
+		status int
+		rows   string
+	}{
+		"nothing but pg_temp":                   {"ALTER ROLE hub SET search_path = pg_temp", exitConfig, "0"},
+		"no schema that exists, then pg_temp":   {"ALTER ROLE hub SET search_path = absent, pg_temp", exitConfig, "0"},
+		"pg_temp last, public not writable":     {"REVOKE CREATE ON SCHEMA public FROM PUBLIC, hub; ALTER ROLE hub SET search_path = public, pg_temp", exitConfig, "0"},
+		"pg_temp first, the table behind it":    {"SET ROLE hub; " + oldTable + "; RESET ROLE; ALTER ROLE hub SET search_path = pg_temp, public", 0, "4"},
+		"an empty path":                         {"ALTER ROLE hub SET search_path = ''", exitConfig, "0"},
+		"a view of a table":                     {"SET ROLE hub; " + strings.Replace(oldTable, "system_metrics", "real_metrics", 1) + "; CREATE VIEW system_metrics AS SELECT * FROM real_metrics", 0, "4"},
+		"a schema ahead of public":              {"CREATE SCHEMA ahead AUTHORIZATION hub; SET ROLE hub; " + oldTable + "; RESET ROLE; ALTER ROLE hub SET search_path = ahead, public", 0, "4"},
+		"a sequence of that name":               {"CREATE SEQUENCE system_metrics OWNED BY NONE; GRANT ALL ON system_metrics TO hub", exitConfig, "0"},
+		"a materialized view of that name":      {"CREATE MATERIALIZED VIEW system_metrics AS SELECT now() AS time, '' AS host, '' AS os, '' AS metric_type, '{}'::jsonb AS payload; GRANT ALL ON system_metrics TO hub", exitConfig, "0"},
+		"a table of other columns":              {"CREATE TABLE system_metrics (id int); GRANT ALL ON system_metrics TO hub", exitConfig, "0"},
+		"a view whose rule does something else": {"CREATE VIEW system_metrics AS SELECT now() AS time, ''::text AS host, ''::text AS os, ''::text AS metric_type, '{}'::jsonb AS payload WHERE false; CREATE RULE r AS ON INSERT TO system_metrics DO INSTEAD NOTHING; GRANT ALL ON system_metrics TO hub", exitPartial, "0"},
+		"a trigger that discards":               {"SET ROLE hub; " + oldTable + "; CREATE FUNCTION discard() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NULL; END$$; CREATE TRIGGER t BEFORE INSERT ON system_metrics FOR EACH ROW EXECUTE FUNCTION discard()", exitPartial, "0"},
+		"a trigger that discards one type":      {"SET ROLE hub; " + oldTable + "; CREATE FUNCTION discard() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NULL; END$$; CREATE TRIGGER t BEFORE INSERT ON system_metrics FOR EACH ROW WHEN (NEW.metric_type = 'disk') EXECUTE FUNCTION discard()", exitPartial, "3"},
+		"a trigger that changes the keys":       {"SET ROLE hub; " + oldTable + "; CREATE FUNCTION change() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.host = 'x' || NEW.host; RETURN NEW; END$$; CREATE TRIGGER t BEFORE INSERT ON system_metrics FOR EACH ROW EXECUTE FUNCTION change()", 0, "4"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			psql(t, c, `DROP SCHEMA public CASCADE; DROP SCHEMA IF EXISTS ahead CASCADE; CREATE SCHEMA public; GRANT ALL ON SCHEMA public TO hub; ALTER ROLE hub RESET search_path`)
+			psql(t, c, tc.setup)
+			m := sysmetrics(t, "DATABASE_URL="+c.URL())
+			got := m.want(tc.status, "", "collect", "--flush")
+			f := got.flushed(t)
+			if n := fmt.Sprint(f.Inserted); n != tc.rows || f.Inserted+f.Rejected+f.Spooled != 4 || f.Duplicates != 0 {
+				t.Errorf("flushed %+v; want %s inserted and the rest kept", f, tc.rows)
+			}
+			if f.Rejected != len(m.spooled("rejected.jsonl")) || f.Spooled != len(m.spooled("spool.jsonl")) {
+				t.Errorf("flushed %+v; not what the files hold", f)
+			}
+			if tc.status == 0 || tc.status == exitPartial {
+				expect(t, c, "SELECT count(*) FROM public.system_metrics", tc.rows)
+			}
 		})
 	}
 }

@@ -159,6 +159,76 @@ func TestMountBelowAHangingOne(t *testing.T) {
 	}
 }
 
+// A mount of a type that counts as a local disk may hang as well: a disk behind iSCSI, a frozen file system, a type that lies. It
+// costs its own numbers alone, whether the run prints or flushes, and however it ends.
+func TestLocalMountThatHangs(t *testing.T) {
+	point, server := fuseMount(t)
+	host := newFixtureHost(t, "web1")
+	host.tick(t)
+	host.write(t, map[string]string{"1/mountinfo": "25 1 8:1 / / rw - ext4 /dev/vda rw\n26 25 8:2 / " + point + " rw - xfs /dev/vdb rw\n27 25 8:3 / /usr rw - xfs /dev/vdc rw\n"})
+	if err := server.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{nil, {"--interval=1ms"}} {
+		tool := sysmetrics(t)
+		got := tool.want(0, "", append(args, host.args()...)...)
+		if n := len(parseLines(t, []byte(got.stdout))); n != 4 {
+			t.Errorf("%v: %d records; want 4", args, n)
+		}
+		d := got.disk(t)
+		if d.Mounts["/"] == nil || d.Mounts["/usr"] == nil || d.Mounts[point] != nil || d.Failed[point] == "" {
+			t.Errorf("%v: mounts %v, failed %v; want / and /usr, and %s failed", args, d.Mounts, d.Failed, point)
+		}
+		if got.took > 10*time.Second {
+			t.Errorf("%v: the run took %v", args, got.took)
+		}
+		again := tool.want(0, "", host.args()...)
+		if d := again.disk(t); !strings.Contains(d.Failed[point], "hung before") {
+			t.Errorf("%v: the next run says %v; want it to remember", args, d.Failed)
+		}
+	}
+	flushed := sysmetrics(t)
+	flushed.want(0, "", append([]string{"collect", "--flush"}, host.args()...)...)
+	expectSpooled(t, flushed, 4)
+
+	// Ended while it waits: the lock is free for the next run at once.
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		tool := sysmetrics(t)
+		cmd := tool.command("", host.args()...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		askingChild(t, cmd)
+		if err := cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		_ = cmd.Wait()
+		if got := exitStatus(cmd.ProcessState); got != 128+int(signal) {
+			t.Errorf("%v: exit status %d", signal, got)
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("%v: it took %v to end", signal, took)
+		}
+		tool.want(0, "", host.args()...)
+	}
+}
+
+// askingChild waits for the process that asks the mounts, and returns its number.
+func askingChild(t *testing.T, cmd *exec.Cmd) (pid string) {
+	t.Helper()
+	await.Until(t, "the process that asks the mount", func() bool {
+		children, _ := filepath.Glob("/proc/" + strconv.Itoa(cmd.Process.Pid) + "/task/*/children")
+		for _, c := range children {
+			if b, err := os.ReadFile(c); err == nil && len(strings.TrimSpace(string(b))) > 0 {
+				pid = strings.Fields(string(b))[0]
+			}
+		}
+		return pid != ""
+	})
+	return pid
+}
+
 // A run that is told to end while it waits for a mount ends, and at once.
 func TestTerminatedWhileAMountHangs(t *testing.T) {
 	_, server := fuseMount(t)
@@ -170,16 +240,7 @@ func TestTerminatedWhileAMountHangs(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	probe := ""
-	await.Until(t, "the process that asks the mount", func() bool {
-		children, _ := filepath.Glob("/proc/" + strconv.Itoa(cmd.Process.Pid) + "/task/*/children")
-		for _, c := range children {
-			if b, err := os.ReadFile(c); err == nil && len(strings.TrimSpace(string(b))) > 0 {
-				probe = strings.Fields(string(b))[0]
-			}
-		}
-		return probe != ""
-	})
+	probe := askingChild(t, cmd)
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

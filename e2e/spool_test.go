@@ -93,6 +93,19 @@ func TestSpoolIsBounded(t *testing.T) {
 	expect(t, c, fmt.Sprintf("SELECT count(*) FROM system_metrics WHERE time < '%s'", sampleTime(dropped/4).Format(time.RFC3339Nano)), "0")
 }
 
+// A cron job may flush an empty file on a host that has never spooled anything. There is nothing to do, with and without a database.
+func TestNothingToFlushOnAFreshHost(t *testing.T) {
+	c := postgres.Run(t, postgres.Config{})
+	for name, env := range map[string][]string{"no database": nil, "a database": {"DATABASE_URL=" + c.URL()}} {
+		for _, input := range []string{"", "\n\n"} {
+			m := sysmetrics(t, env...)
+			if got := m.run(input, "flush"); got.status != 0 || got.stderr != "" || got.flushed(t).Inserted != 0 {
+				t.Errorf("%s, input %q: exit status %d, %s%s; want 0 and nothing inserted", name, input, got.status, got.stdout, got.stderr)
+			}
+		}
+	}
+}
+
 // What a power cut leaves: half a record at the end of the spool, or nothing but half a record.
 func TestTornSpool(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{})

@@ -134,7 +134,7 @@ func (x *execution) retire(ctx context.Context) error {
 		if unit.IsTemplate(name) {
 			name = unit.Instantiate(name, "*")
 		}
-		if slices.Contains([]string{"timer", "socket", "path", "automount"}, unit.Type(name)) {
+		if activates(name) {
 			starters = append(starters, name)
 		} else {
 			others = append(others, name)

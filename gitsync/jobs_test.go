@@ -86,7 +86,7 @@ func TestRestartUnits(t *testing.T) {
 	f.put("fail-start", "Job type start is not applicable\n")
 	var bad *unhealthy
 	if _, err := p.restartUnits(t.Context(), []string{"a.service"}, nil, env.Diag); !errors.As(err, &bad) || bad.unit != "a.service" {
-		t.Errorf("a restart that systemd refuses: %v", err)
+		t.Errorf("a start that systemd refuses: %v", err)
 	}
 	if _, err := p.restartUnits(t.Context(), []string{"a.service"}, map[string]bool{"a.service": true}, env.Diag); err != nil || !strings.Contains(said(), `"start_failed"`) {
 		t.Errorf("a start that heals and that systemd refuses: %v, %s", err, said())

@@ -222,13 +222,20 @@ func (p *plan) shouldRun() map[string]role {
 				for _, l := range mine {
 					wanters = append(wanters, l.wanter())
 				}
-				if r, ok := roleOf(p.after.unit(subject)); ok && p.anyRuns(wanters) {
+				// A service that somebody enabled by hand, for the next boot, is theirs to start.
+				byHand := len(p.declared.preset[subject]) == 0 && !activates(subject)
+				if r, ok := roleOf(p.after.unit(subject)); ok && !byHand && p.anyRuns(wanters) {
 					all[subject] = r
 				}
 			}
 		}
 	}
 	return all
+}
+
+// activates reports whether a unit of this name waits and starts another.
+func activates(name string) bool {
+	return slices.Contains([]string{"timer", "socket", "path", "automount"}, unit.Type(name))
 }
 
 // roleOf returns how a unit behaves that is wanted by one that runs. ok is false

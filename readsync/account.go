@@ -12,7 +12,10 @@ import (
 // account counts how documents ended.
 type account struct {
 	read, inserted, identical, differing, rejected int64
+	replaced                                       int64 // of the differing ones: the row is what the document is now
 	marked, unmarked                               int64
+
+	namedRejected, namedDiffering int64 // documents that were named
 
 	refused int64 // marks that MongoDB refused
 	refusal error // why it refused the last one
@@ -28,6 +31,9 @@ func (a *account) add(rows []*row) {
 			a.identical++
 		case differing:
 			a.differing++
+		case replaced:
+			a.differing++
+			a.replaced++
 		case rejected:
 			a.rejected++
 		}
@@ -47,7 +53,13 @@ func (a *account) fill(l *record.Line) {
 	l.Int("identical", a.identical)
 	l.Int("differing", a.differing)
 	l.Int("rejected", a.rejected)
+	if a.replaced > 0 {
+		l.Int("replaced", a.replaced)
+	}
 }
+
+// kept is how many documents differ from their rows now.
+func (a *account) kept() int64 { return a.differing - a.replaced }
 
 // check proves that each document ended once.
 func (a *account) check() error {
@@ -62,7 +74,7 @@ func (a *account) check() error {
 
 // level is that of the record that has the account.
 func (a *account) level(err error) string {
-	if err != nil || a.rejected+a.differing > 0 {
+	if err != nil || a.rejected+a.kept() > 0 {
 		return record.Warn
 	}
 	return record.Info
@@ -76,9 +88,9 @@ func (a *account) verdict(letters string, allowed int64) error {
 	case a.rejected > 0:
 		return sysexits.New(sysexits.Partial, "documents_rejected", fmt.Errorf("set %s aside in %s", plural(a.rejected, "document"), letters)).
 			WithHint("look at the reasons there; mend the cause, or give --nul=replace, then: readsync retry " + letters)
-	case a.differing > 0:
-		return sysexits.New(sysexits.Partial, "documents_differ", fmt.Errorf("%s differ from the rows with their ids, and stay ingested", plural(a.differing, "document"))).
-			WithHint("delete the row to take the document, or set the document's status to processed to keep the row; then run again")
+	case a.kept() > 0:
+		return sysexits.New(sysexits.Partial, "documents_differ", fmt.Errorf("%s differ from the rows with their ids, and stay ingested", plural(a.kept(), "document"))).
+			WithHint("run with --differing=replace to take the documents, or set their status to processed to keep the rows")
 	}
 	return a.marksRefused()
 }
@@ -92,8 +104,8 @@ func (a *account) forecast(allowed int64) error {
 	switch {
 	case a.rejected > 0:
 		return sysexits.New(code, "documents_rejected", fmt.Errorf("%s would be rejected, with --max-rejects %d", plural(a.rejected, "document"), allowed))
-	case a.differing > 0:
-		return sysexits.New(code, "documents_differ", fmt.Errorf("%s differ from the rows with their ids, and would stay ingested", plural(a.differing, "document")))
+	case a.kept() > 0:
+		return sysexits.New(code, "documents_differ", fmt.Errorf("%s differ from the rows with their ids, and would stay ingested", plural(a.kept(), "document")))
 	}
 	return nil
 }
@@ -110,18 +122,19 @@ func (a *account) marksRefused() error {
 // maxNamed is how many documents with a trouble a run names one by one.
 const maxNamed = 20
 
-// name reports documents with a trouble, up to some.
+// name reports documents with a trouble, the first ones of each kind.
 func (a *account) name(env *cli.Env, rows []*row) {
 	for _, r := range rows {
 		switch {
-		case r.outcome == rejected && a.rejected <= maxNamed:
-			l := r.refused
-			env.Diag.Warn("document_rejected", "document "+shortID(r.id)+": "+l.Error(), idField(r.id), reasonField(l.reason))
-		case r.outcome == differing && a.differing <= maxNamed:
+		case r.outcome == rejected && a.namedRejected < maxNamed:
+			a.namedRejected++
+			env.Diag.Warn("document_rejected", "document "+shortID(r.id)+": "+r.refused.Error(), idField(r.id), reasonField(r.refused.reason))
+		case r.outcome == differing && a.namedDiffering < maxNamed:
+			a.namedDiffering++
 			env.Diag.Warn("document_differs", "document "+shortID(r.id)+" differs from the row that has its id", idField(r.id))
 		}
 	}
 }
 
-// began is when the run started, for the records' duration.
+// seconds is how long something took, for the records.
 func seconds(since time.Time) float64 { return time.Since(since).Seconds() }

@@ -175,7 +175,7 @@ func (p *proxy) refusal(resp *http.Response, body []byte) *failure {
 	case status >= 500, status == http.StatusTooManyRequests, status == http.StatusRequestTimeout:
 		f.again = true
 		f.err = sysexits.New(sysexits.Unavailable, "proxy_unavailable", errors.New(text)).
-			WithHint("the log of the Proxy Service, or of reading-sync-api.service, says more")
+			WithHint("the log of the Proxy Service, or of reading-sync-api@*.service, says more")
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		f.err = sysexits.New(sysexits.Config, "proxy_refused", errors.New(text)).
 			WithHint("the credential proxy_auth holds user:password, if the Proxy Service asks for them")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strconv"
@@ -32,31 +33,73 @@ func (t *target) compare(rows []*row, skipped []string) ([]outcome, error) {
 	if err != nil || len(differ) == 0 {
 		return outcomes, err
 	}
-	// They may be there as hubs before this tool wrote them.
-	var old []*row
-	var numbers []string
-	for _, i := range differ {
-		r := legacyRow(rows[i])
-		if r == nil {
-			r = rows[i]
+	for _, form := range otherForms {
+		var other []*row
+		var numbers []string
+		var at []int
+		for _, i := range differ {
+			if r := form(rows[i]); r != nil {
+				numbers = append(numbers, strconv.Itoa(len(other)))
+				other, at = append(other, r), append(at, i)
+			}
 		}
-		numbers = append(numbers, strconv.Itoa(len(old)))
-		old = append(old, r)
+		if len(other) == 0 {
+			continue
+		}
+		if err := t.restage(other); err != nil {
+			return nil, err
+		}
+		again := make([]outcome, len(other))
+		if _, err := t.differing(numbers, again); err != nil {
+			return nil, err
+		}
+		for k, i := range at {
+			outcomes[i] = again[k]
+		}
+		differ = slices.DeleteFunc(differ, func(i int) bool { return outcomes[i] != differing })
 	}
-	if err := t.exec("DELETE FROM readsync_staging"); err != nil {
-		return nil, err
-	}
-	if err := t.copy(copySQL, old); err != nil {
-		return nil, err
-	}
-	again := make([]outcome, len(old))
-	if _, err := t.differing(numbers, again); err != nil {
-		return nil, err
-	}
-	for at, i := range differ {
-		outcomes[i] = again[at]
+	if t.replace && len(differ) > 0 {
+		return outcomes, t.replaceRows(rows, differ, outcomes)
 	}
 	return outcomes, nil
+}
+
+// restage gives the staging table other rows.
+func (t *target) restage(rows []*row) error {
+	if err := t.exec("DELETE FROM readsync_staging"); err != nil {
+		return err
+	}
+	return t.copy(copySQL, rows)
+}
+
+// replaceSQL gives the rows of the table the content of the staged ones.
+const replaceSQL = `WITH new AS (
+	UPDATE reading_analytics r SET event_timestamp = s.event_timestamp, source = s.source, event_type = s.event_type, payload = s.payload, meta = s.meta
+	FROM readsync_staging s WHERE r.mongo_id = s.mongo_id RETURNING s.n)
+SELECT n::text FROM new`
+
+// replaceRows replaces those rows that differ. One that a trigger keeps stays
+// differing.
+func (t *target) replaceRows(rows []*row, differ []int, outcomes []outcome) error {
+	staged := make([]*row, len(differ))
+	for k, i := range differ {
+		staged[k] = rows[i]
+	}
+	if err := t.restage(staged); err != nil {
+		return err
+	}
+	done, err := t.column(replaceSQL)
+	if err != nil {
+		return err
+	}
+	for _, text := range done {
+		k, err := strconv.Atoi(text)
+		if err != nil || k >= len(differ) {
+			return fmt.Errorf("replace rows: %q", text)
+		}
+		outcomes[differ[k]] = replaced
+	}
+	return nil
 }
 
 // differing compares rows with the table, sets the outcome of each, and
@@ -91,32 +134,57 @@ func (t *target) differing(numbers []string, outcomes []outcome) (differ []int, 
 	return differ, nil
 }
 
-// legacyRow returns the row that a hub before this tool made of a document, if
-// that is known.
-func legacyRow(r *row) *row {
-	if r.doc == nil {
-		return nil
-	}
-	old := *r
-	c := converter{dialect: legacy}
+// otherForms are the ways in which the same document may have become a row: with the
+// other policy of --dates, and by the versions of the hub before this tool. Of the
+// first of these, whatever encoding/json made of a payload; of the second, null for a
+// payload that is no object. A form is nil if it is not known.
+var otherForms = []func(*row) *row{
+	func(r *row) *row { return rewritten(r, converter{dialect: stored, nul: nulReplace}, false) },
+	func(r *row) *row {
+		return rewritten(r, converter{dialect: stored, nul: nulReplace, textDates: true}, false)
+	},
+	func(r *row) *row { return rewritten(r, converter{dialect: legacy}, false) },
+	func(r *row) *row { return rewritten(r, converter{dialect: legacy}, true) },
+}
+
+// rewritten returns a row as a converter writes its document.
+func rewritten(r *row, c converter, objectsOnly bool) *row {
+	other := *r
 	for _, i := range []int{atPayload, atMeta} {
 		v := r.fields[i]
+		if r.doc == nil && r.columns[i] != nil { // a record has the value in Extended JSON
+			doc, err := parseExtended(append(append([]byte(`{"v":`), r.columns[i]...), '}'))
+			if err != nil {
+				return nil
+			}
+			v = lookup(doc, "v")
+		}
 		if v.isNull() {
 			continue
 		}
+		if objectsOnly && v.kind != bson.TypeEmbeddedDocument {
+			other.columns[i] = nil
+			continue
+		}
 		text, err := c.append(nil, v)
+		if err != nil && c.dialect != legacy {
+			return nil
+		}
 		if err != nil {
 			text = nil // it stored NULL for what it could not marshal
 		}
 		if text != nil && checkJSON(text, nulReject) != nil {
 			return nil
 		}
-		old.columns[i] = text
+		other.columns[i] = text
 	}
 	for _, i := range []int{atSource, atEventType} {
-		if r.fields[i].kind != bson.TypeString {
-			old.columns[i] = nil // it took nothing but strings
+		if r.doc != nil && c.dialect == legacy && r.fields[i].kind != bson.TypeString {
+			other.columns[i] = nil // it took nothing but strings
 		}
 	}
-	return &old
+	if slices.EqualFunc(other.columns[:], r.columns[:], bytes.Equal) {
+		return nil // compared already
+	}
+	return &other
 }

@@ -312,9 +312,12 @@ type deadLetterFlags struct {
 	DeadLetters string `placeholder:"FILE"`
 	MaxRejects  int64  `default:"0" placeholder:"N"`
 	NUL         string `name:"nul" enum:"reject,replace" default:"reject"`
+	Differing   string `enum:"keep,replace" default:"keep"`
 }
 
-// Validate is kong's check after parsing.
+// replace reports whether rows are replaced by documents that differ.
+func (f deadLetterFlags) replace() bool { return f.Differing == "replace" }
+
 func (f deadLetterFlags) Validate() error {
 	if f.MaxRejects < 0 {
 		return fmt.Errorf("--max-rejects %d: less than 0", f.MaxRejects)

@@ -20,7 +20,7 @@ func TestDeadLettersAreThereOnce(t *testing.T) {
 	var said bytes.Buffer
 	env := &cli.Env{App: app(), Diag: &diag.Logger{Name: name, Service: family, Now: time.Now, W: &said}}
 	refused := func(id, text string) *row {
-		r := newBuilder(nulReject).row(marshal(t, bson.D{{Key: "_id", Value: id}, {Key: "payload", Value: text}}))
+		r := newBuilder(nulReject, datesFlag{}).row(marshal(t, bson.D{{Key: "_id", Value: id}, {Key: "payload", Value: text}}))
 		if r.refused == nil {
 			t.Fatalf("%s is not refused", id)
 		}

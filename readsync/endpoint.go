@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"observability-hub/lib/cli"
@@ -38,8 +37,7 @@ type endpoint struct {
 	// whether or not somebody still waits for the answer.
 	stopping context.Context
 
-	running    sync.Mutex // is held by the sync
-	leftBehind int64      // syncs that left documents behind
+	leftBehind bool // the sync left documents behind
 }
 
 // ServeHTTP takes one call.
@@ -76,18 +74,13 @@ func (e *endpoint) call(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
-	if !e.running.TryLock() {
-		e.busy(w)
-		return
-	}
-	defer e.running.Unlock()
 	n, err := e.sync(e.stopping)
 	if err != nil && e.stopping.Err() == nil {
 		e.env.Diag.Error(err)
 	}
 	code := sysexits.Code(err)
 	if code == sysexits.Partial || code == sysexits.DataErr {
-		e.leftBehind++
+		e.leftBehind = true
 	}
 	switch {
 	case err == nil, code == sysexits.Partial:
@@ -98,12 +91,22 @@ func (e *endpoint) call(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Retry-After", "1")
 		e.refuse(w, http.StatusServiceUnavailable, "the service is being stopped; what was committed is kept")
 	case code == sysexits.TempFail:
-		e.busy(w) // a run in another process
+		e.busy(w)
 	case code == sysexits.Unavailable:
 		e.refuse(w, http.StatusServiceUnavailable, err.Error())
 	default:
 		e.refuse(w, http.StatusInternalServerError, err.Error())
 	}
+}
+
+// verdict is the error of a call that left documents behind, because the caller is
+// told of success. Of other failures the caller was told, who tries again or fails.
+func (e *endpoint) verdict() error {
+	if !e.leftBehind {
+		return nil
+	}
+	return sysexits.New(sysexits.Partial, "left_behind", errors.New("the sync left documents behind")).
+		WithHint("the errors before this one say which, and why")
 }
 
 // busyWait is when a caller who met another sync should come again.
@@ -149,7 +152,7 @@ func (e *endpoint) refuse(w http.ResponseWriter, status int, message string) {
 	e.answer(w, status, answer{Status: answerError, Message: message})
 }
 
-// answer writes an answer. That the caller may be gone is no failure here.
+// answer writes an answer.
 func (e *endpoint) answer(w http.ResponseWriter, status int, a answer) {
 	a.Service = family
 	a.Timestamp = time.Now().UTC().Format(record.TimeFormat)
@@ -157,7 +160,6 @@ func (e *endpoint) answer(w http.ResponseWriter, status int, a answer) {
 	if err != nil {
 		panic(err) // of texts and a number
 	}
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeWait)) // a recorder of a test has none
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)

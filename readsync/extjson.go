@@ -45,9 +45,10 @@ const maxExact = 1 << 53
 
 // converter writes BSON values as JSON.
 type converter struct {
-	dialect dialect
-	nul     nulPolicy
-	keys    keySet
+	dialect   dialect
+	textDates bool // of stored: dates and ObjectIDs are plain text, as in legacy
+	nul       nulPolicy
+	keys      keySet
 }
 
 // append appends v as JSON. The error is a *refusal.
@@ -85,6 +86,11 @@ func (c *converter) value(dst []byte, v value, depth int) ([]byte, error) {
 	}
 	if c.dialect == legacy {
 		return c.legacyValue(dst, v, depth)
+	}
+	if c.textDates && (v.kind == bson.TypeDateTime || v.kind == bson.TypeObjectID) {
+		if text, err := c.legacyValue(dst, v, depth); err == nil { // else a year that has no such text
+			return text, nil
+		}
 	}
 	return c.extended(dst, v, depth)
 }
@@ -319,7 +325,7 @@ func (c *converter) text(dst, s []byte) ([]byte, error) {
 		case b == 0 && c.nul == nulReject:
 			return dst, &refusal{reason: "nul"}
 		case b == 0 && c.nul == nulReplace:
-			dst = append(dst, `\ufffd`...)
+			dst = append(dst, "\ufffd"...) // not as an escape, which SQL_ASCII does not take
 		default:
 			dst = append(dst, '\\', 'u', '0', '0', digits[b>>4], digits[b&15])
 		}

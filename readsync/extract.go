@@ -31,7 +31,6 @@ type peerFlags struct {
 	Timeout time.Duration `default:"1m"`
 }
 
-// Validate is kong's check after parsing.
 func (p peerFlags) Validate() error {
 	if p.Timeout < time.Second {
 		return fmt.Errorf("--timeout %v: less than a second", p.Timeout)
@@ -42,24 +41,25 @@ func (p peerFlags) Validate() error {
 // extractCmd prints documents as records.
 type extractCmd struct {
 	peerFlags
+	datesFlag
 	Limit int64 `default:"0" placeholder:"N"`
 }
 
 // Run is what kong calls.
 func (x *extractCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error { return x.run(ctx, env) })
+	return x.run(ctx, env)
 }
 
 func (x *extractCmd) run(ctx context.Context, env *cli.Env) error {
 	defer frugal()()
-	s, err := openSource(x.Timeout)
+	s, err := openSource(ctx, env, x.Timeout)
 	if err != nil {
 		return err
 	}
 	defer s.close()
 	out := bufio.NewWriterSize(env.Stdout, 64<<10)
 	k := &keyset{source: s, status: statusIngested}
-	b := newBuilder(nulKeep)
+	b := newBuilder(nulKeep, x.datesFlag)
 	n := int64(0)
 	for {
 		limit := int64(batchDocuments)
@@ -111,7 +111,7 @@ func extractLine(now time.Time, service string, r *row) []byte {
 				l.String(columns[i], string(c))
 			}
 		}
-		if r.hasNUL() { // load may have to set it aside, whole
+		if r.unread || r.hasNUL() { // load may have to set it aside, whole
 			text, raw := r.document()
 			fillDocument(l, text, raw)
 		}

@@ -49,7 +49,7 @@ func TestIDs(t *testing.T) {
 
 func TestRows(t *testing.T) {
 	oid := bson.ObjectID{1}
-	b := newBuilder(nulReject)
+	b := newBuilder(nulReject, datesFlag{})
 	r := b.row(marshal(t, bson.D{{Key: "_id", Value: oid}, {Key: "status", Value: "ingested"}, {Key: "timestamp", Value: bson.DateTime(0)},
 		{Key: "source", Value: "s\t"}, {Key: "event_type", Value: int32(5)}, {Key: "payload", Value: bson.A{1.0}}, {Key: "meta", Value: nil}, {Key: "more", Value: "\xff"}}))
 	want := []string{"1970-01-01T00:00:00Z", "s\t", `{"$numberInt":"5"}`, "[1.0]"}
@@ -97,7 +97,7 @@ func TestDeadLettersKeepTheDocument(t *testing.T) {
 	}
 	for _, v := range []any{"a\x00b", "\xed\xa0\x80", bson.D{{Key: "a", Value: 1}, {Key: "a", Value: 2}}, bson.DateTime(math.MaxInt64), deep} {
 		doc := marshal(t, bson.D{{Key: "_id", Value: int64(1)}, {Key: "timestamp", Value: v}, {Key: "payload", Value: v}, {Key: "all", Value: everyType()}})
-		b := newBuilder(nulReject)
+		b := newBuilder(nulReject, datesFlag{})
 		r := b.row(doc)
 		if r.refused == nil {
 			t.Errorf("%.40v is taken", v)

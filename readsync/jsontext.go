@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"strconv"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -84,8 +85,7 @@ func objectFields(b []byte, visit func(key string, value []byte) error) error {
 	return nil
 }
 
-// checkJSON refuses JSON that jsonb cannot hold as it is. NUL characters are replaced
-// in b, if that is the policy.
+// checkJSON refuses JSON that jsonb cannot hold as it is.
 func checkJSON(b []byte, nul nulPolicy) error {
 	s := &jsonText{b: b, strict: true, nul: nul}
 	if err := s.value(0); err != nil {
@@ -95,6 +95,38 @@ func checkJSON(b []byte, nul nulPolicy) error {
 		return asRefusal(errSyntax)
 	}
 	return nil
+}
+
+// plainText writes the escapes of characters beyond ASCII as those characters, and
+// of NUL as U+FFFD, in JSON that checkJSON has passed. jq -a writes such escapes, and
+// a database whose encoding is SQL_ASCII does not take them.
+func plainText(b []byte) []byte {
+	out := b[:0]
+	for {
+		i := bytes.IndexByte(b, '\\')
+		if i < 0 {
+			return append(out, b...)
+		}
+		out, b = append(out, b[:i]...), b[i:]
+		size := 2
+		if b[1] == 'u' {
+			size = len(`\u0000`)
+			s := jsonText{b: b}
+			unit, _ := s.unit(0)
+			r := rune(unit)
+			if low, ok := s.unit(size); ok && utf16.IsSurrogate(r) {
+				r, size = utf16.DecodeRune(r, rune(low)), 2*size
+			}
+			if r == 0 {
+				r = utf8.RuneError
+			}
+			if r >= utf8.RuneSelf {
+				out, b = utf8.AppendRune(out, r), b[size:]
+				continue
+			}
+		}
+		out, b = append(out, b[:size]...), b[size:]
+	}
 }
 
 func unquote(raw []byte) (string, error) {
@@ -264,14 +296,11 @@ func (s *jsonText) escape() error {
 	if !ok {
 		return errSyntax
 	}
-	at := s.i
 	s.i += 6
 	if !s.strict {
 		return nil
 	}
 	switch {
-	case unit == 0 && s.nul == nulReplace:
-		copy(s.b[at:], `\ufffd`)
 	case unit == 0 && s.nul == nulReject:
 		return &refusal{reason: "nul"}
 	case unit >= 0xdc00 && unit <= 0xdfff:

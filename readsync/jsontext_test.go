@@ -32,10 +32,18 @@ func TestCheckJSON(t *testing.T) {
 	}
 }
 
-func TestCheckJSONReplacesNUL(t *testing.T) {
-	text := []byte(`{"a\u0000":"\u0000\\u0000\\\u0000"}`)
-	if err := checkJSON(text, nulReplace); err != nil || string(text) != `{"a\ufffd":"\ufffd\\u0000\\\ufffd"}` {
-		t.Errorf("%s, %v", text, err)
+func TestPlainText(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"a\u0000":"\u0000\\u0000\\\u0000"}`:   `{"a�":"�\\u0000\\�"}`,
+		`"\u00b0C \ud83c\udf21 \u0041\n\u001f"`: `"°C 🌡 \u0041\n\u001f"`,
+		`[1,"plain"]`:                           `[1,"plain"]`,
+	} {
+		if err := checkJSON([]byte(text), nulReplace); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+		if got := string(plainText([]byte(text))); got != want {
+			t.Errorf("plainText(%s) = %s; want %s", text, got, want)
+		}
 	}
 }
 

@@ -19,14 +19,13 @@ type loadCmd struct {
 	deadLetterFlags
 }
 
-// Validate is kong's check after parsing.
 func (l *loadCmd) Validate() error {
 	return errors.Join(l.peerFlags.Validate(), l.deadLetterFlags.Validate())
 }
 
 // Run is what kong calls.
 func (l *loadCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error { return l.run(ctx, env) })
+	return l.run(ctx, env)
 }
 
 // idle is how long an unfinished batch waits for more of a slow stream.
@@ -38,12 +37,10 @@ const lockWait = 10 * time.Second
 // loading is the state of a load.
 type loading struct {
 	loadCmd
-	env     *cli.Env
-	target  *target
+	writing
 	dir     *statedir.Dir
 	letters *deadLetters
 	path    string // of the dead letters
-	account account
 	bad     int64
 }
 
@@ -54,7 +51,14 @@ func (l *loadCmd) run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	defer t.close()
-	load := &loading{loadCmd: *l, env: env, target: t}
+	t.replace = l.replace()
+	load := &loading{loadCmd: *l, writing: writing{env: env, target: t}}
+	load.aside = func(rejects []*row) error {
+		if err := load.open(ctx); err != nil {
+			return err
+		}
+		return load.letters.append(rejects)
+	}
 	defer load.close()
 	in := readStream(ctx, env.Stdin)
 	var seen int64 // records, bad ones too
@@ -124,7 +128,10 @@ func (l *loading) batch(ctx context.Context, batch []streamLine) error {
 	}
 	for len(rows) > 0 {
 		n := distinct(rows)
-		if err := l.write(ctx, rows[:n]); err != nil {
+		if err := l.write(rows[:n]); err != nil {
+			return err
+		}
+		if err := l.report(rows[:n]); err != nil {
 			return err
 		}
 		rows = rows[n:]
@@ -147,21 +154,8 @@ func distinct(rows []*row) int {
 	return len(rows)
 }
 
-func (l *loading) write(ctx context.Context, rows []*row) error {
-	if err := l.target.write(accepted(rows)); err != nil {
-		return err
-	}
-	refused := settle(rows)
-	if len(refused) > 0 {
-		if err := l.open(ctx); err != nil {
-			return err
-		}
-		if err := l.letters.append(refused); err != nil {
-			return err
-		}
-	}
-	l.account.add(rows)
-	l.account.name(l.env, rows)
+// report prints the outcome of each row.
+func (l *loading) report(rows []*row) error {
 	var out []byte
 	now := time.Now()
 	for _, r := range rows {
@@ -191,27 +185,4 @@ func (l *loading) open(ctx context.Context) (err error) {
 	l.path = l.deadLetterFlags.path(l.dir)
 	l.letters, err = openDeadLetters(l.env, l.path)
 	return err
-}
-
-// accepted returns the rows that the database is to decide about.
-func accepted(rows []*row) []*row {
-	var good []*row
-	for _, r := range rows {
-		if r.refused == nil {
-			good = append(good, r)
-		}
-	}
-	return good
-}
-
-// settle makes what was refused rejected, and returns it.
-func settle(rows []*row) []*row {
-	var refused []*row
-	for _, r := range rows {
-		if r.refused != nil {
-			r.outcome = rejected
-			refused = append(refused, r)
-		}
-	}
-	return refused
 }

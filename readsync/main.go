@@ -8,7 +8,7 @@
 //	readsync retry DEADLETTER
 //	readsync verify
 //	readsync trigger [--url URL]
-//	readsync serve [--listen ADDRESS]
+//	readsync serve
 //
 // run reads the documents of a collection whose status is ingested, inserts
 // them into the table reading_analytics, and sets the status to processed once
@@ -47,7 +47,7 @@ func app() cli.App {
 			{Name: "retry", Help: "Load dead letters again.", Grammar: &retryCmd{}},
 			{Name: "verify", Help: "Compare documents and rows, both ways.", Grammar: &verifyCmd{}},
 			{Name: "trigger", Help: "Call the Proxy Service, or readsync serve, until all is synced.", Grammar: &triggerCmd{pace: usualPace()}},
-			{Name: "serve", Help: "Sync whenever somebody calls, as a Proxy Service does.", Grammar: &serveCmd{}},
+			{Name: "serve", Help: "Answer one call on stdin, as a Proxy Service does.", Grammar: &serveCmd{}},
 		},
 		Flags: flagHelp,
 		Examples: `  readsync run --dry-run
@@ -56,7 +56,7 @@ func app() cli.App {
   readsync retry /var/lib/reading-sync/dead-letters.jsonl
   readsync verify
   readsync trigger --url http://localhost:8085/api/sync/reading
-  readsync serve --listen 127.0.0.1:8085
+  systemd-socket-activate --accept --inetd -l 127.0.0.1:8085 readsync serve
 `,
 	}
 }

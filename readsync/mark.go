@@ -19,7 +19,7 @@ type markCmd struct {
 
 // Run is what kong calls.
 func (m *markCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error { return m.run(ctx, env) })
+	return m.run(ctx, env)
 }
 
 // toMark is what a load record says.
@@ -32,7 +32,7 @@ type toMark struct {
 
 func (m *markCmd) run(ctx context.Context, env *cli.Env) error {
 	defer frugal()()
-	s, err := openSource(m.Timeout)
+	s, err := openSource(ctx, env, m.Timeout)
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func (s *source) settle(ctx context.Context, marks []toMark, from string, a *acc
 		}
 		found := make(map[string]bool, len(docs))
 		var done, aside []*row
-		b := newBuilder(nulKeep)
+		b := newBuilder(nulKeep, datesFlag{})
 		for _, doc := range docs {
 			r := b.fields(doc)
 			found[r.id] = true
@@ -198,7 +198,7 @@ func (in streamLine) mark() (m toMark, isRecord bool, err error) {
 	case m.id == "":
 		return m, false, errors.New("no mongo_id")
 	case m.outcome == undecided:
-		return m, false, fmt.Errorf("outcome %q: not one of inserted, identical, differing, rejected", name)
+		return m, false, fmt.Errorf("outcome %q: not one of inserted, identical, differing, replaced, rejected", name)
 	}
 	return m, true, nil
 }

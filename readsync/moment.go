@@ -4,8 +4,10 @@ import (
 	"encoding/binary"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/lib/pq"
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
@@ -84,8 +86,9 @@ func appendTime(dst []byte, t time.Time) ([]byte, error) {
 	return t.AppendFormat(dst, "2006-01-02T15:04:05.999999Z"), nil
 }
 
-// parseMoment reads RFC 3339 in a wide sense: a blank for the T, and no zone,
-// which means UTC, are taken too; so is what appendTime writes.
+// parseMoment reads RFC 3339 in a wide sense: a date alone, no seconds, a blank for
+// the T or before the zone, and no zone, which means UTC, are taken too; so is what
+// appendTime writes.
 func parseMoment(dst, text []byte) ([]byte, error) {
 	bad := &refusal{reason: "bad_timestamp"}
 	s := text
@@ -114,18 +117,24 @@ func parseMoment(dst, text []byte) ([]byte, error) {
 	month := number(2, 2)
 	ok = ok && skip("-")
 	day := number(2, 2)
-	ok = ok && skip("Tt ")
-	hour := number(2, 2)
-	ok = ok && skip(":")
-	minute := number(2, 2)
-	ok = ok && skip(":")
-	second := number(2, 2)
+	hour, minute, second := 0, 0, 0
+	dateOnly := len(s) == 0
+	if !dateOnly {
+		ok = ok && skip("Tt ")
+		hour = number(2, 2)
+		ok = ok && skip(":")
+		minute = number(2, 2)
+	}
+	withSeconds := !dateOnly && skip(":")
+	if withSeconds {
+		second = number(2, 2)
+	}
 	if !ok || month < 1 || month > 12 || day < 1 || day > daysIn(year, month) || hour < 0 || hour > 23 ||
 		minute < 0 || minute > 59 || second < 0 || second > 60 {
 		return dst, bad
 	}
 	nanos := 0
-	if skip(".,") {
+	if withSeconds && skip(".,") {
 		digits := 0
 		for ; digits < len(s) && s[digits] >= '0' && s[digits] <= '9'; digits++ {
 			if digits < 9 {
@@ -139,6 +148,9 @@ func parseMoment(dst, text []byte) ([]byte, error) {
 			nanos *= 10
 		}
 		s = s[digits:]
+	}
+	if len(s) > 1 && s[0] == ' ' && strings.IndexByte("+-Zz", s[1]) >= 0 {
+		s = s[1:]
 	}
 	offset := 0
 	if !skip("Zz") && len(s) > 0 && (s[0] == '+' || s[0] == '-') {
@@ -173,4 +185,121 @@ func parseMoment(dst, text []byte) ([]byte, error) {
 
 func daysIn(year, month int) int {
 	return time.Date(year, time.Month(month)+1, 0, 0, 0, 0, 0, time.UTC).Day()
+}
+
+// readable reports whether PostgreSQL may be asked what a text means that
+// [parseMoment] does not take. It may not, if the text is not plainly one moment:
+// a word such as now or infinity, a number, a text without a year of four digits,
+// or an offset behind a name, which PostgreSQL reads with the opposite sign of
+// what those mean who write it (GMT+0100).
+func readable(text []byte) bool {
+	if _, err := strconv.ParseFloat(string(text), 64); len(text) > 100 || err == nil && len(text) != len("20060102") {
+		return false
+	}
+	year := false
+	for i := 0; i < len(text); {
+		start := i
+		for i < len(text) && text[i] >= '0' && text[i] <= '9' {
+			i++
+		}
+		if n := i - start; n > 0 {
+			year = year || n == len("2006") || n == len("20060102")
+			continue
+		}
+		for i < len(text) && (text[i]|0x20 >= 'a' && text[i]|0x20 <= 'z') {
+			i++
+		}
+		word := strings.ToLower(string(text[start:i]))
+		switch word {
+		case "now", "today", "tomorrow", "yesterday", "epoch", "infinity", "allballs":
+			return false
+		case "":
+			if text[i] < ' ' || text[i] > '~' {
+				return false
+			}
+			i++
+			continue
+		}
+		if i+1 < len(text) && (text[i] == '+' || text[i] == '-') && text[i+1] >= '0' && text[i+1] <= '9' && word != "t" && !month(word) {
+			return false
+		}
+	}
+	return year
+}
+
+// month reports whether a word is the English name of a month, or the beginning of
+// one.
+func month(word string) bool {
+	return len(word) >= 3 && strings.Contains("jan feb mar apr may jun jul aug sep oct nov dec", word[:3])
+}
+
+// readMoments has PostgreSQL read the timestamps of rows that only it can read, as
+// it did for the hubs before this tool, which sent it each text. A text that means
+// different moments with different settings of DateStyle is refused. No bad text
+// reaches the COPY of a batch.
+func (t *target) readMoments(rows []*row) error {
+	var odd []*row
+	for _, r := range rows {
+		if r.unread && r.refused == nil {
+			odd = append(odd, r)
+		}
+	}
+	var before []string
+	for _, order := range []string{"MDY", "DMY", "YMD"} {
+		if len(odd) == 0 {
+			return nil
+		}
+		moments, err := t.moments(order, odd)
+		if err != nil {
+			return err
+		}
+		var still []*row
+		var read []string
+		for i, r := range odd {
+			switch {
+			case moments[i] == "":
+				r.refused = (&refusal{reason: "bad_timestamp"}).at(synced[atTimestamp])
+			case before != nil && moments[i] != before[i]:
+				r.refused = (&refusal{reason: "bad_timestamp", detail: "it means different days, as its reader orders day, month and year"}).at(synced[atTimestamp])
+			default:
+				still, read = append(still, r), append(read, moments[i])
+			}
+		}
+		odd, before = still, read
+	}
+	for i, r := range odd {
+		column, err := parseMoment(nil, []byte(before[i]))
+		if err != nil {
+			r.refused = asRefusal(err).at(synced[atTimestamp])
+			continue
+		}
+		r.columns[atTimestamp], r.unread = column, false
+	}
+	return nil
+}
+
+// moments returns what PostgreSQL reads each timestamp as, with that order of day,
+// month and year. It is empty for what is no timestamp.
+func (t *target) moments(order string, rows []*row) ([]string, error) {
+	texts := make([]string, len(rows))
+	for i, r := range rows {
+		texts[i] = pq.QuoteLiteral(string(r.columns[atTimestamp]))
+	}
+	got, err := t.read("SELECT text::timestamptz::text FROM unnest(ARRAY["+strings.Join(texts, ",")+"]::text[]) WITH ORDINALITY AS t (text, n) ORDER BY n",
+		"DateStyle = 'ISO, "+order+"'", "TimeZone = 'UTC'")
+	switch half := len(rows) / 2; {
+	case err == nil:
+		return got, nil
+	case !refusesContent(err):
+		return nil, err
+	case len(rows) == 1:
+		return []string{""}, nil
+	default:
+		first, err := t.moments(order, rows[:half])
+		if err != nil {
+			return nil, err
+		}
+		rest, err := t.moments(order, rows[half:])
+		return append(first, rest...), err
+	}
 }

@@ -64,8 +64,10 @@ func TestMoment(t *testing.T) {
 		{"294276-12-31T23:59:59.999Z", "294276-12-31T23:59:59.999Z"},
 		{"294277-01-01T00:00:00Z", outside},
 		{"999999-01-01T00:00:00Z", outside},
-		{"", bad}, {"now", bad}, {"2023-11-14", bad}, {"2023-13-01T00:00:00Z", bad}, {"2023-11-14T24:00:00Z", bad},
-		{"2023-11-14T22:13Z", bad}, {"2023-11-14T22:13:20.Z", bad}, {"2023-11-14T22:13:20Zx", bad}, {"2023-11-14T22:13:20+", bad},
+		{"2023-11-14", "2023-11-14T00:00:00Z"}, {"2023-11-14T22:13Z", "2023-11-14T22:13:00Z"}, {"2017-12-25T13:15-05:00", "2017-12-25T18:15:00Z"},
+		{"2023-11-14 22:13:20 +02:00", "2023-11-14T20:13:20Z"}, {"2023-11-14 22:13", "2023-11-14T22:13:00Z"}, {"2023-11-14T22:13:20 Z", "2023-11-14T22:13:20Z"},
+		{"", bad}, {"now", bad}, {"2023-11-", bad}, {"2023-11-14T", bad}, {"2023-11-14T22", bad}, {"2023-11-14T22:13.5Z", bad}, {"2023-13-01T00:00:00Z", bad}, {"2023-11-14T24:00:00Z", bad},
+		{"2023-11-14T22:13:20.Z", bad}, {"2023-11-14T22:13:20Zx", bad}, {"2023-11-14T22:13:20+", bad},
 		{"2023-11-14T22:13:20\x00", bad}, {"-2023-11-14T22:13:20Z", bad},
 	} {
 		got, err := appendMoment(nil, lookup(marshal(t, bson.D{{Key: "v", Value: tc.v}}), "v"))
@@ -101,4 +103,21 @@ func FuzzMoment(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What is not plainly one moment is never PostgreSQL's to read.
+func TestReadable(t *testing.T) {
+	for text, want := range map[string]bool{
+		"20260104T100000Z": true, "20260104": true, "2026-01-04T24:00:00Z": true, "Sun Jan 04 10:00:00 2026 UTC": true, "4 January 2026 10:00 Europe/Berlin": true,
+		"04-Jan-2026": true, "2026-Jan-04T10:00:00-05:00": true, "04/01/2026": true,
+		"now": false, "NOW": false, "today": false, "tomorrow 10:00": false, "Yesterday": false, "epoch": false, "infinity": false, "-infinity": false,
+		"2026-01-04 allballs": false, "now 2026": false, "10:00": false, "": false,
+		"1735689600": false, "1701010112": false, "1735689600123": false, "2026": false, "2026.5": false, "2e15": false, "Infinity": false, "NaN": false,
+		"Sun Jan 04 2026 10:00:00 GMT+0100": false, "2026-01-04 10:00 UTC-3": false, "2026-01-04 10:00 Etc/GMT+1": false,
+		"04-01-26": false, "2026-01-04\t10:00": false, "2026-01-04\u00a010:00": false, "2026-01-04T10:00:00Z\x00": false,
+	} {
+		if got := readable([]byte(text)); got != want {
+			t.Errorf("readable(%q) = %v", text, got)
+		}
+	}
 }

@@ -32,6 +32,8 @@ func (in streamLine) row(nul nulPolicy) (*row, error) {
 			case atPayload, atMeta:
 				if err := checkJSON(raw, nul); err != nil {
 					failed = asRefusal(err).at(name)
+				} else if nul != nulKeep {
+					raw = plainText(raw)
 				}
 				r.columns[i] = oneLine(raw)
 			default:
@@ -44,7 +46,12 @@ func (in streamLine) row(nul nulPolicy) (*row, error) {
 					err = &refusal{reason: "invalid_utf8"}
 				}
 				if err == nil && i == atTimestamp {
-					column, err = parseMoment(nil, column)
+					var moment []byte
+					if moment, err = parseMoment(nil, column); err == nil {
+						column = moment
+					} else if readable(column) {
+						r.unread, err = true, nil
+					}
 				}
 				if r.columns[i] = column; err != nil {
 					failed = asRefusal(err).at(name)

@@ -36,7 +36,7 @@ func (r *refusal) Error() string {
 		"duplicate_key":          "is there twice, of which PostgreSQL would keep one",
 		"too_deep":               fmt.Sprintf("is nested deeper than %d levels", maxDepth),
 		"corrupt_bson":           "is not well-formed BSON",
-		"bad_timestamp":          "is not a time: a date, RFC 3339 text, or seconds or milliseconds since 1970",
+		"bad_timestamp":          "is not one plain moment: a date, a text that PostgreSQL reads, or seconds or milliseconds since 1970",
 		"timestamp_out_of_range": "is a time that PostgreSQL does not have",
 		"number_out_of_range":    "is a number that PostgreSQL does not have",
 		"id_too_long":            fmt.Sprintf("is longer than %d bytes, more than a unique index takes", maxID),

@@ -23,28 +23,26 @@ import (
 // retryCmd loads dead letters again.
 type retryCmd struct {
 	peerFlags
+	datesFlag
 	StateDir string `placeholder:"DIR"`
 	NUL      string `name:"nul" enum:"reject,replace" default:"reject"`
 	File     string `arg:"" name:"deadletter" help:"The file of dead letters."`
 }
 
-// Validate is kong's check after parsing.
 func (r *retryCmd) Validate() error { return r.peerFlags.Validate() }
 
 // Run is what kong calls.
 func (r *retryCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error { return r.run(ctx, env) })
+	return r.run(ctx, env)
 }
 
 // retrying is the state of a retry.
 type retrying struct {
 	retryCmd
-	env     *cli.Env
-	source  *source
-	target  *target
-	keep    *bufio.Writer // the letters that stay
-	account account
-	bad     int64
+	writing
+	source *source
+	keep   *bufio.Writer // the letters that stay
+	bad    int64
 }
 
 // run loads what the file holds. Letters whose documents are rows now are taken
@@ -57,13 +55,13 @@ func (r *retryCmd) run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	defer dir.Close()
-	try := &retrying{retryCmd: *r, env: env}
+	try := &retrying{retryCmd: *r, writing: writing{env: env}}
 	in, err := try.open()
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	if try.source, err = openSource(r.Timeout); err != nil {
+	if try.source, err = openSource(ctx, env, r.Timeout); err != nil {
 		return err
 	}
 	defer try.source.close()
@@ -131,7 +129,7 @@ func sameOwner(of, f *os.File) error {
 // letters loads the letters that in holds, in batches.
 func (r *retrying) letters(ctx context.Context, in io.Reader, nul nulPolicy) error {
 	src := newLines(in)
-	b := newBuilder(nul)
+	b := newBuilder(nul, r.datesFlag)
 	var rows []*row
 	var texts [][]byte
 	size := 0
@@ -160,7 +158,7 @@ func (r *retrying) letters(ctx context.Context, in io.Reader, nul nulPolicy) err
 			if err := r.batch(ctx, rows, texts); err != nil {
 				return err
 			}
-			b, rows, texts, size = newBuilder(nul), nil, nil, 0
+			b, rows, texts, size = newBuilder(nul, r.datesFlag), nil, nil, 0
 		}
 	}
 	if err := r.batch(ctx, rows, texts); err != nil {
@@ -194,12 +192,9 @@ func (r *retrying) stay(text []byte) error {
 func (r *retrying) batch(ctx context.Context, rows []*row, texts [][]byte) error {
 	for len(rows) > 0 {
 		n := distinct(rows)
-		if err := r.target.write(accepted(rows[:n])); err != nil {
+		if err := r.write(rows[:n]); err != nil {
 			return err
 		}
-		settle(rows[:n])
-		r.account.add(rows[:n])
-		r.account.name(r.env, rows[:n])
 		var marks []toMark
 		for i, row := range rows[:n] {
 			if row.outcome == differing || row.outcome == rejected {

@@ -32,11 +32,12 @@ const (
 	inserted          // a new row
 	identical         // the row was there
 	differing         // a row of this id was there, with another content
+	replaced          // the same, and the row has the document's content now
 	rejected          // set aside in the dead letters
 )
 
 func (o outcome) String() string {
-	return [...]string{"undecided", "inserted", "identical", "differing", "rejected"}[o]
+	return [...]string{"undecided", "inserted", "identical", "differing", "replaced", "rejected"}[o]
 }
 
 func parseOutcome(s string) outcome {
@@ -52,6 +53,7 @@ func parseOutcome(s string) outcome {
 type row struct {
 	id      string
 	columns [len(columns)][]byte // as text; nil is NULL
+	unread  bool                 // event_timestamp is a text that PostgreSQL must read
 	refused *refusal             // why it cannot be a row
 	outcome outcome
 
@@ -71,8 +73,13 @@ type builder struct {
 	buf []byte
 }
 
-func newBuilder(nul nulPolicy) *builder {
-	return &builder{converter: converter{dialect: stored, nul: nul}}
+func newBuilder(nul nulPolicy, dates datesFlag) *builder {
+	return &builder{converter: converter{dialect: stored, nul: nul, textDates: dates.Dates == "text"}}
+}
+
+// datesFlag says how dates and ObjectIDs inside of a payload are stored.
+type datesFlag struct {
+	Dates string `enum:"extended,text" default:"extended"`
 }
 
 // reset forgets all rows that were made.
@@ -177,10 +184,15 @@ func (b *builder) fill(r *row) error {
 			continue
 		}
 		start := len(b.buf)
+		unread := false
 		var err error
 		switch i {
 		case atTimestamp:
 			b.buf, err = appendMoment(b.buf, v)
+			if r, ok := err.(*refusal); ok && r.reason == "bad_timestamp" && v.kind == bson.TypeString && readable(v.text()) {
+				b.buf, err = append(b.buf[:start], v.text()...), nil
+				unread = true
+			}
 		case atSource, atEventType:
 			err = b.plain(v)
 		default:
@@ -190,6 +202,7 @@ func (b *builder) fill(r *row) error {
 			return asRefusal(err).at(synced[i])
 		}
 		r.columns[i] = b.buf[start:len(b.buf):len(b.buf)]
+		r.unread = r.unread || unread
 	}
 	return nil
 }

@@ -16,20 +16,18 @@ import (
 type runCmd struct {
 	peerFlags
 	deadLetterFlags
+	datesFlag
 	DryRun bool
 }
 
-// Validate is kong's check after parsing.
 func (r *runCmd) Validate() error {
 	return errors.Join(r.peerFlags.Validate(), r.deadLetterFlags.Validate())
 }
 
 // Run is what kong calls.
 func (r *runCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		_, err := r.sync(ctx, env)
-		return err
-	})
+	_, err := r.sync(ctx, env)
+	return err
 }
 
 // sync syncs what is there, prints the synced record, and returns the account.
@@ -39,7 +37,10 @@ func (r *runCmd) sync(ctx context.Context, env *cli.Env) (account, error) {
 		return account{}, err
 	}
 	defer dir.Close()
-	s := &syncing{runCmd: *r, env: env, began: time.Now(), path: r.path(dir)}
+	s := &syncing{runCmd: *r, writing: writing{env: env}, began: time.Now(), path: r.path(dir)}
+	if !r.DryRun {
+		s.aside = s.setAside
+	}
 	err = s.finish(s.run(ctx))
 	return s.account, err
 }
@@ -47,14 +48,12 @@ func (r *runCmd) sync(ctx context.Context, env *cli.Env) (account, error) {
 // syncing is the state of a run.
 type syncing struct {
 	runCmd
-	env      *cli.Env
+	writing
 	began    time.Time
 	path     string // of the dead letters
 	source   *source
-	target   *target
 	letters  *deadLetters
 	progress *progress
-	account  account // of what is written
 	marks    account // of what is marked
 	batches  int64
 	free     chan *builder // that have no rows
@@ -81,7 +80,7 @@ const largeBatch = 4 << 20
 func (s *syncing) run(ctx context.Context) error {
 	defer frugal()()
 	var err error
-	if s.source, err = openSource(s.Timeout); err != nil {
+	if s.source, err = openSource(ctx, s.env, s.Timeout); err != nil {
 		return err
 	}
 	defer s.source.close()
@@ -97,6 +96,7 @@ func (s *syncing) run(ctx context.Context) error {
 		return err
 	}
 	defer s.target.close()
+	s.target.replace = s.replace()
 	defer func() {
 		if s.letters != nil {
 			s.letters.close()
@@ -132,9 +132,11 @@ func (s *syncing) writeAll(read <-chan *batch, written chan<- *batch) error {
 		if b.err != nil {
 			return b.err
 		}
-		if err := s.write(b); err != nil {
+		if err := s.write(b.rows); err != nil {
 			return err
 		}
+		s.batches++
+		s.progress.at(s.account.read)
 		written <- b
 		if s.account.rejected > s.MaxRejects && !s.DryRun {
 			return nil
@@ -239,7 +241,7 @@ func (s *syncing) fill(b *batch, docs []bson.Raw) {
 	select {
 	case b.from = <-s.free:
 	default:
-		b.from = newBuilder(s.nul())
+		b.from = newBuilder(s.nul(), s.datesFlag)
 	}
 	b.from.reset(b.bytes + b.bytes/4)
 	all := make([]row, len(docs))
@@ -250,30 +252,14 @@ func (s *syncing) fill(b *batch, docs []bson.Raw) {
 	}
 }
 
-// write writes one batch: rows first, then dead letters. Marks follow. Killed
-// between any two of these, the next run finds the documents still ingested, and
-// their rows and letters there.
-func (s *syncing) write(b *batch) error {
-	if err := s.target.write(accepted(b.rows)); err != nil {
-		return err
-	}
-	refused := settle(b.rows)
-	if len(refused) > 0 && !s.DryRun {
-		if s.letters == nil {
-			var err error
-			if s.letters, err = openDeadLetters(s.env, s.path); err != nil {
-				return err
-			}
-		}
-		if err := s.letters.append(refused); err != nil {
+// setAside writes dead letters.
+func (s *syncing) setAside(rejects []*row) (err error) {
+	if s.letters == nil {
+		if s.letters, err = openDeadLetters(s.env, s.path); err != nil {
 			return err
 		}
 	}
-	s.account.add(b.rows)
-	s.batches++
-	s.account.name(s.env, b.rows)
-	s.progress.at(s.account.read)
-	return nil
+	return s.letters.append(rejects)
 }
 
 // mark marks the documents of a batch that is written.
@@ -293,7 +279,7 @@ func (s *syncing) mark(ctx context.Context, b *batch) error {
 	var done, aside []*row
 	for _, r := range b.rows {
 		switch r.outcome {
-		case inserted, identical:
+		case inserted, identical, replaced:
 			done = append(done, r)
 		case rejected:
 			aside = append(aside, r)

@@ -1,156 +1,214 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"log"
+	"io"
 	"net"
 	"net/http"
+	"os"
+	"syscall"
 	"time"
 
 	"observability-hub/lib/cli"
-	"observability-hub/lib/record"
 	"observability-hub/lib/sysexits"
 )
 
-// serveCmd is the endpoint of a Proxy Service, for hosts without one.
+// serveCmd is the endpoint of a Proxy Service, for hosts without one: it answers one
+// call, from the connection that systemd passes as stdin (Accept=yes).
 type serveCmd struct {
 	peerFlags
 	deadLetterFlags
-	Listen    string         `default:"127.0.0.1:8085" placeholder:"ADDRESS"`
-	Idle      *time.Duration `placeholder:"D"`
-	AllowHost []string       `placeholder:"NAME"`
+	datesFlag
+	AllowHost []string `placeholder:"NAME"`
 }
 
-// Validate is kong's check after parsing.
 func (s *serveCmd) Validate() error {
-	err := errors.Join(s.peerFlags.Validate(), s.deadLetterFlags.Validate())
-	if _, _, bad := net.SplitHostPort(s.Listen); bad != nil {
-		err = errors.Join(err, fmt.Errorf("--listen %s: want HOST:PORT", s.Listen))
-	}
-	if s.Idle != nil && *s.Idle < 0 {
-		err = errors.Join(err, fmt.Errorf("--idle %v: below zero", *s.Idle))
-	}
-	return err
+	return errors.Join(s.peerFlags.Validate(), s.deadLetterFlags.Validate())
 }
+
+// Immediate leaves signals to Run, which has something to say after one.
+func (s *serveCmd) Immediate() bool { return true }
 
 // Run is what kong calls. SIGTERM is a good end, unless documents were left behind.
 func (s *serveCmd) Run(ctx context.Context, env *cli.Env) error {
-	e := &endpoint{env: env, hosts: s.AllowHost, sync: func(ctx context.Context) (int64, error) {
-		run := &runCmd{peerFlags: s.peerFlags, deadLetterFlags: s.deadLetterFlags}
-		a, err := run.sync(ctx, env)
-		return a.inserted + a.identical, err
-	}}
-	err := cli.Interruptible(ctx, func(ctx context.Context) error {
-		listeners, err := passedListeners()
-		if err != nil {
-			return err
-		}
-		idle := time.Minute
-		if len(listeners) == 0 {
-			l, err := listen(s.Listen)
-			if err != nil {
-				return err
-			}
-			listeners, idle = []net.Listener{l}, 0
-		}
-		if s.Idle != nil {
-			idle = *s.Idle
-		}
-		return e.serve(ctx, listeners, idle)
-	})
+	c, err := passedCall()
 	if err != nil {
 		return err
 	}
+	e := &endpoint{env: env, hosts: s.AllowHost, sync: func(ctx context.Context) (int64, error) {
+		run := &runCmd{peerFlags: s.peerFlags, deadLetterFlags: s.deadLetterFlags, datesFlag: s.datesFlag}
+		a, err := run.sync(ctx, env)
+		return a.inserted + a.identical + a.replaced, err
+	}}
+	e.stopping = ctx
+	c.serve(ctx, e)
 	return e.verdict()
 }
 
-// Limits of one connection. The answer may take as long as the sync does.
+// Limits of one call. Between them, the sync may take as long as it needs.
 const (
-	readWait  = 10 * time.Second
-	writeWait = 10 * time.Second
-	// stopWait is less than what Interruptible leaves of the 5 s after a signal.
-	stopWait = 3500 * time.Millisecond
+	readWait   = 10 * time.Second
+	writeWait  = 10 * time.Second
+	lingerWait = 2 * time.Second
+	maxHeader  = 16 << 10
 )
 
-// serve answers until ctx is done or, if idle is not zero, until there was no
-// connection for that long.
-func (e *endpoint) serve(ctx context.Context, listeners []net.Listener, idle time.Duration) error {
-	e.stopping = ctx
-	quiet := newQuiet(idle)
-	srv := &http.Server{
-		Handler:           e,
-		ReadTimeout:       readWait,
-		ReadHeaderTimeout: readWait,
-		MaxHeaderBytes:    16 << 10,
-		ConnState:         quiet.note,
-		ErrorLog:          log.New(serverLog{e.env}, "", 0),
+// call is the connection of one caller.
+type call struct {
+	in  io.Reader
+	out io.Writer
+	tcp *net.TCPConn // nil if it is another kind of socket, or a pipe
+}
+
+// passedCall returns the call on stdin. A socket takes the answer too. Of a pipe,
+// stdout does: then records are printed to stderr, and so they are where inetd has
+// made stdout the same socket.
+func passedCall() (*call, error) {
+	var in, out syscall.Stat_t
+	if err := errors.Join(syscall.Fstat(0, &in), syscall.Fstat(1, &out)); err != nil {
+		return nil, fmt.Errorf("stat stdin and stdout: %w", err)
 	}
-	// A call an hour needs no connection that is kept, and none that is kept can be
-	// closed at the moment at which it is used again.
-	srv.SetKeepAlivesEnabled(false)
-	if err := e.announce(listeners); err != nil {
-		return err
+	kind := in.Mode & syscall.S_IFMT
+	if kind != syscall.S_IFSOCK && kind != syscall.S_IFIFO && kind != syscall.S_IFREG {
+		return nil, sysexits.New(sysexits.Usage, "usage", errors.New("serve answers one HTTP request on stdin, and stdin is neither a socket nor a pipe")).
+			WithHint("systemctl enable --now reading-sync-api.socket; or by hand: systemd-socket-activate --accept --inetd -l 127.0.0.1:8085 readsync serve")
 	}
-	ended := make(chan error, len(listeners))
-	for _, l := range listeners {
-		go func() { ended <- srv.Serve(l) }()
+	if listening, err := syscall.GetsockoptInt(0, syscall.SOL_SOCKET, syscall.SO_ACCEPTCONN); kind == syscall.S_IFSOCK && err == nil && listening == 1 {
+		return nil, sysexits.New(sysexits.Config, "bad_configuration", errors.New("stdin is a listening socket, not a connection")).
+			WithHint("the socket unit needs Accept=yes, and the service the name of a template: reading-sync-api@.service")
 	}
-	var err error
-	open := len(listeners)
+	c := &call{in: os.Stdin, out: os.Stdin}
+	if same := in.Dev == out.Dev && in.Ino == out.Ino; same || kind != syscall.S_IFSOCK {
+		fd, err := syscall.Dup(1)
+		if err == nil {
+			syscall.CloseOnExec(fd)
+			err = syscall.Dup3(2, 1, 0)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("duplicate stdout: %w", err)
+		}
+		c.out = os.NewFile(uintptr(fd), "answer")
+	}
+	if kind == syscall.S_IFSOCK {
+		conn, err := net.FileConn(os.Stdin)
+		if err != nil {
+			return nil, fmt.Errorf("stdin: %w", err)
+		}
+		c.in, c.out = conn, conn
+		c.tcp, _ = conn.(*net.TCPConn)
+	}
+	return c, nil
+}
+
+// serve reads the request, has it handled, and writes the answer. A caller that
+// sends nothing gets none.
+func (c *call) serve(ctx context.Context, e *endpoint) {
+	limited := &io.LimitedReader{R: c.in, N: maxHeader}
+	in := bufio.NewReader(limited)
+	request, err := c.read(ctx, in)
+	answer := &reply{header: http.Header{}}
+	switch {
+	case ctx.Err() != nil || errors.Is(err, io.EOF):
+		return
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		e.refuse(answer, http.StatusRequestTimeout, "the request did not end in time")
+	case err != nil && limited.N <= 0:
+		e.refuse(answer, http.StatusRequestHeaderFieldsTooLarge, "the header of the request is too large")
+	case err != nil, request.ProtoAtLeast(1, 1) && request.Host == "":
+		e.refuse(answer, http.StatusBadRequest, "not an HTTP request")
+	default:
+		limited.N = 2 * maxRequest // the endpoint counts the body alone
+		if request.Header.Get("Expect") == "100-continue" {
+			_, _ = io.WriteString(c.out, "HTTP/1.1 100 Continue\r\n\r\n")
+		}
+		request.Body = io.NopCloser(&timely{request.Body, time.Now().Add(readWait)})
+		e.ServeHTTP(answer, request)
+	}
+	c.write(answer, request)
+}
+
+// read reads the header of the request.
+func (c *call) read(ctx context.Context, in *bufio.Reader) (*http.Request, error) {
+	type result struct {
+		request *http.Request
+		err     error
+	}
+	done := make(chan result, 1)
+	go func() {
+		request, err := http.ReadRequest(in)
+		done <- result{request, err}
+	}()
 	select {
+	case r := <-done:
+		return r.request, r.err
+	case <-time.After(readWait): // also where a descriptor has no deadline
+		return nil, os.ErrDeadlineExceeded
 	case <-ctx.Done():
-	case <-quiet.over:
-	case err = <-ended:
-		open--
+		return nil, ctx.Err()
 	}
-	// First nothing new is accepted. A connection that comes now waits in the socket,
-	// which systemd keeps, and starts the service again. One that was accepted at
-	// the last moment is known when the server's loop has ended, and is served:
-	// Shutdown would drop it if its request has not been read yet.
-	for _, l := range listeners {
-		_ = l.Close()
-	}
-	for range open {
-		<-ended
-	}
-	quiet.wait(ctx, stopWait)
-	_ = srv.Close()
-	if err != nil {
-		return fmt.Errorf("accept connections: %w", err)
-	}
-	return nil
 }
 
-// announce says where calls are taken.
-func (e *endpoint) announce(listeners []net.Listener) error {
-	addresses := make([]string, len(listeners))
-	for i, l := range listeners {
-		addresses[i] = l.Addr().String()
+// timely is a reader that fails after a while.
+type timely struct {
+	r     io.Reader
+	until time.Time
+}
+
+func (t *timely) Read(p []byte) (n int, err error) {
+	type result struct {
+		n   int
+		err error
 	}
-	l := record.New(time.Now(), record.Info, "listening", e.env.Service)
-	l.Strings("addresses", addresses)
-	return e.env.Stdout.Record(record.Info, l.End())
-}
-
-// verdict is the end of a service: whether documents were left behind in any of
-// its syncs, as nobody else says so. Other failures were told to the caller, who
-// tries again or fails.
-func (e *endpoint) verdict() error {
-	e.running.Lock()
-	defer e.running.Unlock()
-	if e.leftBehind == 0 {
-		return nil
+	done := make(chan result, 1)
+	part := make([]byte, len(p))
+	go func() {
+		n, err := t.r.Read(part)
+		done <- result{n, err}
+	}()
+	select {
+	case r := <-done:
+		return copy(p, part[:r.n]), r.err
+	case <-time.After(time.Until(t.until)):
+		return 0, os.ErrDeadlineExceeded
 	}
-	return sysexits.New(sysexits.Partial, "left_behind", fmt.Errorf("%s left documents behind", plural(e.leftBehind, "sync"))).
-		WithHint("the errors before this one say which, and why")
 }
 
-// serverLog takes what http.Server has to say, such as a failing accept.
-type serverLog struct{ env *cli.Env }
-
-func (s serverLog) Write(p []byte) (int, error) {
-	s.env.Diag.Warn("http_server", string(p[:max(0, len(p)-1)]))
-	return len(p), nil
+// write writes the answer. It is no failure here if the caller is gone.
+func (c *call) write(answer *reply, request *http.Request) {
+	var head bytes.Buffer
+	fmt.Fprintf(&head, "HTTP/1.1 %d %s\r\n", answer.status, http.StatusText(answer.status))
+	answer.header.Set("Content-Length", fmt.Sprint(answer.body.Len()))
+	answer.header.Set("Connection", "close")
+	answer.header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	_ = answer.header.Write(&head)
+	head.WriteString("\r\n")
+	if request == nil || request.Method != http.MethodHead {
+		head.Write(answer.body.Bytes())
+	}
+	if conn, ok := c.out.(net.Conn); ok {
+		_ = conn.SetWriteDeadline(time.Now().Add(writeWait))
+	}
+	_, _ = c.out.Write(head.Bytes())
+	if c.tcp != nil {
+		// What the caller still sends would have the kernel reset the connection, and the
+		// answer with it.
+		_ = c.tcp.CloseWrite()
+		_ = c.tcp.SetReadDeadline(time.Now().Add(lingerWait))
+		_, _ = io.Copy(io.Discard, io.LimitReader(c.tcp, 1<<20))
+	}
 }
+
+// reply is an answer that is not sent yet.
+type reply struct {
+	status int
+	header http.Header
+	body   bytes.Buffer
+}
+
+func (r *reply) Header() http.Header         { return r.header }
+func (r *reply) WriteHeader(status int)      { r.status = status }
+func (r *reply) Write(p []byte) (int, error) { return r.body.Write(p) }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"os"
 	"slices"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/readpref"
 	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 
+	"observability-hub/lib/cli"
 	"observability-hub/lib/credential"
 	"observability-hub/lib/sysexits"
 )
@@ -32,6 +32,8 @@ const (
 // source is the collection that documents come from.
 type source struct {
 	client  *mongo.Client
+	hosts   []string // of mongo_uri
+	tls     bool     // is spoken
 	docs    *mongo.Collection
 	timeout time.Duration // of one command
 	command []byte        // memory for the next one that marks
@@ -40,8 +42,8 @@ type source struct {
 }
 
 // openSource connects to the collection that mongo_uri, $MONGO_DB_NAME and
-// $MONGO_COLLECTION name. It does not wait for the server.
-func openSource(timeout time.Duration) (*source, error) {
+// $MONGO_COLLECTION name.
+func openSource(ctx context.Context, env *cli.Env, timeout time.Duration) (*source, error) {
 	uri, ok, err := credential.Lookup("mongo_uri")
 	if err != nil {
 		return nil, sourceConfig(err)
@@ -56,19 +58,9 @@ func openSource(timeout time.Duration) (*source, error) {
 	if strings.ContainsAny(database, "/\\. \"$*<>:|?\x00") || strings.ContainsRune(collection, 0) || strings.HasPrefix(collection, "$") {
 		return nil, sourceConfig(fmt.Errorf("$MONGO_DB_NAME %q, $MONGO_COLLECTION %q: no names of a database and a collection", database, collection))
 	}
-	opts := options.Client().ApplyURI(uri) // looks up the hosts of mongodb+srv://
-	if err := opts.Validate(); err != nil {
-		if strings.HasPrefix(uri, "mongodb+srv://") && strings.Contains(err.Error(), "lookup ") {
-			return nil, sourceError(errors.New("mongo_uri: the hosts that its name stands for cannot be looked up"))
-		}
-		// The driver's message may quote the password.
-		return nil, sourceConfig(errors.New("mongo_uri: not a connection string that the MongoDB driver understands"))
-	}
-	if opts.TLSConfig == nil && !saysTLS(uri) && !allLocal(opts.Hosts) {
-		opts = options.Client().ApplyURI(withTLS(uri))
-		if opts.Validate() != nil {
-			return nil, sourceConfig(errors.New("mongo_uri: say tls=true or tls=false"))
-		}
+	opts, err := parseURI(uri)
+	if err != nil {
+		return nil, err
 	}
 	if opts.AppName == nil {
 		opts.SetAppName(name)
@@ -82,7 +74,48 @@ func openSource(timeout time.Duration) (*source, error) {
 	if err != nil {
 		return nil, sourceConfig(errors.New("mongo_uri: the MongoDB driver does not take it"))
 	}
-	return &source{client: client, docs: client.Database(database).Collection(collection), timeout: timeout}, nil
+	s := &source{client: client, docs: client.Database(database).Collection(collection), timeout: timeout, hosts: opts.Hosts, tls: opts.TLSConfig != nil}
+	if err := s.inspect(ctx, env); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// inspect refuses what is not a collection whose documents can be marked. A server
+// that does not list its collections, or not to this user, is not asked twice: what
+// matters shows when documents are read.
+func (s *source) inspect(ctx context.Context, env *cli.Env) error {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	list := func(filter bson.D) ([]mongo.CollectionSpecification, error) {
+		return s.docs.Database().ListCollectionSpecifications(ctx, filter, options.ListCollections().SetNameOnly(true).SetAuthorizedCollections(true))
+	}
+	name := s.docs.Database().Name() + "." + s.docs.Name()
+	found, err := list(bson.D{{Key: "name", Value: s.docs.Name()}})
+	if err != nil {
+		if _, answered := errors.AsType[mongo.CommandError](err); answered && !timedOut(err) {
+			return nil
+		}
+		return s.fault("look for the collection", err)
+	}
+	found = slices.DeleteFunc(found, func(c mongo.CollectionSpecification) bool { return c.Name != s.docs.Name() })
+	if len(found) == 0 {
+		others, _ := list(bson.D{})
+		others = slices.DeleteFunc(others, func(c mongo.CollectionSpecification) bool { return strings.HasPrefix(c.Name, "system.") })
+		if len(others) == 0 { // on a new hub, until the first document comes
+			env.Diag.Warn("collection_missing", "the collection "+name+" does not exist, nor does another one of that database")
+			return nil
+		}
+		return sysexits.New(sysexits.Config, "collection_missing", fmt.Errorf("the collection %s does not exist", name)).
+			WithHint("check MONGO_DB_NAME and MONGO_COLLECTION; if nothing was written there yet, create the collection")
+	}
+	switch kind := found[0].Type; kind {
+	case "view", "timeseries":
+		return sysexits.New(sysexits.Config, "source_refused", fmt.Errorf("%s is a %s, in which no document can be marked", name, kind)).
+			WithHint("MONGO_COLLECTION must name the collection that documents are written to")
+	}
+	return nil
 }
 
 func sourceConfig(err error) error {
@@ -90,67 +123,10 @@ func sourceConfig(err error) error {
 		WithHint("mongo_uri reads mongodb://user:password@host/?tls=true; MONGO_DB_NAME and MONGO_COLLECTION name the collection")
 }
 
-// saysTLS reports whether the URI decides about TLS, or leaves that to its scheme.
-func saysTLS(uri string) bool {
-	lower := strings.ToLower(uri)
-	_, query, _ := strings.Cut(lower, "?")
-	return strings.HasPrefix(lower, "mongodb+srv:") || strings.Contains("&"+query, "&tls=") || strings.Contains("&"+query, "&ssl=")
-}
-
-// withTLS adds tls=true to a URI.
-func withTLS(uri string) string {
-	if strings.Contains(uri, "?") {
-		return uri + "&tls=true"
-	}
-	if rest := uri[strings.Index(uri, "://")+3:]; !strings.Contains(rest[strings.LastIndexByte(rest, '@')+1:], "/") {
-		uri += "/"
-	}
-	return uri + "?tls=true"
-}
-
-// allLocal reports whether every host is this machine.
-func allLocal(hosts []string) bool {
-	for _, h := range hosts {
-		if strings.HasSuffix(h, ".sock") {
-			continue
-		}
-		host, _, err := net.SplitHostPort(h)
-		if err != nil {
-			host = strings.Trim(h, "[]")
-		}
-		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			return false
-		}
-	}
-	return true
-}
-
 func (s *source) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	_ = s.client.Disconnect(ctx) // ends the sessions; the server drops them anyway
-}
-
-// sourceError gives an error of the driver its exit status.
-func sourceError(err error) error {
-	if err == nil {
-		return nil
-	}
-	if e, ok := errors.AsType[*sysexits.Error](err); ok {
-		return e
-	}
-	if e, ok := errors.AsType[mongo.CommandError](err); ok {
-		switch e.Code {
-		case 13, 18: // Unauthorized, AuthenticationFailed
-			return sysexits.New(sysexits.Config, "source_refused", err).
-				WithHint("check the user and password of mongo_uri, and that the role may find and update in that collection")
-		}
-	}
-	if strings.Contains(err.Error(), "auth error") {
-		return sysexits.New(sysexits.Config, "source_refused", err).WithHint("check the user and password of mongo_uri")
-	}
-	return sysexits.New(sysexits.Unavailable, "source_unavailable", err).
-		WithHint("is MongoDB up, and does it speak TLS? tls=true or tls=false in mongo_uri says whether it must")
 }
 
 // Limits of a batch.
@@ -177,12 +153,18 @@ func (k *keyset) next(ctx context.Context, limit int) ([]bson.Raw, error) {
 	for !k.done {
 		docs, err := k.find(ctx, limit)
 		if err != nil {
-			return nil, sourceError(fmt.Errorf("read documents: %w", err))
+			return nil, k.source.fault("read documents", err)
+		}
+		for _, doc := range docs {
+			if lookup(doc, "_id").missing() {
+				return nil, sysexits.New(sysexits.Config, "source_refused", fmt.Errorf("%s holds a document without _id, which can neither be told apart nor marked", k.source.docs.Name())).
+					WithHint("MONGO_COLLECTION must name the collection that documents are written to, not a view")
+			}
 		}
 		switch {
 		case len(docs) > 0:
 			id := lookup(docs[len(docs)-1], "_id")
-			if id.kind == k.last.kind && string(id.data) == string(k.last.data) && !id.missing() {
+			if id.kind == k.last.kind && string(id.data) == string(k.last.data) {
 				return nil, sysexits.New(sysexits.Failed, "read_stuck", errors.New("read documents: the server gave the last one again"))
 			}
 			k.last, k.above = value{id.kind, append([]byte(nil), id.data...)}, false

@@ -90,7 +90,7 @@ func TestRecordToRow(t *testing.T) {
 		{`{"mongo_id":"x"}`, nulReject, "", "<nil> <nil> <nil> <nil> <nil>"},
 		{"{\"mongo_id\":\"x\",\"payload\":[1,\t2]}", nulReject, "", "<nil> <nil> <nil> [1, 2] <nil>"},
 		{`{"mongo_id":"x","source":"a\u0000"}`, nulReject, "nul", ""},
-		{`{"mongo_id":"x","source":"a\u0000","payload":"\u0000"}`, nulReplace, "", "<nil> a\ufffd <nil> \"\\ufffd\" <nil>"},
+		{`{"mongo_id":"x","source":"a\u0000","payload":"\u0000"}`, nulReplace, "", "<nil> a\ufffd <nil> \"\ufffd\" <nil>"},
 		{`{"mongo_id":"x","source":"\ud800"}`, nulReject, "invalid_utf8", ""},
 		{`{"mongo_id":"x","payload":{"a":1,"a":2}}`, nulReject, "duplicate_key", ""},
 		{`{"mongo_id":"x","payload":1e999999}`, nulReject, "number_out_of_range", ""},

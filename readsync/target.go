@@ -11,6 +11,7 @@ import (
 	"github.com/lib/pq"
 
 	"observability-hub/lib/libpq"
+	"observability-hub/lib/sysexits"
 )
 
 // tableSQL makes the table as hubs have it.
@@ -25,11 +26,12 @@ const tableSQL = `CREATE TABLE IF NOT EXISTS reading_analytics (
 	created_at timestamptz DEFAULT now()
 )`
 
-// stagingSQL makes the session's table that batches are copied into. A
-// temporary table writes no log.
+// stagingSQL makes the table that a batch is copied into. A temporary table writes
+// no log. It ends with its transaction, because a pooler may give the next
+// transaction another session of the server.
 const stagingSQL = `CREATE TEMPORARY TABLE readsync_staging (
 	n int, mongo_id text, event_timestamp timestamptz, source text, event_type text, payload jsonb, meta jsonb
-) ON COMMIT DELETE ROWS`
+) ON COMMIT DROP`
 
 // insertSQL inserts what is not there, and returns the numbers of the others.
 const insertSQL = `WITH new AS (
@@ -41,11 +43,12 @@ SELECT s.n FROM readsync_staging s WHERE NOT EXISTS (SELECT FROM new WHERE new.m
 // target is a session that writes rows.
 type target struct {
 	*database
-	dryRun bool
-	direct bool   // the rows of the last batch were all new
-	never  bool   // the table does not take a COPY, or a trigger takes some rows
-	taken  bool   // a row that is neither new nor there was taken by a trigger
-	buf    []byte // of a COPY
+	dryRun  bool
+	replace bool   // rows are replaced by documents that differ from them
+	direct  bool   // the rows of the last batch were all new
+	never   bool   // the table does not take a COPY, or a trigger takes some rows
+	taken   bool   // a row that is neither new nor there was taken by a trigger
+	buf     []byte // of a COPY
 }
 
 // openTarget connects to the database and prepares the session. There is no
@@ -70,28 +73,57 @@ func openTarget(ctx context.Context, timeout time.Duration, dryRun bool) (*targe
 }
 
 func (t *target) prepare() error {
-	for _, sql := range []string{
-		fmt.Sprintf("SET statement_timeout = %d; SET lock_timeout = %d; SET idle_in_transaction_session_timeout = %d",
-			t.timeout.Milliseconds(), t.timeout.Milliseconds(), t.timeout.Milliseconds()),
-		"SET client_encoding = 'UTF8'; SET DateStyle = 'ISO, YMD'; SET TimeZone = 'UTC'; SET standard_conforming_strings = on",
+	if t.dryRun {
+		return nil
+	}
+	if err := t.makeTable(); err != nil {
+		return err
+	}
+	if err := t.begin(readWrite); err != nil {
+		return err
+	}
+	// A COPY into a table without a unique index would double rows. PostgreSQL has no
+	// plan for this statement if there is no such index.
+	err := t.exec("EXPLAIN INSERT INTO reading_analytics (mongo_id) VALUES ('') ON CONFLICT (mongo_id) DO NOTHING")
+	if err == nil {
+		err = t.exec(stagingSQL)
+	}
+	return errors.Join(err, t.rollback())
+}
+
+// Modes of a transaction.
+const (
+	readWrite = "READ WRITE"
+	readOnly  = "READ ONLY"
+)
+
+// begin starts a transaction with the settings that readsync needs. They end with
+// the transaction: a pooler may give the next one another session of the server.
+func (t *target) begin(mode string, settings ...string) error {
+	ms := t.timeout.Milliseconds()
+	sql := fmt.Sprintf("BEGIN ISOLATION LEVEL READ COMMITTED %s; SET LOCAL statement_timeout = %d; SET LOCAL lock_timeout = %d; SET LOCAL idle_in_transaction_session_timeout = %d",
+		mode, ms, ms, ms)
+	if mode == readWrite {
 		// A commit that a crash may undo must not be acknowledged to MongoDB.
-		"SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
-	} {
-		if err := t.exec(sql); err != nil {
-			return err
-		}
+		sql += "; SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
 	}
-	if !t.dryRun {
-		if err := t.makeTable(); err != nil {
-			return err
-		}
-		// Without a unique index a COPY would double rows. Where there is none, this has no
-		// plan.
-		if err := t.exec("EXPLAIN INSERT INTO reading_analytics (mongo_id) VALUES ('') ON CONFLICT (mongo_id) DO NOTHING"); err != nil {
-			return err
-		}
+	for _, setting := range settings {
+		sql += "; SET LOCAL " + setting
 	}
-	return t.exec(stagingSQL)
+	err := t.exec(sql)
+	if err != nil {
+		err = errors.Join(err, t.rollback())
+	}
+	return err
+}
+
+// read runs one query in a transaction that changes nothing.
+func (t *target) read(sql string, settings ...string) ([]string, error) {
+	if err := t.begin(readOnly, settings...); err != nil {
+		return nil, err
+	}
+	column, err := t.column(sql)
+	return column, errors.Join(err, t.rollback())
 }
 
 // errGone ends a batch of which a row is neither new nor there: it was deleted
@@ -108,9 +140,28 @@ var errTwice = errors.New("an id is there twice")
 // patience is how often a row may be gone before a trigger is blamed.
 const patience = 3
 
-// write puts rows into the table and sets the outcome of each. What the database refuses is refused in its row, and the others
-// still go in. Nothing is decided before its COMMIT.
+// write puts those rows into the table that are not refused, and sets the outcome of
+// each. What the database refuses is refused in its row, and the others are still
+// written. Nothing is decided before its COMMIT.
 func (t *target) write(rows []*row) error {
+	if err := t.readMoments(rows); err != nil {
+		return databaseError(fmt.Errorf("read timestamps: %w", err))
+	}
+	return t.put(accepted(rows))
+}
+
+// accepted returns the rows that the database is to decide about.
+func accepted(rows []*row) []*row {
+	var good []*row
+	for _, r := range rows {
+		if r.refused == nil {
+			good = append(good, r)
+		}
+	}
+	return good
+}
+
+func (t *target) put(rows []*row) error {
 	for attempt := 1; len(rows) > 0; {
 		t.taken = attempt > patience
 		n, err := t.try(rows)
@@ -123,13 +174,13 @@ func (t *target) write(rows []*row) error {
 		}
 		if errors.Is(err, errTwice) {
 			n = distinct(rows)
-			if err := t.write(rows[:n]); err != nil {
+			if err := t.put(rows[:n]); err != nil {
 				return err
 			}
 			rows = rows[n:]
 			continue
 		}
-		if !refusesContent(err) {
+		if !refusesContent(err) && !t.takesRows(err) {
 			return databaseError(fmt.Errorf("write rows: %w", err))
 		}
 		switch {
@@ -137,22 +188,44 @@ func (t *target) write(rows []*row) error {
 			refuse(rows[0], err)
 			return nil
 		case n >= 0: // COPY has named the line
-			if err := t.write(rows[:n]); err != nil {
+			if err := t.put(rows[:n]); err != nil {
 				return err
 			}
-			if err := t.write(rows[n : n+1]); err != nil {
+			if err := t.put(rows[n : n+1]); err != nil {
 				return err
 			}
 			rows = rows[n+1:]
 		default:
 			half := len(rows) / 2
-			if err := t.write(rows[:half]); err != nil {
+			if err := t.put(rows[:half]); err != nil {
 				return err
 			}
 			rows = rows[half:]
 		}
 	}
 	return nil
+}
+
+// control is a row that every table takes.
+var control = row{id: "readsync"}
+
+// takesRows reports whether an error is about the rows that were written, although
+// its class does not say so: SQL_ASCII has no JSON escapes, a trigger may answer
+// anything. It is, if the table takes another row.
+func (t *target) takesRows(err error) bool {
+	pe, ok := errors.AsType[*pq.Error](err)
+	if !ok || t.broken() || tableFault(pe) != "" || slices.Contains([]string{"08", "25", "28", "3D", "40", "53", "55", "57", "58"}, class(pe)) {
+		return false
+	}
+	if t.begin(readWrite) != nil {
+		return false
+	}
+	one := control
+	_, err = t.insert([]*row{&one})
+	if t.rollback() != nil {
+		return false
+	}
+	return err == nil || refusesContent(err)
 }
 
 func refuse(r *row, err error) {
@@ -170,7 +243,7 @@ func refuse(r *row, err error) {
 func (t *target) try(rows []*row) (at int, err error) {
 	if t.direct {
 		at, err = t.transaction(rows, t.copyDirect)
-		t.never = t.never || hasCode(err, "0A000") || errors.Is(err, errTaken) // row-level security; a trigger
+		t.never = t.never || hasCode(err, "0A000") && copyLine(err, len(rows)) < 0 || errors.Is(err, errTaken) // row-level security; a trigger
 		if !t.never && !hasCode(err, "23505") || t.broken() {
 			return at, err
 		}
@@ -181,7 +254,7 @@ func (t *target) try(rows []*row) (at int, err error) {
 
 // transaction commits what write does with rows, and then sets their outcomes.
 func (t *target) transaction(rows []*row, write func([]*row) ([]outcome, error)) (at int, err error) {
-	if err := t.exec("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"); err != nil {
+	if err := t.begin(readWrite); err != nil {
 		return -1, err
 	}
 	outcomes, err := write(rows)
@@ -214,13 +287,16 @@ func (t *target) insert(rows []*row) ([]outcome, error) {
 	if distinct(rows) < len(rows) {
 		return nil, errTwice
 	}
-	if err := t.copy(copySQL, rows); err != nil {
-		return nil, err
-	}
 	if t.dryRun {
-		if err := t.makeTable(); err != nil {
+		if err := t.exec(tableSQL); err != nil {
 			return nil, err
 		}
+	}
+	if err := t.exec(stagingSQL); err != nil {
+		return nil, err
+	}
+	if err := t.copy(copySQL, rows); err != nil {
+		return nil, err
 	}
 	skipped, err := t.column(insertSQL)
 	if err != nil {
@@ -230,18 +306,44 @@ func (t *target) insert(rows []*row) ([]outcome, error) {
 	return t.compare(rows, skipped)
 }
 
-// makeTable makes the table, if it is missing.
+// makeTable makes the table, if it is missing. A temporary one, which a search_path
+// that names pg_temp leads to, would lose every row with the session.
 func (t *target) makeTable() error {
-	there, err := t.column("SELECT to_regclass('reading_analytics')")
-	if err != nil || len(there) == 1 && there[0] != "" {
+	const persistence = "SELECT relpersistence FROM pg_class WHERE oid = to_regclass('reading_analytics')"
+	found, err := t.read(persistence)
+	if err != nil {
 		return err
 	}
-	// Where two sessions make it at once, whoever comes second finds it done.
-	if err := t.exec(tableSQL); err != nil && !hasCode(err, "42P07", "23505") {
-		return err
+	if len(found) == 0 {
+		if err := t.begin(readWrite); err != nil {
+			return err
+		}
+		err := t.exec(tableSQL)
+		if err == nil {
+			found, err = t.column(persistence)
+		}
+		if err == nil && len(found) == 1 && found[0] != temporary {
+			err = t.exec("COMMIT")
+		}
+		// Of two sessions that make it at once, the second one finds it done.
+		if err != nil && !hasCode(err, "42P07", "23505") {
+			return errors.Join(err, t.rollback())
+		}
+		if err != nil || found[0] == temporary {
+			if err := t.rollback(); err != nil {
+				return err
+			}
+		}
+	}
+	if len(found) == 1 && found[0] == temporary {
+		return sysexits.New(sysexits.Config, "database_refused", errors.New("reading_analytics would be a temporary table, whose rows end with the session")).
+			WithHint("name a schema that the role may write to in its search_path: ALTER ROLE ... SET search_path")
 	}
 	return nil
 }
+
+// temporary is the relpersistence of a temporary table.
+const temporary = "t"
 
 // rollback ends a transaction that failed; a connection that is gone has none.
 func (t *target) rollback() error {
@@ -259,10 +361,10 @@ func refusesContent(err error) bool {
 		return false
 	}
 	switch class(pe) {
-	case "22", "23", "54", "P0":
+	case "22", "23", "44", "54", "P0":
 		return true
 	}
-	return false
+	return pe.Routine == "ExecWithCheckOptions" // a policy of row-level security that forbids this row
 }
 
 // tableFault returns what to do about a table that takes no row, whatever it

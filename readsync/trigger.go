@@ -43,14 +43,12 @@ func (t *triggerCmd) Validate() error {
 
 // Run is what kong calls.
 func (t *triggerCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		p, err := newProxy(t.URL)
-		if err != nil {
-			return err
-		}
-		run := &triggering{triggerCmd: *t, env: env, proxy: p, began: time.Now()}
-		return run.finish(ctx, run.drain(ctx))
-	})
+	p, err := newProxy(t.URL)
+	if err != nil {
+		return err
+	}
+	run := &triggering{triggerCmd: *t, env: env, proxy: p, began: time.Now()}
+	return run.finish(ctx, run.drain(ctx))
 }
 
 // pace is how patient a run is with a peer that fails.

@@ -377,7 +377,7 @@ func TestTriggerFullDisk(t *testing.T) {
 	}
 	defer full.Close()
 	url, _ := proxyOf(t, did(0))
-	for _, args := range [][]string{{"trigger", "--url", url}, {"serve", "--listen", "127.0.0.1:0"}} {
+	for _, args := range [][]string{{"trigger", "--url", url}} {
 		p := startTool(t, func(cmd *exec.Cmd) { cmd.Stdout = full }, args...)
 		if status := p.wait(); status != sysexits.CantCreate || !strings.Contains(p.stderr(), `"msg":"output_failed"`) {
 			t.Errorf("%s: exit status %d\n%s", args[0], status, p.stderr())

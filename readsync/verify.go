@@ -29,7 +29,7 @@ type verifyCmd struct {
 
 // Run is what kong calls.
 func (v *verifyCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error { return v.run(ctx, env) })
+	return v.run(ctx, env)
 }
 
 // verifying is the state of a verification.
@@ -38,7 +38,7 @@ type verifying struct {
 	env     *cli.Env
 	source  *source
 	target  *target
-	letters map[string]bool // ids of dead letters
+	letters map[string]bool // ids of dead letters; nil if there is no file
 
 	processed, ingested, rejected, other int64 // documents
 	rows, matched                        int64 // in the table; those that have a document
@@ -47,9 +47,9 @@ type verifying struct {
 }
 
 func (v *verifyCmd) run(ctx context.Context, env *cli.Env) error {
-	check := &verifying{verifyCmd: *v, env: env, letters: map[string]bool{}}
+	check := &verifying{verifyCmd: *v, env: env}
 	var err error
-	if check.source, err = openSource(v.Timeout); err != nil {
+	if check.source, err = openSource(ctx, env, v.Timeout); err != nil {
 		return err
 	}
 	defer check.source.close()
@@ -70,7 +70,8 @@ func (v *verifyCmd) run(ctx context.Context, env *cli.Env) error {
 	return check.finish()
 }
 
-// readLetters notes the ids of the dead letters; no file is no letters.
+// readLetters notes the ids of the dead letters. Without the file it is not known
+// which documents have one.
 func (v *verifying) readLetters() error {
 	path := v.DeadLetters
 	if path == "" {
@@ -81,9 +82,11 @@ func (v *verifying) readLetters() error {
 		path = deadLetterFlags{}.path(&statedir.Dir{Path: dir})
 	}
 	f, err := os.Open(path)
+	v.DeadLetters = path
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
+	v.letters = map[string]bool{}
 	if err != nil {
 		return fmt.Errorf("read the dead letters: %w", err)
 	}
@@ -147,7 +150,7 @@ func (v *verifying) document(id string, status value, hasRow bool) error {
 			v.unmarked++
 		}
 	case statusRejected:
-		if v.rejected++; !hasRow && !v.letters[id] {
+		if v.rejected++; !hasRow && v.letters != nil && !v.letters[id] {
 			v.noLetter++
 			return v.mismatch(id, "no_letter", record.Warn)
 		}
@@ -169,7 +172,7 @@ func (v *verifying) there(ids []string) (map[string]bool, error) {
 	if len(list) == 0 {
 		return there, nil
 	}
-	found, err := v.target.column("SELECT mongo_id FROM reading_analytics WHERE mongo_id IN (" + strings.Join(list, ",") + ")")
+	found, err := v.target.read("SELECT mongo_id FROM reading_analytics WHERE mongo_id IN (" + strings.Join(list, ",") + ")")
 	if err != nil {
 		return nil, databaseError(fmt.Errorf("read ids: %w", err))
 	}
@@ -182,7 +185,7 @@ func (v *verifying) there(ids []string) (map[string]bool, error) {
 // table counts the rows, and looks for their documents if there are more rows
 // than have one.
 func (v *verifying) table(ctx context.Context) error {
-	count, err := v.target.column("SELECT count(*)::text FROM reading_analytics")
+	count, err := v.target.read("SELECT count(*)::text FROM reading_analytics")
 	if err != nil {
 		return databaseError(fmt.Errorf("count rows: %w", err))
 	}
@@ -193,7 +196,7 @@ func (v *verifying) table(ctx context.Context) error {
 		return nil
 	}
 	for last := ""; ; {
-		ids, err := v.target.column(fmt.Sprintf(`SELECT mongo_id FROM reading_analytics WHERE mongo_id COLLATE "C" > %s ORDER BY mongo_id COLLATE "C" LIMIT %d`,
+		ids, err := v.target.read(fmt.Sprintf(`SELECT mongo_id FROM reading_analytics WHERE mongo_id COLLATE "C" > %s ORDER BY mongo_id COLLATE "C" LIMIT %d`,
 			pq.QuoteLiteral(last), batchDocuments))
 		if err != nil {
 			return databaseError(fmt.Errorf("read ids: %w", err))
@@ -220,7 +223,7 @@ func (v *verifying) withoutDocument(ctx context.Context, ids []string) error {
 	defer cancel()
 	cursor, err := v.source.docs.Find(ctx, bson.D{{Key: "_id", Value: anyOf(known)}}, options.Find().SetProjection(bson.D{{Key: "_id", Value: 1}}))
 	if err != nil {
-		return sourceError(fmt.Errorf("read ids: %w", err))
+		return v.source.fault("read ids", err)
 	}
 	defer cursor.Close(ctx)
 	found := make(map[string]bool, len(ids))
@@ -229,7 +232,7 @@ func (v *verifying) withoutDocument(ctx context.Context, ids []string) error {
 		found[string(id)] = true
 	}
 	if err := cursor.Err(); err != nil {
-		return sourceError(fmt.Errorf("read ids: %w", err))
+		return v.source.fault("read ids", err)
 	}
 	for _, id := range ids {
 		if found[id] {
@@ -257,6 +260,9 @@ func (v *verifying) mismatch(id, problem, level string) error {
 }
 
 func (v *verifying) finish() error {
+	if v.letters == nil && v.rejected > 0 {
+		v.env.Diag.Warn("dead_letters_missing", fmt.Sprintf("there is no file %s: whether %s have a dead letter was not checked; --dead-letters names another file", v.DeadLetters, plural(v.rejected, "rejected document")))
+	}
 	var err error
 	level := record.Info
 	if lost := v.noRow + v.noLetter; lost > 0 {

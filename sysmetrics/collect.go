@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"observability-hub/lib/record"
 	"observability-hub/lib/statedir"
 	"observability-hub/lib/sysexits"
+	"observability-hub/sysmetrics/internal/statfs"
 )
 
 // collectCmd samples this host.
@@ -24,22 +26,22 @@ type collectCmd struct {
 	Host     string        `placeholder:"NAME"`
 
 	Interfaces        []string `placeholder:"PATTERN"`
-	InterfacesExclude []string `default:"lo,docker*,veth*,br-*,tun*,tap*,tailscale*,wg*,zt*,dummy*,ifb*,virbr*,vnet*,vmnet*,lxc*,podman*,cni*,flannel*,cali*,cilium*,kube-*,vxlan*,geneve*,gre*,erspan*,sit*,tunl*,ip6tnl*,ip6gre*,ip_vti*,ip6_vti*,nlmon*" placeholder:"PATTERN"`
+	InterfacesExclude []string `default:"auto" placeholder:"PATTERN"`
 	Disks             []string `placeholder:"PATTERN"`
 	DisksExclude      []string `default:"loop*,ram*,zram*,sr*,fd*,nbd*" placeholder:"PATTERN"`
 	Mounts            []string `placeholder:"PATTERN"`
 	MountsExclude     []string `default:"/boot,/boot/*" placeholder:"PATTERN"`
 	FsTypes           []string `placeholder:"TYPE"`
 
-	Procfs    string `default:"/proc" placeholder:"DIR"`
-	Sysfs     string `default:"/sys" placeholder:"DIR"`
-	OsRelease string `default:"/etc/os-release" placeholder:"FILE"`
-	Now       string `placeholder:"TIME"`
+	Rootfs    string `placeholder:"DIR"`
+	Procfs    string `hidden:""`
+	Sysfs     string `hidden:""`
+	OsRelease string `hidden:""`
+	Now       string `hidden:""`
 
-	statfs statfsFunc `kong:"-"` // in tests: what the mounts of the copy say
+	ask func(context.Context, []string) []statfs.Answer `kong:"-"` // in tests: what the mounts of the copy say
 }
 
-// Validate is kong's check after parsing.
 func (c *collectCmd) Validate() error {
 	if c.Interval < 0 || c.Interval > time.Hour {
 		return fmt.Errorf("--interval %v: not between 0 and 1h", c.Interval)
@@ -71,11 +73,18 @@ func (c *collectCmd) wall() (time.Time, error) {
 // reading is everything that one pass over the kernel's files gave.
 type reading struct {
 	snapshot
-	cpu                                 *cpuState
-	memory                              *memoryState
-	disk                                *diskState
-	network                             *networkState
-	cpuNotes, memNotes, dskNotes, netNs notes
+	machineID string
+	resources []*resource
+}
+
+// written is what one pass has read of a resource.
+type written interface{ write(payload) }
+
+// resource is what becomes one record: what was read, and what could not be.
+type resource struct {
+	metricType string
+	state      written
+	notes      notes
 }
 
 // Run takes one sample.
@@ -89,16 +98,19 @@ func (c *collectCmd) Immediate() bool { return !c.waits() }
 // waits reports whether the run may wait for anything: a database, the end of
 // the interval, or a mount that does not answer.
 func (c *collectCmd) waits() bool {
-	return c.Flush || c.Interval > 0 || len(c.Mounts)+len(c.FsTypes) > 0
+	return c.Flush || c.Interval > 0
 }
 
 func (c *collectCmd) run(ctx context.Context, env *cli.Env) error {
-	h, err := newHost(c.Procfs, c.Sysfs, c.OsRelease)
+	root := strings.TrimRight(c.Rootfs, "/")
+	c.Procfs, c.Sysfs = cmp.Or(c.Procfs, root+"/proc"), cmp.Or(c.Sysfs, root+"/sys")
+	h, err := newHost(c.Procfs, c.Sysfs, cmp.Or(c.OsRelease, root+"/etc/os-release"))
 	if err != nil {
 		return sysexits.New(sysexits.Config, "no_procfs", err).WithHint("is it mounted, and is the path right?")
 	}
-	if c.statfs != nil {
-		h.statfs = c.statfs
+	h.rootfs = root
+	if c.ask != nil {
+		h.ask = c.ask
 	}
 	dir, err := c.open(ctx, env)
 	if code := sysexits.Code(err); code == sysexits.CantCreate || code == sysexits.Config {
@@ -184,7 +196,7 @@ func (c *collectCmd) sample(ctx context.Context, env *cli.Env, h *host, dir *sta
 		for i, line := range lines {
 			batch[i] = entry{line: line, host: c.Host, time: cur.clock.wall}
 		}
-		d := delivery{env: env, stateFlags: c.stateFlags, databaseFlags: c.databaseFlags}
+		d := delivery{env: env, stateFlags: c.stateFlags, databaseFlags: c.databaseFlags, sampled: time.Now()}
 		return d.finish(d.deliver(ctx, dir, batch, keep))
 	}
 	if err := env.Stdout.Record(record.Info, slices.Concat(lines...)); err != nil {
@@ -211,13 +223,27 @@ func (c *collectCmd) read(ctx context.Context, h *host, prev *snapshot) (*readin
 	if r.clock, err = c.clock(h); err != nil {
 		return nil, err
 	}
-	r.cpu = h.readCPU(r.counters, &r.cpuNotes)
-	r.memory = h.readMemory(r.counters, &r.memNotes)
-	r.network = h.readNetwork(filter{c.Interfaces, c.InterfacesExclude}, r.counters, &r.netNs)
-	r.disk = h.readDisk(ctx, diskFilter{
-		mounts:  mountFilter{filter{c.Mounts, c.MountsExclude}, strings.Split(skipTypes, ","), c.FsTypes},
-		devices: filter{c.Disks, c.DisksExclude},
-	}, r.clock, &r.hung, r.counters, &r.dskNotes)
+	r.machineID = h.machineID()
+	for _, read := range []struct {
+		metricType string
+		state      func(*notes) written
+	}{
+		{"cpu", func(n *notes) written { return h.readCPU(r.counters, n) }},
+		{"memory", func(n *notes) written { return h.readMemory(r.counters, n) }},
+		{"disk", func(n *notes) written {
+			return h.readDisk(ctx, diskFilter{
+				mounts:  mountFilter{filter{c.Mounts, c.MountsExclude}, c.FsTypes},
+				devices: filter{c.Disks, c.DisksExclude},
+			}, r.clock, &r.hung, r.counters, n)
+		}},
+		{"network", func(n *notes) written {
+			return h.readNetwork(interfaceFilter{c.Interfaces, c.InterfacesExclude}, r.counters, n)
+		}},
+	} {
+		res := &resource{metricType: read.metricType}
+		res.state = read.state(&res.notes)
+		r.resources = append(r.resources, res)
+	}
 	return r, ctx.Err()
 }
 
@@ -232,28 +258,18 @@ func (c *collectCmd) records(env *cli.Env, h *host, prev *snapshot, cur *reading
 	w, os := newWindow(prev, &cur.snapshot), h.os()
 	nothing := func() {}
 	lines := make([][]byte, 0, 4)
-	for _, r := range []struct {
-		metricType string
-		notes      *notes
-		write      func(payload)
-		self       bool
-	}{
-		{"cpu", &cur.cpuNotes, cur.cpu.write, true},
-		{"memory", &cur.memNotes, cur.memory.write, false},
-		{"disk", &cur.dskNotes, cur.disk.write, false},
-		{"network", &cur.netNs, cur.network.write, false},
-	} {
+	for _, r := range cur.resources {
 		l := record.New(cur.clock.wall, record.Info, "sample", env.Service)
 		l.String("host", c.Host)
 		l.String("os", os)
 		l.String("metric_type", r.metricType)
 		more := nothing
-		if r.self {
+		if r.metricType == "cpu" {
 			more = func() { writeSelf(l) }
 		}
 		l.Object("payload", func() {
-			r.write(payload{Line: l, window: w, notes: r.notes})
-			r.notes.write(l, w, cur.bootID, more)
+			r.state.write(payload{Line: l, window: w, notes: &r.notes})
+			r.notes.write(l, w, cur, more)
 		})
 		lines = append(lines, l.End())
 	}

@@ -9,23 +9,24 @@ import (
 
 	"observability-hub/lib/cli"
 	"observability-hub/lib/record"
+	"observability-hub/sysmetrics/internal/statfs"
 )
 
 // The defaults are what the hub's dashboards have always been about: the
 // host's own network, and its own disks.
 func TestDefaultFilters(t *testing.T) {
 	c := parsed(t)
-	interfaces := filter{c.Interfaces, c.InterfacesExclude}
+	h := &host{sysRoot: t.TempDir(), buf: make([]byte, 4096)} // a copy without /sys: the names are all there is
 	for _, tc := range []struct {
 		names string
 		want  bool
 	}{
-		{"eth0 eth1 eno1 enp3s0 enp0s31f6 ens3 enx00e04c680001 wlan0 wlp2s0 wwan0 br0 bond0 team0 vlan10 eth0.100 ib0 usb0 macvtap0 loop0", true},
-		{"lo docker0 docker_gwbridge veth0 veth1a2b3c4 br-9f1c2ab34d5e tun0 tun12 tailscale0 wg0 wg-home zt0 ztabcdefgh dummy0 virbr0 virbr0-nic", false},
+		{"eth0 eth1 eno1 enp3s0 enp0s31f6 ens3 enx00e04c680001 wlan0 wlp2s0 wwan0 br0 bond0 team0 vlan10 eth0.100 ib0 usb0 macvtap0 loop0 ppp0 vmbr0 site-link tunnel-berlin wg-office br-lan", true},
+		{"lo docker0 docker_gwbridge veth0 veth1a2b3c4 br-9f1c2ab34d5e tun0 tun12 tailscale0 wg0 zt0 ztabcdefgh dummy0 virbr0 virbr0-nic fwbr100i0 fwpr100p0 fwln100i0 tap100i1 vif3.0", false},
 		{"ifb0 tap0 vnet3 vmnet8 lxcbr0 lxc1234abcd podman0 cni0 flannel.1 cali12ab34cd56e cilium_host kube-ipvs0 vxlan.calico geneve0 gre0 gretap0 erspan0 sit0 tunl0 ip6tnl0 ip6gre0 ip_vti0 ip6_vti0 nlmon0", false},
 	} {
 		for name := range strings.FieldsSeq(tc.names) {
-			if got := interfaces.allows(name); got != tc.want {
+			if _, got := h.selectInterface(interfaceFilter{c.Interfaces, c.InterfacesExclude}, name); got != tc.want {
 				t.Errorf("interface %s counts: %v; want %v", name, got, tc.want)
 			}
 		}
@@ -44,7 +45,7 @@ func TestDefaultFilters(t *testing.T) {
 			}
 		}
 	}
-	mounts := mountFilter{filter{c.Mounts, c.MountsExclude}, strings.Split(skipTypes, ","), c.FsTypes}
+	mounts := mountFilter{filter{c.Mounts, c.MountsExclude}, c.FsTypes}
 	for _, tc := range []struct {
 		mounts string // type:point
 		want   bool
@@ -56,7 +57,7 @@ func TestDefaultFilters(t *testing.T) {
 	} {
 		for pair := range strings.FieldsSeq(tc.mounts) {
 			fstype, point, _ := strings.Cut(pair, ":")
-			if got := mounts.allows(mount{fstype: fstype, point: point}); got != tc.want {
+			if got := mounts.counts(mount{fstype: fstype, point: point, device: "8:1"}); got != tc.want {
 				t.Errorf("mount %s counts: %v; want %v", pair, got, tc.want)
 			}
 		}
@@ -77,11 +78,11 @@ func TestFilterFlags(t *testing.T) {
 		{"--mounts-exclude=/srv/*", "ext4:/boot ext4:/", "ext4:/srv/a nfs4:/mnt/a"},
 	} {
 		c := parsed(t, tc.flag)
-		f := mountFilter{filter{c.Mounts, c.MountsExclude}, strings.Split(skipTypes, ","), c.FsTypes}
+		f := mountFilter{filter{c.Mounts, c.MountsExclude}, c.FsTypes}
 		for want, pairs := range map[bool]string{true: tc.yes, false: tc.no} {
 			for pair := range strings.FieldsSeq(pairs) {
 				fstype, point, _ := strings.Cut(pair, ":")
-				if got := f.allows(mount{fstype: fstype, point: point}); got != want {
+				if got := f.counts(mount{fstype: fstype, point: point, device: "8:1"}); got != want {
 					t.Errorf("%s: mount %s counts: %v; want %v", tc.flag, pair, got, want)
 				}
 			}
@@ -96,7 +97,7 @@ func parsed(t *testing.T, args ...string) *collectCmd {
 	writeTree(t, root, minimalProc)
 	a := app()
 	c := a.Commands[0].Grammar.(*collectCmd)
-	c.statfs = func(string) (usage, error) { return usage{}, nil }
+	c.ask = statfsFunc(func(string) (statfs.Usage, error) { return statfs.Usage{}, nil }).asks()
 	args = append(args, "--procfs="+root, "--sysfs="+root, "--state-dir="+t.TempDir())
 	stdout, stderr := tempFile(t), tempFile(t)
 	if status := cli.Main(a, args, strings.NewReader(""), stdout, stderr); status != 0 {
@@ -144,18 +145,22 @@ func TestLongPayloads(t *testing.T) {
 		says        map[string]string // metric type and a key of _meta.failed or _meta.reset
 	}{
 		{"many", map[string]string{"net/dev": netdev.String(), "stat": stat.String(), "diskstats": diskstats.String(), "1/mountinfo": mountinfo.String()},
-			nil, func(string) (usage, error) { return usage{1 << 60, 1 << 50, 1 << 50, 1 << 40, 1 << 40, 0xef53}, nil },
+			nil, func(string) (statfs.Usage, error) {
+				return statfs.Usage{Total: 1 << 60, Free: 1 << 50, Available: 1 << 50, Inodes: 1 << 40, InodesFree: 1 << 40, Magic: 0xef53}, nil
+			},
 			map[string]string{"network": "_interfaces", "disk": "_mounts", "cpu": "core_usage"}},
 		{"all counters reset", map[string]string{"net/dev": netdev.String(), "stat": strings.ReplaceAll(stat.String(), "100", "99999999"), "diskstats": diskstats.String()},
 			map[string]string{"net/dev": later.String(), "stat": stat.String(), "diskstats": strings.ReplaceAll(diskstats.String(), "18446744073709551", "1")}, nil,
 			map[string]string{"network": "_interfaces"}},
 		{"all mounts fail", map[string]string{"1/mountinfo": mountinfo.String()},
-			nil, func(string) (usage, error) { return usage{}, errors.New("statfs: permission denied") }, nil},
+			nil, func(string) (statfs.Usage, error) { return statfs.Usage{}, errors.New("statfs: permission denied") }, nil},
 		{"names as long as they can be", map[string]string{"1/mountinfo": longNames(4095, "\\001", "\\001")},
-			nil, func(string) (usage, error) { return usage{1 << 60, 1 << 50, 1 << 50, 1 << 40, 1 << 40, 0xef53}, nil },
+			nil, func(string) (statfs.Usage, error) {
+				return statfs.Usage{Total: 1 << 60, Free: 1 << 50, Available: 1 << 50, Inodes: 1 << 40, InodesFree: 1 << 40, Magic: 0xef53}, nil
+			},
 			map[string]string{"disk": "_mounts"}},
 		{"names as long as they can be, that fail", map[string]string{"1/mountinfo": longNames(4095, "\\001", "x")},
-			nil, func(string) (usage, error) { return usage{}, errors.New("statfs: permission denied") }, nil},
+			nil, func(string) (statfs.Usage, error) { return statfs.Usage{}, errors.New("statfs: permission denied") }, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			root, state := t.TempDir(), t.TempDir()
@@ -163,7 +168,7 @@ func TestLongPayloads(t *testing.T) {
 			writeTree(t, root, tc.proc)
 			ask := tc.ask
 			if ask == nil {
-				ask = func(string) (usage, error) { return usage{}, nil }
+				ask = func(string) (statfs.Usage, error) { return statfs.Usage{}, nil }
 			}
 			args := []string{"--procfs=" + root, "--sysfs=" + root, "--state-dir=" + state, "--disks=*", "--interfaces=*"}
 			for n := 1; n <= 2; n++ {
@@ -215,5 +220,43 @@ func checkLong(t *testing.T, out string, says map[string]string) {
 		if key, ok := says[r.MetricType]; ok && !strings.Contains(r.Payload.Meta.Failed[key], "left out") {
 			t.Errorf("%s: _meta.failed = %.300q; want %s to say what was left out", r.MetricType, r.Payload.Meta.Failed, key)
 		}
+	}
+}
+
+// A run in a container takes the host that is mounted at --rootfs: its mount
+// points, /proc, /sys and /etc.
+func TestRootfs(t *testing.T) {
+	root := t.TempDir()
+	proc := make(map[string]string)
+	for name, text := range minimalProc {
+		proc["proc/"+name] = text
+	}
+	writeTree(t, root, proc)
+	writeTree(t, root, map[string]string{
+		"proc/1/mountinfo":            "1 0 8:1 / / rw - ext4 /dev/vda rw\n2 1 8:2 / /srv rw - ext4 /dev/vdb rw\n",
+		"etc/os-release":              "ID=alpine\nVERSION_ID=3.20\n",
+		"etc/machine-id":              "0123456789abcdef0123456789abcdef\n",
+		"sys/class/hwmon/hwmon0/name": "cpu_thermal\n", "sys/class/hwmon/hwmon0/temp1_input": "48000\n",
+	})
+	var asked []string
+	r := run(t, func(point string) (statfs.Usage, error) {
+		asked = append(asked, point)
+		return statfs.Usage{Total: 5}, nil
+	}, "", "--rootfs="+root+"/", "--state-dir="+t.TempDir())
+	disk, cpu := payloadOf(t, r.stdout, "disk"), payloadOf(t, r.stdout, "cpu")
+	if disk["/"] == nil || disk["/srv"] == nil || strings.Join(asked, " ") != root+"/ "+root+"/srv" {
+		t.Errorf("disk = %v, asked %q; want / and /srv below %s", disk, asked, root)
+	}
+	if cpu["package_temp"] != 48.0 || !strings.Contains(r.stdout, `"os":"alpine 3.20"`) || strings.Count(r.stdout, `"machine_id":"0123456789abcdef0123456789abcdef"`) != 4 {
+		t.Errorf("not the other host: %s", r.stdout)
+	}
+	for _, id := range []string{"", "uninitialized\n", "0123\n", strings.Repeat("x", 32)} {
+		writeTree(t, root, map[string]string{"etc/machine-id": id})
+		if r := run(t, func(string) (statfs.Usage, error) { return statfs.Usage{}, nil }, "", "--rootfs="+root, "--state-dir="+t.TempDir()); r.status != 0 || strings.Contains(r.stdout, "machine_id") {
+			t.Errorf("machine-id %q: status %d, %s", id, r.status, r.stdout)
+		}
+	}
+	if r := run(t, nil, "", "--rootfs=/nowhere", "--state-dir="+t.TempDir()); r.status != 78 {
+		t.Errorf("no root there: status %d; want 78", r.status)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 )
 
@@ -20,62 +21,87 @@ type cpuTimes [10]uint64
 
 // cpuState is what /proc/stat says beyond counters.
 type cpuState struct {
-	cpus              []string // names of the per-CPU lines that were there
-	running, blocked  uint64   // procs_running, procs_blocked
-	hasRun, hasBlock  bool
-	load1, load5, l15 float64
-	hasLoad           bool
-	temperature       temperature
-	pressure          pressure
+	cpus             []string // names of the per-CPU lines that were there
+	running, blocked uint64   // procs_running, procs_blocked
+	hasRun, hasBlock bool
+	load             [3]float64 // over 1, 5 and 15 minutes
+	hasLoad          [3]bool
+	temperature      temperature
+	pressure         pressure
 }
 
 // parseStat reads proc_stat(5) into c and returns the rest. Lines that it does
-// not know, and columns that an old kernel does not have, are passed over.
-func parseStat(data []byte, c counters) (*cpuState, error) {
+// not know, and columns that an old kernel does not have, are passed over. A
+// line that cannot be read is passed to odd.
+func parseStat(data []byte, c counters, odd func([]byte, error)) *cpuState {
 	s := &cpuState{}
-	for len(data) > 0 {
-		var line []byte
-		line, data, _ = bytes.Cut(data, []byte("\n"))
+	for line := range bytes.Lines(data) {
+		line = bytes.TrimRight(line, "\n")
 		f := fields(line)
 		name, err := f.next()
 		if err != nil {
 			continue
 		}
-		switch {
+		var v uint64
+		switch text := string(name); {
 		case bytes.HasPrefix(name, []byte("cpu")):
-			cpu := string(name)
-			for i, mode := range cpuModes {
-				v, err := f.uint()
-				if i >= 4 && err == io.ErrUnexpectedEOF {
-					break // the columns after idle came one by one, up to Linux 2.6.33
-				}
-				if err != nil {
-					return nil, fmt.Errorf("stat: line %q: %w", line, err)
-				}
-				c[cpu+" "+mode] = v
+			err = s.parseCPU(text, f, c)
+		case text == "ctxt":
+			if v, err = f.uint(); err == nil {
+				c["context_switches"] = v
 			}
-			if cpu != "cpu" {
-				s.cpus = append(s.cpus, cpu)
+		case text == "processes":
+			if v, err = f.uint(); err == nil {
+				c["forks"] = v
 			}
-		case string(name) == "ctxt":
-			c["context_switches"], err = f.uint()
-		case string(name) == "processes":
-			c["forks"], err = f.uint()
-		case string(name) == "procs_running":
+		case text == "procs_running":
 			s.running, err = f.uint()
-			s.hasRun = true
-		case string(name) == "procs_blocked":
+			s.hasRun = err == nil
+		case text == "procs_blocked":
 			s.blocked, err = f.uint()
-			s.hasBlock = true
+			s.hasBlock = err == nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("stat: line %q: %w", line, err)
+			odd(line, err)
 		}
 	}
-	if _, ok := c["cpu idle"]; !ok {
-		return nil, fmt.Errorf("stat: no cpu line")
+	return s
+}
+
+// parseCPU reads the columns of one cpu line, all of them or none.
+func (s *cpuState) parseCPU(cpu string, f fields, c counters) error {
+	var ticks []uint64
+	for i := range cpuModes {
+		v, err := f.uint()
+		if i >= 4 && err == io.ErrUnexpectedEOF {
+			break // the columns after idle came one by one, up to Linux 2.6.33
+		}
+		if err != nil {
+			return err
+		}
+		ticks = append(ticks, v)
 	}
-	return s, nil
+	for i, v := range ticks {
+		c[cpu+" "+cpuModes[i]] = v
+	}
+	if cpu != "cpu" {
+		s.cpus = append(s.cpus, cpu)
+	}
+	return nil
+}
+
+// parseLoadavg reads proc_loadavg(5).
+func (s *cpuState) parseLoadavg(data []byte, odd func([]byte, error)) {
+	f := fields(bytes.TrimSpace(data))
+	for i := range s.load {
+		field, _ := f.next()
+		v, err := strconv.ParseFloat(string(field), 64)
+		if err != nil || !(v >= 0 && v < 1e9) {
+			odd(bytes.TrimSpace(data), fmt.Errorf("%q is not a load average", field))
+			continue
+		}
+		s.load[i], s.hasLoad[i] = v, true
+	}
 }
 
 // readCPU fills the counters and the state of the CPUs.
@@ -83,15 +109,13 @@ func (h *host) readCPU(c counters, n *notes) *cpuState {
 	s := &cpuState{}
 	if data, err := h.read("stat"); err != nil {
 		n.miss("stat", err)
-	} else if parsed, err := parseStat(data, c); err != nil {
-		n.fail("stat", err.Error())
-	} else {
-		s = parsed
+	} else if s = parseStat(data, c, n.odd("stat")); len(c) == 0 {
+		n.fail("stat", "it has no cpu line")
 	}
-	if load, err := h.proc.LoadAvg(); err != nil {
+	if data, err := h.read("loadavg"); err != nil {
 		n.miss("load", err)
 	} else {
-		s.load1, s.load5, s.l15, s.hasLoad = load.Load1, load.Load5, load.Load15, true
+		s.parseLoadavg(data, n.odd("loadavg"))
 	}
 	s.temperature = h.readTemperature(n)
 	s.pressure = h.readPressure("cpu", "pressure", c, n)
@@ -127,7 +151,7 @@ func (w *window) cpuUsage(cpu string, cpus int) (s cpuShares, o outcome) {
 		if !ok && !w.first {
 			return s, unknown
 		}
-		if d[i], o = delta(prev, cur, cpuSlack); o != counted {
+		if d[i], o = delta(prev, cur, cpuSlack, 0); o != counted {
 			return s, o
 		}
 		if limit := w.seconds * userHZ * float64(cpus); limit > 0 && !w.first && float64(d[i]) > 1.5*limit+cpuSlack {
@@ -166,9 +190,9 @@ func (s *cpuState) write(p payload) {
 			p.number(strings.Replace(s.cpus[i], "cpu", "core_", 1), s.cpus[i], one.usage, o)
 		})
 	})
-	optional(p, "load1", s.load1, s.hasLoad)
-	optional(p, "load5", s.load5, s.hasLoad)
-	optional(p, "load15", s.l15, s.hasLoad)
+	for i, key := range []string{"load1", "load5", "load15"} {
+		optional(p, key, s.load[i], s.hasLoad[i])
+	}
 	optional(p, "run_queue", float64(s.running), s.hasRun)
 	optional(p, "blocked", float64(s.blocked), s.hasBlock)
 	p.rate("context_switches_per_s", "context_switches")

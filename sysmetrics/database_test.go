@@ -13,6 +13,7 @@ import (
 
 	"observability-hub/lib/libpq"
 	"observability-hub/lib/sysexits"
+	"observability-hub/sysmetrics/internal/statfs"
 )
 
 // where says in one line how a configuration reaches the database.
@@ -187,7 +188,7 @@ func TestRunTellsNoSecret(t *testing.T) {
 		"user=u password=" + secret + " host=127.0.0.1 port=1 dbname=hub",
 	} {
 		t.Setenv("DATABASE_URL", url)
-		r := run(t, func(string) (usage, error) { return usage{}, nil }, "", "--flush", "--procfs="+root, "--sysfs="+root, "--state-dir="+t.TempDir())
+		r := run(t, func(string) (statfs.Usage, error) { return statfs.Usage{}, nil }, "", "--flush", "--procfs="+root, "--sysfs="+root, "--state-dir="+t.TempDir())
 		if r.status != sysexits.Config && r.status != sysexits.Unavailable {
 			t.Errorf("%q: status %d; want 78 or 69: %s", url, r.status, r.stderr)
 		}

@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"time"
 
 	"observability-hub/lib/cli"
-	"observability-hub/lib/diag"
 	"observability-hub/lib/record"
 	"observability-hub/lib/statedir"
 	"observability-hub/lib/sysexits"
@@ -27,6 +25,8 @@ type delivery struct {
 	failed   bool      // a database is configured, and not all is in it
 	aside    string    // where rejected records are, if there are any
 	settled  int       // of the batch that is inserted, the records that are done with for certain
+
+	sampled time.Time // when this run took the batch; zero for records from stdin
 
 	known map[uint64]bool // hashes of the lines in rejectedFile, once one is needed
 
@@ -53,18 +53,21 @@ func (d *delivery) deliver(ctx context.Context, dir *statedir.Dir, batch []entry
 	err := d.session(ctx, func() error {
 		switch {
 		case alone && safe:
-			if err := d.insert(dir, batch); err != nil {
+			if err := d.insertSampled(spool, batch, safe); err != nil {
 				return err
 			}
 			return spool.forget(math.MaxInt64)
 		case alone:
-			return d.insert(nil, batch)
+			return d.insertSampled(spool, batch, safe)
 		case safe:
+			if err := d.checkClock(spool, batch); err != nil {
+				return err
+			}
 			return d.drain(spool)
 		}
 		// The spool takes nothing, and perhaps gives nothing: the batch does not depend on it.
 		spoolErr = errors.Join(spoolErr, d.drain(spool))
-		return d.insert(dir, batch)
+		return d.insertSampled(spool, batch, safe)
 	})
 	inserted := err == nil
 	if err == errNoDatabase {
@@ -88,36 +91,6 @@ func (d *delivery) deliver(ctx context.Context, dir *statedir.Dir, batch []entry
 	return errors.Join(err, spoolErr, keepErr)
 }
 
-// errNoDatabase says that no database is configured, or that the one that is
-// failed just now.
-var errNoDatabase = errors.New("no database")
-
-// retryAfter is how long a run leaves a database alone that failed.
-const retryAfter = 30 * time.Second
-
-// session calls work with an open session, within the time-out.
-func (d *delivery) session(ctx context.Context, work func() error) error {
-	if time.Now().Before(d.offUntil) {
-		return errNoDatabase
-	}
-	cfg, ok, err := databaseConfig()
-	if err == nil && !ok {
-		return errNoDatabase
-	}
-	if err == nil {
-		ctx, cancel := context.WithTimeout(ctx, d.Timeout)
-		defer cancel()
-		if d.db, err = connect(ctx, cfg); err == nil {
-			err = work()
-			_ = d.db.close() // what is inserted is committed
-		}
-	}
-	if err != nil {
-		d.offUntil, d.failed = time.Now().Add(retryAfter), true
-	}
-	return err
-}
-
 // keptInSpool adds to the hint of a database's error that nothing is lost.
 func keptInSpool(err error) error {
 	e, ok := errors.AsType[*sysexits.Error](err)
@@ -137,103 +110,6 @@ func plural(n int, noun string) string {
 		return "1 " + noun
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
-}
-
-// spool appends a batch and returns the size that the spool had before.
-func (d *delivery) spool(q queue, batch []entry) (before int64, err error) {
-	before, torn, err := q.repair()
-	if err != nil {
-		return 0, err
-	}
-	if torn > 0 {
-		d.env.Diag.Warn("spool_torn", "the spool ended in half a record, left by an interrupted run: dropped", diag.Field{Key: "bytes", Value: torn})
-	}
-	dropped, err := q.append(before, batch)
-	if dropped > 0 {
-		d.dropped += int64(dropped)
-		d.env.Diag.Warn("spool_full", "the spool is full: its oldest records are dropped", diag.Field{Key: "dropped", Value: dropped})
-	}
-	return before, err
-}
-
-// drain inserts what the spool holds, in batches, and forgets what is in.
-func (d *delivery) drain(q queue) error {
-	var done int64
-	var failure error
-	err := q.batches(func(batch []entry, end int64, damaged int) bool {
-		d.settled = 0
-		d.dropped += int64(damaged)
-		if failure = d.insert(q.dir, batch); failure == nil {
-			done = end
-			return true
-		}
-		// A run that has no time for all of a block of poison still gets on.
-		for _, e := range batch[:d.settled] {
-			done += int64(len(e.line))
-		}
-		return false
-	})
-	// Forgetting is for speed: what is inserted again is recognized.
-	return errors.Join(failure, err, q.forget(done))
-}
-
-// insert inserts a batch; what the database refuses for its content is set
-// aside in dir.
-func (d *delivery) insert(dir *statedir.Dir, batch []entry) error {
-	if len(batch) == 0 {
-		return nil
-	}
-	rejected := d.rejected
-	n, err := d.db.insert(batch, func(e entry, cause error) error {
-		if err := d.setAside(dir, e, cause); err != nil {
-			return err
-		}
-		d.rejected++
-		// The halves of a batch are tried from its start to its end, so all before e is settled too.
-		d.settled = 1 + slices.IndexFunc(batch, func(b entry) bool { return &b.line[0] == &e.line[0] })
-		return nil
-	})
-	d.inserted += n
-	if err == nil {
-		d.duplicates += int64(len(batch)) - n - (d.rejected - rejected)
-	}
-	return err
-}
-
-// setAside keeps a record that the database will never take, so that it does
-// not block the ones behind it.
-func (d *delivery) setAside(dir *statedir.Dir, e entry, cause error) error {
-	where := "it is lost, as there is no state directory"
-	if dir != nil {
-		d.aside = dir.Join(rejectedFile)
-		where = "it is set aside in " + d.aside
-	}
-	d.env.Diag.Warn("record_rejected", fmt.Sprintf("the database refuses a record for its content: %v; %s", cause, where),
-		diag.Field{Key: "record", Value: string(e.line[:min(len(e.line), 1024)])})
-	if dir == nil {
-		d.lost++
-		return nil
-	}
-	q := queue{dir, rejectedFile, d.SpoolMax << 20}
-	size, _, err := q.repair()
-	if err != nil {
-		return err
-	}
-	if d.known == nil {
-		if d.known, err = q.hashes(); err != nil {
-			return err
-		}
-	}
-	hash := hashOf(e.line)
-	if d.known[hash] {
-		return nil // a killed run has set it aside already
-	}
-	dropped, err := q.append(size, []entry{e})
-	d.dropped += int64(dropped)
-	if err == nil {
-		d.known[hash] = true
-	}
-	return err
 }
 
 // finish prints the flushed record and returns err, which the batches left,

@@ -10,10 +10,12 @@ import (
 // (Documentation/admin-guide/iostats.rst).
 type blockDevice struct {
 	name     string
+	key      string // what its counters begin with: by number, as names can be swapped
+	mapped   string // the name of a device-mapper device, such as vg0-root
 	inFlight uint64
 }
 
-func (d blockDevice) counter(name string) string { return "disk " + d.name + " " + name }
+func (d blockDevice) counter(name string) string { return d.key + name }
 
 // sectorSize is the unit of /proc/diskstats, whatever the device's own is.
 const sectorSize = 512
@@ -42,40 +44,42 @@ func deviceCounters(yield func(string) bool) {
 }
 
 // parseDiskstats returns the devices that the filter allows and that are no
-// partitions. The numbers of others are not looked at.
-func parseDiskstats(data []byte, f filter, c counters) ([]blockDevice, error) {
-	var devices []blockDevice
+// partitions. The numbers of others are not looked at. identify completes a
+// device whose key is its number; a line that cannot be read is passed to odd.
+func parseDiskstats(data []byte, f filter, identify func(*blockDevice), c counters, odd func([]byte, error)) (devices []blockDevice) {
 	names := make(map[string]bool)
-	for len(data) > 0 {
-		var line []byte
-		line, data, _ = bytes.Cut(data, []byte("\n"))
+	for line := range bytes.Lines(data) {
+		line = bytes.TrimRight(line, "\n")
 		rest := fields(line)
-		var name []byte
-		for range 3 { // major, minor, name
-			var err error
-			if name, err = rest.next(); err != nil {
-				return nil, fmt.Errorf("diskstats: line %q is short", line)
-			}
+		var head [3]string // major, minor, name
+		for i := range head {
+			field, _ := rest.next()
+			head[i] = string(field)
 		}
-		d := blockDevice{name: string(name)}
-		names[d.name] = true // a partition comes behind its disk
-		if !f.allows(d.name) || isPartition(d.name, names) {
+		name := head[2]
+		if name == "" {
+			if len(line) > 0 {
+				odd(line, fmt.Errorf("it is short"))
+			}
 			continue
 		}
-		var columns [11]uint64
-		for i := range columns {
-			var err error
-			if columns[i], err = rest.uint(); err != nil {
-				return nil, fmt.Errorf("diskstats: line %q: %w", line, err)
-			}
+		names[name] = true // a partition comes behind its disk
+		if !f.allows(name) || isPartition(name, names) {
+			continue
 		}
+		columns, err := parseColumns(rest, 11)
+		if err != nil {
+			odd(line, err)
+			continue
+		}
+		d := blockDevice{name: name, key: "disk " + head[0] + ":" + head[1] + " ", inFlight: columns[inFlightColumn]}
+		identify(&d)
 		for _, col := range deviceColumns {
 			c[d.counter(col.name)] = columns[col.column] * col.unit
 		}
-		d.inFlight = columns[inFlightColumn]
 		devices = append(devices, d)
 	}
-	return devices, nil
+	return devices
 }
 
 func (h *host) readDevices(f filter, c counters, n *notes) []blockDevice {
@@ -84,11 +88,21 @@ func (h *host) readDevices(f filter, c counters, n *notes) []blockDevice {
 		n.miss("_io", err)
 		return nil
 	}
-	devices, err := parseDiskstats(data, f, c)
-	if err != nil {
-		n.fail("_io", err.Error())
+	data = bytes.Clone(data) // identifying a device reads other files
+	return parseDiskstats(data, f, h.identify, c, n.odd("diskstats"))
+}
+
+// identify adds to a device what /sys/block knows: the sequence number, which
+// another disk of the same number does not have (from Linux 5.15), and the
+// name of a device-mapper device.
+func (h *host) identify(d *blockDevice) {
+	dir := h.sysRoot + "/block/" + strings.ReplaceAll(d.name, "/", "!")
+	if seq := h.line(dir + "/diskseq"); seq != "" && !strings.ContainsAny(seq, " \n") {
+		d.key = strings.TrimSuffix(d.key, " ") + "/" + seq + " "
 	}
-	return devices
+	if strings.HasPrefix(d.name, "dm-") {
+		d.mapped = h.line(dir + "/dm/name")
+	}
 }
 
 // isPartition reports whether name is a partition of another device there: the
@@ -111,7 +125,7 @@ func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 // time that an operation took in milliseconds (null if there was none), and
 // the percentage of the window in which the device was busy.
 func (d blockDevice) write(p payload) {
-	p = p.device(d.counter(""), deviceCounters)
+	p = p.device(d.key, "disk "+d.name+" ", deviceCounters)
 	p.rate("read_bytes_per_s", d.counter("read_bytes"))
 	p.rate("write_bytes_per_s", d.counter("write_bytes"))
 	p.rate("read_iops", d.counter("reads"))
@@ -122,6 +136,9 @@ func (d blockDevice) write(p payload) {
 	p.share("util_percent", d.counter("busy_ms"), 1000)
 	p.rate("queue_ms_per_s", d.counter("queue_ms"))
 	p.Uint("in_flight", d.inFlight)
+	if d.mapped != "" {
+		p.String("dm_name", d.mapped)
+	}
 }
 
 func (d blockDevice) await(p payload, key string, times, operations []string) {

@@ -3,6 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
+
+	"observability-hub/sysmetrics/internal/statfs"
 )
 
 // tmpfsMagic is the statfs type of a tmpfs (linux/magic.h).
@@ -10,10 +14,15 @@ const tmpfsMagic = 0x01021994
 
 // diskState is what the mounts say, beside the counters of the block devices.
 type diskState struct {
-	mounts   []mount // those that answered, by mount point
-	usages   []usage // of each
+	mounts   []mountUsage // those that answered, by mount point
 	devices  []blockDevice
 	pressure pressure
+}
+
+// mountUsage is a mount and what it has answered.
+type mountUsage struct {
+	mount
+	statfs.Usage
 }
 
 // diskFilter decides what counts: mounts, and block devices by name.
@@ -22,49 +31,50 @@ type diskFilter struct {
 	devices filter
 }
 
-// readDisk asks the mounts. Local file systems answer from memory and are
-// asked at once; doubtful ones in a disposable process, unless they hung not
-// long ago. remembered is replaced by the mounts that hang now.
+// readDisk asks the mounts, in a process that may be given up, unless they hung
+// not long ago. remembered is replaced by the mounts that hang now.
 func (h *host) readDisk(ctx context.Context, f diskFilter, now clock, remembered *[]hung, c counters, n *notes) *diskState {
 	s := &diskState{}
-	mounts, err := h.readMounts(f.mounts)
-	if err != nil {
-		n.miss("mounts", err)
-	}
-	var doubtful []mount
-	var hanging []hung
+	groups, devices := h.readMounts(f.mounts, n)
 	known := make(map[string]hung)
 	for _, r := range *remembered {
 		known[r.mount.point] = r
 	}
-	for _, m := range mounts {
-		if !m.doubtful() {
-			u, err := h.statfs(m.point)
-			s.add(m, u, err, n)
-		} else if k := known[m.point]; k.same(m) && k.waits(now.boottime) {
-			hanging = append(hanging, k)
-			n.fail(m.point, fmt.Sprintf("hung before; asked again in %.0f s", (k.retry-now.boottime).Seconds()))
-		} else {
-			doubtful = append(doubtful, m)
+	var hanging []hung
+	// Of each file system one mount is asked, and the next one only if the
+	// first turns out to be a single file, such as /etc/hosts of a container.
+	for len(groups) > 0 {
+		var asked [][]mount
+		var points []string
+		for _, group := range groups {
+			m := group[0]
+			if k := known[m.point]; k.same(m) && k.waits(now.boottime) {
+				hanging = append(hanging, k)
+				n.fail(m.point, fmt.Sprintf("hung before; asked again in %.0f s", (k.retry-now.boottime).Seconds()))
+				continue
+			}
+			asked, points = append(asked, group), append(points, h.rootfs+m.point)
 		}
-	}
-	if len(doubtful) > 0 {
-		points := make([]string, len(doubtful))
-		for i, m := range doubtful {
-			points[i] = m.point
-		}
-		usages, errs := statfsApart(ctx, points)
-		for i, m := range doubtful {
-			if errs[i] == errHung && ctx.Err() == nil {
+		groups = nil
+		for i, a := range h.ask(ctx, points) {
+			m := asked[i][0]
+			switch {
+			case a.Err == nil && a.Usage.File:
+				if len(asked[i]) > 1 {
+					groups = append(groups, asked[i][1:])
+				}
+				continue
+			case a.Err == statfs.ErrHung:
 				k := known[m.point]
 				if !k.same(m) {
 					k = hung{}
 				}
 				hanging = append(hanging, k.again(m, now.boottime))
 			}
-			s.add(m, usages[i], errs[i], n)
+			s.add(m, a, devices, len(f.mounts.points.only) > 0, n)
 		}
 	}
+	slices.SortFunc(s.mounts, func(a, b mountUsage) int { return strings.Compare(a.point, b.point) })
 	*remembered = hanging
 	s.devices = h.readDevices(f.devices, c, n)
 	s.pressure = h.readPressure("io", "_pressure", c, n)
@@ -72,27 +82,43 @@ func (h *host) readDisk(ctx context.Context, f diskFilter, now clock, remembered
 }
 
 // readMounts reads the host's mounts: those of PID 1, as our own namespace may
-// be a sandbox in which everything is read-only.
-func (h *host) readMounts(f mountFilter) ([]mount, error) {
+// be a sandbox in which everything is read-only. With hidepid= only our own
+// can be read.
+func (h *host) readMounts(f mountFilter, n *notes) (groups [][]mount, devices map[string]bool) {
 	data, err := h.read("1/mountinfo")
+	own := false
 	if err != nil {
+		cause := err
 		if data, err = h.read("self/mountinfo"); err != nil {
-			return nil, err
+			n.miss("mounts", err)
+			return nil, nil
 		}
+		own = true
+		n.fail("mounts", cause.Error()+"; read the mounts of this process instead (is /proc mounted with hidepid?)")
 	}
-	return parseMountinfo(data, f)
+	mounts, devices := parseMountinfo(data, f, n.odd("mountinfo"))
+	for i := range mounts {
+		// In a sandbox a mount may be read-only although the host's is not.
+		mounts[i].unsure = own && mounts[i].readOnly && !mounts[i].superRO
+	}
+	return candidates(mounts), devices
 }
 
-// add keeps an answer. A tmpfs where the host has a disk is a sandbox's cover
-// over it: its numbers would be a lie.
-func (s *diskState) add(m mount, u usage, err error, n *notes) {
+// add keeps an answer. Not kept is one that is not the mount's: a tmpfs where
+// the host has a disk is a sandbox's cover over it, and the device of another
+// mount is what is mounted over the way to it. What has no blocks is no disk.
+func (s *diskState) add(m mount, a statfs.Answer, devices map[string]bool, named bool, n *notes) {
+	u := a.Usage
 	switch {
-	case err != nil:
-		n.fail(m.point, err.Error())
-	case u.magic == tmpfsMagic && m.fstype != "tmpfs":
+	case a.Err != nil:
+		n.fail(m.point, a.Err.Error())
+	case u.Magic == tmpfsMagic && m.fstype != "tmpfs":
 		n.fail(m.point, "hidden from this process by a tmpfs (ProtectHome=read-only shows it)")
+	case u.Device != m.device && devices[u.Device]:
+		n.fail(m.point, "hidden by a mount of the device "+u.Device)
+	case u.Total == 0 && !named:
 	default:
-		s.mounts, s.usages = append(s.mounts, m), append(s.usages, u)
+		s.mounts = append(s.mounts, mountUsage{m, u})
 	}
 }
 
@@ -101,19 +127,23 @@ func (s *diskState) add(m mount, u usage, err error, n *notes) {
 // is reserved for root is neither used nor free.
 func (s *diskState) write(p payload) {
 	p.list(listRoom, "_mounts", len(s.mounts), func(i int) {
-		m, u := s.mounts[i], s.usages[i]
+		m, u := s.mounts[i].mount, s.mounts[i].Usage
 		p.Object(m.point, func() {
-			used := u.total - min(u.free, u.total)
-			p.Uint("total", u.total)
+			used := u.Total - min(u.Free, u.Total)
+			p.Uint("total", u.Total)
 			p.Uint("used", used)
-			p.Uint("free", u.available)
-			percent, ok := percentOf(float64(used), float64(used)+float64(u.available))
+			p.Uint("free", u.Available)
+			percent, ok := percentOf(float64(used), float64(used)+float64(u.Available))
 			optional(p, "used_percent", percent, ok)
-			p.Uint("inodes", u.inodes)
-			p.Uint("inodes_free", u.inodesFree)
-			percent, ok = percentOf(float64(u.inodes-min(u.inodesFree, u.inodes)), float64(u.inodes))
+			p.Uint("inodes", u.Inodes)
+			p.Uint("inodes_free", u.InodesFree)
+			percent, ok = percentOf(float64(u.Inodes-min(u.InodesFree, u.Inodes)), float64(u.Inodes))
 			optional(p, "inodes_used_percent", percent, ok)
-			p.Bool("read_only", m.readOnly)
+			if m.unsure {
+				p.Null("read_only")
+			} else {
+				p.Bool("read_only", m.readOnly)
+			}
 			p.String("device", m.source)
 			p.String("fstype", m.fstype)
 		})

@@ -21,7 +21,6 @@ type flushCmd struct {
 	databaseFlags
 }
 
-// Validate is kong's check after parsing.
 func (f *flushCmd) Validate() error { return validate(f.stateFlags, f.databaseFlags) }
 
 const (
@@ -43,7 +42,7 @@ type input struct {
 // Run inserts batch after batch. The lock is held for a batch, not while stdin
 // is silent, so that a stream from another host does not stop this one's timer.
 func (f *flushCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error { return f.run(ctx, env) })
+	return f.run(ctx, env)
 }
 
 func (f *flushCmd) run(ctx context.Context, env *cli.Env) error {

@@ -4,7 +4,6 @@ go 1.26.0
 
 require (
 	github.com/lib/pq v1.12.3
-	github.com/prometheus/procfs v0.23.0
 	golang.org/x/sys v0.49.0
 	observability-hub/lib v0.0.0
 	observability-hub/lib/postgres v0.0.0

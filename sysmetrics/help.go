@@ -10,15 +10,12 @@ flush               Insert the records, and what the spool holds, instead of pri
 interval            Take the rates over a fresh window of this length, by sampling twice.
 host                Host name to record (default: the kernel's).
 interfaces          Only these interfaces count.
-interfaces-exclude  Interfaces that do not count (${default}).
+interfaces-exclude  Interfaces that do not count (${default}: what the kernel says is virtual).
 disks               Only these block devices count.
 disks-exclude       Block devices that do not count (${default}).
 mounts              Only these mount points count, whatever their type.
 mounts-exclude      Mount points that do not count (${default}).
+rootfs              Take the host that is mounted here: its mounts, proc, sys and etc (for a container).
 fs-types            File system types that count although they are pseudo, image, FUSE or network ones (nfs4, fuse.sshfs).
-procfs              Read this tree, or a copy of one, as /proc (${default}).
-sysfs               Read this tree, or a copy of one, as /sys (${default}).
-os-release          Where the name of the system is (${default}).
-now                 Time of the records in RFC 3339 instead of the clock's; with --procfs, for copies and tests.
 keep                Keep the rows of this last time: 90d, 12w, 36h.
 `

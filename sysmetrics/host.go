@@ -2,30 +2,33 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 
-	"github.com/prometheus/procfs"
+	"observability-hub/sysmetrics/internal/statfs"
 )
 
 // host is where the kernel's files are read from: /proc and /sys of this
 // machine, or a copy of another's.
 type host struct {
 	procRoot, sysRoot, osRelease string
-	statfs                       statfsFunc // asks a mount of this machine
-	proc                         procfs.FS
+	rootfs                       string // before every mount point
+	ask                          func(context.Context, []string) []statfs.Answer
 	buf                          []byte // reused by read: valid until the next call
 }
 
 func newHost(procRoot, sysRoot, osRelease string) (*host, error) {
-	proc, err := procfs.NewFS(procRoot)
-	if err != nil {
+	if info, err := os.Stat(procRoot); err != nil {
 		return nil, fmt.Errorf("--procfs: %w", err)
+	} else if !info.IsDir() {
+		return nil, fmt.Errorf("--procfs: %s is not a directory", procRoot)
 	}
-	return &host{procRoot: procRoot, sysRoot: sysRoot, osRelease: osRelease, statfs: statfs, proc: proc, buf: make([]byte, 16<<10)}, nil
+	return &host{procRoot: procRoot, sysRoot: sysRoot, osRelease: osRelease, ask: statfs.Ask, buf: make([]byte, 16<<10)}, nil
 }
 
 // read returns the content of a file below /proc; it is valid until the next
@@ -71,6 +74,16 @@ func (h *host) bootID() (string, error) {
 
 func (h *host) hostname() (string, error) {
 	return h.readName(filepath.Join(h.procRoot, "sys/kernel/hostname"))
+}
+
+// machineID returns the content of machine-id(5), which lies beside os-release;
+// "" if there is none yet, or it is not one.
+func (h *host) machineID() string {
+	id := h.line(filepath.Join(filepath.Dir(h.osRelease), "machine-id"))
+	if len(id) != 32 || strings.Trim(id, "0123456789abcdef") != "" {
+		return ""
+	}
+	return id
 }
 
 // readName returns the content of a file that holds a name, never an empty one.

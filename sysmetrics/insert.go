@@ -5,58 +5,186 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/lib/pq"
 	"github.com/lib/pq/pqerror"
+
+	"observability-hub/lib/sysexits"
 )
 
 // insert puts entries into the table and returns how many were not there yet.
-// What the database refuses for its content goes to reject, one by one; the
-// rest still goes in.
-func (d *database) insert(batch []entry, reject func(entry, error) error) (inserted int64, err error) {
+// What the database refuses for its content, and what the table discards, goes
+// to reject, one by one; the rest still goes in. If sampled is not zero, it is
+// the time at which this host took the entries: where the server's clock
+// differs, nothing is inserted and the error is an [errClock].
+func (d *database) insert(batch []entry, sampled time.Time, reject func(entry, error) error) (inserted int64, err error) {
 	n, err := int64(0), errNUL
 	if !slices.ContainsFunc(batch, entry.hasNUL) {
-		n, err = d.exec(insertSQL(batch))
+		n, err = d.exec(insertSQL(batch, sampled))
 	}
 	var unmade error // why a partition could not be made
-	if pe, ok := errors.AsType[*pq.Error](err); ok {
-		again := true
-		switch {
-		case pe.Code == "42P01": // undefined_table
-			err = d.makeTable()
-		case noPartition(err):
-			unmade, err = d.makePartitions(partitionSQL(batch, time.Now()))
-		default:
-			again = false
-		}
-		if again && err == nil {
-			n, err = d.exec(insertSQL(batch))
+	var now time.Time
+	if hasCode(err, "42P01") { // undefined_table
+		if err = d.makeTable(err); err == nil {
+			n, err = d.exec(insertSQL(batch, sampled))
 		}
 	}
-	if err == nil {
+	if noPartition(err) {
+		if now, err = d.now(); err == nil {
+			unmade, err = d.makePartitions(partitionSQL(batch, now))
+		}
+		if err == nil {
+			n, err = d.exec(insertSQL(batch, sampled))
+		}
+	}
+	switch {
+	case err == nil && n == int64(len(batch)):
 		return n, nil
+	case err == nil:
+		return n, d.discarded(batch, n, reject)
+	}
+	if err := guarded(err); err != nil {
+		return 0, err
 	}
 	if !refusesContent(err) {
-		return 0, databaseError(err)
+		refused := databaseError(err)
+		if e, ok := errors.AsType[*sysexits.Error](refused); ok && errors.Is(err, os.ErrDeadlineExceeded) {
+			e.Hint += "; a table with many rows and no index is slow, too: sysmetrics schema | psql adds it"
+		}
+		return 0, refused
 	}
 	if len(batch) == 1 {
 		if noPartition(err) {
-			err = explain(batch[0], err, unmade)
+			err = explain(batch[0], err, unmade, now)
 		}
 		return 0, reject(batch[0], err)
 	}
 	half := len(batch) / 2
 	for _, part := range [][]entry{batch[:half], batch[half:]} {
-		n, err := d.insert(part, reject)
+		n, err := d.insert(part, sampled, reject)
 		inserted += n
 		if err != nil {
 			return inserted, err
 		}
 	}
 	return inserted, nil
+}
+
+// discarded finds the entries that are not in the table although the server
+// has accepted them: a trigger or a rule has discarded them. A table that
+// changes the keys of its rows hides which ones these are.
+func (d *database) discarded(batch []entry, inserted int64, reject func(entry, error) error) error {
+	missing, err := d.column(missingSQL(batch))
+	if err != nil {
+		return databaseError(err)
+	}
+	if int64(len(batch)-len(missing)) < inserted {
+		return nil
+	}
+	for _, text := range missing {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > len(batch) {
+			return fmt.Errorf("look for discarded rows: the server says row %q of %d", text, len(batch))
+		}
+		if err := reject(batch[n-1], errDiscarded); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var errDiscarded = errors.New("a trigger or a rule of system_metrics discards the row")
+
+// clockSlack is how far this host's clock and the server's may differ before
+// nothing that lasts is decided, and records are marked.
+const clockSlack = 5 * time.Minute
+
+// errClock says that the two clocks differ; ahead is negative if this host's is behind.
+type errClock struct{ ahead time.Duration }
+
+func (e errClock) Error() string {
+	direction := "ahead of"
+	if e.ahead < 0 {
+		direction = "behind"
+	}
+	return fmt.Sprintf("the clock of this host is %v %s the database server's", e.ahead.Abs().Round(time.Second), direction)
+}
+
+// now returns the server's time.
+func (d *database) now() (time.Time, error) {
+	text, err := d.column("SELECT extract(epoch FROM now())::text")
+	if err != nil {
+		return time.Time{}, err
+	}
+	return parseEpoch(strings.Join(text, ""))
+}
+
+func parseEpoch(text string) (time.Time, error) {
+	s, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("ask the database for its time: %w", err)
+	}
+	return time.UnixMilli(int64(s * 1000)), nil
+}
+
+// compareClocks returns an errClock if this host's clock and the server's differ.
+func compareClocks(here, server time.Time) error {
+	if ahead := here.Sub(server); ahead.Abs() > clockSlack {
+		return errClock{ahead}
+	}
+	return nil
+}
+
+// The guards of an insert stop it by a cast that fails: the message of the
+// error quotes the text, in every language that the server may speak.
+const (
+	guardTemporary = "sysmetrics-temporary "
+	guardClock     = "sysmetrics-clock "
+)
+
+// guardSQL returns the statements ahead of an insert that keep it from a
+// temporary table and, for records that this host took at sampled, from a
+// server whose clock differs. PostgreSQL looks into pg_temp first unless the
+// path says otherwise; a row in there is lost with the session.
+func guardSQL(sampled time.Time) string {
+	clock := ""
+	if !sampled.IsZero() {
+		clock = fmt.Sprintf("\nWHEN abs(extract(epoch FROM now() - %s::timestamptz)) > %.0f THEN ('%s' || extract(epoch FROM now()))::int",
+			timeLiteral(sampled), clockSlack.Seconds(), guardClock)
+	}
+	return "SELECT set_config('search_path', concat_ws(', ', (SELECT string_agg(quote_ident(s), ', ')" +
+		" FROM unnest(current_schemas(false)) s WHERE s !~ '^pg_temp'), 'pg_temp'), true);\n" +
+		"SELECT CASE WHEN (SELECT relpersistence FROM pg_class WHERE oid = to_regclass('system_metrics')) = 't' THEN ('" + guardTemporary + "' || now())::int" +
+		clock + " END;\n"
+}
+
+// guarded returns the error that a guard stands for, nil if err is none of them.
+func guarded(err error) error {
+	pe, ok := errors.AsType[*pq.Error](err)
+	if !ok || pe.Code != "22P02" {
+		return nil
+	}
+	if strings.Contains(pe.Message, guardTemporary) {
+		return sysexits.New(sysexits.Config, "database_refused", errors.New("insert into system_metrics: in this session it is a temporary table, whose rows would be lost")).
+			WithHint("give the role a search_path with the schema of the real table: ALTER ROLE … SET search_path = …")
+	}
+	_, text, ok := strings.Cut(pe.Message, guardClock)
+	if !ok {
+		return nil
+	}
+	if end := strings.IndexFunc(text, func(r rune) bool { return r != '.' && (r < '0' || r > '9') }); end >= 0 {
+		text = text[:end] // the quotes are the language's
+	}
+	server, err := parseEpoch(text)
+	if err != nil {
+		return err
+	}
+	return errClock{time.Since(server)}
 }
 
 // errNUL refuses a record ahead of the server: a NUL byte ends the statement
@@ -66,10 +194,18 @@ var errNUL = errors.New("a NUL byte in the record")
 
 func (e entry) hasNUL() bool { return bytes.IndexByte(e.line, 0) >= 0 }
 
-// makeTable makes the table if there is none.
-func (d *database) makeTable() error {
-	_, err := d.exec(tableSQL)
-	if isThere(err) {
+// makeTable makes the table by schema.sql if there is none. cause is why it
+// seems to be missing: a table that is there gets nothing, as the relation that
+// is missing may be one of its triggers'.
+func (d *database) makeTable(cause error) error {
+	there, err := d.column("SELECT to_regclass('system_metrics')::text")
+	if err != nil {
+		return err
+	}
+	if strings.Join(there, "") != "" {
+		return cause
+	}
+	if _, err = d.exec(schemaSQL); isThere(err) {
 		return nil
 	}
 	return err
@@ -101,9 +237,9 @@ func hasCode(err error, codes ...pqerror.Code) bool {
 }
 
 // explain says why a record has found no partition.
-func explain(e entry, err, unmade error) error {
+func explain(e entry, err, unmade error, now time.Time) error {
 	switch {
-	case !partitionable(partitionDay(e), time.Now()):
+	case !partitionable(partitionDay(e), now):
 		return fmt.Errorf("its time is more than %.0f days ago or %.0f ahead, for which no partition is made: is the clock of its host right? %w",
 			partitionPast.Hours()/24, partitionFuture.Hours()/24, err)
 	case unmade != nil:
@@ -151,34 +287,56 @@ func refusesContent(err error) bool {
 // the server may yet execute. The advisory lock of each host makes them take
 // turns, and the INSERT, a statement of its own, sees what the turn before
 // committed. The bounds on time let partitions, chunks and indexes be skipped.
-func insertSQL(batch []entry) string {
+func insertSQL(batch []entry, sampled time.Time) string {
 	var b strings.Builder
-	records := make([]string, len(batch))
-	var locks []string
-	from, to := batch[0].time, batch[0].time
+	locks := make([]string, len(batch))
 	for i, e := range batch {
-		records[i] = string(e.line)
-		from, to = minTime(from, e.time), maxTime(to, e.time)
-		locks = append(locks, fmt.Sprintf("pg_advisory_xact_lock(%d)", lockKey(e.host)))
+		locks[i] = fmt.Sprintf("pg_advisory_xact_lock(%d)", lockKey(e.host))
 	}
 	// In one order everywhere, so that two sessions cannot wait for each other.
 	slices.Sort(locks)
 	locks = slices.Compact(locks)
 	// Where a database's default is repeatable read, the snapshot would be older than the lock.
-	fmt.Fprintf(&b, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;\nSELECT %s;\n", strings.Join(locks, ", "))
+	fmt.Fprintf(&b, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;\n%sSELECT %s;\n", guardSQL(sampled), strings.Join(locks, ", "))
 	b.WriteString("INSERT INTO system_metrics (time, host, os, metric_type, payload)\n" +
 		"SELECT DISTINCT r.time, r.host, coalesce(r.os, ''), r.metric_type, r.payload\n" +
 		"FROM json_to_recordset(")
-	b.WriteString(pq.QuoteLiteral("[" + strings.Join(records, ",") + "]"))
+	b.WriteString(recordsLiteral(batch))
 	fmt.Fprintf(&b, ") AS e(time json, host json, os json, metric_type json, payload json),\n"+
 		"json_populate_record(NULL::system_metrics, row_to_json(e)) r\n"+
 		"WHERE NOT EXISTS (SELECT FROM system_metrics m\n"+
 		"WHERE m.time = r.time AND m.host = r.host AND m.metric_type = r.metric_type\n"+
 		"AND (m.payload = r.payload OR r.time <> date_trunc('second', r.time))\n"+
-		"AND m.time BETWEEN %s AND %s)\n"+
-		"ORDER BY 1\nON CONFLICT DO NOTHING",
-		timeLiteral(from.Add(-time.Second)), timeLiteral(to.Add(time.Second)))
+		"AND %s)\n"+
+		"ORDER BY 1\nON CONFLICT DO NOTHING", timeBounds(batch))
 	return b.String()
+}
+
+// missingSQL returns a query for the numbers, from 1, of the records whose key is in no row.
+func missingSQL(batch []entry) string {
+	return "SELECT e.n::text FROM ROWS FROM (json_to_recordset(" + recordsLiteral(batch) +
+		") AS (time json, host json, os json, metric_type json, payload json)) WITH ORDINALITY AS e(time, host, os, metric_type, payload, n),\n" +
+		"json_populate_record(NULL::system_metrics, json_build_object('time', e.time, 'host', e.host, 'metric_type', e.metric_type)) r\n" +
+		"WHERE NOT EXISTS (SELECT FROM system_metrics m WHERE m.time = r.time AND m.host = r.host AND m.metric_type = r.metric_type AND " +
+		timeBounds(batch) + ") ORDER BY e.n"
+}
+
+// recordsLiteral returns the records of a batch as the literal of a JSON array.
+func recordsLiteral(batch []entry) string {
+	records := make([]string, len(batch))
+	for i, e := range batch {
+		records[i] = string(e.line)
+	}
+	return pq.QuoteLiteral("[" + strings.Join(records, ",") + "]")
+}
+
+// timeBounds returns the condition on m.time that the rows of a batch fulfil.
+func timeBounds(batch []entry) string {
+	from, to := batch[0].time, batch[0].time
+	for _, e := range batch {
+		from, to = minTime(from, e.time), maxTime(to, e.time)
+	}
+	return fmt.Sprintf("m.time BETWEEN %s AND %s", timeLiteral(from.Add(-time.Second)), timeLiteral(to.Add(time.Second)))
 }
 
 // lockKey is the advisory lock of a host's rows.

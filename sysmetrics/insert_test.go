@@ -84,8 +84,8 @@ func split(batch []entry) (parts [][]entry) {
 // as the one literal of the statement that they are in.
 func wantQuoted(t *testing.T, batch []entry) {
 	t.Helper()
-	sql := insertSQL(batch)
-	value, rest := literal(t, sql)
+	sql := insertSQL(batch, time.Time{})
+	value, rest := literal(t, sql[strings.Index(sql, "INSERT"):])
 	if value != "" { // coalesce(r.os, '')
 		t.Fatalf("the first literal is %q in %s", value, sql)
 	}
@@ -119,7 +119,7 @@ func TestInsertSQLBounds(t *testing.T) {
 	batch := []entry{
 		rec("b", "2026-01-02T03:05:00.25Z", "{}"), rec("a", "2026-01-02T01:00:00+02:00", "{}"), rec("b", "2026-01-03T00:00:00Z", "{}"), rec("a", "2026-01-02T03:00:00Z", "{}"),
 	}
-	sql := insertSQL(batch)
+	sql := insertSQL(batch, time.Time{})
 	if want := "BETWEEN '2026-01-01 22:59:59+00' AND '2026-01-03 00:00:01+00'"; !strings.Contains(sql, want) {
 		t.Errorf("no %q in %s", want, sql)
 	}
@@ -128,7 +128,7 @@ func TestInsertSQLBounds(t *testing.T) {
 	locks := func(sql string) string {
 		return sql[strings.Index(sql, "SELECT pg_advisory"):strings.Index(sql, "INSERT")]
 	}
-	if a, b := locks(sql), locks(insertSQL(batch)); a != b || strings.Count(a, "pg_advisory_xact_lock(") != 2 {
+	if a, b := locks(sql), locks(insertSQL(batch, time.Time{})); a != b || strings.Count(a, "pg_advisory_xact_lock(") != 2 {
 		t.Errorf("locks are %q in one order of the records and %q in another; want the same two", a, b)
 	}
 	if lockKey("a") == lockKey("b") {

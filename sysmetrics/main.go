@@ -30,7 +30,6 @@ type stateFlags struct {
 	SpoolMax int64  `default:"64" placeholder:"MIB"`
 }
 
-// Validate is kong's check after parsing.
 func (s stateFlags) Validate() error {
 	if s.SpoolMax < 1 || s.SpoolMax > 1<<20 {
 		return fmt.Errorf("--spool-max %d: not between 1 MiB and 1 TiB", s.SpoolMax)
@@ -44,7 +43,6 @@ type databaseFlags struct {
 	Timeout time.Duration `default:"20s"`
 }
 
-// Validate is kong's check after parsing.
 func (d databaseFlags) Validate() error {
 	if d.Timeout <= 0 {
 		return fmt.Errorf("--timeout %v: not a time span above 0", d.Timeout)
@@ -68,7 +66,6 @@ func app() cli.App {
 			{Name: "flush", Help: "Insert the records that stdin holds, of this host or of others.", Grammar: &flushCmd{}},
 			{Name: "schema", Help: "Print the SQL that makes the table, for psql.", Grammar: &schemaCmd{}},
 			{Name: "prune", Help: "Delete rows that are older than --keep.", Grammar: &pruneCmd{}},
-			{Name: "statfs", Help: "Internal: statfs mounts in a disposable process.", Hidden: true, Grammar: &statfsCmd{}},
 		},
 		Flags: flagHelp,
 		Examples: `  sysmetrics | jq 'select(.metric_type == "cpu").payload.usage'

@@ -1,27 +1,21 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"observability-hub/lib/cli"
+	"observability-hub/sysmetrics/internal/statfs"
 )
 
-// TestMain makes the test binary its own disposable child: asked for statfs as
-// the tool asks itself, it answers with what the fixtures say. Variables that
-// configure the tool do not reach the tests.
+// TestMain keeps variables that configure the tool from the tests.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "statfs" {
-		a := app()
-		a.Commands = []cli.Command{{Name: "statfs", Grammar: &statfsCmd{statfs: childStatfs}}}
-		os.Exit(cli.Main(a, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
-	}
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
 		if strings.HasPrefix(name, "SYSMETRICS_") || strings.HasPrefix(name, "PG") ||
@@ -32,28 +26,25 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// childStatfs answers for the mounts of all fixtures. A mount below /hangs has
-// a server that does not answer: the call holds its thread in the kernel, and
-// only the end of the process ends it.
-func childStatfs(point string) (usage, error) {
-	if strings.HasPrefix(point, "/hangs") {
-		var ends [2]int
-		if err := syscall.Pipe(ends[:]); err != nil {
-			return usage{}, err
+// statfsFunc answers for one mount in a test.
+type statfsFunc func(point string) (statfs.Usage, error)
+
+// asks makes a statfsFunc what collect takes. A mount below /hangs never answers.
+func (f statfsFunc) asks() func(context.Context, []string) []statfs.Answer {
+	if f == nil {
+		return nil
+	}
+	return func(_ context.Context, points []string) []statfs.Answer {
+		answers := make([]statfs.Answer, len(points))
+		for i, point := range points {
+			if strings.HasPrefix(point, "/hangs") {
+				answers[i].Err = statfs.ErrHung
+			} else {
+				answers[i].Usage, answers[i].Err = f(point)
+			}
 		}
-		_, err := syscall.Read(ends[0], make([]byte, 1))
-		return usage{}, err
+		return answers
 	}
-	kinds, err := filepath.Glob("testdata/*/statfs")
-	if err != nil {
-		return usage{}, err
-	}
-	for _, path := range kinds {
-		if u, err := fixtureStatfs(filepath.Dir(path))(point); !errors.Is(err, errNoFixture) {
-			return u, err
-		}
-	}
-	return statfs(point)
 }
 
 var errNoFixture = errors.New("the fixture does not say")
@@ -61,10 +52,10 @@ var errNoFixture = errors.New("the fixture does not say")
 // fixtureStatfs answers from the file statfs of a fixture: a line for each
 // mount, its point escaped as in mountinfo, then the numbers, or ! and an error.
 func fixtureStatfs(fixture string) statfsFunc {
-	return func(point string) (usage, error) {
+	return func(point string) (statfs.Usage, error) {
 		data, err := os.ReadFile(filepath.Join(fixture, "statfs"))
 		if err != nil {
-			return usage{}, err
+			return statfs.Usage{}, err
 		}
 		for line := range strings.Lines(string(data)) {
 			name, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
@@ -72,15 +63,15 @@ func fixtureStatfs(fixture string) statfsFunc {
 				continue
 			}
 			if reason, ok := strings.CutPrefix(rest, "! "); ok {
-				return usage{}, errors.New(reason)
+				return statfs.Usage{}, errors.New(reason)
 			}
-			var u usage
-			if _, err := fmt.Sscan(rest, &u.total, &u.free, &u.available, &u.inodes, &u.inodesFree, &u.magic); err != nil {
-				return usage{}, fmt.Errorf("%s: line %q: %w", fixture, line, err)
+			var u statfs.Usage
+			if _, err := fmt.Sscan(rest, &u.Total, &u.Free, &u.Available, &u.Inodes, &u.InodesFree, &u.Magic); err != nil {
+				return statfs.Usage{}, fmt.Errorf("%s: line %q: %w", fixture, line, err)
 			}
 			return u, nil
 		}
-		return usage{}, fmt.Errorf("%s: %s: %w", fixture, point, errNoFixture)
+		return statfs.Usage{}, fmt.Errorf("%s: %s: %w", fixture, point, errNoFixture)
 	}
 }
 
@@ -96,7 +87,7 @@ func run(t testing.TB, ask statfsFunc, stdin string, args ...string) result {
 	a := app()
 	for i := range a.Commands {
 		if c, ok := a.Commands[i].Grammar.(*collectCmd); ok {
-			c.statfs = ask
+			c.ask = ask.asks()
 		}
 	}
 	stdout, stderr := tempFile(t), tempFile(t)
@@ -163,5 +154,17 @@ func wantKept(t *testing.T, c counters) {
 	got, err := decodeState(s.encode())
 	if err != nil || !maps.Equal(got.counters, c) {
 		t.Fatalf("decodeState(encode(%v)) = %+v, %v; want the same", c, got, err)
+	}
+}
+
+// deny makes a path that cannot be read, for root either: a directory in place
+// of the file. What the kernel says is EISDIR, which is as much an error as EACCES.
+func deny(t testing.TB, path string) {
+	t.Helper()
+	if err := os.RemoveAll(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"syscall"
 
 	"observability-hub/lib/record"
@@ -27,6 +28,16 @@ func (n *notes) miss(name string, err error) {
 	n.fail(name, err.Error())
 }
 
+// odd returns a function that files an odd line of a file under failed: such a
+// line costs its own value alone.
+func (n *notes) odd(file string) func(line []byte, err error) {
+	return func(line []byte, err error) { n.fail(fmt.Sprintf("%s: %.60q", file, line), err.Error()) }
+}
+
+// metaStart is how the _meta of a line begins. In a name of the host's the
+// quotes would be escaped.
+const metaStart = `"_meta":{`
+
 func (n *notes) fail(name, reason string) {
 	if n.failed == nil {
 		n.failed = make(map[string]string)
@@ -35,12 +46,15 @@ func (n *notes) fail(name, reason string) {
 }
 
 // write adds the _meta object; more adds fields of its own to it.
-func (n *notes) write(l *record.Line, w *window, bootID string, more func()) {
+func (n *notes) write(l *record.Line, w *window, r *reading, more func()) {
 	l.Object("_meta", func() {
 		l.Float("window_s", w.seconds)
 		l.Bool("first", w.first)
 		l.Float("suspended_s", w.suspended)
-		l.String("boot_id", bootID)
+		l.String("boot_id", r.bootID)
+		if r.machineID != "" {
+			l.String("machine_id", r.machineID)
+		}
 		l.Strings("reset", n.bounded(n.reset))
 		l.Strings("unsupported", n.unsupported)
 		l.Object("failed", func() {
@@ -104,18 +118,27 @@ type payload struct {
 	*record.Line
 	*window
 	*notes
+	key, label string // what the device's counters begin with, and in reset
+
 	void bool // the device that is written has been reset: none of its counters can be compared
 }
 
-// device returns the payload for one device, whose counters are called prefix
-// and one of names. They are reset together, by a device that went and came
+// device returns the payload for one device, whose counters are called key and
+// one of names, and label and that name where they are reported. They are reset together, by a device that went and came
 // back, so if one of them went backwards the others prove nothing by being
 // larger.
-func (p payload) device(prefix string, names func(func(string) bool)) payload {
+func (p payload) device(key, label string, names func(func(string) bool)) payload {
+	p.key, p.label = key, label
 	for name := range names {
-		if _, o := p.delta(prefix + name); o == wentBack {
-			p.void = true
-			p.noteReset(prefix + name)
+		_, o := p.delta(key + name)
+		p.void = p.void || o == wentBack
+	}
+	if !p.void {
+		return p
+	}
+	for name := range names {
+		if p.cur[key+name] < p.prev[key+name] { // also by what would pass for a wrap
+			p.noteReset(label + name)
 		}
 	}
 	return p
@@ -148,6 +171,9 @@ func (p payload) number(key, counter string, v float64, o outcome) {
 	}
 	p.Null(key)
 	if o != counted && o != unknown {
+		if name, ok := strings.CutPrefix(counter, p.key); ok {
+			counter = p.label + name
+		}
 		p.noteReset(counter)
 	}
 }

@@ -3,140 +3,179 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 )
 
 // mount is one line of proc_pid_mountinfo(5).
 type mount struct {
-	device   string // major:minor
-	root     string // the folder of the file system that is mounted
-	point    string
-	fstype   string
-	source   string // for example /dev/sda1
-	readOnly bool
-	below    bool // the way to it leads through a mount that may hang
+	id, parent string
+	device     string // major:minor
+	root       string // the directory of the file system that is mounted
+	point      string
+	fstype     string
+	source     string // for example /dev/sda1
+	subvolume  string // of btrfs: subvolid, else subvol, of its options
+	readOnly   bool   // the mount, or its file system
+	superRO    bool   // the file system, in every namespace
+	unsure     bool   // readOnly may be this process's sandbox
 }
 
 // mountFilter decides which mounts count: those that are named, whatever
-// their type, else those of a type that is a disk of this host.
+// their type, else those that are a disk of this host.
 type mountFilter struct {
 	points filter   // by mount point
-	skip   []string // file system types that are not a disk of this host, as patterns
-	also   []string // of those, the types that count all the same
+	also   []string // types that count although they are no disk of this host, as patterns
 }
 
-// skipTypes are the file systems that hold no disk space of this host: the
-// kernel's own, memory, overlays, images, FUSE and the network's.
-const skipTypes = "autofs,bdev,binfmt_misc,bpf,cgroup,cgroup2,configfs,cpuset,debugfs,devpts,devtmpfs,efivarfs,fusectl,hugetlbfs,mqueue,nsfs,pipefs,proc,pstore,ramfs,rpc_pipefs,secretmem,securityfs,selinuxfs,sockfs,sysfs,tmpfs,tracefs," +
-	"overlay,aufs,squashfs,erofs,iso9660,udf," + remoteTypes
+// skipTypes are file systems that hold no disk space of this host, as
+// patterns: the kernel's own, memory, overlays, images, FUSE and the network's.
+var skipTypes = strings.Split("autofs,bdev,binfmt_misc,bpf,cgroup,cgroup2,configfs,cpuset,debugfs,devpts,devtmpfs,efivarfs,functionfs,fusectl,hugetlbfs,ipathfs,mqueue,nfsd,nsfs,pipefs,proc,pstore,ramfs,resctrl,rootfs,rpc_pipefs,secretmem,securityfs,selinuxfs,smackfs,sockfs,spufs,sysfs,tmpfs,tracefs,usbfs,xenfs,"+
+	"overlay,overlayfs,aufs,unionfs,squashfs,erofs,cramfs,romfs,iso9660,udf,"+
+	"fuse,fuse.*,fuseblk,virtiofs,9p,v9fs,vboxsf,vmhgfs,prl_fs,drvfs,hostfs,shiftfs,"+
+	"nfs,nfs4,cifs,smb3,smbfs,afs,kafs,ceph,coda,glusterfs,gpfs,lustre,beegfs,ncpfs,ocfs2,gfs,gfs2,orangefs,pvfs2,panfs,quobyte,mvfs,acfs", ",")
 
-// remoteTypes are those of them whose answers come from another process or
-// host, if at all. An automount point asks for a mount.
-const remoteTypes = "fuse,fuse.*,fuseblk,virtiofs,autofs," +
-	"nfs,nfs4,cifs,smb3,smbfs,9p,afs,ceph,coda,glusterfs,gpfs,lustre,beegfs,ncpfs,ocfs2,orangefs"
+// diskTypes are the local file systems that have no block device of their own
+// in mountinfo: they span several devices, or lie on flash memory.
+var diskTypes = []string{"btrfs", "zfs", "bcachefs", "ubifs", "jffs2", "yaffs", "yaffs2", "lxfs", "wslfs", "tux3", "nova"}
 
-// allows looks at the type and the name, the two things that cost nothing.
-func (f mountFilter) allows(m mount) bool {
-	if !f.points.allows(m.point) {
+// counts reports whether the mount counts. A type that is not known counts if
+// it lies on a block device: the shares of hypervisors, and whatever comes
+// after them, have an anonymous device (major 0) and a source of their own.
+func (f mountFilter) counts(m mount) bool {
+	switch {
+	case !f.points.allows(m.point):
+		return false
+	case len(f.points.only) > 0, matchAny(f.also, m.fstype):
+		return true
+	case matchAny(skipTypes, m.fstype), strings.HasPrefix(m.point, "/proc/"), strings.HasPrefix(m.point, "/sys/"):
+		return false
+	case slices.Contains(diskTypes, m.fstype):
+		return true
+	case strings.Contains(m.source, ":/"), strings.HasPrefix(m.source, "//"): // host:/path, //host/share
 		return false
 	}
-	return len(f.points.only) > 0 || !matchAny(f.skip, m.fstype) || matchAny(f.also, m.fstype)
+	return !strings.HasPrefix(m.device, "0:") || strings.HasPrefix(m.source, "/")
 }
 
-// doubtful reports whether statfs(2) on the mount may hang: whether it, or a
-// mount on the way to it, needs an answer from outside the kernel.
-func (m mount) doubtful() bool {
-	remote := strings.Contains(m.source, ":/") || strings.HasPrefix(m.source, "//") // host:/path, //host/share
-	return remote || m.below || matchAny(strings.Split(remoteTypes, ","), m.fstype)
-}
-
-// parseMountinfo returns the mounts that the filter allows. A line that it
-// drops is not parsed beyond its type and mount point.
-func parseMountinfo(data []byte, f mountFilter) ([]mount, error) {
-	var mounts []mount
-	var remote []string // mount points that may hang, whether they count or not
-	remotes := strings.Split(remoteTypes, ",")
-	for len(data) > 0 {
-		var line []byte
-		line, data, _ = bytes.Cut(data, []byte("\n"))
-		if len(line) == 0 {
+// parseMountinfo returns the mounts that can be reached by their mount point
+// and that the filter allows, and the devices of all mounts. A line that
+// cannot be read is passed to odd and costs no other line.
+func parseMountinfo(data []byte, f mountFilter, odd func(line []byte, err error)) (mounts []mount, devices map[string]bool) {
+	var all []mount
+	for line := range bytes.Lines(data) {
+		if line = bytes.TrimRight(line, "\n"); len(line) == 0 {
 			continue
 		}
-		// 36 35 98:0 /root /point rw,noatime shared:1 - ext4 /dev/sda1 rw
-		left, right, ok := bytes.Cut(line, []byte(" - "))
+		m, err := parseMount(line)
+		if err != nil {
+			odd(line, err)
+			continue
+		}
+		all = append(all, m)
+	}
+	devices = make(map[string]bool, len(all))
+	children := make(map[string][]int) // by parent
+	byID := make(map[string]int, len(all))
+	for i, m := range all {
+		devices[m.device] = true
+		children[m.parent] = append(children[m.parent], i)
+		byID[m.id] = i
+	}
+	for i, m := range all {
+		if f.counts(m) && !hidden(all, children, byID, i) {
+			mounts = append(mounts, m)
+		}
+	}
+	return mounts, devices
+}
+
+// hidden reports whether the path of a mount leads elsewhere: something is
+// mounted over it, or later over the way to it, or that is so for its parent.
+func hidden(all []mount, children map[string][]int, byID map[string]int, i int) bool {
+	m := all[i]
+	if slices.ContainsFunc(children[m.id], func(j int) bool { return j != i && all[j].point == m.point }) {
+		return true
+	}
+	from := i
+	for range all { // as many steps up as there can be
+		m := all[i]
+		if slices.ContainsFunc(children[m.parent], func(j int) bool {
+			return j > i && j != from && (all[j].point == m.point || below(m.point, all[j].point))
+		}) {
+			return true
+		}
+		up, ok := byID[m.parent]
+		if !ok || up == i {
+			return false
+		}
+		from, i = i, up
+	}
+	return false
+}
+
+// below reports whether path is a proper part of directory.
+func below(path, directory string) bool {
+	return path != directory && (directory == "/" || strings.HasPrefix(path, directory+"/"))
+}
+
+// parseMount reads one line:
+//
+//	36 35 98:0 /root /point rw,noatime shared:1 - ext4 /dev/sda1 rw
+func parseMount(line []byte) (m mount, err error) {
+	left, right, ok := bytes.Cut(line, []byte(" - "))
+	if !ok {
+		return m, fmt.Errorf("it has no separator")
+	}
+	var l [6][]byte
+	rest := fields(left)
+	for i := range l {
+		if l[i], err = rest.next(); err != nil {
+			return m, fmt.Errorf("it is short")
+		}
+	}
+	rest = fields(right)
+	fstype, err := rest.next()
+	if err != nil {
+		return m, fmt.Errorf("it has no type")
+	}
+	source, _ := rest.next() // an empty one is written as nothing
+	super, _ := rest.next()  // "" is a file system without options
+	m = mount{id: string(l[0]), parent: string(l[1]), device: string(l[2]), root: unescape(l[3]), point: unescape(l[4]),
+		fstype: unescape(fstype), source: unescape(source), superRO: hasOption(super, "ro")}
+	m.readOnly = m.superRO || hasOption(l[5], "ro")
+	if m.fstype == "btrfs" {
+		if m.subvolume = option(super, "subvolid="); m.subvolume == "" {
+			m.subvolume = option(super, "subvol=")
+		}
+		if m.subvolume == "" {
+			m.subvolume = m.root
+		}
+	}
+	return m, nil
+}
+
+// fileSystem is what mounts show: a device, and of btrfs a subvolume.
+type fileSystem struct{ device, subvolume string }
+
+// candidates groups mounts by file system: a bind mount shows the same space
+// again. Of each, the best comes first: the root directory, then the mount of
+// the largest part of the file system, then the first in mountinfo.
+func candidates(mounts []mount) [][]mount {
+	index := make(map[fileSystem]int)
+	var result [][]mount
+	for _, m := range mounts {
+		fs := fileSystem{m.device, m.subvolume}
+		i, ok := index[fs]
 		if !ok {
-			return nil, fmt.Errorf("mountinfo: line %q has no separator", line)
+			i = len(result)
+			index[fs], result = i, append(result, nil)
 		}
-		var l [6][]byte
-		rest := fields(left)
-		for i := range l {
-			var err error
-			if l[i], err = rest.next(); err != nil {
-				return nil, fmt.Errorf("mountinfo: line %q is short", line)
-			}
-		}
-		rest = fields(right)
-		fstype, err := rest.next()
-		if err != nil {
-			return nil, fmt.Errorf("mountinfo: line %q has no type", line)
-		}
-		m := mount{point: unescape(l[4]), fstype: string(fstype)}
-		if matchAny(remotes, m.fstype) {
-			remote = append(remote, m.point+"/")
-		}
-		if !f.allows(m) {
-			// What it covers is out of reach: statfs would ask m, which may hang.
-			mounts = slices.DeleteFunc(mounts, func(covered mount) bool { return covered.point == m.point })
-			continue
-		}
-		source, err := rest.next()
-		if err != nil {
-			return nil, fmt.Errorf("mountinfo: line %q has no source", line)
-		}
-		super, _ := rest.next() // "" is a file system without options
-		m.device, m.root, m.source = string(l[2]), unescape(l[3]), unescape(source)
-		m.readOnly = hasOption(l[5], "ro") || hasOption(super, "ro")
-		mounts = append(mounts, m)
+		result[i] = append(result[i], m)
 	}
-	for i, m := range mounts {
-		mounts[i].below = slices.ContainsFunc(remote, func(point string) bool { return strings.HasPrefix(m.point, point) })
-	}
-	return distinct(mounts), nil
-}
-
-// distinct leaves one mount of each file system, and of each btrfs subvolume:
-// a bind mount shows the same space again. The root folder is kept before
-// others, then the mount of the largest part of the file system, then the
-// first; never a bind mount of a single file, as container engines make of
-// /etc/hosts. A mount that a later one at the same place hides is dropped. The
-// result is sorted by mount point.
-func distinct(mounts []mount) []mount {
-	type identity struct{ device, subvolume string }
-	candidates := make(map[identity][]mount)
-	visible := make(map[string]int, len(mounts))
-	for i, m := range mounts {
-		visible[m.point] = i
-	}
-	for i, m := range mounts {
-		if visible[m.point] != i {
-			continue
-		}
-		id := identity{device: m.device}
-		if m.fstype == "btrfs" {
-			id.subvolume = m.root
-		}
-		candidates[id] = append(candidates[id], m)
-	}
-	result := make([]mount, 0, len(candidates))
-	for _, same := range candidates {
+	for _, same := range result {
 		slices.SortStableFunc(same, preference)
-		if i := slices.IndexFunc(same, func(m mount) bool { return !m.isFile() }); i >= 0 {
-			result = append(result, same[i])
-		}
 	}
-	slices.SortFunc(result, func(a, b mount) int { return strings.Compare(a.point, b.point) })
 	return result
 }
 
@@ -151,14 +190,14 @@ func preference(a, b mount) int {
 	return len(a.root) - len(b.root)
 }
 
-// isFile reports whether a single file is mounted. A whole file system never
-// is one, and a doubtful one is not asked: that may hang.
-func (m mount) isFile() bool {
-	if m.root == "/" || m.doubtful() {
-		return false
+// option returns the value of an option that begins with name, "" for none.
+func option(options []byte, name string) string {
+	for o := range bytes.SplitSeq(options, []byte(",")) {
+		if value, ok := bytes.CutPrefix(o, []byte(name)); ok {
+			return unescape(value)
+		}
 	}
-	info, err := os.Lstat(m.point)
-	return err == nil && !info.IsDir()
+	return ""
 }
 
 func hasOption(options []byte, name string) bool {

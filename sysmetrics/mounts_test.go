@@ -1,54 +1,54 @@
 package main
 
 import (
-	"os"
-	"path/filepath"
-	"slices"
+	"fmt"
 	"strings"
 	"testing"
+
+	"observability-hub/sysmetrics/internal/statfs"
 )
 
 // defaultMounts is the filter that the command line sets by default.
-var defaultMounts = mountFilter{filter{skip: []string{"/boot", "/boot/*"}}, strings.Split(skipTypes, ","), nil}
+var defaultMounts = mountFilter{filter{skip: []string{"/boot", "/boot/*"}}, nil}
+
+// points returns the mounts that would be asked first.
+func points(t *testing.T, text string, f mountFilter) (result []mount, odd int) {
+	mounts, _ := parseMountinfo([]byte(text), f, func([]byte, error) { odd++ })
+	for _, group := range candidates(mounts) {
+		result = append(result, group[0])
+	}
+	return result, odd
+}
 
 func TestParseMountinfo(t *testing.T) {
+	root := mount{id: "22", parent: "1", device: "8:1", root: "/", point: "/", fstype: "ext4", source: "/dev/sda1"}
+	with := func(change func(*mount)) []mount { m := root; change(&m); return []mount{m} }
 	for _, tc := range []struct {
 		name, text string
 		want       []mount
-		err        string
+		odd        int
 	}{
-		{"one", "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw,errors=remount-ro\n",
-			[]mount{{"8:1", "/", "/", "ext4", "/dev/sda1", false, false}}, ""},
-		{"no optional fields, no options of the file system", "22 1 8:1 / / rw - ext4 /dev/sda1\n",
-			[]mount{{"8:1", "/", "/", "ext4", "/dev/sda1", false, false}}, ""},
-		{"several optional fields", "22 1 8:1 / / rw shared:1 master:2 propagate_from:3 unbindable - ext4 /dev/sda1 rw\n",
-			[]mount{{"8:1", "/", "/", "ext4", "/dev/sda1", false, false}}, ""},
-		{"mounted read-only", "22 1 8:1 / /a ro,relatime - ext4 /dev/sda1 rw\n", []mount{{"8:1", "/", "/a", "ext4", "/dev/sda1", true, false}}, ""},
-		{"file system read-only", "22 1 8:1 / /a rw - ext4 /dev/sda1 ro\n", []mount{{"8:1", "/", "/a", "ext4", "/dev/sda1", true, false}}, ""},
-		{"ro in another word", "22 1 8:1 / /a rw,rotate - ext4 /dev/sda1 rw,errors=remount-ro\n", []mount{{"8:1", "/", "/a", "ext4", "/dev/sda1", false, false}}, ""},
-		{"escapes", `22 1 8:1 /a\040b /c\011d\134e rw - ext4 /dev/f\040g rw` + "\n", []mount{{"8:1", "/a b", "/c\td\\e", "ext4", "/dev/f g", false, false}}, ""},
-		{"a name that looks like the separator", `22 1 8:1 / /a\040-\040b rw - ext4 /dev/sda1 rw` + "\n", []mount{{"8:1", "/", "/a - b", "ext4", "/dev/sda1", false, false}}, ""},
-		{"garbage that is filtered out", "22 1 0:5 / /proc rw - proc\n", []mount{}, ""},
-		{"no separator", "22 1 8:1 / / rw ext4 /dev/sda1 rw\n", nil, "no separator"},
-		{"short", "22 1 8:1 / - ext4 /dev/sda1 rw\n", nil, "short"},
-		{"no type", "22 1 8:1 / / rw -  \n", nil, "no type"},
-		{"no source", "22 1 8:1 / / rw - ext4\n", nil, "no source"},
-		{"empty", "", []mount{}, ""},
+		{"one", "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw,errors=remount-ro\n", []mount{root}, 0},
+		{"no optional fields, no options of the file system", "22 1 8:1 / / rw - ext4 /dev/sda1\n", []mount{root}, 0},
+		{"several optional fields", "22 1 8:1 / / rw shared:1 master:2 propagate_from:3 unbindable - ext4 /dev/sda1 rw\n", []mount{root}, 0},
+		{"mounted read-only", "22 1 8:1 / / ro,relatime - ext4 /dev/sda1 rw\n", with(func(m *mount) { m.readOnly = true }), 0},
+		{"file system read-only", "22 1 8:1 / / rw - ext4 /dev/sda1 ro\n", with(func(m *mount) { m.readOnly, m.superRO = true, true }), 0},
+		{"ro in another word", "22 1 8:1 / / rw,rotate - ext4 /dev/sda1 rw,errors=remount-ro\n", []mount{root}, 0},
+		{"escapes", `22 1 8:1 /a\040b /c\011d\134e rw - ext4 /dev/f\040g rw` + "\n", with(func(m *mount) { m.root, m.point, m.source = "/a b", "/c\td\\e", "/dev/f g" }), 0},
+		{"not UTF-8", "22 1 8:1 / /a\xff\\134 rw - ext4 /dev/sda1 rw\n", with(func(m *mount) { m.point = "/a\xff\\" }), 0},
+		{"a name that looks like the separator", `22 1 8:1 / /a\040-\040b rw - ext4 /dev/sda1 rw` + "\n", with(func(m *mount) { m.point = "/a - b" }), 0},
+		{"a source that is empty", "22 1 8:1 / / rw - ext4  rw\n", with(func(m *mount) { m.source = "rw" }), 0},
+		{"odd lines beside a good one", "x\n22 1 8:1 / / rw ext4 /dev/sda1 rw\n22 1 8:1 / - ext4 /dev/sda1 rw\n22 1 8:1 / / rw -  \n\n22 1 8:1 / / rw - ext4 /dev/sda1\n", []mount{root}, 4},
+		{"empty", "", nil, 0},
 	} {
-		got, err := parseMountinfo([]byte(tc.text), defaultMounts)
-		if tc.err != "" {
-			if err == nil || !strings.Contains(err.Error(), tc.err) {
-				t.Errorf("%s: parseMountinfo = %v, %v; want an error with %q", tc.name, got, err, tc.err)
-			}
-			continue
-		}
-		if err != nil || !slices.Equal(got, tc.want) {
-			t.Errorf("%s: parseMountinfo = %+v, %v; want %+v", tc.name, got, err, tc.want)
+		got, odd := points(t, tc.text, defaultMounts)
+		if odd != tc.odd || fmt.Sprint(got) != fmt.Sprint(tc.want) {
+			t.Errorf("%s: %+v, %d odd lines; want %+v, %d", tc.name, got, odd, tc.want, tc.odd)
 		}
 	}
 }
 
-func TestDistinct(t *testing.T) {
+func TestCandidates(t *testing.T) {
 	for _, tc := range []struct {
 		name, text string
 		want       string // mount points
@@ -59,82 +59,113 @@ func TestDistinct(t *testing.T) {
 		{"the same twice", "1 0 8:2 / /b rw - ext4 a rw\n2 1 8:2 / /a rw - ext4 a rw\n", "/b"},
 		{"the root is a part", "1 0 8:2 /deploy/1 / rw - ext4 a rw\n2 1 8:2 / /sysroot rw - ext4 a rw\n", "/"},
 		{"subvolumes", "1 0 0:9 /@ / rw - btrfs a rw\n2 1 0:9 /@home /home rw - btrfs a rw\n3 1 0:9 /@home /mnt rw - btrfs a rw\n", "/ /home"},
+		// btrfs names the subvolume of a bind mount in its options: Docker, snapper and systemd's sandboxes make such mounts.
+		{"plain directories of a subvolume", "1 0 0:9 /@ / rw - btrfs /dev/sda2 rw,subvolid=256,subvol=/@\n2 1 0:9 /@/srv/a /a rw - btrfs /dev/sda2 rw,subvolid=256,subvol=/@\n" +
+			"3 1 0:9 /@/srv/b /b rw - btrfs /dev/sda2 rw,subvolid=256,subvol=/@\n4 1 0:9 /@home /home rw - btrfs /dev/sda2 rw,subvolid=257,subvol=/@home\n5 1 0:9 /@home/u /u rw - btrfs /dev/sda2 rw,subvolid=257,subvol=/@home\n", "/ /home"},
+		{"directories of a subvolume that is mounted nowhere whole", "2 1 0:9 /@/srv/a /a rw - btrfs /dev/sda2 rw,subvolid=256,subvol=/@\n3 1 0:9 /@/srv /b rw - btrfs /dev/sda2 rw,subvolid=256,subvol=/@\n", "/b"},
+		{"subvolumes without ids, as before Linux 4.2", "1 0 0:9 / / rw - btrfs a rw,subvol=/@\n2 1 0:9 / /u rw - btrfs a rw,subvol=/@\n", "/"},
 		{"datasets", "1 0 0:9 / /tank rw - zfs tank rw\n2 1 0:10 / /tank/a rw - zfs tank/a rw\n", "/tank /tank/a"},
 		{"covered by a later one", "1 0 8:1 / /a rw - ext4 a rw\n2 1 8:2 / /a rw - ext4 b rw\n", "/a"},
-		{"covered, but seen elsewhere", "1 0 8:1 / /a rw - ext4 a rw\n2 1 8:1 / /b rw - ext4 a rw\n3 1 8:2 / /a rw - ext4 b rw\n", "/a /b"},
+		{"covered, but seen elsewhere", "1 0 8:1 / /a rw - ext4 a rw\n2 1 8:1 / /b rw - ext4 a rw\n3 1 8:2 / /a rw - ext4 b rw\n", "/b /a"},
 		{"covered by one that does not count", "1 0 8:1 / /a rw - ext4 a rw\n2 1 0:9 / /a rw - nfs4 nas:/ rw\n", ""},
 		{"covered by a tmpfs, but seen elsewhere", "1 0 8:1 / /a rw - ext4 a rw\n2 1 8:1 / /b rw - ext4 a rw\n3 1 0:9 / /a rw - tmpfs none rw\n", "/b"},
 		{"mounted on what does not count", "1 0 0:9 / /a rw - autofs systemd-1 rw\n2 1 8:1 / /a rw - ext4 a rw\n", "/a"},
 		{"the old root below", "1 1 0:2 / / rw - rootfs rootfs rw\n2 1 8:1 / / rw - ext3 a rw\n", "/"},
-		{"sorted", "1 0 8:1 / /b rw - ext4 a rw\n2 1 8:2 / / rw - ext4 b rw\n3 1 8:3 / /a rw - ext4 c rw\n", "/ /a /b"},
+		// A disk is mounted over the parent of another: the path of the first now leads into the second.
+		{"below a later one", "1 0 8:1 / / rw - ext4 a rw\n2 1 8:2 / /srv/data rw - xfs b rw\n3 1 8:3 / /srv rw - ext4 c rw\n", "/ /srv"},
+		{"two steps below a later one", "1 0 8:1 / / rw - ext4 a rw\n2 1 8:2 / /srv/data rw - xfs b rw\n4 2 8:4 / /srv/data/x rw - xfs d rw\n3 1 8:3 / /srv rw - ext4 c rw\n", "/ /srv"},
+		{"below what covers its parent whole", "1 0 8:1 / / rw - ext4 a rw\n2 1 8:2 / /srv rw - xfs b rw\n3 2 8:3 / /srv/x rw - xfs c rw\n4 2 8:4 / /srv rw - xfs d rw\n", "/ /srv"},
+		{"mounted again on the cover", "1 0 8:1 / / rw - ext4 a rw\n2 1 8:2 / /srv/data rw - xfs b rw\n3 1 8:3 / /srv rw - ext4 c rw\n4 3 8:2 / /srv/data rw - xfs b rw\n", "/ /srv /srv/data"},
+		{"a name that begins alike", "1 0 8:1 / / rw - ext4 a rw\n2 1 8:2 / /srv2 rw - xfs b rw\n3 1 8:3 / /srv rw - ext4 c rw\n", "/ /srv2 /srv"},
+		{"ids that mean nothing", "1 1 8:1 / / rw - ext4 a rw\n1 1 8:2 / /a rw - xfs b rw\n", "/ /a"},
 	} {
-		f := defaultMounts
-		f.skip = append(slices.Clone(f.skip), "rootfs")
-		mounts, err := parseMountinfo([]byte(tc.text), f)
-		var points []string
+		mounts, odd := points(t, tc.text, defaultMounts)
+		var got []string
 		for _, m := range mounts {
-			points = append(points, m.point)
+			got = append(got, m.point)
 		}
-		if got := strings.Join(points, " "); got != tc.want || err != nil {
-			t.Errorf("%s: mounts = %q, %v; want %q", tc.name, got, err, tc.want)
-		}
-	}
-}
-
-// A container engine mounts single files of the host over /etc/hosts and its
-// like. They are no disks; a folder of the same file system is.
-func TestDistinctPassesOverFiles(t *testing.T) {
-	dir := t.TempDir()
-	file := filepath.Join(dir, "hosts")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	hosts := mount{device: "8:1", root: "/f", point: file, fstype: "ext4"}
-	data := mount{device: "8:1", root: "/var/data", point: dir, fstype: "ext4"}
-	for _, tc := range []struct {
-		name   string
-		mounts []mount
-		want   []string
-	}{
-		{"a file alone", []mount{hosts}, nil},
-		{"a folder behind it", []mount{hosts, data}, []string{dir}},
-		{"a whole file system is not asked", []mount{{device: "8:2", root: "/", point: file, fstype: "ext4"}}, []string{file}},
-		{"nor is one that may hang", []mount{{device: "0:50", root: "/x", point: file, fstype: "nfs4"}}, []string{file}},
-		{"one that cannot be seen from here stays", []mount{{device: "8:3", root: "/x", point: filepath.Join(dir, "absent"), fstype: "ext4"}},
-			[]string{filepath.Join(dir, "absent")}},
-	} {
-		got := distinct(tc.mounts)
-		if len(got) != len(tc.want) {
-			t.Errorf("%s: distinct = %v; want %v", tc.name, got, tc.want)
-			continue
-		}
-		for i, m := range got {
-			if m.point != tc.want[i] {
-				t.Errorf("%s: distinct = %v; want %v", tc.name, got, tc.want)
-			}
+		if strings.Join(got, " ") != tc.want || odd != 0 {
+			t.Errorf("%s: mounts = %q, %d odd lines; want %q", tc.name, got, odd, tc.want)
 		}
 	}
 }
 
-func TestDoubtful(t *testing.T) {
+func TestMountCounts(t *testing.T) {
 	for _, tc := range []struct {
-		types string
+		lines string // device type source point
 		want  bool
 	}{
-		{"ext4 xfs btrfs zfs vfat tmpfs overlay bcachefs", false},
-		{"nfs nfs4 cifs smb3 9p ceph fuse fuse.sshfs fuseblk virtiofs autofs glusterfs", true},
+		{"8:1 ext4 /dev/sda1 /\n0:30 zfs tank/data /tank\n0:31 btrfs /dev/sda /b\n0:32 bcachefs /dev/sda:/dev/sdb /c\n0:20 ubifs ubi0:rootfs /u\n31:3 jffs2 mtd3 /overlay\n8:2 newfs /dev/sda2 /n\n0:40 xfs /dev/fake /x", true},
+		// Shares of VirtualBox, VMware, Parallels, WSL, QEMU and of what comes after them.
+		{"0:45 vboxsf shared /media/sf\n0:46 vmhgfs .host:/ /mnt/hgfs\n0:47 prl_fs none /media/psf\n0:48 9p drvfs /mnt/c\n0:49 virtiofs hostshare /mnt/v\n0:50 drvfs C:\\134 /mnt/d\n0:51 newsharefs share /mnt/n\n0:52 fuse.vmhgfs-fuse vmhgfs-fuse /mnt/f\n0:53 unknown nas:/export /mnt/e\n0:54 unknown //nas/x /mnt/s", false},
+		{"0:60 nfsd nfsd /proc/fs/nfsd\n0:61 xenfs xenfs /proc/xen\n0:62 resctrl resctrl /sys/fs/resctrl\n0:63 newkernelfs none /sys/fs/new\n8:5 ext4 /dev/sda5 /proc/odd", false},
 	} {
-		for fstype := range strings.FieldsSeq(tc.types) {
-			if got := (mount{fstype: fstype}).doubtful(); got != tc.want {
-				t.Errorf("doubtful(%s) = %v; want %v", fstype, got, tc.want)
+		for line := range strings.Lines(tc.lines) {
+			f := strings.Fields(line)
+			text := fmt.Sprintf("22 1 %s / %s rw - %s %s rw\n", f[0], f[3], f[1], f[2])
+			if got, _ := points(t, text, defaultMounts); (len(got) == 1) != tc.want {
+				t.Errorf("%q counts: %v; want %v", line, len(got) == 1, tc.want)
 			}
 		}
 	}
-	// A type that nobody knows, whose source says that it is elsewhere.
-	for source, want := range map[string]bool{"nas:/export": true, "//nas/share": true, "/dev/sda1": false, "tank/data": false} {
-		if got := (mount{fstype: "vboxsf", source: source}).doubtful(); got != want {
-			t.Errorf("doubtful(vboxsf from %s) = %v; want %v", source, got, want)
+}
+
+// payloads of odd mounts, as collect prints them.
+func TestOddMounts(t *testing.T) {
+	answer := map[string]statfs.Usage{
+		"/":               {Total: 1000, Free: 500, Available: 400, Device: "0:99"}, // a copy of another host's /proc: no device matches
+		"/etc/hosts":      {Total: 7, File: true},
+		"/srv/empty":      {},
+		"/srv/hidden":     {Total: 2000, Device: "8:1"},
+		"/srv/b":          {Total: 3000, Available: 0, Free: 0, Device: "0:31"}, // a btrfs subvolume: st_dev is its own
+		"/var/lib/data":   {Total: 4000, Free: 1},
+		"/run/containers": {Total: 4000, Magic: tmpfsMagic},
+	}
+	for _, tc := range []struct{ name, text, want, failed string }{
+		{"plain", "1 0 8:1 / / rw - ext4 /dev/vda rw\n", "/", ""},
+		{"no blocks, no disk", "1 0 8:1 / / rw - ext4 /dev/vda rw\n2 1 8:2 / /srv/empty rw - oddfs /dev/x rw\n", "/", ""},
+		{"the numbers of another mount", "1 0 8:1 / / rw - ext4 /dev/vda rw\n2 1 8:2 / /srv/hidden rw - ext4 /dev/vdb rw\n", "/", "/srv/hidden"},
+		{"a subvolume", "1 0 0:30 / /srv/b rw - btrfs /dev/vdb rw,subvolid=5\n", "/srv/b", ""},
+		{"a file alone", "1 0 8:3 /x /etc/hosts rw - ext4 /dev/vdc rw\n", "", ""},
+		{"a directory behind a file", "1 0 8:3 /x /etc/hosts rw - ext4 /dev/vdc rw\n2 0 8:3 /longer /var/lib/data rw - ext4 /dev/vdc rw\n", "/var/lib/data", ""},
+		{"covered by a sandbox", "1 0 8:4 / /run/containers rw - ext4 /dev/vdd rw\n", "", "/run/containers"},
+		{"an odd line", "1 0 8:1 / / rw - ext4 /dev/vda rw\nodd\n", "/", `mountinfo: "odd"`},
+	} {
+		root := t.TempDir()
+		writeTree(t, root, minimalProc)
+		writeTree(t, root, map[string]string{"1/mountinfo": tc.text})
+		r := run(t, func(point string) (statfs.Usage, error) { return answer[point], nil }, "", "--procfs="+root, "--sysfs="+root, "--state-dir="+t.TempDir())
+		disk := payloadOf(t, r.stdout, "disk")
+		var got []string
+		for _, key := range sortedKeys(disk) {
+			if !strings.HasPrefix(key, "_") {
+				got = append(got, key)
+			}
 		}
+		failed := disk["_meta"].(map[string]any)["failed"].(map[string]any)
+		if strings.Join(got, " ") != tc.want || strings.Join(sortedKeys(failed), " ") != tc.failed {
+			t.Errorf("%s: mounts %q, failed %v; want %q and %q", tc.name, got, failed, tc.want, tc.failed)
+		}
+	}
+}
+
+// With hidepid=1 or 2 (a hardened host), and in a container without PID 1, only the mounts of this process can be read. Its
+// sandbox makes them read-only.
+func TestOwnMountsOnly(t *testing.T) {
+	root := t.TempDir()
+	writeTree(t, root, minimalProc)
+	writeTree(t, root, map[string]string{"self/mountinfo": "1 0 8:1 / / ro - ext4 /dev/vda rw\n2 1 8:2 / /a rw - ext4 /dev/vdb rw\n3 1 8:3 / /b ro - ext4 /dev/vdc ro\n"})
+	deny(t, root+"/1/mountinfo")
+	r := run(t, func(string) (statfs.Usage, error) { return statfs.Usage{Total: 1}, nil }, "", "--procfs="+root, "--sysfs="+root, "--state-dir="+t.TempDir())
+	disk := payloadOf(t, r.stdout, "disk")
+	for point, want := range map[string]any{"/": nil, "/a": false, "/b": true} {
+		if got := disk[point].(map[string]any)["read_only"]; got != want {
+			t.Errorf("%s is read-only: %v; want %v", point, got, want)
+		}
+	}
+	reason, _ := disk["_meta"].(map[string]any)["failed"].(map[string]any)["mounts"].(string)
+	if !strings.Contains(reason, "1/mountinfo") || !strings.Contains(reason, "hidepid") {
+		t.Errorf("failed says %q; want it to name the file and hidepid", reason)
 	}
 }
 
@@ -143,27 +174,16 @@ func FuzzParseMountinfo(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		mounts, err := parseMountinfo(data, defaultMounts)
-		if err != nil {
-			return
-		}
-		type identity struct{ device, subvolume string }
-		seen := make(map[identity]string)
-		for i, m := range mounts {
-			if !defaultMounts.allows(m) {
-				t.Fatalf("mount %+v does not count", m)
+		mounts, _ := parseMountinfo(data, defaultMounts, func([]byte, error) {})
+		for _, group := range candidates(mounts) {
+			for _, m := range group {
+				if !defaultMounts.counts(m) {
+					t.Fatalf("mount %+v does not count", m)
+				}
+				if m.device != group[0].device || m.subvolume != group[0].subvolume {
+					t.Fatalf("%+v and %+v are not one file system", m, group[0])
+				}
 			}
-			if i > 0 && mounts[i-1].point >= m.point {
-				t.Fatalf("%q is behind %q", m.point, mounts[i-1].point)
-			}
-			id := identity{device: m.device}
-			if m.fstype == "btrfs" {
-				id.subvolume = m.root
-			}
-			if other, ok := seen[id]; ok {
-				t.Fatalf("%q and %q are one file system", other, m.point)
-			}
-			seen[id] = m.point
 		}
 	})
 }

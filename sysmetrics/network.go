@@ -3,8 +3,8 @@ package main
 import (
 	"bytes"
 	"fmt"
-
-	"github.com/prometheus/procfs"
+	"slices"
+	"strings"
 )
 
 // interfaceColumns are the columns of /proc/net/dev that count here, by
@@ -28,45 +28,53 @@ func interfaceCounters(yield func(string) bool) {
 
 // networkState is what /proc/net says beyond counters.
 type networkState struct {
-	interfaces  []string // those that count, in the kernel's order
-	established *uint64  // TCP connections now
-	sockets     *procfs.NetSockstat
+	interfaces  []netInterface // those that count, the host's own devices first
+	established *uint64        // TCP connections now
+	sockets     map[string]uint64
 }
 
-// parseNetDev reads /proc/net/dev. Interfaces that the filter does not allow
-// are dropped by name, before a number of theirs is looked at.
-func parseNetDev(data []byte, f filter, c counters) ([]string, error) {
-	var interfaces []string
-	for lines := 0; len(data) > 0; lines++ {
-		var line []byte
-		line, data, _ = bytes.Cut(data, []byte("\n"))
+// parseNetDev reads /proc/net/dev. Interfaces that select does not take are
+// dropped before a number of theirs is looked at; a line that cannot be read is
+// passed to odd.
+func parseNetDev(data []byte, sel func(name string) (netInterface, bool), c counters, odd func([]byte, error)) (interfaces []netInterface) {
+	for line := range bytes.Lines(data) {
+		line = bytes.TrimRight(line, "\n")
 		// The last colon, as the kernel's names may hold one (eth0:1).
 		colon := bytes.LastIndexByte(line, ':')
 		if colon < 0 {
-			if lines >= 2 {
-				return nil, fmt.Errorf("net/dev: line %q has no colon", line)
+			if !bytes.ContainsRune(line, '|') && len(line) > 0 { // the two header lines
+				odd(line, fmt.Errorf("it has no colon"))
 			}
-			continue // the two header lines
-		}
-		name := string(bytes.TrimLeft(line[:colon], " "))
-		if !f.allows(name) {
 			continue
 		}
-		var columns [16]uint64
-		rest := fields(line[colon+1:])
-		for i := range columns {
-			v, err := rest.uint()
-			if err != nil {
-				return nil, fmt.Errorf("net/dev: line %q: %w", line, err)
-			}
-			columns[i] = v
+		n, ok := sel(string(bytes.TrimLeft(line[:colon], " ")))
+		if !ok {
+			continue
+		}
+		columns, err := parseColumns(line[colon+1:], 16)
+		if err != nil {
+			odd(line, err)
+			continue
 		}
 		for _, col := range interfaceColumns {
-			c["net "+name+" "+col.name] = columns[col.column]
+			c[n.key+col.name] = columns[col.column]
 		}
-		interfaces = append(interfaces, name)
+		interfaces = append(interfaces, n)
 	}
-	return interfaces, nil
+	return interfaces
+}
+
+// parseColumns reads the first n numbers of a line.
+func parseColumns(b []byte, n int) ([]uint64, error) {
+	columns := make([]uint64, n)
+	rest := fields(b)
+	for i := range columns {
+		var err error
+		if columns[i], err = rest.uint(); err != nil {
+			return nil, err
+		}
+	}
+	return columns, nil
 }
 
 // snmpCounters are the counters of /proc/net/snmp (RFC 4022, RFC 4113) that
@@ -83,19 +91,22 @@ var snmpCounters = []struct{ protocol, kernel, name string }{
 
 // parseSNMP reads /proc/net/snmp: for each protocol a line of names and a line
 // of values. It returns Tcp CurrEstab, the one gauge among them.
-func parseSNMP(data []byte, c counters) (established *uint64, err error) {
-	for len(data) > 0 {
-		var names, values []byte
-		names, data, _ = bytes.Cut(data, []byte("\n"))
-		values, data, _ = bytes.Cut(data, []byte("\n"))
-		protocol, _, ok := bytes.Cut(names, []byte(": "))
-		if !ok || !bytes.HasPrefix(values, protocol) {
-			return nil, fmt.Errorf("net/snmp: line %q has no values", names)
-		}
-		if p := string(protocol); p != "Tcp" && p != "Udp" {
+func parseSNMP(data []byte, c counters, odd func([]byte, error)) (established *uint64) {
+	var names []byte
+	for line := range bytes.Lines(data) {
+		line = bytes.TrimRight(line, "\n")
+		protocol, _, ok := bytes.Cut(line, []byte(": "))
+		if p := string(protocol); !ok || p != "Tcp" && p != "Udp" {
 			continue
 		}
-		f, v := fields(names), fields(values)
+		if !bytes.HasPrefix(names, line[:len(protocol)+1]) {
+			names = line
+			continue
+		}
+		f, v := fields(names), fields(line)
+		names = nil
+		_, _ = f.next()
+		_, _ = v.next()
 		for {
 			name, err := f.next()
 			if err != nil {
@@ -103,25 +114,74 @@ func parseSNMP(data []byte, c counters) (established *uint64, err error) {
 			}
 			raw, err := v.next()
 			if err != nil {
-				return nil, fmt.Errorf("net/snmp: line %q is short of %q", values, names)
+				odd(line, fmt.Errorf("it has no %s", name))
+				break
 			}
-			isGauge := string(name) == "CurrEstab"
+			gauge := string(name) == "CurrEstab"
 			key := snmpKey(string(protocol), string(name))
-			if key == "" && !isGauge {
+			if key == "" && !gauge {
 				continue
 			}
-			n, err := parseUint(raw)
-			if err != nil {
-				return nil, fmt.Errorf("net/snmp: line %q: %w", values, err)
-			}
-			if isGauge {
+			switch n, err := parseUint(raw); {
+			case err != nil:
+				odd(name, err)
+			case gauge:
 				established = &n
-			} else {
+			default:
 				c[key] = n
 			}
 		}
 	}
-	return established, nil
+	return established
+}
+
+// parseSNMP6 reads /proc/net/snmp6, a name and a value a line. TCP over IPv6
+// is counted in /proc/net/snmp; UDP is not.
+func parseSNMP6(data []byte, c counters, odd func([]byte, error)) {
+	for line := range bytes.Lines(data) {
+		line = bytes.TrimRight(line, "\n")
+		f := fields(line)
+		name, _ := f.next()
+		kernel, ok := bytes.CutPrefix(name, []byte("Udp6"))
+		key := snmpKey("Udp", string(kernel))
+		if !ok || key == "" {
+			continue
+		}
+		if v, err := f.uint(); err != nil {
+			odd(line, err)
+		} else {
+			c[strings.Replace(key, "Udp", "Udp6", 1)] = v
+		}
+	}
+}
+
+// parseSockstat reads /proc/net/sockstat and sockstat6: after the name of a
+// protocol, pairs of a name and a number, by "TCP inuse".
+func parseSockstat(data []byte, into map[string]uint64, odd func([]byte, error)) {
+	for line := range bytes.Lines(data) {
+		line = bytes.TrimRight(line, "\n")
+		protocol, rest, ok := bytes.Cut(line, []byte(":"))
+		if !ok {
+			continue
+		}
+		f := fields(rest)
+		for name, err := f.next(); err == nil; name, err = f.next() {
+			v, err := f.uint()
+			if err != nil {
+				odd(line, err)
+				continue
+			}
+			into[string(protocol)+" "+string(name)] = v
+		}
+	}
+}
+
+// socketGauges are the numbers of sockstat that count here, and their keys.
+var socketGauges = []struct{ name, key string }{
+	{"sockets used", "used"},
+	{"TCP inuse", "tcp_in_use"}, {"TCP orphan", "tcp_orphans"}, {"TCP tw", "tcp_time_wait"}, {"TCP alloc", "tcp_allocated"}, {"TCP mem", "tcp_memory_pages"},
+	{"UDP inuse", "udp_in_use"}, {"UDP mem", "udp_memory_pages"},
+	{"TCP6 inuse", "tcp6_in_use"}, {"UDP6 inuse", "udp6_in_use"},
 }
 
 func snmpKey(protocol, kernel string) string {
@@ -133,22 +193,35 @@ func snmpKey(protocol, kernel string) string {
 	return ""
 }
 
-func (h *host) readNetwork(f filter, c counters, n *notes) *networkState {
+func (h *host) readNetwork(f interfaceFilter, c counters, n *notes) *networkState {
 	s := &networkState{}
 	if data, err := h.read("net/dev"); err != nil {
 		n.miss("interfaces", err)
-	} else if s.interfaces, err = parseNetDev(data, f, c); err != nil {
-		n.fail("interfaces", err.Error())
+	} else {
+		data = bytes.Clone(data) // the selection reads other files
+		s.interfaces = parseNetDev(data, func(name string) (netInterface, bool) { return h.selectInterface(f, name) }, c, n.odd("net/dev"))
+		slices.SortStableFunc(s.interfaces, func(a, b netInterface) int { return a.rank - b.rank })
 	}
 	if data, err := h.read("net/snmp"); err != nil {
 		n.miss("snmp", err)
-	} else if s.established, err = parseSNMP(data, c); err != nil {
-		n.fail("snmp", err.Error())
-	}
-	if sockets, err := h.proc.NetSockstat(); err != nil {
-		n.miss("sockets", err)
 	} else {
-		s.sockets = sockets
+		s.established = parseSNMP(data, c, n.odd("net/snmp"))
+	}
+	if data, err := h.read("net/snmp6"); err != nil {
+		n.miss("snmp6", err)
+	} else {
+		parseSNMP6(data, c, n.odd("net/snmp6"))
+	}
+	for _, file := range []string{"sockstat", "sockstat6"} {
+		data, err := h.read("net", file)
+		if err != nil {
+			n.miss(strings.Replace(file, "sockstat", "sockets", 1), err)
+			continue
+		}
+		if s.sockets == nil {
+			s.sockets = make(map[string]uint64)
+		}
+		parseSockstat(data, s.sockets, n.odd("net/"+file))
 	}
 	return s
 }
@@ -157,25 +230,27 @@ func (h *host) readNetwork(f filter, c counters, n *notes) *networkState {
 // keys with an underscore before them.
 func (s *networkState) write(p payload) {
 	p.list(listRoom, "_interfaces", len(s.interfaces), func(i int) {
-		name := s.interfaces[i]
-		p.Object(name, func() {
-			counter := "net " + name + " "
-			p := p.device(counter, interfaceCounters)
-			p.Uint("rx_bytes", p.cur[counter+"rx_bytes"])
-			p.Uint("tx_bytes", p.cur[counter+"tx_bytes"])
+		n := s.interfaces[i]
+		p.Object(n.name, func() {
+			p := p.device(n.key, "net "+n.name+" ", interfaceCounters)
+			p.Uint("rx_bytes", p.cur[n.key+"rx_bytes"])
+			p.Uint("tx_bytes", p.cur[n.key+"tx_bytes"])
 			for _, col := range interfaceColumns {
-				p.rate(col.name+"_per_s", counter+col.name)
+				p.rate(col.name+"_per_s", n.key+col.name)
 			}
 		})
 	})
-	for _, protocol := range []struct{ key, name string }{{"_tcp", "Tcp"}, {"_udp", "Udp"}} {
+	for _, protocol := range []struct{ key, name, counters string }{{"_tcp", "Tcp", "Tcp"}, {"_udp", "Udp", "Udp"}, {"_udp6", "Udp", "Udp6"}} {
+		if _, ok := p.cur["Udp6 in_datagrams"]; !ok && protocol.key == "_udp6" {
+			continue // IPv6 is off
+		}
 		p.Object(protocol.key, func() {
 			if protocol.name == "Tcp" && s.established != nil {
 				p.Uint("established", *s.established)
 			}
 			for _, c := range snmpCounters {
 				if c.protocol == protocol.name {
-					p.rate(c.name+"_per_s", c.protocol+" "+c.name)
+					p.rate(c.name+"_per_s", protocol.counters+" "+c.name)
 				}
 			}
 		})
@@ -185,27 +260,9 @@ func (s *networkState) write(p payload) {
 		return
 	}
 	p.Object("_sockets", func() {
-		if s.sockets.Used != nil {
-			p.Int("used", int64(*s.sockets.Used))
-		}
-		for _, protocol := range s.sockets.Protocols {
-			var name string
-			switch protocol.Protocol {
-			case "TCP":
-				name = "tcp_"
-			case "UDP":
-				name = "udp_"
-			default:
-				continue
-			}
-			p.Int(name+"in_use", int64(protocol.InUse))
-			for _, gauge := range []struct {
-				key   string
-				value *int
-			}{{"orphans", protocol.Orphan}, {"time_wait", protocol.TW}, {"allocated", protocol.Alloc}, {"memory_pages", protocol.Mem}} {
-				if gauge.value != nil {
-					p.Int(name+gauge.key, int64(*gauge.value))
-				}
+		for _, g := range socketGauges {
+			if v, ok := s.sockets[g.name]; ok {
+				p.Uint(g.key, v)
 			}
 		}
 	})

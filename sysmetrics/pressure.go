@@ -1,59 +1,89 @@
 package main
 
 import (
-	"github.com/prometheus/procfs"
+	"bytes"
+	"errors"
+	"slices"
+	"strconv"
 )
 
 // pressure is one file of /proc/pressure (Documentation/accounting/psi.rst).
-// A line that the kernel does not have is nil: cpu has no full line before
+// A line that the kernel does not have is missing: cpu has no full line before
 // Linux 5.13, and no kernel before 4.20 has any.
 type pressure struct {
-	resource   string
-	some, full *procfs.PSILine
+	resource string
+	lines    []pressureLine
+}
+
+// pressureLine holds what one line says, by field; the total is a counter.
+type pressureLine struct {
+	name string // some or full
+	avg  map[string]float64
 }
 
 // readPressure reads the file of a resource, whose field in the payload is key.
 func (h *host) readPressure(resource, key string, c counters, n *notes) pressure {
-	psi, err := h.proc.PSIStatsForResource(resource)
+	p := pressure{resource: resource}
+	data, err := h.read("pressure", resource)
 	if err != nil {
 		n.miss(key, err)
-		return pressure{}
+		return p
 	}
-	p := pressure{resource, psi.Some, psi.Full}
-	for name, line := range p.lines() {
-		c[p.counter(name)] = line.Total
-	}
+	p.parse(data, c, n.odd("pressure/"+resource))
 	return p
+}
+
+// parse reads lines such as
+//
+//	some avg10=0.00 avg60=0.00 avg300=0.00 total=0
+func (p *pressure) parse(data []byte, c counters, odd func([]byte, error)) {
+	for line := range bytes.Lines(data) {
+		line = bytes.TrimRight(line, "\n")
+		f := fields(line)
+		name, _ := f.next()
+		if !slices.Contains([]string{"some", "full"}, string(name)) {
+			continue
+		}
+		l := pressureLine{string(name), make(map[string]float64, 3)}
+		for field, err := f.next(); err == nil; field, err = f.next() {
+			key, value, _ := bytes.Cut(field, []byte("="))
+			if string(key) == "total" {
+				v, err := parseUint(value)
+				if err != nil {
+					odd(line, err)
+					continue
+				}
+				c[p.counter(l.name)] = v
+				continue
+			}
+			v, err := strconv.ParseFloat(string(value), 64)
+			if err != nil || !(v >= 0 && v < 1e6) {
+				odd(line, errors.New(string(field)+" is not a percentage"))
+				continue
+			}
+			l.avg[string(key)] = v
+		}
+		p.lines = append(p.lines, l)
+	}
 }
 
 func (p pressure) counter(line string) string { return "pressure " + p.resource + " " + line }
 
-// lines iterates over the lines that are there.
-func (p pressure) lines() func(func(string, *procfs.PSILine) bool) {
-	return func(yield func(string, *procfs.PSILine) bool) {
-		if p.some != nil && !yield("some", p.some) {
-			return
-		}
-		if p.full != nil {
-			yield("full", p.full)
-		}
-	}
-}
-
 // write adds the field key: per line the kernel's averages in percent and,
 // exact for our own window, the percentage of it that tasks were stalled.
 func (p pressure) write(out payload, key string) {
-	if p.some == nil && p.full == nil {
+	if len(p.lines) == 0 {
 		out.Null(key)
 		return
 	}
 	out.Object(key, func() {
-		for name, line := range p.lines() {
-			out.Object(name, func() {
-				out.Float("avg10", line.Avg10)
-				out.Float("avg60", line.Avg60)
-				out.Float("avg300", line.Avg300)
-				out.share("percent", p.counter(name), 1e6) // totals are microseconds
+		for _, line := range p.lines {
+			out.Object(line.name, func() {
+				for _, avg := range []string{"avg10", "avg60", "avg300"} {
+					v, ok := line.avg[avg]
+					optional(out, avg, v, ok)
+				}
+				out.share("percent", p.counter(line.name), 1e6) // totals are microseconds
 			})
 		}
 	})

@@ -30,7 +30,7 @@ func (p *pruneCmd) Validate() error {
 
 // Run drops whole partitions and chunks where it can, and deletes the rest.
 func (p *pruneCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error { return p.run(ctx, env) })
+	return p.run(ctx, env)
 }
 
 func (p *pruneCmd) run(ctx context.Context, env *cli.Env) error {
@@ -49,7 +49,16 @@ func (p *pruneCmd) run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	defer db.close()
-	cutoff := time.Now().Add(-time.Duration(p.Keep))
+	// A wrong clock on either side would delete what is not old.
+	server, err := db.now()
+	if err != nil {
+		return databaseError(err)
+	}
+	if err := compareClocks(time.Now(), server); err != nil {
+		return sysexits.New(sysexits.Config, "prune_refused", fmt.Errorf("%w: nothing is deleted", err)).
+			WithHint("set the clock that is wrong: timedatectl shows this host's, SELECT now() the server's")
+	}
+	cutoff := server.Add(-time.Duration(p.Keep))
 	partitions, err := db.oldPartitions(cutoff)
 	if err != nil {
 		return databaseError(err)

@@ -1,5 +1,7 @@
 package main
 
+import "strings"
+
 // counters are the kernel's monotonic counters at one moment, by name, for
 // example "net eth0 rx_bytes". Names have no line breaks.
 type counters map[string]uint64
@@ -42,17 +44,34 @@ const (
 )
 
 // delta is the growth of one counter. A step back of at most slack is the
-// jitter of per-CPU sums and clamps to 0; a larger one is a reset. It is never
-// read as a wrap: the kernel's counters are 64 bits wide, and a reset taken
-// for a wrap is a spike of exabytes.
-func delta(prev, cur, slack uint64) (uint64, outcome) {
+// jitter of per-CPU sums and clamps to 0; a larger one is a reset. Only a
+// counter that is known to wrap, and that has just passed the end of its range,
+// is read as wrapped: a reset taken for a wrap is a spike of exabytes.
+func delta(prev, cur, slack, size uint64) (uint64, outcome) {
 	switch {
 	case cur >= prev:
 		return cur - prev, counted
 	case prev-cur <= slack:
 		return 0, counted
+	case size > 0 && prev < size && prev >= size/4*3 && cur < size/4:
+		return size - prev + cur, counted
 	}
 	return 0, wentBack
+}
+
+// wrapsAt returns the size of the range of a counter that may have 32 bits, 0
+// for others. In /proc/diskstats the times always have (block/genhd.c prints
+// them with %u), and on 32-bit kernels all columns; the counters of network
+// drivers there may, too. A device that was reset shows by its other counters:
+// these do not all pass the end of 32 bits at once.
+func wrapsAt(name string) uint64 {
+	switch {
+	case strings.HasPrefix(name, "disk ") && strings.HasSuffix(name, "_bytes"):
+		return 1 << 32 * sectorSize
+	case strings.HasPrefix(name, "disk "), strings.HasPrefix(name, "net "):
+		return 1 << 32
+	}
+	return 0
 }
 
 // delta returns the growth of the counter called name in the window.
@@ -65,7 +84,10 @@ func (w *window) delta(name string) (uint64, outcome) {
 	if !ok && !w.first {
 		return 0, unknown // hot-plugged: its whole past would count as this window's
 	}
-	return delta(prev, cur, prev/1000)
+	if strings.HasPrefix(name, "disk ") && strings.HasSuffix(name, "_ms") && w.seconds*1000 >= 1<<32 {
+		return 0, unknown // it may have wrapped any number of times
+	}
+	return delta(prev, cur, prev/1000, wrapsAt(name))
 }
 
 // perSecond returns the counter's rate over the window; ok is false where

@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/procfs"
-
 	"observability-hub/lib/cli"
 )
 
@@ -214,7 +212,8 @@ func back(v *uint64, by uint64) { *v -= min(by, *v) }
 // read does what collectCmd.read does, with the text that the kernel would print.
 func (m *machine) read(t testing.TB) *reading {
 	t.Helper()
-	r := &reading{memory: &memoryState{}, disk: &diskState{}, network: &networkState{}}
+	r := &reading{}
+	memory, disk, network := &memoryState{}, &diskState{}, &networkState{}
 	r.counters = make(counters)
 	r.bootID = fmt.Sprintf("boot-%d", m.boot)
 	r.clock = clock{wall: m.wall, monotonic: m.monotonic, boottime: m.monotonic + m.asleep}
@@ -233,33 +232,29 @@ func (m *machine) read(t testing.TB) *reading {
 		n := m.net[name]
 		fmt.Fprintf(&netdev, "%6s: %d %d %d %d 0 0 0 0 %d %d %d %d 0 0 0 0\n", name, n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7])
 	}
-	for i, name := range sortedKeys(m.disks) {
-		fmt.Fprintf(&diskstats, "   8  %5d %s %s\n", i, name, strings.Trim(fmt.Sprint(*m.disks[name]), "[]"))
+	for _, name := range sortedKeys(m.disks) {
+		fmt.Fprintf(&diskstats, "   8  %x %s %s\n", name, name, strings.Trim(fmt.Sprint(*m.disks[name]), "[]"))
 	}
 	for _, name := range sortedKeys(m.vm) {
 		fmt.Fprintf(&vmstat, "%s %d\n", name, m.vm[name])
 	}
-	var err error
-	if r.cpu, err = parseStat([]byte(stat.String()), r.counters); err != nil {
-		t.Fatal(err)
-	}
-	if r.network.interfaces, err = parseNetDev([]byte(netdev.String()), filter{}, r.counters); err != nil {
-		t.Fatal(err)
-	}
-	if r.disk.devices, err = parseDiskstats([]byte(diskstats.String()), filter{}, r.counters); err != nil {
-		t.Fatal(err)
-	}
-	if err := parseVmstat([]byte(vmstat.String()), r.counters); err != nil {
-		t.Fatal(err)
-	}
+	odd := func(line []byte, err error) { t.Fatalf("line %q: %v", line, err) }
+	cpu := parseStat([]byte(stat.String()), r.counters, odd)
+	network.interfaces = parseNetDev([]byte(netdev.String()), every, r.counters, odd)
+	disk.devices = parseDiskstats([]byte(diskstats.String()), filter{}, func(*blockDevice) {}, r.counters, odd)
+	parseVmstat([]byte(vmstat.String()), r.counters, odd)
 	maps.Copy(r.counters, m.tcp)
-	for i, p := range []*pressure{&r.cpu.pressure, &r.memory.pressure, &r.disk.pressure} {
-		*p = pressure{[]string{"cpu", "memory", "io"}[i], &procfs.PSILine{Total: m.stalled[i]}, &procfs.PSILine{Total: m.stalled[i] / 2}}
-		for name, l := range p.lines() {
-			r.counters[p.counter(name)] = l.Total
-		}
+	for i, p := range []*pressure{&cpu.pressure, &memory.pressure, &disk.pressure} {
+		p.resource = []string{"cpu", "memory", "io"}[i]
+		p.parse(fmt.Appendf(nil, "some avg10=0.00 avg60=0.00 avg300=0.00 total=%d\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=%d\n", m.stalled[i], m.stalled[i]/2), r.counters, odd)
 	}
+	r.resources = []*resource{{metricType: "cpu", state: cpu}, {metricType: "memory", state: memory}, {metricType: "disk", state: disk}, {metricType: "network", state: network}}
 	return r
+}
+
+// every takes every interface, by its name.
+func every(name string) (netInterface, bool) {
+	return netInterface{name: name, key: "net " + name + " "}, true
 }
 
 // live lets events happen to a machine that is sampled after each, and checks
@@ -443,19 +438,24 @@ func TestNewWindow(t *testing.T) {
 func TestDelta(t *testing.T) {
 	const most = math.MaxUint64
 	for _, tc := range []struct {
-		prev, cur, slack uint64
-		want             uint64
-		outcome          outcome
+		prev, cur, slack, size uint64
+		want                   uint64
+		outcome                outcome
 	}{
-		{0, 0, 0, 0, counted},
-		{10, 25, 0, 15, counted},
-		{0, most, 0, most, counted},
-		{100, 99, 1, 0, counted},
-		{100, 98, 1, 0, wentBack},
-		{most, 0, 1000, 0, wentBack}, // not a wrap
-		{1 << 32, 5, 0, 0, wentBack}, // nor one of 32 bits
+		{0, 0, 0, 0, 0, counted},
+		{10, 25, 0, 0, 15, counted},
+		{0, most, 0, 0, most, counted},
+		{100, 99, 1, 0, 0, counted},
+		{100, 98, 1, 0, 0, wentBack},
+		{most, 0, 1000, 0, 0, wentBack},                // not a wrap
+		{1 << 32, 5, 0, 0, 0, wentBack},                // nor one of 32 bits
+		{1<<32 - 10, 5, 0, 0, 0, wentBack},             // where the counter has 64
+		{1<<32 - 10, 5, 0, 1 << 32, 15, counted},       // where it has 32
+		{1 << 32, 5, 0, 1 << 32, 0, wentBack},          // it has more, as it shows
+		{1 << 31, 5, 0, 1 << 32, 0, wentBack},          // too far
+		{1<<32 - 10, 1 << 31, 0, 1 << 32, 0, wentBack}, // too far beyond
 	} {
-		if got, o := delta(tc.prev, tc.cur, tc.slack); got != tc.want || o != tc.outcome {
+		if got, o := delta(tc.prev, tc.cur, tc.slack, tc.size); got != tc.want || o != tc.outcome {
 			t.Errorf("delta(%d, %d, %d) = %d, %d; want %d, %d", tc.prev, tc.cur, tc.slack, got, o, tc.want, tc.outcome)
 		}
 	}

@@ -9,7 +9,9 @@
 -- timescaledb.compress_segmentby (host, metric_type) and compress_orderby (time).
 DO $$
 BEGIN
-    IF to_regclass('system_metrics') IS NOT NULL THEN
+    IF coalesce(current_schema(), 'pg_temp') LIKE 'pg\_temp%' THEN
+        RAISE EXCEPTION 'the search_path of % names no schema for tables that last', current_user USING ERRCODE = 'invalid_schema_name';
+    ELSIF to_regclass('system_metrics') IS NOT NULL THEN
         RAISE NOTICE 'system_metrics exists and is kept as it is';
     ELSIF EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') THEN
         CREATE TABLE system_metrics (

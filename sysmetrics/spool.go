@@ -123,6 +123,24 @@ func (q queue) append(size int64, entries []entry) (dropped int, err error) {
 	return dropped, nil
 }
 
+// replaceTail replaces the last n bytes by entries, at once.
+func (q queue) replaceTail(n int64, entries []entry) error {
+	f, err := os.Open(q.dir.Join(q.name))
+	if err != nil {
+		return statedir.Unwritable(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	parts := []io.Reader{io.NewSectionReader(f, 0, max(info.Size()-n, 0))}
+	for _, e := range entries {
+		parts = append(parts, bytes.NewReader(e.line))
+	}
+	return q.dir.ReplaceFrom(q.name, io.MultiReader(parts...))
+}
+
 // shorten forgets at least excess bytes of whole records, all if need be.
 func (q queue) shorten(size, excess int64) (rest int64, dropped int, err error) {
 	f, err := os.Open(q.dir.Join(q.name))
@@ -224,6 +242,9 @@ func (q queue) forget(n int64) error {
 		return nil
 	}
 	f, err := os.OpenFile(q.dir.Join(q.name), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return statedir.Unwritable(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"observability-hub/lib/diag"
 	"observability-hub/lib/statedir"
 	"observability-hub/lib/sysexits"
+	"observability-hub/sysmetrics/internal/statfs"
 )
 
 // newQueue returns an empty queue that holds at most max bytes.
@@ -278,7 +279,7 @@ func TestDescribe(t *testing.T) {
 func TestSpoolWithoutDatabase(t *testing.T) {
 	root, state := t.TempDir(), t.TempDir()
 	writeTree(t, root, minimalProc)
-	ask := func(string) (usage, error) { return usage{}, nil }
+	ask := func(string) (statfs.Usage, error) { return statfs.Usage{}, nil }
 	for i := range 3 {
 		r := run(t, ask, "", "--flush", "--procfs="+root, "--sysfs="+root, "--state-dir="+state, fmt.Sprintf("--now=2026-01-02T03:%02d:00Z", i))
 		if r.status != 0 || r.stderr != "" || !strings.Contains(r.stdout, `"spooled":4,`) {

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"cmp"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,12 +15,9 @@ import (
 // (drive, ACPI and I²C sensors) can take seconds to answer.
 var cpuChips = []string{"coretemp", "k10temp", "zenpower", "via_cputemp", "cpu_thermal"}
 
-// cpuZones are the thermal zone types of machines without such a chip.
-var cpuZones = []string{"x86_pkg_temp", "cpu-thermal", "cpu_thermal", "soc-thermal", "soc_thermal"}
-
 // temperature holds CPU temperatures in °C.
 type temperature struct {
-	packages map[string]float64 // by chip, one for each socket
+	packages map[string]float64 // one for each socket or thermal zone
 	cores    map[string]float64 // "core_0", "tccd1"; in a second socket "package_1_core_0"
 }
 
@@ -25,18 +25,22 @@ type temperature struct {
 // else the thermal zones. Temperatures there are in thousandths of a degree.
 func (h *host) readTemperature(n *notes) temperature {
 	t := temperature{packages: map[string]float64{}, cores: map[string]float64{}}
-	chips, _ := os.ReadDir(filepath.Join(h.sysRoot, "class/hwmon"))
-	for _, chip := range chips {
-		dir := filepath.Join(h.sysRoot, "class/hwmon", chip.Name())
-		name, err := h.readLine(dir + "/name")
-		if err != nil {
-			dir += "/device" // before Linux 3.15 the attributes are there
-			if name, err = h.readLine(dir + "/name"); err != nil {
-				continue
-			}
+	var chips []chip
+	for _, dir := range h.chipDirs() {
+		if c := h.readChip(dir, n); len(c.cores)+len(c.packages) > 0 {
+			chips = append(chips, c)
 		}
-		if slices.Contains(cpuChips, name) {
-			h.readChip(dir, t, n)
+	}
+	number(chips)
+	for _, c := range chips {
+		if degrees, ok := c.hottest(); ok {
+			t.packages[strconv.Itoa(c.socket)] = degrees
+		}
+		for key, degrees := range c.cores {
+			if c.socket > 0 {
+				key = "package_" + strconv.Itoa(c.socket) + "_" + key
+			}
+			t.cores[key] = degrees
 		}
 	}
 	if len(t.packages) == 0 {
@@ -51,45 +55,118 @@ func (h *host) readTemperature(n *notes) temperature {
 	return t
 }
 
-func (h *host) readChip(dir string, t temperature, n *notes) {
+// chip is one sensor chip: that of a socket.
+type chip struct {
+	id       string // the number in "Package id 1", "" where it has none
+	socket   int
+	packages map[string]float64 // by label: of the whole socket
+	cores    map[string]float64
+}
+
+// packageLabels are the labels of a socket's own temperature, the best first.
+// Tctl has an offset for the fan on some Ryzens; the lone sensor of a small
+// board has no label.
+var packageLabels = []string{"package id", "physical id", "tdie", "tctl", ""}
+
+func (c chip) hottest() (float64, bool) {
+	for _, label := range packageLabels {
+		if degrees, ok := c.packages[label]; ok {
+			return degrees, true
+		}
+	}
+	return 0, false
+}
+
+// number numbers the sockets: by the number in a chip's label, the others by
+// the first number that is free.
+func number(chips []chip) {
+	taken := make(map[int]bool)
+	for _, labelled := range []bool{true, false} {
+		for i := range chips {
+			n, err := strconv.Atoi(chips[i].id)
+			if (err == nil) != labelled {
+				continue
+			}
+			if !labelled {
+				n = 0
+			}
+			for taken[n] {
+				n++
+			}
+			taken[n], chips[i].socket = true, n
+		}
+	}
+}
+
+// chipDirs returns the directories of CPU sensors, in the order of the devices
+// that they belong to: hwmon numbers follow the order in which drivers load.
+func (h *host) chipDirs() []string {
+	entries, _ := os.ReadDir(filepath.Join(h.sysRoot, "class/hwmon"))
+	type found struct{ dir, device, number string }
+	var all []found
+	for _, entry := range entries {
+		dir := filepath.Join(h.sysRoot, "class/hwmon", entry.Name())
+		device, _ := os.Readlink(dir + "/device")
+		name, err := h.readLine(dir + "/name")
+		if err != nil {
+			dir += "/device" // before Linux 3.15 the attributes are there
+			if name, err = h.readLine(dir + "/name"); err != nil {
+				continue
+			}
+		}
+		if slices.Contains(cpuChips, name) {
+			all = append(all, found{dir, filepath.Base(device), fmt.Sprintf("%20s", entry.Name())})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b found) int {
+		return cmp.Or(cmp.Compare(len(a.device), len(b.device)), strings.Compare(a.device, b.device), strings.Compare(a.number, b.number))
+	})
+	dirs := make([]string, len(all))
+	for i, f := range all {
+		dirs[i] = f.dir
+	}
+	return dirs
+}
+
+func (h *host) readChip(dir string, n *notes) chip {
+	c := chip{packages: map[string]float64{}, cores: map[string]float64{}}
 	files, err := os.ReadDir(dir)
 	if err != nil {
 		n.miss("core_temps", err)
-		return
+		return c
 	}
-	socket := len(t.packages)
 	for _, file := range files {
 		sensor, ok := strings.CutSuffix(file.Name(), "_input")
 		if !ok || !strings.HasPrefix(sensor, "temp") {
 			continue
+		}
+		label := strings.ToLower(h.line(filepath.Join(dir, sensor+"_label")))
+		for _, prefix := range packageLabels[:2] {
+			if id, ok := strings.CutPrefix(label, prefix); ok {
+				label, c.id = prefix, strings.TrimSpace(id)
+			}
 		}
 		degrees, err := h.readDegrees(filepath.Join(dir, file.Name()))
 		if err != nil {
 			n.miss(filepath.Base(dir)+"/"+sensor, err)
 			continue
 		}
-		label, err := h.readLine(filepath.Join(dir, sensor+"_label"))
-		if err != nil {
-			label = "package" // the lone sensor of a small board has no label
-		}
-		switch label := strings.ToLower(label); {
-		case strings.HasPrefix(label, "package"), label == "tdie", label == "tctl" && t.packages[dir] == 0:
-			t.packages[dir] = degrees
-		case strings.HasPrefix(label, "core "), strings.HasPrefix(label, "tccd"):
-			key := strings.ReplaceAll(label, " ", "_")
-			if socket > 0 {
-				key = "package_" + strconv.Itoa(socket) + "_" + key
+		switch {
+		case slices.Contains(packageLabels, label):
+			if _, ok := c.packages[label]; !ok {
+				c.packages[label] = degrees
 			}
-			t.cores[key] = degrees
+		case strings.HasPrefix(label, "core "), strings.HasPrefix(label, "tccd"):
+			c.cores[strings.ReplaceAll(label, " ", "_")] = degrees
 		}
 	}
+	return c
 }
 
 func (h *host) readZones(t temperature) {
 	zones, _ := filepath.Glob(filepath.Join(h.sysRoot, "class/thermal/thermal_zone*"))
 	for _, zone := range zones {
-		kind, err := h.readLine(zone + "/type")
-		if err != nil || !slices.Contains(cpuZones, kind) {
+		if !isCPUZone(h.line(zone + "/type")) {
 			continue
 		}
 		if degrees, err := h.readDegrees(zone + "/temp"); err == nil {
@@ -98,13 +175,34 @@ func (h *host) readZones(t temperature) {
 	}
 }
 
+// isCPUZone reports whether a type of a thermal zone is that of a CPU or of
+// the chip that it is on. The names come from device trees, so each board has
+// its own: cpu-thermal, cpu0-thermal, cpu-b0-thermal, bigcore1-thermal,
+// package-thermal, soc_thermal, bcm2835_thermal, mtktscpu, CPU-therm.
+func isCPUZone(kind string) bool {
+	kind = strings.ReplaceAll(strings.ToLower(kind), "_", "-")
+	if slices.Contains([]string{"x86-pkg-temp", "package-thermal", "soc-thermal", "soc-max-thermal", "mpu-thermal", "imx-thermal", "imx-thermal-zone", "cluster0-thermal", "cluster1-thermal", "center-thermal"}, kind) {
+		return true
+	}
+	return strings.Contains(kind, "cpu") || strings.HasPrefix(kind, "bcm2") && strings.HasSuffix(kind, "-thermal") ||
+		(strings.HasPrefix(kind, "bigcore") || strings.HasPrefix(kind, "littlecore")) && strings.HasSuffix(kind, "-thermal")
+}
+
+// readDegrees returns a temperature. What no CPU in service can have is the
+// answer of a sensor that is off or broken, and as good as none.
 func (h *host) readDegrees(path string) (float64, error) {
 	text, err := h.readLine(path)
 	if err != nil {
 		return 0, err
 	}
-	milli, err := strconv.ParseInt(text, 10, 32)
-	return float64(milli) / 1000, err
+	milli, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return 0, err
+	}
+	if milli <= -55_000 || milli >= 150_000 {
+		return 0, fmt.Errorf("%s says %d °C: %w", path, milli/1000, fs.ErrNotExist)
+	}
+	return float64(milli) / 1000, nil
 }
 
 // write adds package_temp, the hottest socket, and core_temps.

@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"io"
 
 	"observability-hub/lib/cli"
+	"observability-hub/volbackup/internal/repository"
 )
 
 type catCmd struct {
@@ -20,25 +20,21 @@ func (c *catCmd) Immediate() bool { return !c.isRestic() }
 
 // Run checks all stored bytes before it writes the first one.
 func (c *catCmd) Run(ctx context.Context, env *cli.Env) error {
-	volume, id, err := parseArchive(c.Archive)
+	volume, id, err := repository.ParseArchive(c.Archive)
 	if err != nil {
 		return err
 	}
-	if c.isRestic() {
-		return cli.Interruptible(ctx, func(ctx context.Context) error {
-			return c.withSnapshot(ctx, volume, id, func(_ snapshot, in io.Reader) error {
-				_, err := io.Copy(env.Stdout, in)
-				return err
-			})
-		})
-	}
-	f, m, identities, err := c.take(ctx, c.identityFlags, volume, id)
+	e, err := c.engine(env, c.repositoryFlags, c.identityFlags, c.stagingFlags)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	if err := pour(ctx, f, m, identities, env.Stdout); err != nil {
-		return damaged(volume, m.ID, err)
+	m, pour, done, err := e.find(ctx, volume, id)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if _, err := pour(ctx, env.Stdout); err != nil {
+		return repository.DamagedError(volume, m.ID, err)
 	}
 	return nil
 }

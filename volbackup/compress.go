@@ -6,37 +6,37 @@ import (
 	"hash"
 	"io"
 	"runtime"
-	"syscall"
 
 	"filippo.io/age"
 	"github.com/klauspost/compress/zstd"
+
+	"observability-hub/volbackup/internal/repository"
 )
 
-// compressor writes a stream as zstd frames of one block each, compressed on
-// several cores, in order, encrypted if there are recipients.
+const (
+	// blockSize is the unit in which a stream is read and compressed. A frame has a
+	// window of its own, and frames of 2 MiB cost little ratio.
+	blockSize = 2 << 20
+	// maxWorkers bounds memory; four cores are faster than a volume is read.
+	maxWorkers = 4
+)
+
+func workers() int { return min(runtime.NumCPU(), maxWorkers) }
+
+// compressor writes blocks as zstd frames, compressed on several cores, in order,
+// and encrypted if there are recipients.
 type compressor struct {
 	encoder *zstd.Encoder
-	jobs    chan *job
-	order   chan *job
-	done    chan struct{}
-	err     error // valid after done
-
-	out     io.Writer // sink, or age's writer before it
-	age     io.WriteCloser
+	out     io.Writer      // sink, or age's writer before it
+	age     io.WriteCloser // nil: not encrypted
 	sink    *sink
-	scratch chan []byte
+	input   chan<- []byte      // where buffers go back to
+	spare   chan []byte        // buffers for frames
+	frames  chan (chan []byte) // in order, each a promise
 	failed  chan struct{}
+	done    chan struct{}
+	err     error // valid after failed or done
 }
-
-type job struct {
-	in      []byte
-	out     []byte
-	release func()
-	ready   chan struct{}
-}
-
-// maxWorkers bounds memory; four cores are faster than a volume is read.
-const maxWorkers = 4
 
 // sink counts and hashes what is stored.
 type sink struct {
@@ -50,29 +50,21 @@ func (s *sink) Write(p []byte) (int, error) {
 	s.hash.Write(p[:n])
 	s.length += int64(n)
 	if err != nil {
-		return n, unwritable(err)
+		return n, repository.Unwritable(err)
 	}
 	return n, nil
 }
 
-// newCompressor returns one that writes to w. If it yields, it leaves the CPU to
-// whoever wants it: to tar and the container that waits for it first.
-func newCompressor(w io.Writer, recipients []age.Recipient, yields bool) (*compressor, error) {
-	workers := min(runtime.NumCPU(), maxWorkers)
-	// A goroutine that yields to others in the eyes of the kernel does not in
-	// those of Go: without spare places the reader would wait for a worker.
-	runtime.GOMAXPROCS(runtime.NumCPU() + workers + 2)
-	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(workers),
-		zstd.WithWindowSize(2<<20), zstd.WithLowerEncoderMem(true))
+// newCompressor returns a compressor that writes to w and gives buffers back to input.
+func newCompressor(w io.Writer, recipients []age.Recipient, input chan<- []byte) (*compressor, error) {
+	n := workers()
+	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(n),
+		zstd.WithWindowSize(blockSize), zstd.WithLowerEncoderMem(true))
 	if err != nil {
 		return nil, fmt.Errorf("zstd: %w", err)
 	}
-	c := &compressor{
-		encoder: encoder,
-		jobs:    make(chan *job, workers), order: make(chan *job, workers),
-		done: make(chan struct{}), failed: make(chan struct{}),
-		sink: &sink{w: w, hash: sha256.New()},
-	}
+	c := &compressor{encoder: encoder, sink: &sink{w: w, hash: sha256.New()}, input: input,
+		spare: make(chan []byte, n+1), frames: make(chan (chan []byte), n), failed: make(chan struct{}), done: make(chan struct{})}
 	c.out = c.sink
 	if len(recipients) > 0 {
 		if c.age, err = age.Encrypt(c.sink, recipients...); err != nil {
@@ -80,79 +72,46 @@ func newCompressor(w io.Writer, recipients []age.Recipient, yields bool) (*compr
 		}
 		c.out = c.age
 	}
-	c.scratch = make(chan []byte, workers+2)
-	for range workers {
-		go c.work(yields)
+	for range cap(c.spare) {
+		c.spare <- make([]byte, 0, blockSize+blockSize/128)
 	}
-	go c.write(yields)
+	go c.write()
 	return c, nil
 }
 
-// work compresses blocks.
-func (c *compressor) work(yields bool) {
-	if yields {
-		yield()
-	}
-	for j := range c.jobs {
-		j.out = c.encoder.EncodeAll(j.in, c.buffer()[:0])
-		j.release()
-		close(j.ready)
-	}
-}
-
-// yield gives the calling goroutine a thread that leaves the CPU to whoever wants
-// it. The thread ends with the goroutine: nothing is started from it, as a child
-// would inherit its priority.
-func yield() {
-	runtime.LockOSThread()
-	_ = syscall.Setpriority(syscall.PRIO_PROCESS, syscall.Gettid(), 19) // else the reader is only slower
-}
-
-func (c *compressor) buffer() []byte {
-	select {
-	case b := <-c.scratch:
-		return b
-	default:
-		return make([]byte, 0, blockSize+blockSize/128)
-	}
-}
-
-func (c *compressor) write(yields bool) {
-	defer close(c.done)
-	if yields {
-		yield()
-	}
-	for j := range c.order {
-		<-j.ready
-		if c.err == nil {
-			if _, c.err = c.out.Write(j.out); c.err != nil {
-				close(c.failed)
-			}
-		}
-		select {
-		case c.scratch <- j.out:
-		default:
-		}
-	}
-}
-
-// add takes a block, which is released when it is compressed. It fails when the
-// file could not be written.
-func (c *compressor) add(p []byte, release func()) error {
-	j := &job{in: p, release: release, ready: make(chan struct{})}
+// add takes a block, whose buffer goes back when it is compressed. It fails when
+// the file could not be written.
+func (c *compressor) add(block []byte) error {
+	frame := make(chan []byte, 1)
 	select {
 	case <-c.failed:
 		return c.err
-	case c.order <- j:
+	case c.frames <- frame:
 	}
-	c.jobs <- j
+	go func() {
+		frame <- c.encoder.EncodeAll(block, (<-c.spare)[:0])
+		c.input <- block[:blockSize]
+	}()
 	return nil
 }
 
-// stop ends the work and says whether all was written.
-func (c *compressor) stop() error {
-	close(c.jobs)
-	close(c.order)
+// write writes the frames in order.
+func (c *compressor) write() {
+	defer close(c.done)
+	for frame := range c.frames {
+		b := <-frame
+		if c.err == nil {
+			if _, c.err = c.out.Write(b); c.err != nil {
+				close(c.failed)
+			}
+		}
+		c.spare <- b
+	}
+}
+
+// close waits until all is written.
+func (c *compressor) close() error {
+	close(c.frames)
 	<-c.done
 	if c.err == nil && c.age != nil {
 		c.err = c.age.Close()

@@ -10,6 +10,7 @@ import (
 
 	"observability-hub/lib/credential"
 	"observability-hub/lib/sysexits"
+	"observability-hub/volbackup/internal/repository"
 )
 
 // recipients returns whom archives are encrypted to, and their names.
@@ -84,7 +85,7 @@ func (f identityFlags) identities() ([]age.Identity, error) {
 }
 
 // identitiesFor returns them if the archive needs any.
-func (f identityFlags) identitiesFor(m *manifest) ([]age.Identity, error) {
+func (f identityFlags) identitiesFor(m *repository.Manifest) ([]age.Identity, error) {
 	if len(m.Recipients) == 0 {
 		return nil, nil
 	}

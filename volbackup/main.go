@@ -13,7 +13,7 @@
 //	volbackup status [--max-age D] [VOLUME...]
 //
 // manage_volume.sh is everything that touches Docker; volbackup is everything
-// that touches backups. The repository is a folder of plain files, readable
+// that touches backups. The repository is a directory of plain files, readable
 // with tar and zstd alone. volbackup(1) is the manual.
 package main
 
@@ -23,6 +23,7 @@ import (
 
 	"observability-hub/lib/cli"
 	"observability-hub/lib/statedir"
+	"observability-hub/volbackup/internal/repository"
 )
 
 const (
@@ -37,15 +38,15 @@ type repositoryFlags struct {
 }
 
 // open returns the repository.
-func (f repositoryFlags) open() (*repository, error) {
+func (f repositoryFlags) open() (*repository.Repository, error) {
 	if f.Repo != "" {
-		return newRepository(f.Repo)
+		return repository.New(f.Repo)
 	}
 	dir, err := statedir.Resolve(f.StateDir, family)
 	if err != nil {
 		return nil, err
 	}
-	return newRepository(filepath.Join(dir, "repository"))
+	return repository.New(filepath.Join(dir, "repository"))
 }
 
 // stagingFlags say where there is room for a stream.
@@ -65,20 +66,20 @@ type identityFlags struct {
 	Identity string `placeholder:"FILE"`
 }
 
-// scriptFlags say how volumes are reached.
-type scriptFlags struct {
-	ManageVolume string `default:"manage_volume.sh" placeholder:"PROGRAM"`
-}
-
 // flagHelp is the help of each flag: its name, then the text.
-const flagHelp = `repo            The repository: a folder, made if it is missing (default: repository in --state-dir).
-state-dir       Folder of the repository that is not named (default: $STATE_DIRECTORY, else ~/.local/state/volume-backup).
-staging         Folder for what a volume delivers faster than it is compressed (default: the repository).
+const flagHelp = `repo            The repository: a directory, made if it is missing (default: repository in --state-dir).
+state-dir       Directory of the repository that is not named (default: $STATE_DIRECTORY, else ~/.local/state/volume-backup).
+staging         Directory for volumes that are read before they are compressed (default: the repository).
 recipient       Encrypt to this age recipient; may be given more than once.
 recipients-file Encrypt to the age recipients in this file, one a line.
 identity        File of age identities, for encrypted archives (default: the credential age_identity).
-engine          Who keeps the backups: folder (--repo) or restic (its own variables say where).
+engine          What keeps the backups: folder (--repo) or restic (its own variables say where).
 manage-volume   The program that reaches volumes (${default}).
+include         Back up only volumes whose name matches this shell pattern; may be given more than once, or separated by commas.
+exclude         Leave out volumes whose name matches this shell pattern; may be given more than once, or separated by commas.
+anonymous       Also back up volumes that have no name, under the name of the container that uses them.
+made            When the stream was made, such as 2024-05-31 or 2024-05-31T01:00:00Z (default: now).
+retired         Instead: remove all backups of volumes that have been gone for so long: 90d.
 timeout         Longest time for a volume (${default}).
 reread          Read a volume to its end also when no file's inode and times say that it changed.
 deep            Also decrypt, decompress and check every byte of the content.
@@ -100,7 +101,7 @@ func app() cli.App {
 	return cli.App{
 		Name:        name,
 		Service:     family,
-		Description: "Keep backups of Docker volumes in a folder: streamed, checked, compressed, never replaced by something worse.",
+		Description: "Keep backups of Docker volumes in a directory: streamed, checked, compressed, never replaced by something worse.",
 		Commands: []cli.Command{
 			{Name: "run", Help: "Back up volumes: export, store, verify, prune.", Grammar: &runCmd{}},
 			{Name: "put", Help: "Store a tar stream from stdin, or from a command, whose exit status then decides.", Grammar: &putCmd{}},
@@ -108,8 +109,8 @@ func app() cli.App {
 			{Name: "list", Help: "Print one record for each archive.", Grammar: &listCmd{}},
 			{Name: "verify", Help: "Read archives and compare them with their manifests.", Grammar: &verifyCmd{}},
 			{Name: "restore", Help: "Verify an archive, then make it the content of its volume.", Grammar: &restoreCmd{}},
-			{Name: "prune", Help: "Remove what is expired, of volumes whose newest archive proves good.", Grammar: &pruneCmd{}},
-			{Name: "status", Help: "Print the age of each volume's newest verified backup.", Grammar: &statusCmd{}},
+			{Name: "prune", Help: "Remove what is expired, of volumes whose newest archive proves good, or all of volumes that are gone.", Grammar: &pruneCmd{}},
+			{Name: "status", Help: "Print the state of each volume and the age of its newest verified backup.", Grammar: &statusCmd{}},
 		},
 		Examples: `  manage_volume.sh export grafana_data | volbackup put grafana_data --repo /srv/backup
   volbackup list --repo /srv/backup | jq -r '[.volume, .id, .bytes] | @tsv'

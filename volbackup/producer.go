@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -19,6 +18,7 @@ import (
 
 	"observability-hub/lib/command"
 	"observability-hub/lib/sysexits"
+	"observability-hub/volbackup/internal/repository"
 )
 
 // stopAfter is how long a program may take to end after SIGTERM: enough for
@@ -27,65 +27,94 @@ const stopAfter = 3 * time.Second
 
 // producer is a program that makes a tar stream, or takes one.
 type producer struct {
-	args   []string
-	tar    bool     // its exit status 1 is GNU tar's: a file changed while it was read
-	holds  bool     // containers may be down as long as it runs
-	folder string   // what it reads, if that is known
-	trees  bool     // it knows what a tree is
-	told   *os.File // where it tells
-	extra  []*os.File
-	env    []string
-	cmd    *exec.Cmd
-	said   said
-	out    *os.File
-	done   chan error
+	args  []string
+	tar   bool       // its exit status 1 is GNU tar's: a file changed while it was read
+	holds bool       // containers may be down as long as it runs
+	dir   string     // what it reads, if that is known
+	trees bool       // it knows what a tree is
+	told  *os.File   // the other end of its descriptor 3
+	extra []*os.File // descriptors from 4 on
+	env   []string
+	cmd   *exec.Cmd
+	said  said
+	out   *os.File
+	done  chan error
 }
 
 // standard is our own stdin as a source: it has no exit status.
 type standard struct{ r io.Reader }
 
-func (s standard) open(context.Context, string) (io.Reader, error) {
+func (s standard) open(ctx context.Context, _ string, spool *os.File) (io.Reader, error) {
 	if f, ok := s.r.(*os.File); ok {
 		widen(f)
 	}
-	return s.r, nil
+	if spool == nil {
+		return s.r, nil
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := io.CopyBuffer(struct{ io.Writer }{spool}, s.r, make([]byte, 1<<20))
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return nil, err
+	case <-ctx.Done(): // a read of stdin cannot be interrupted
+		return nil, context.Cause(ctx)
+	}
 }
-func (s standard) finish() (ending, error) { return ending{consistency: consistent}, nil }
-func (s standard) running() bool           { return true }
-func (s standard) waited() bool            { return false }
-func (s standard) reads() string           { return "" }
+func (s standard) finish() (ending, error) {
+	return ending{consistency: repository.Consistent}, nil
+}
+func (s standard) running() bool { return true }
+func (s standard) waited() bool  { return false }
+func (s standard) reads() string { return "" }
 
 func (p *producer) running() bool { return false }
 func (p *producer) waited() bool  { return p.holds }
-func (p *producer) reads() string { return p.folder }
+func (p *producer) reads() string { return p.dir }
 
-// open starts the program with its stdout as the stream. When ctx is done it
-// gets SIGTERM, with all that it started, and later SIGKILL. If it knows trees,
-// it is told the one that is stored, and tells on descriptor 3 what there is now.
-func (p *producer) open(ctx context.Context, tree string) (io.Reader, error) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	widen(w)
-	var tells *os.File
-	if p.trees {
-		if p.told, tells, err = os.Pipe(); err != nil {
-			r.Close()
-			w.Close()
+// open starts the program with its stdout as the stream or, if there is a spool,
+// with the spool as its stdout. When ctx is done the program gets SIGTERM, with all
+// that it started, and later SIGKILL. If it knows trees, it is told the one that is
+// stored, and answers on descriptor 3 with the one that it finds.
+func (p *producer) open(ctx context.Context, tree string, spool *os.File) (io.Reader, error) {
+	r, w := (*os.File)(nil), spool
+	var err error
+	if spool == nil {
+		if r, w, err = os.Pipe(); err != nil {
 			return nil, err
 		}
-		defer tells.Close()
-		p.extra, p.env = []*os.File{tells}, []string{"UNLESS_TREE=" + cmp.Or(tree, "-")}
-	}
-	err = p.start(ctx, nil, w)
-	w.Close() // the program has its own
-	if err != nil {
-		r.Close()
-		return nil, err
+		defer w.Close() // the program has its own
+		widen(w)
 	}
 	p.out = r
-	return r, nil
+	if !p.trees {
+		return r, p.start(ctx, nil, w)
+	}
+	p.env = append(p.env, "UNLESS_TREE="+cmp.Or(tree, "-"))
+	return r, p.startTelling(ctx, w)
+}
+
+// startTelling starts the program with a pipe as its descriptor 3, before p.extra.
+func (p *producer) startTelling(ctx context.Context, stdout *os.File) error {
+	told, tells, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer tells.Close()
+	p.told, p.extra = told, append([]*os.File{tells}, p.extra...)
+	return p.start(ctx, nil, stdout)
+}
+
+// close gives up what the program wrote and the caller did not read.
+func (p *producer) close() {
+	if p.out != nil {
+		p.out.Close()
+	}
+	if p.told != nil {
+		p.told.Close()
+	}
 }
 
 // widen gives a pipe the room for fewer, longer turns, if it is one.
@@ -108,13 +137,12 @@ func (p *producer) start(ctx context.Context, stdin, stdout *os.File) error {
 	}
 	p.cmd.Stderr = &p.said
 	p.cmd.WaitDelay = stopAfter
-	// A group of its own, to be ended as a whole; and if we are killed, it is told.
+	// A process group, to be ended as a whole. If we are killed, the kernel sends it SIGTERM.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	p.done = make(chan error, 1)
 	started, ended := make(chan error, 1), make(chan struct{})
 	go func() {
-		// The kernel sends Pdeathsig when the thread ends that started the program, and
-		// threads end here: see yield.
+		// The kernel sends Pdeathsig when the thread ends that started the program.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := p.cmd.Start()
@@ -160,31 +188,44 @@ func (p *producer) wait() error {
 // export hands on, says that a file changed while it was read.
 func (p *producer) finish() (ending, error) {
 	err := p.wait()
-	p.out.Close()
-	if p.told != nil {
-		defer p.told.Close()
-	}
-	if err == nil {
-		p.said.passOn()
-		return ending{consistent, p.tree()}, nil
-	}
+	defer p.close()
 	base := filepath.Base(p.args[0])
-	if command.Status(err) == 1 && (p.tar || base == "tar" || base == "manage_volume.sh") {
-		p.said.passOn()
-		return ending{consistency: changed}, nil
+	status := command.Status(err)
+	if status != 0 && (status != 1 || !p.tar && base != "tar" && base != "manage_volume.sh") {
+		return ending{}, p.failed(err)
 	}
-	return ending{}, p.failed(err)
+	p.said.passOn()
+	end := ending{consistency: p.consistency(status == 1)}
+	if status == 0 && p.trees {
+		end.tree = tree(p.tells())
+	}
+	return end, nil
 }
 
-// tree returns what the program, which has ended, told of what it read.
-func (p *producer) tree() string {
-	if p.told == nil {
-		return ""
+// consistency returns how far what was read is of one moment, when it changed or
+// did not change while it was read.
+func (p *producer) consistency(changed bool) string {
+	switch {
+	case p.said.saw("container_killed", "killed_by_docker"):
+		return repository.Killed
+	case changed:
+		return repository.Changed
 	}
-	_ = p.told.SetReadDeadline(time.Now().Add(time.Second)) // something that it left behind may hold the other end
-	line, err := bufio.NewReader(p.told).ReadString('\n')
-	sum, bad := hex.DecodeString(strings.TrimSuffix(line, "\n"))
-	if err != nil || bad != nil || len(sum) != sha256.Size {
+	return repository.Consistent
+}
+
+// tells returns what the program, which has ended, wrote to descriptor 3.
+func (p *producer) tells() []byte {
+	_ = p.told.SetReadDeadline(time.Now().Add(time.Second)) // a process that it left behind may hold the other end
+	text, _ := io.ReadAll(io.LimitReader(p.told, 1<<16))    // what is missing is not believed
+	return text
+}
+
+// tree returns the digest that manage_volume.sh export tells, empty if it tells none.
+func tree(told []byte) string {
+	line, _, ok := strings.Cut(string(told), "\n")
+	sum, err := hex.DecodeString(line)
+	if !ok || err != nil || len(sum) != sha256.Size {
 		return ""
 	}
 	return hex.EncodeToString(sum)
@@ -199,7 +240,8 @@ func (p *producer) failed(err error) error {
 	if hint == "" {
 		hint = "run the command by hand to see what it says"
 	}
-	return sysexits.New(passedOn(command.Status(err)), "command_failed", errors.New(text)).WithHint(hint)
+	failed := sysexits.New(passedOn(command.Status(err)), "command_failed", errors.New(text)).WithHint(hint)
+	return &scriptError{failed, p.said.event}
 }
 
 // passedOn returns our exit status for that of a program which has the

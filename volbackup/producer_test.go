@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"observability-hub/volbackup/internal/repository"
 )
 
 // The program lives on when the thread that asked for it ends, as the threads of
@@ -32,7 +34,7 @@ func TestProducerOutlivesThread(t *testing.T) {
 			<-t.Context().Done()
 			return
 		}
-		out, err = p.open(t.Context(), "")
+		out, err = p.open(t.Context(), "", nil)
 		thread <- syscall.Gettid()
 	}
 	go start()
@@ -55,7 +57,7 @@ func TestProducerOutlivesThread(t *testing.T) {
 	if err != nil || string(got) != "content" {
 		t.Errorf("the stream is %q, %v", got, err)
 	}
-	if end, err := p.finish(); err != nil || end.consistency != consistent {
+	if end, err := p.finish(); err != nil || end.consistency != repository.Consistent {
 		t.Errorf("the program ended with %v, %v", end, err)
 	}
 }

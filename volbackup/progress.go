@@ -26,7 +26,7 @@ func (s *store) progress(env *cli.Env, volume string) (end func()) {
 				io.WriteString(env.Diag.W, "\r\x1b[K") // nowhere is left to report a failing stderr
 				return
 			case now := <-tick.C:
-				mib := float64(s.seen.Load()) / (1 << 20)
+				mib := float64(s.progressed()) / (1 << 20)
 				fmt.Fprintf(env.Diag.W, "\r\x1b[K%s: %s: %.0f MiB, %.0f MiB/s", env.Name, volume, mib, mib/now.Sub(begun).Seconds())
 			}
 		}
@@ -35,4 +35,14 @@ func (s *store) progress(env *cli.Env, volume string) (end func()) {
 		close(stop)
 		<-stopped
 	}
+}
+
+// progressed returns how much is read of the stream that is being stored.
+func (s *store) progressed() int64 {
+	if spool := s.spool.Load(); spool != nil {
+		if info, err := spool.Stat(); err == nil {
+			return info.Size()
+		}
+	}
+	return s.seen.Load()
 }

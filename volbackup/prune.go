@@ -4,131 +4,144 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"observability-hub/lib/cli"
 	"observability-hub/lib/record"
 	"observability-hub/lib/sysexits"
+	"observability-hub/volbackup/internal/repository"
 )
 
 type pruneCmd struct {
 	repositoryFlags
-	retention
+	repository.Retention
+	Retired time.Duration `placeholder:"D"`
 	DryRun  bool
 	Volumes []string `arg:"" optional:"" name:"volume" help:"Only these volumes."`
 }
 
-// Run removes what is expired, of each volume whose newest archive proves good.
-func (c *pruneCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		r, err := c.open()
-		if err != nil {
-			return err
-		}
-		if err := r.claimExisting(ctx); err != nil {
-			return err
-		}
-		defer r.release()
-		if err := r.mend(); err != nil {
-			env.Diag.Warn("mark_failed", err.Error())
-		}
-		volumes, err := r.chosen(c.Volumes)
-		if err != nil {
-			return err
-		}
-		var failed []error
-		for _, v := range volumes {
-			if err := c.prune(ctx, env, r, v, len(c.Volumes) > 0); err != nil {
-				if ctx.Err() != nil {
-					return context.Cause(ctx)
-				}
-				failed = append(failed, err)
-			}
-		}
-		return partly(failed, len(volumes))
-	})
+func (c *pruneCmd) Validate() error {
+	if c.Retired < 0 {
+		return fmt.Errorf("--retired must not be negative, got %v", c.Retired)
+	}
+	return c.Retention.Validate()
 }
 
-func (c *pruneCmd) prune(ctx context.Context, env *cli.Env, r *repository, volume string, named bool) error {
-	all, err := r.archives(volume)
+// pruning is one run of the command.
+type pruning struct {
+	*pruneCmd
+	*repository.Repository
+	env       *cli.Env
+	inventory *repository.Inventory
+}
+
+// Run removes what is expired, of each volume whose newest archive proves good, or
+// all archives of volumes that are gone.
+func (c *pruneCmd) Run(ctx context.Context, env *cli.Env) error {
+	if err := checkVolumes(c.Volumes); err != nil {
+		return err
+	}
+	r, err := c.open()
 	if err != nil {
 		return err
 	}
-	if named && len(all) == 0 {
-		return r.none(volume)
+	if err := repair(ctx, env, r, r.ClaimExisting); err != nil {
+		return err
 	}
-	expired := c.expired(all, time.Now())
+	defer r.Release()
+	inventory, err := repository.ReadInventory(r.Root)
+	if err != nil && c.Retired > 0 {
+		return err
+	}
+	p := &pruning{c, r, env, inventory}
+	volumes := c.Volumes
+	if len(volumes) == 0 {
+		if volumes, err = r.Volumes(); err != nil {
+			return err
+		}
+	}
+	var failed []error
+	for _, v := range volumes {
+		if err := p.prune(ctx, v); err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			failed = append(failed, err)
+		}
+	}
+	return partly(failed, len(volumes))
+}
+
+func (p *pruning) prune(ctx context.Context, volume string) error {
+	all, err := p.Archives(volume)
+	if err != nil {
+		return err
+	}
+	if len(p.pruneCmd.Volumes) > 0 && len(all) == 0 {
+		return noBackup(volume, p.Root)
+	}
+	if p.Retired > 0 {
+		return p.retire(volume, all)
+	}
+	now := time.Now()
+	expired := p.Expired(all, now)
 	if len(expired) == 0 {
 		return nil
 	}
-	if last := newest(all, time.Now()); last != nil {
-		if err := r.check(ctx, last); err != nil {
+	if last := repository.Newest(all, now); last != nil {
+		if err := p.Check(ctx, last); err != nil {
 			if ctx.Err() == nil {
 				last.Damaged = err.Error()
-				err = errors.Join(damaged(volume, last.ID, err), r.update(last))
+				err = errors.Join(repository.DamagedError(volume, last.ID, err), p.Update(last))
 			}
 			return err
 		}
 	}
-	for _, m := range expired {
-		if !c.DryRun {
-			if err := r.remove(m); err != nil {
+	return p.remove(expired)
+}
+
+// retire removes all archives of a volume that has been gone for long enough. An
+// archive that cannot be read stays, for a person to look at.
+func (p *pruning) retire(volume string, all []repository.Archive) error {
+	var manifests []*repository.Manifest
+	var last time.Time
+	for _, a := range all {
+		if a.Manifest != nil {
+			manifests = append(manifests, a.Manifest)
+			if a.Time.After(last) {
+				last = a.Time
+			}
+		}
+	}
+	if p.inventory.GoneFor(volume, last, time.Now()) < p.Retired {
+		return nil
+	}
+	if err := p.remove(manifests); err != nil || p.DryRun || len(manifests) < len(all) {
+		return err
+	}
+	p.inventory.Miss(volume, time.Time{})
+	return errors.Join(p.RemoveVolume(volume), p.inventory.Write(p.Root))
+}
+
+// remove removes archives and prints a record for each.
+func (p *pruning) remove(manifests []*repository.Manifest) error {
+	for _, m := range manifests {
+		if !p.DryRun {
+			if err := p.Repository.Remove(m); err != nil {
 				return err
 			}
 		}
-		l := record.New(time.Now(), record.Info, "archive_removed", env.Service)
-		l.String("volume", volume)
+		l := record.New(time.Now(), record.Info, "archive_removed", p.env.Service)
+		l.String("volume", m.Volume)
 		l.String("id", m.ID)
 		l.String("made", m.Time.Format(record.TimeFormat))
 		l.Int("stored_bytes", m.StoredBytes)
-		l.Bool("dry_run", c.DryRun)
-		if err := env.Stdout.Record(record.Info, l.End()); err != nil {
+		l.Bool("dry_run", p.DryRun)
+		if err := p.env.Stdout.Record(record.Info, l.End()); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// goneExt marks the manifest of an archive that is being removed.
-const goneExt = ".gone"
-
-// remove takes an archive out of the repository: first its manifest gets a
-// temporary name, by which the next run knows to finish the rest.
-func (r *repository) remove(m *manifest) error {
-	dir := r.folder(m.Volume)
-	gone := filepath.Join(dir, tempPrefix+m.ID+manifestExt+goneExt)
-	if err := os.Rename(filepath.Join(dir, m.ID+manifestExt), gone); err != nil {
-		return unwritable(err)
-	}
-	if err := syncFolder(dir); err != nil {
-		return unwritable(err)
-	}
-	if err := finishRemoval(dir, m.ID, gone); err != nil {
-		return unwritable(err)
-	}
-	return nil
-}
-
-// finishRemoval removes the archive whose manifest has the name gone.
-func finishRemoval(dir, id, gone string) error {
-	for _, name := range []string{id + archiveExt, id + archiveExt + ageExt} {
-		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	if err := os.Remove(gone); err != nil {
-		return err
-	}
-	return syncFolder(dir)
-}
-
-// removing returns the id of the archive that a temporary name says to remove.
-func removing(temp string) (id string, ok bool) {
-	return strings.CutSuffix(temp, manifestExt+goneExt)
 }
 
 // partly returns the error of a command of which some items failed. If all

@@ -1,77 +1,92 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"os"
+	"time"
 
 	"observability-hub/lib/cli"
 	"observability-hub/lib/record"
+	"observability-hub/volbackup/internal/repository"
 )
 
 type putCmd struct {
 	repositoryFlags
 	storeFlags
+	Made    moment   `placeholder:"TIME"`
 	Volume  string   `arg:"" help:"Name of the volume."`
 	Command []string `arg:"" optional:"" passthrough:"" help:"Program that makes the stream, and its arguments, after --."`
 }
 
 // Run stores one stream.
 func (c *putCmd) Run(ctx context.Context, env *cli.Env) error {
-	if err := checkVolume(c.Volume); err != nil {
+	if err := repository.CheckVolume(c.Volume); err != nil {
 		return err
 	}
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		s, err := c.store(ctx, env, c.repositoryFlags)
-		if err != nil {
-			return err
-		}
-		defer s.release()
-		var src source = standard{env.Stdin}
-		if len(c.Command) > 0 && c.Command[0] == "--" {
-			c.Command = c.Command[1:]
-		}
-		if len(c.Command) > 0 {
-			src = &producer{args: c.Command, holds: true, said: said{Diag: env.Diag}}
-		}
-		m := &manifest{Volume: c.Volume}
-		unchanged, err := s.put(ctx, m, src)
-		if err != nil {
-			return err
-		}
-		return env.Stdout.Record(record.Info, m.record(env.Service, unchanged))
-	})
+	r, err := c.open()
+	if err != nil {
+		return err
+	}
+	s, err := c.store(ctx, env, r)
+	if err != nil {
+		return err
+	}
+	defer s.Release()
+	var src source = standard{env.Stdin}
+	if len(c.Command) > 0 && c.Command[0] == "--" {
+		c.Command = c.Command[1:]
+	}
+	if len(c.Command) > 0 {
+		src = &producer{args: c.Command, holds: true, said: said{Diag: env.Diag}}
+	}
+	m := &repository.Manifest{Volume: c.Volume, Time: c.Made.Time}
+	unchanged, err := s.put(ctx, m, src)
+	if err != nil {
+		return err
+	}
+	return env.Stdout.Record(record.Info, stored(m, env.Service, unchanged))
 }
 
 // store opens the repository for writing.
-func (f storeFlags) store(ctx context.Context, env *cli.Env, repo repositoryFlags) (*store, error) {
-	r, err := repo.open()
-	if err != nil {
-		return nil, err
-	}
-	s := &store{repository: r, staging: f.Staging, always: f.Staging != ""}
-	if s.staging == "" {
-		s.staging = r.dir
-	}
+func (f storeFlags) store(ctx context.Context, env *cli.Env, r *repository.Repository) (*store, error) {
+	s := &store{Repository: r, staging: cmp.Or(f.Staging, r.Root), always: f.Staging != ""}
+	var err error
 	if s.recipients, s.names, err = f.recipients(); err != nil {
 		return nil, err
 	}
-	if err := r.claim(ctx); err != nil {
+	if err := repair(ctx, env, r, r.Claim); err != nil {
 		return nil, err
 	}
-	if err := r.mend(); err != nil { // of one volume, whose own backup will fail for that
-		env.Diag.Warn("mark_failed", err.Error())
-	}
 	if _, err := os.Stat(s.staging); err != nil {
-		r.release()
-		return nil, stagingError(err)
+		return nil, errors.Join(stagingError(err), r.Release())
 	}
 	return s, nil
 }
 
-// record is the record of an archive.
-func (m *manifest) record(service string, unchanged bool) []byte {
+// stored is the record of an archive that was put.
+func stored(m *repository.Manifest, service string, unchanged bool) []byte {
 	l := record.New(m.Finished, record.Info, "stored", service)
-	m.fields(l)
+	fields(m, l)
 	l.Bool("unchanged", unchanged)
 	return l.End()
+}
+
+// moment is a time that a person gives: a day, or a time with its zone.
+type moment struct{ time.Time }
+
+// UnmarshalText reads it.
+func (m *moment) UnmarshalText(text []byte) error {
+	for _, layout := range []string{time.RFC3339, time.DateOnly} {
+		if t, err := time.Parse(layout, string(text)); err == nil {
+			if t.After(time.Now().Add(repository.ClockError)) {
+				return fmt.Errorf("%s has not come yet", text)
+			}
+			m.Time = t
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is not a time such as 2024-05-31 or 2024-05-31T01:00:00Z; date -u -r FILE +%%FT%%TZ prints that of a file", text)
 }

@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"observability-hub/volbackup/internal/repository"
 )
 
 // Who reads without the lock sees whole archives, while others come and go.
@@ -13,10 +15,10 @@ func TestArchivesWhileOthersWrite(t *testing.T) {
 	stop, done := make(chan struct{}), make(chan error)
 	go func() {
 		for {
-			m := &manifest{Volume: "v"}
+			m := &repository.Manifest{Volume: "v"}
 			_, err := s.put(t.Context(), m, stream{data: data})
 			if err == nil {
-				err = s.remove(m)
+				err = s.Remove(m)
 			}
 			select {
 			case <-stop:
@@ -32,13 +34,13 @@ func TestArchivesWhileOthersWrite(t *testing.T) {
 		}
 	}()
 	for range 20000 {
-		all, err := s.archives("v")
+		all, err := s.Archives("v")
 		if err != nil {
 			t.Error(err)
 		}
 		for _, a := range all {
-			if a.err != nil {
-				t.Errorf("%s: %v", a.id, a.err)
+			if a.Err != nil {
+				t.Errorf("%s: %v", a.ID, a.Err)
 			}
 		}
 		if t.Failed() {
@@ -54,15 +56,15 @@ func TestArchivesWhileOthersWrite(t *testing.T) {
 // What a killed run had begun to remove is no archive any more.
 func TestArchivesHalfRemoved(t *testing.T) {
 	s := newStore(t)
-	m := &manifest{Volume: "v"}
+	m := &repository.Manifest{Volume: "v"}
 	if _, err := s.put(t.Context(), m, stream{data: big(t, 1000, 0)}); err != nil {
 		t.Fatal(err)
 	}
-	dir := s.folder("v")
-	if err := os.Rename(filepath.Join(dir, m.ID+manifestExt), filepath.Join(dir, tempPrefix+m.ID+manifestExt+goneExt)); err != nil {
+	dir := s.Dir("v")
+	if err := os.Rename(filepath.Join(dir, m.ID+".json"), filepath.Join(dir, ".tmp-"+m.ID+".json.gone")); err != nil {
 		t.Fatal(err)
 	}
-	if all, err := s.archives("v"); err != nil || len(all) != 0 {
+	if all, err := s.Archives("v"); err != nil || len(all) != 0 {
 		t.Errorf("archives = %v, %v; want none", all, err)
 	}
 }

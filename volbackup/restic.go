@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,28 +14,66 @@ import (
 	"strings"
 	"time"
 
+	"observability-hub/lib/cli"
 	"observability-hub/lib/command"
+	"observability-hub/lib/record"
+	"observability-hub/lib/statedir"
 	"observability-hub/lib/sysexits"
+	"observability-hub/volbackup/internal/repository"
+	"observability-hub/volbackup/internal/tarcheck"
 )
 
-// restic is a repository that the program restic keeps: on S3, by SFTP, behind
-// a rest-server. Where it is and its password are in restic's own variables.
-// Each volume's snapshots carry the tag volume=NAME.
-type restic struct{ host string }
+// restic is the engine of a repository that the program restic keeps: on S3, by
+// SFTP, behind a rest-server. Where it is and its password are in restic's own
+// variables. Each volume's snapshots carry the tag volume=NAME.
+type restic struct {
+	env     *cli.Env
+	host    string
+	state   repositoryFlags // where the inventory is
+	staging stagingFlags
+	run     *runCmd // of run: its flags
 
-// engineFlags choose who keeps the backups.
-type engineFlags struct {
-	Engine string `default:"folder" enum:"folder,restic"`
+	outcomes []outcome // of run: those that settle finishes
 }
 
-func (f engineFlags) isRestic() bool { return f.Engine == "restic" }
-
-func newRestic() (restic, error) {
+func newRestic(env *cli.Env, state repositoryFlags, staging stagingFlags) (*restic, error) {
 	host, err := os.Hostname()
 	if err != nil {
-		return restic{}, fmt.Errorf("host name: %w", err)
+		return nil, fmt.Errorf("host name: %w", err)
 	}
-	return restic{host}, nil
+	return &restic{env: env, host: host, state: state, staging: staging}, nil
+}
+
+func (r *restic) where() string { return "the restic repository" }
+
+func (r *restic) inventory() (string, error) {
+	dir, err := statedir.Resolve(r.state.StateDir, family)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", statedir.Unwritable(err)
+	}
+	return filepath.Join(dir, "restic"), nil
+}
+
+// begin removes locks whose owner is dead; restic leaves those of the living.
+func (r *restic) begin(ctx context.Context) error {
+	return r.within(ctx, func(ctx context.Context) error {
+		_, err := r.call(ctx, "unlock")
+		return err
+	})
+}
+
+func (r *restic) end() {}
+
+// within gives a step the time of --timeout: restic tries for a quarter of an
+// hour to reach a repository that does not answer.
+func (r *restic) within(ctx context.Context, step func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, r.run.Timeout, sysexits.New(sysexits.Unavailable, "restic_failed", fmt.Errorf("not done within %v", r.run.Timeout)).
+		WithHint("see whether the repository can be reached: restic snapshots"))
+	defer cancel()
+	return step(ctx)
 }
 
 const (
@@ -63,7 +102,7 @@ func (s snapshot) volume() string {
 }
 
 // call runs restic and returns what it prints.
-func (r restic) call(ctx context.Context, args ...string) ([]byte, error) {
+func (r *restic) call(ctx context.Context, args ...string) ([]byte, error) {
 	// Dependent: a killed run leaves no restic at work, and restic's own lock
 	// is then stale and goes with the next unlock.
 	out, messages, err := command.Cmd{Args: append([]string{"restic"}, args...), Dependent: true}.Run(ctx)
@@ -71,38 +110,49 @@ func (r restic) call(ctx context.Context, args ...string) ([]byte, error) {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		return out, resticFailed("restic "+args[0], string(messages), err)
+		return out, resticFailed("restic "+args[0], string(messages), command.Status(err), err)
 	}
 	return out, nil
 }
 
-// resticFailed explains a restic that failed: it has one exit status for all,
-// so its words decide ours.
-func resticFailed(what, said string, err error) error {
-	text := lastLine(said)
+// resticFailed explains a restic that failed. Its exit status decides, from 0.17
+// on; earlier versions, such as Debian's 0.14, end with 1 for any reason, and their
+// messages decide.
+func resticFailed(what, said string, code int, err error) error {
+	const (
+		noRepository  = "restic init makes one; if there should be one, see whether it can be reached"
+		locked        = "another restic is at work on that repository; restic unlock removes locks whose owner is dead"
+		wrongPassword = "RESTIC_PASSWORD_FILE must hold the password of that repository"
+	)
 	status, hint := sysexits.Unavailable, "see whether the repository can be reached: restic snapshots"
-	for _, known := range []struct {
-		words, hint string
-		status      int
-	}{
-		{"executable file not found", "apt-get install restic", sysexits.Config},
-		{"Please specify repository location", "set RESTIC_REPOSITORY in /etc/observability-hub/volume-backup.env", sysexits.Config},
-		{"wrong password", "RESTIC_PASSWORD_FILE must hold the password of that repository", sysexits.Config},
-		{"no password", "set RESTIC_PASSWORD_FILE", sysexits.Config},
-		{"an empty password is not a password", "set RESTIC_PASSWORD_FILE", sysexits.Config},
-		{"Resolving password failed", "RESTIC_PASSWORD_FILE must name a file that the user of this run can read", sysexits.Config},
-		{"Is there a repository at", "restic init makes one; if there should be one, see whether it can be reached", sysexits.Unavailable},
-		{"already locked", "another restic is at work on that repository; restic unlock removes locks whose owner is dead", sysexits.TempFail},
-	} {
-		if strings.Contains(said+err.Error(), known.words) {
-			status, hint = known.status, known.hint
-			break
+	switch code {
+	case 10:
+		hint = noRepository
+	case 11:
+		status, hint = sysexits.TempFail, locked
+	case 12:
+		status, hint = sysexits.Config, wrongPassword
+	default:
+		for _, known := range []struct {
+			words, hint string
+			status      int
+		}{
+			{"executable file not found", "apt-get install restic", sysexits.Config},
+			{"Please specify repository location", "set RESTIC_REPOSITORY in /etc/observability-hub/volume-backup.env", sysexits.Config},
+			{"wrong password", wrongPassword, sysexits.Config},
+			{"no password", "set RESTIC_PASSWORD_FILE", sysexits.Config},
+			{"an empty password is not a password", "set RESTIC_PASSWORD_FILE", sysexits.Config},
+			{"Resolving password failed", "RESTIC_PASSWORD_FILE must name a file that the user of this run can read", sysexits.Config},
+			{"Is there a repository at", noRepository, sysexits.Unavailable},
+			{"already locked", locked, sysexits.TempFail},
+		} {
+			if strings.Contains(said+err.Error(), known.words) {
+				status, hint = known.status, known.hint
+				break
+			}
 		}
 	}
-	if text == "" {
-		text = err.Error()
-	}
-	return sysexits.New(status, "restic_failed", fmt.Errorf("%s: %s", what, text)).WithHint(hint)
+	return sysexits.New(status, "restic_failed", fmt.Errorf("%s: %s", what, cmp.Or(lastLine(said), err.Error()))).WithHint(hint)
 }
 
 func lastLine(text string) string {
@@ -116,7 +166,7 @@ func lastLine(text string) string {
 }
 
 // snapshots returns those of the volumes, of all if none is named, oldest first.
-func (r restic) snapshots(ctx context.Context, volumes []string) ([]snapshot, error) {
+func (r *restic) snapshots(ctx context.Context, volumes []string) ([]snapshot, error) {
 	out, err := r.call(ctx, "snapshots", "--json", "--no-lock", "--tag", resticTag)
 	if err != nil {
 		return nil, err
@@ -126,15 +176,15 @@ func (r restic) snapshots(ctx context.Context, volumes []string) ([]snapshot, er
 		return nil, fmt.Errorf("restic snapshots: %w", err)
 	}
 	all = slices.DeleteFunc(all, func(s snapshot) bool {
-		return len(volumes) > 0 && !slices.Contains(volumes, s.volume()) || checkVolume(s.volume()) != nil
+		return len(volumes) > 0 && !slices.Contains(volumes, s.volume()) || repository.CheckVolume(s.volume()) != nil
 	})
 	slices.SortStableFunc(all, func(a, b snapshot) int { return a.Time.Compare(b.Time) })
 	return all, nil
 }
 
-// find returns the snapshot VOLUME@ID; without an ID the newest, of this host
+// snapshot returns the snapshot VOLUME@ID; without an ID the newest, of this host
 // if it has one.
-func (r restic) find(ctx context.Context, volume, id string) (snapshot, error) {
+func (r *restic) snapshot(ctx context.Context, volume, id string) (snapshot, error) {
 	all, err := r.snapshots(ctx, []string{volume})
 	if err != nil {
 		return snapshot{}, err
@@ -161,56 +211,220 @@ func (r restic) find(ctx context.Context, volume, id string) (snapshot, error) {
 		WithHint("volbackup list --engine restic shows what is there")
 }
 
-// resticBackup is what the volume's containers are down for. $0 is the volume.
-const resticBackup = `exec restic backup --quiet --json --tag ` + resticTag + ` --tag "` + volumeTag + `$0" -- "$VOLUME_PATH"`
+// resticBackup is what the containers of the volumes, its arguments, are stopped
+// for. It prints restic's summary and how restic ended for each of them.
+const resticBackup = `for ((n = 1; n <= $#; n++)); do
+  path=VOLUME_PATH_$n status=0
+  restic backup --quiet --json --tag ` + resticTag + ` --tag "` + volumeTag + `${!n}" -- "${!path:-$VOLUME_PATH}" || status=$?
+  echo
+  echo "status $status"
+done`
 
 // resticIncomplete is restic's exit status for a snapshot that lacks files.
 const resticIncomplete = 3
 
-// backUp makes a snapshot of a volume while it is at rest. One that lacks files
-// is forgotten: it must never be the newest.
-func (r restic) backUp(ctx context.Context, script, volume string, s *said) (id string, bytes, added int64, err error) {
-	p := &producer{args: []string{script, "with", volume, "--", "sh", "-c", resticBackup, volume}, said: said{Diag: s.Diag}}
-	out, err := p.open(ctx, "")
-	if err != nil {
-		return "", 0, 0, err
+// backUp makes snapshots of volumes while they are at rest, once for all of them.
+func (r *restic) backUp(ctx context.Context, group []volume, _ func(outcome)) {
+	started := time.Now()
+	outcomes := make([]outcome, len(group))
+	for i, v := range group {
+		outcomes[i] = outcome{v: v, m: v.manifest(), started: started}
 	}
-	text, readErr := io.ReadAll(io.LimitReader(out, 1<<20))
-	ended := p.wait()
-	if ended == nil {
+	fail := func(err error) {
+		for i := range outcomes {
+			outcomes[i].err = err
+		}
+	}
+	var named, names []string
+	for _, v := range group {
+		named, names = append(named, v.Volume), append(names, v.name)
+	}
+	err := r.within(ctx, func(ctx context.Context) error {
+		p := &producer{args: slices.Concat([]string{r.run.ManageVolume, "with"}, named, []string{"--", "bash", "-c", resticBackup, "bash"}, names), said: said{Diag: r.env.Diag}}
+		out, err := p.open(ctx, "", nil)
+		if err != nil {
+			return err
+		}
+		defer p.close()
+		text, readErr := io.ReadAll(io.LimitReader(out, 1<<20))
+		ended := p.wait()
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case ended != nil:
+			return p.failed(ended)
+		case readErr != nil:
+			return readErr
+		}
 		p.said.passOn()
+		parts := strings.SplitAfter(string(text), "\nstatus ")
+		for i := range outcomes {
+			if i+1 >= len(parts) {
+				outcomes[i].err = errors.New("restic backup: it did not run")
+				continue
+			}
+			status, _, _ := strings.Cut(parts[i+1], "\n")
+			outcomes[i].err = r.snapshotted(ctx, outcomes[i].m, parts[i], status, &p.said)
+			outcomes[i].m.Consistency = p.consistency(p.said.saw("started_meanwhile"))
+		}
+		return nil
+	})
+	if err != nil && len(group) > 1 && ctx.Err() == nil && (sysexits.Code(err) == sysexits.Usage || sysexits.Code(err) == sysexits.DataErr) {
+		for _, v := range group { // as together
+			r.backUp(ctx, []volume{v}, nil)
+		}
+		return
 	}
-	p.out.Close()
+	if err != nil {
+		fail(err)
+	}
+	r.outcomes = append(r.outcomes, outcomes...)
+}
+
+// snapshotted fills in what restic printed about a snapshot. A snapshot that lacks
+// files is removed: it must never be the newest.
+func (r *restic) snapshotted(ctx context.Context, m *repository.Manifest, text, status string, said *said) error {
 	var summary struct {
-		Type      string `json:"message_type"`
 		ID        string `json:"snapshot_id"`
 		Processed int64  `json:"total_bytes_processed"`
 		Added     int64  `json:"data_added"`
 	}
-	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	parsed := json.Unmarshal([]byte(lines[len(lines)-1]), &summary)
-	switch {
-	case ctx.Err() != nil:
-		return "", 0, 0, context.Cause(ctx)
-	case command.Status(ended) == resticIncomplete && summary.ID != "":
-		_, forgot := r.call(ctx, "forget", summary.ID)
-		last, _ := p.said.last()
-		return "", 0, 0, errors.Join(sysexits.New(sysexits.Failed, "restic_failed", fmt.Errorf("restic backup: some files could not be read: %s", last)).
-			WithHint("its snapshot is forgotten again; run as root, or with the capability CAP_DAC_READ_SEARCH"), forgot)
-	case ended != nil:
-		last, hint := p.said.last()
-		if hint != "" { // of manage_volume.sh
-			return "", 0, 0, p.failed(ended)
-		}
-		return "", 0, 0, resticFailed("restic backup", last, ended)
-	case readErr != nil || parsed != nil || summary.ID == "":
-		return "", 0, 0, errors.New("restic backup: it ended well and named no snapshot")
+	for line := range strings.Lines(text) {
+		_ = json.Unmarshal([]byte(line), &summary) // of lines that are not the summary nothing is taken
 	}
-	return summary.ID, summary.Processed, summary.Added, nil
+	m.ID, m.Bytes, m.StoredBytes = summary.ID, summary.Processed, summary.Added
+	code, err := strconv.Atoi(status)
+	last, _ := said.last()
+	switch {
+	case err != nil:
+		return fmt.Errorf("restic backup: ended with %q", status)
+	case code == resticIncomplete && summary.ID != "":
+		_, forgot := r.call(ctx, "forget", summary.ID)
+		return errors.Join(sysexits.New(sysexits.Failed, "restic_failed", fmt.Errorf("restic backup: some files could not be read: %s", last)).
+			WithHint("its snapshot is removed again; run as root, or with the capability CAP_DAC_READ_SEARCH"), forgot)
+	case code != 0:
+		return resticFailed("restic backup", last, code, fmt.Errorf("exit status %d", code))
+	case summary.ID == "":
+		return errors.New("restic backup: it succeeded and named no snapshot")
+	}
+	return nil
+}
+
+// settle checks the repository once, and only then removes what is expired.
+func (r *restic) settle(ctx context.Context, done func(outcome)) error {
+	good := slices.ContainsFunc(r.outcomes, func(o outcome) bool { return o.err == nil })
+	var checked error
+	if good {
+		checked = r.within(ctx, func(ctx context.Context) error { return r.check(ctx, false) })
+	}
+	pruned := 0
+	for _, o := range r.outcomes {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if o.err == nil {
+			o.err = checked
+		}
+		if o.err == nil {
+			o.err = r.within(ctx, func(ctx context.Context) (err error) {
+				o.pruned, err = r.forget(ctx, o.v.name, r.run.Retention)
+				return err
+			})
+		}
+		pruned += o.pruned
+		done(o)
+	}
+	if pruned == 0 {
+		return nil
+	}
+	return r.within(ctx, func(ctx context.Context) error {
+		_, err := r.call(ctx, "prune")
+		return err
+	})
+}
+
+func (r *restic) archives(ctx context.Context, volumes []string, everyHost bool) (map[string][]repository.Archive, error) {
+	all, err := r.snapshots(ctx, volumes)
+	if err != nil {
+		return nil, err
+	}
+	found := map[string][]repository.Archive{}
+	for _, s := range all {
+		if !everyHost && s.Hostname != r.host {
+			continue
+		}
+		m := &repository.Manifest{Volume: s.volume(), ID: s.ID, Time: s.Time, Verified: s.Time, Driver: s.Hostname}
+		found[s.volume()] = append(found[s.volume()], repository.Archive{ID: s.ID, Manifest: m})
+	}
+	return found, nil
+}
+
+func (r *restic) record(volume string, a repository.Archive) []byte {
+	l := record.New(time.Now(), record.Info, "snapshot", r.env.Service)
+	l.String("volume", volume)
+	l.String("id", a.ID)
+	l.String("made", a.Time.UTC().Format(record.TimeFormat))
+	l.String("host", a.Driver)
+	return l.End()
+}
+
+func (r *restic) verify(ctx context.Context, _ []string, deep bool) error {
+	wrong := r.check(ctx, deep)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	level := record.Info
+	if wrong != nil {
+		level = record.Error
+	}
+	l := record.New(time.Now(), level, "repository_verified", r.env.Service)
+	l.Bool("ok", wrong == nil)
+	l.Bool("deep", deep)
+	if wrong != nil {
+		l.String("error", wrong.Error())
+	}
+	return errors.Join(r.env.Stdout.Record(level, l.End()), wrong)
+}
+
+// find restores a snapshot into the staging directory, where restic compares every
+// byte with its hash: restic's own dump has no hard links and not the root directory.
+func (r *restic) find(ctx context.Context, volume, id string) (*repository.Manifest, func(context.Context, io.Writer) (string, error), func(), error) {
+	s, err := r.snapshot(ctx, volume, id)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if len(s.Paths) != 1 {
+		return nil, nil, nil, fmt.Errorf("snapshot %s is of %d directories", s.ShortID, len(s.Paths))
+	}
+	dir, remove, err := scratch(cmp.Or(r.staging.Staging, os.TempDir()))
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if _, err := r.call(ctx, "restore", s.ID, "--target", dir, "--verify"); err != nil {
+		remove()
+		return nil, nil, nil, err
+	}
+	m := &repository.Manifest{Volume: volume, ID: s.ID}
+	return m, func(ctx context.Context, w io.Writer) (string, error) {
+		p := &producer{args: append(slices.Clone(tarCommand), "--directory="+filepath.Join(dir, s.Paths[0]), ".")}
+		in, err := p.open(ctx, "", nil)
+		if err != nil {
+			return "", err
+		}
+		var tar tarcheck.Check
+		_, err = io.Copy(io.MultiWriter(w, &tar), repository.Interruptible(ctx, in))
+		m.Bytes, m.Entries = tar.Bytes, tar.Entries
+		err = errors.Join(err, tar.Close())
+		p.close()
+		if _, ended := p.finish(); ended != nil && err == nil {
+			err = ended
+		}
+		return "", err
+	}, remove, nil
 }
 
 // check verifies the repository, with deep every byte in it.
-func (r restic) check(ctx context.Context, deep bool) error {
+func (r *restic) check(ctx context.Context, deep bool) error {
 	args := []string{"check"}
 	if deep {
 		args = append(args, "--read-data")
@@ -223,7 +437,7 @@ func (r restic) check(ctx context.Context, deep bool) error {
 }
 
 // forget removes what is expired of a volume; the newest always stays.
-func (r restic) forget(ctx context.Context, volume string, keep retention) (removed int, err error) {
+func (r *restic) forget(ctx context.Context, volume string, keep repository.Retention) (removed int, err error) {
 	out, err := r.call(ctx, "forget", "--json", "--group-by", "host", "--host", r.host, "--tag", resticTag+","+volumeTag+volume, "--keep-last", "1",
 		"--keep-daily", strconv.Itoa(keep.KeepDaily), "--keep-weekly", strconv.Itoa(keep.KeepWeekly), "--keep-monthly", strconv.Itoa(keep.KeepMonthly))
 	if err != nil {
@@ -239,19 +453,7 @@ func (r restic) forget(ctx context.Context, volume string, keep retention) (remo
 	return removed, nil
 }
 
-// stream restores a snapshot into dir, where restic compares
-// every byte with its hash, and returns the tar that reads it: restic's own dump
-// has no hard links and not the root folder.
-func (r restic) stream(ctx context.Context, s snapshot, dir string) (*producer, error) {
-	if len(s.Paths) != 1 {
-		return nil, fmt.Errorf("snapshot %s is of %d folders", s.ShortID, len(s.Paths))
-	}
-	if _, err := r.call(ctx, "restore", s.ID, "--target", dir, "--verify"); err != nil {
-		return nil, err
-	}
-	return &producer{args: append(slices.Clone(tarCommand), "--directory="+filepath.Join(dir, s.Paths[0]), ".")}, nil
-}
-
-// tarCommand is GNU tar with all that a file system has.
-var tarCommand = []string{"tar", "--create", "--file=-", "--format=posix", "--sort=name", "--numeric-owner", "--xattrs", "--xattrs-include=*",
-	"--acls", "--sparse", "--pax-option=delete=atime,delete=ctime"}
+// tarCommand is GNU tar with all that a file system has, as manage_volume.sh uses
+// it: the same directory must give the same bytes.
+var tarCommand = []string{"tar", "--create", "--file=-", "--format=posix", "--sort=name", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls",
+	"--sparse", "--sparse-version=0.0", "--quoting-style=escape", "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime"}

@@ -11,6 +11,8 @@ import (
 
 	"observability-hub/lib/cli"
 	"observability-hub/lib/record"
+	"observability-hub/lib/sysexits"
+	"observability-hub/volbackup/internal/repository"
 )
 
 type restoreCmd struct {
@@ -26,35 +28,24 @@ type restoreCmd struct {
 // Run is cat | import, but import never sees the end of a stream that failed:
 // it unpacks beside the old volume and swaps when all is there.
 func (c *restoreCmd) Run(ctx context.Context, env *cli.Env) error {
-	volume, id, err := parseArchive(c.Archive)
+	volume, id, err := repository.ParseArchive(c.Archive)
 	if err != nil {
 		return err
 	}
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		if c.isRestic() {
-			return c.withSnapshot(ctx, volume, id, func(s snapshot, in io.Reader) error {
-				m := &manifest{Volume: volume, ID: s.ID}
-				return c.restore(ctx, env, m, func(ctx context.Context, w io.Writer) error {
-					var tar tarCheck
-					_, err := io.Copy(io.MultiWriter(w, &tar), interruptible{ctx, in})
-					m.Bytes, m.Entries = tar.Bytes, tar.Entries
-					return errors.Join(err, tar.Close())
-				})
-			})
-		}
-		f, m, identities, err := c.take(ctx, c.identityFlags, volume, id)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		return c.restore(ctx, env, m, func(ctx context.Context, w io.Writer) error {
-			return pour(ctx, f, m, identities, w)
-		})
-	})
+	e, err := c.engine(env, c.repositoryFlags, c.identityFlags, c.stagingFlags)
+	if err != nil {
+		return err
+	}
+	m, pour, done, err := e.find(ctx, volume, id)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return c.restore(ctx, env, m, pour)
 }
 
 // restore gives what pour writes to manage_volume.sh import.
-func (c *restoreCmd) restore(ctx context.Context, env *cli.Env, m *manifest, pour func(context.Context, io.Writer) error) error {
+func (c *restoreCmd) restore(ctx context.Context, env *cli.Env, m *repository.Manifest, pour func(context.Context, io.Writer) (string, error)) error {
 	args := []string{c.ManageVolume, "import"}
 	if c.Stop {
 		args = append(args, "--stop")
@@ -73,23 +64,24 @@ func (c *restoreCmd) restore(ctx context.Context, env *cli.Env, m *manifest, pou
 		out.Close()
 		return err
 	}
-	if poured := pour(ctx, out); poured != nil {
+	outside, poured := pour(ctx, out)
+	if poured != nil {
 		cancel(poured)
 		ended := p.wait()
 		out.Close()
-		if errors.Is(poured, syscall.EPIPE) && ended != nil { // it had enough first
-			return p.failed(ended)
+		if errors.Is(poured, syscall.EPIPE) && ended != nil { // it ended first
+			return c.failed(p, ended, m, outside)
 		}
 		if context.Cause(ctx) != poured {
 			return context.Cause(ctx)
 		}
-		return damaged(m.Volume, m.ID, poured)
+		return repository.DamagedError(m.Volume, m.ID, poured)
 	}
 	if err := out.Close(); err != nil {
 		return fmt.Errorf("write to %s: %w", c.ManageVolume, err)
 	}
 	if err := p.wait(); err != nil {
-		return p.failed(err)
+		return c.failed(p, err, m, outside)
 	}
 	p.said.passOn()
 	l := record.New(time.Now(), record.Info, "restored", env.Service)
@@ -98,4 +90,15 @@ func (c *restoreCmd) restore(ctx context.Context, env *cli.Env, m *manifest, pou
 	l.Int("bytes", m.Bytes)
 	l.Int("entries", m.Entries)
 	return env.Stdout.Record(record.Info, l.End())
+}
+
+// failed is the error of an import. Archives of earlier versions may have names
+// that tar does not unpack as they are.
+func (c *restoreCmd) failed(p *producer, ended error, m *repository.Manifest, outside string) error {
+	err := p.failed(ended)
+	if outside == "" || sysexits.Code(err) != sysexits.DataErr {
+		return err
+	}
+	return sysexits.New(sysexits.DataErr, "command_failed", fmt.Errorf("%s@%s has names that lead out of the volume, such as %.200q: %w", m.Volume, m.ID, outside, err)).
+		WithHint(fmt.Sprintf("unpack it elsewhere, and import what tar makes of that: volbackup cat %s@%s | tar -x -C D && tar -C D/PATH -c . | manage_volume.sh import %s", m.Volume, m.ID, m.Volume))
 }

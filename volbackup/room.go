@@ -8,37 +8,46 @@ import (
 	"syscall"
 
 	"observability-hub/lib/sysexits"
+	"observability-hub/volbackup/internal/repository"
 )
 
-// checkRoom refuses to begin what could not end, before a container is stopped
-// for it: where no file can be made, and for want of space, as far as the last
-// archive tells or, of a first one, the size of the folder that is read.
-func (s *store) checkRoom(volume string, base *manifest, folder string, stage bool) error {
-	err := probe(s.folder(volume))
-	if errors.Is(err, fs.ErrNotExist) { // the first of its volume
-		err = probe(s.dir)
-	}
-	if err != nil {
-		return unwritable(err)
+// need is what decides how much room the backup of a volume needs.
+type need struct {
+	volume string
+	base   *repository.Manifest // the newest archive
+	dir    string               // the directory that is read, if it is known
+}
+
+// checkRoom fails before a container is stopped for a backup that could not end:
+// if no file can be made, or if there is not the room that the newest archives
+// needed or, for a first one, that the directory takes.
+func (s *store) checkRoom(stage bool, needs ...need) error {
+	var stored, staged int64
+	for _, n := range needs {
+		err := probe(s.Dir(n.volume))
+		if errors.Is(err, fs.ErrNotExist) { // the first of its volume
+			err = probe(s.Root)
+		}
+		if err != nil {
+			return repository.Unwritable(err)
+		}
+		switch {
+		case n.base != nil:
+			stored, staged = stored+n.base.StoredBytes, staged+n.base.Bytes
+		case stage && n.dir != "":
+			staged += occupied(n.dir)
+		}
 	}
 	if stage {
 		if err := probe(s.staging); err != nil {
 			return stagingError(err)
 		}
-	}
-	var stored, staged int64
-	switch {
-	case base != nil:
-		stored, staged = base.StoredBytes, base.Bytes
-	case stage && folder != "":
-		staged = occupied(folder)
-	}
-	if !stage {
+	} else {
 		staged = 0
 	}
-	repo, err := free(s.dir)
+	repo, err := free(s.Root)
 	if err != nil {
-		return unwritable(err)
+		return repository.Unwritable(err)
 	}
 	staging, err := free(s.staging)
 	if err != nil {
@@ -50,26 +59,34 @@ func (s *store) checkRoom(volume string, base *manifest, folder string, stage bo
 		return noRoom(s.staging, staging.bytes, staged)
 	}
 	if repo.bytes < stored {
-		return noRoom(s.dir, repo.bytes, stored)
+		return noRoom(s.Root, repo.bytes, stored)
 	}
 	return nil
 }
 
-// probe makes a file in a folder, which is gone at once.
+func stagingError(err error) error {
+	hint := "give --staging a directory that the user of this run can write"
+	if repository.Full(err) {
+		hint = "make room there, or give --staging a directory with room for the volume; the backups are unchanged"
+	}
+	return sysexits.New(sysexits.CantCreate, "staging_unwritable", fmt.Errorf("staging: %w", err)).WithHint(hint)
+}
+
+// probe makes a file without a name in a directory.
 func probe(dir string) error {
-	f, err := unnamed(dir)
+	f, err := repository.Unnamed(dir)
 	if err != nil {
 		return err
 	}
 	return f.Close()
 }
 
-// occupied returns the bytes that the files in a folder take on disk, as far as
+// occupied returns the bytes that the files in a directory take on disk, as far as
 // this user may look.
-func occupied(folder string) (bytes int64) {
+func occupied(dir string) (bytes int64) {
 	const sector = 512 // of st_blocks, whatever the file system
 	seen := map[uint64]bool{}
-	_ = filepath.WalkDir(folder, func(_ string, e fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return nil // what cannot be seen is not counted
 		}

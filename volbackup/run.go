@@ -13,6 +13,7 @@ import (
 	"observability-hub/lib/cli"
 	"observability-hub/lib/record"
 	"observability-hub/lib/sysexits"
+	"observability-hub/volbackup/internal/repository"
 )
 
 type runCmd struct {
@@ -20,73 +21,78 @@ type runCmd struct {
 	storeFlags
 	scriptFlags
 	engineFlags
-	retention
+	choiceFlags
+	repository.Retention
 	Timeout time.Duration `default:"6h" placeholder:"D"`
 	Reread  bool
 	Volumes []string `arg:"" optional:"" name:"volume" help:"Only these volumes; with -, those on stdin, one a line."`
 }
 
-// Validate is kong's check after parsing.
 func (c *runCmd) Validate() error {
 	if c.Timeout <= 0 {
-		return fmt.Errorf("--timeout %v: not more than 0", c.Timeout)
+		return fmt.Errorf("--timeout must be greater than 0, got %v", c.Timeout)
 	}
-	return c.retention.Validate()
+	return errors.Join(c.Retention.Validate(), c.choiceFlags.Validate())
 }
 
-// outcome is how the backup of one volume ended.
-type outcome struct {
-	m         *manifest
-	unchanged bool
-	pruned    int
-	started   time.Time
-	err       error
+// run is one run of the command: what it is about, and how it went.
+type run struct {
+	*runCmd
+	env       *cli.Env
+	engine    engine
+	inventory *repository.Inventory
+	dir       string // of the inventory
+	begun     time.Time
+
+	volumes, leftOut, unchanged, pruned int
+	failed                              []error
+	noted                               bool // the inventory has changed since plan
 }
 
-// Run backs up one volume after the other. What happens to one is nothing to
-// the next.
+// Run backs up one group of volumes after the other. A failure of one volume does
+// not stop the others.
 func (c *runCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		names, err := c.names(env.Stdin)
-		if err != nil {
-			return err
+	names, err := c.names(env.Stdin)
+	if err != nil {
+		return err
+	}
+	e, err := c.engine(env, c.repositoryFlags, identityFlags{}, c.stagingFlags)
+	if err != nil {
+		return err
+	}
+	switch e := e.(type) {
+	case *directory:
+		e.run = c
+	case *restic:
+		e.run = c
+	}
+	r := &run{runCmd: c, env: env, engine: e, begun: time.Now()}
+	if err := e.begin(ctx); err != nil {
+		return err
+	}
+	defer e.end()
+	volumes, err := r.plan(ctx, names)
+	if err != nil {
+		return err
+	}
+	for _, group := range groups(volumes) {
+		e.backUp(ctx, group, r.done)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
-		if c.isRestic() {
-			return c.runRestic(ctx, env, names)
-		}
-		s, err := c.store(ctx, env, c.repositoryFlags)
-		if err != nil {
-			return err
-		}
-		defer s.release()
-		s.reread = c.Reread
-		all, err := c.list(ctx)
-		if err != nil {
-			return err
-		}
-		volumes := pick(all, names)
-		begun := time.Now()
-		var failed []error
-		unchanged, pruned := 0, 0
-		for _, v := range volumes {
-			end := s.progress(env, v.Volume)
-			o := c.backUp(ctx, env, s, v)
-			end()
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			if o.err != nil {
-				failed = append(failed, fmt.Errorf("%s: %w", v.Volume, o.err))
-			}
-			if o.unchanged {
-				unchanged++
-			}
-			pruned += o.pruned
-			o.report(env, v)
-		}
-		c.report(env, begun, len(volumes), unchanged, len(failed), pruned)
-		return partly(failed, len(volumes))
-	})
+	}
+	settled := e.settle(ctx, r.done)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if settled != nil {
+		r.failed, settled = append(r.failed, settled), nil
+	}
+	r.report()
+	if r.noted {
+		settled = r.inventory.Write(r.dir)
+	}
+	return errors.Join(partly(r.failed, r.volumes), settled)
 }
 
 // names returns the volumes that were named.
@@ -108,106 +114,156 @@ func (c *runCmd) names(stdin io.Reader) ([]string, error) {
 				WithHint("manage_volume.sh list | jq -r .volume | volbackup run -")
 		}
 	}
-	for _, name := range names {
-		if err := checkVolume(name); err != nil {
-			return nil, err
-		}
-	}
-	return names, nil
+	return names, checkVolumes(names)
 }
 
-// backUp stores one volume, reads back what was stored, and only then removes
-// what is expired.
-func (c *runCmd) backUp(ctx context.Context, env *cli.Env, s *store, v volume) (o outcome) {
-	o.started = time.Now()
-	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("not done within %v", c.Timeout))
-	defer cancel()
-	for again := true; again; again = errors.Is(o.err, errBaseDamaged) {
-		o.m = &manifest{Volume: v.Volume, Labels: v.Labels, Driver: v.Driver}
-		p := &producer{args: []string{c.ManageVolume, "export", v.Volume}, tar: true, trees: true, holds: v.held(), folder: v.Mountpoint, said: said{Diag: env.Diag}}
-		o.unchanged, o.err = s.put(ctx, o.m, p)
-	}
-	if o.err != nil {
-		return o
-	}
-	if !o.unchanged { // else the file was read before
-		if o.err = s.check(ctx, o.m); o.err != nil {
-			o.m.Damaged = o.err.Error()
-			o.err = errors.Join(damaged(v.Volume, o.m.ID, o.err), s.update(o.m))
-			return o
-		}
-	}
-	o.pruned, o.err = s.retire(c.retention, o.m, time.Now())
-	return o
-}
-
-// grace is how long run leaves alone what it made, also several of one day: the
-// state of this morning may be what is wanted this afternoon.
-const grace = 24 * time.Hour
-
-// retire removes what is expired of a volume of which made, the newest archive,
-// was just verified.
-func (s *store) retire(keep retention, made *manifest, now time.Time) (removed int, err error) {
-	all, err := s.archives(made.Volume)
+// plan returns the volumes to back up. Before the first of them is read, the
+// inventory holds what is there and what is left out.
+func (r *run) plan(ctx context.Context, names []string) ([]volume, error) {
+	all, err := r.list(ctx)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	for _, m := range keep.expired(all, now) {
-		if m.ID == made.ID || m.Time.After(now.Add(-grace)) {
+	if r.dir, err = r.engine.inventory(); err != nil {
+		return nil, err
+	}
+	if r.inventory, err = repository.ReadInventory(r.dir); err != nil {
+		r.env.Diag.Warn("inventory_damaged", err.Error())
+		r.inventory = repository.NewInventory()
+	}
+	chosen, leftOut, err := r.choose(all)
+	if err != nil && len(names) == 0 {
+		return nil, err
+	}
+	if len(names) > 0 { // what is not named is not this run's business
+		chosen, leftOut = pick(all, names), nil
+	}
+	for _, v := range chosen {
+		if v.Driver == "" { // it is not listed
 			continue
 		}
-		if err := s.remove(m); err != nil {
-			return removed, err
+		why, detail := "", ""
+		if e := r.inventory.Volumes[v.name]; e != nil && e.LeftOut == cannotBeRead { // until it is tried
+			why, detail = e.LeftOut, e.Detail
 		}
-		removed++
+		r.inventory.See(v.name, why, detail, r.begun)
 	}
-	return removed, nil
+	for _, reason := range sortedKeys(leftOut) {
+		for _, v := range leftOut[reason] {
+			r.inventory.See(v.name, reason, "", r.begun)
+		}
+		r.sayLeftOut(reason, leftOut[reason], "")
+	}
+	if err := r.miss(ctx, all); err != nil {
+		return nil, err
+	}
+	if err := r.inventory.Write(r.dir); err != nil { // on a full disk the last one stays, and the backups say the rest
+		r.env.Diag.Warn("mark_failed", err.Error())
+	}
+	return chosen, nil
 }
 
-// report prints the record. That stdout is full must not keep the next volume
-// from its backup; it fails the run at its end.
-func (o outcome) report(env *cli.Env, v volume) {
-	level := record.Info
-	if o.err != nil {
-		level = record.Error
+// miss notes the volumes that have archives or were there before, and are not any
+// more. What only put stored was never a volume of Docker's: its archives name no driver.
+func (r *run) miss(ctx context.Context, all []volume) error {
+	there := map[string]bool{}
+	for _, v := range all {
+		there[v.Volume], there[v.name] = true, true
 	}
-	now := time.Now()
-	l := record.New(now, level, "backed_up", env.Service)
-	outcome := "stored"
+	found, err := r.engine.archives(ctx, nil, false)
+	if err != nil {
+		return err
+	}
+	names := map[string]bool{}
+	for v := range r.inventory.Volumes {
+		names[v] = true
+	}
+	for v := range found {
+		names[v] = true
+	}
+	for _, v := range sortedKeys(names) {
+		if there[v] {
+			continue
+		}
+		last := repository.Newest(found[v], r.begun)
+		switch {
+		case last == nil && len(found[v]) > 0: // all are damaged, which is not for this run to forget
+		case last == nil:
+			r.inventory.Miss(v, time.Time{})
+		case r.inventory.Volumes[v] != nil || last.Driver != "":
+			if r.inventory.Miss(v, last.Time) {
+				r.env.Diag.Warn("volume_gone", fmt.Sprintf("volume %s is gone; its %d backups stay; see RETENTION in volbackup(1)", v, len(found[v])))
+			}
+		}
+	}
+	return nil
+}
+
+// done counts and prints how the backup of a volume ended. A volume that cannot be
+// backed up ever, and that no person named, is left out: a warning the first time.
+func (r *run) done(o outcome) {
+	why := refusal(o.err)
 	switch {
-	case o.err != nil:
-		outcome = "failed"
-	case o.unchanged:
-		outcome = "unchanged"
+	case o.v.named: // a person waits for it
+	case why == isGone:
+		r.noted = true
+		r.inventory.Miss(o.v.name, time.Time{})
+		r.sayLeftOut(why, []volume{o.v}, o.err.Error())
+		return
+	case why == cannotBeRead:
+		r.noted = true
+		if r.inventory.See(o.v.name, why, o.err.Error(), r.begun) {
+			r.env.Diag.Warn("volume_left_out", fmt.Sprintf("volume %s is not backed up: %v", o.v.name, o.err))
+		}
+		r.sayLeftOut(why, []volume{o.v}, o.err.Error())
+		return
 	}
-	l.String("volume", v.Volume)
-	l.String("outcome", outcome)
+	if e := r.inventory.Volumes[o.v.name]; e != nil && e.LeftOut != "" && why == "" {
+		r.inventory.See(o.v.name, "", "", r.begun)
+		r.noted = true
+	}
+	r.volumes++
 	if o.err != nil {
-		l.String("error", o.err.Error())
-	} else {
-		l.String("id", o.m.ID)
-		l.Int("bytes", o.m.Bytes)
-		l.Int("stored_bytes", o.m.StoredBytes)
-		l.Int("entries", o.m.Entries)
-		l.String("consistency", o.m.Consistency)
+		r.failed = append(r.failed, fmt.Errorf("%s: %w", o.v.name, o.err))
 	}
-	l.Int("pruned", int64(o.pruned))
-	l.Float("duration_s", now.Sub(o.started).Seconds())
-	_ = env.Stdout.Record(level, l.End())
+	if o.unchanged {
+		r.unchanged++
+	}
+	r.pruned += o.pruned
+	o.report(r.env)
 }
 
-func (c *runCmd) report(env *cli.Env, begun time.Time, volumes, unchanged, failed, pruned int) {
+// sayLeftOut prints the record of the volumes that are left out for one reason.
+func (r *run) sayLeftOut(reason string, volumes []volume, detail string) {
+	const most = 100 // names in a line
+	r.leftOut += len(volumes)
+	var names []string
+	for _, v := range volumes[:min(len(volumes), most)] {
+		names = append(names, v.Volume)
+	}
+	l := record.New(time.Now(), record.Info, "left_out", r.env.Service)
+	l.String("reason", reason)
+	l.Int("count", int64(len(volumes)))
+	l.Strings("volumes", names)
+	if detail != "" {
+		l.String("detail", detail)
+	}
+	_ = r.env.Stdout.Record(record.Info, l.End()) // as that of an outcome
+}
+
+func (r *run) report() {
 	level := record.Info
-	if failed > 0 {
+	if len(r.failed) > 0 {
 		level = record.Error
 	}
 	now := time.Now()
-	l := record.New(now, level, "backup_finished", env.Service)
-	l.Int("volumes", int64(volumes))
-	l.Int("stored", int64(volumes-unchanged-failed))
-	l.Int("unchanged", int64(unchanged))
-	l.Int("failed", int64(failed))
-	l.Int("pruned", int64(pruned))
-	l.Float("duration_s", now.Sub(begun).Seconds())
-	_ = env.Stdout.Record(level, l.End())
+	l := record.New(now, level, "backup_finished", r.env.Service)
+	l.Int("volumes", int64(r.volumes))
+	l.Int("stored", int64(r.volumes-r.unchanged-len(r.failed)))
+	l.Int("unchanged", int64(r.unchanged))
+	l.Int("failed", int64(len(r.failed)))
+	l.Int("left_out", int64(r.leftOut))
+	l.Int("pruned", int64(r.pruned))
+	l.Float("duration_s", now.Sub(r.begun).Seconds())
+	_ = r.env.Stdout.Record(level, l.End())
 }

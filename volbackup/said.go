@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 	"sync"
 
@@ -18,7 +19,8 @@ type said struct {
 	part  []byte // a line that is not complete yet
 	error string // the last error, else the last line
 	hint  string
-	found bool // it was an error in the toolkit's envelope
+	event string          // of the last error, if that was in the toolkit's envelope
+	seen  map[string]bool // events of warnings
 }
 
 // maxSaid bounds a line; the rest of a longer one counts as another.
@@ -48,7 +50,7 @@ func (s *said) line(line string) {
 	}
 	var envelope struct{ Level, Msg, Detail, Error, Hint string }
 	if json.Unmarshal([]byte(line), &envelope) != nil || envelope.Msg == "" {
-		if !s.found {
+		if s.event == "" {
 			s.error = line
 		}
 		if s.Diag != nil {
@@ -56,9 +58,13 @@ func (s *said) line(line string) {
 		}
 		return
 	}
+	if s.seen == nil {
+		s.seen = map[string]bool{}
+	}
+	s.seen[envelope.Msg] = true
 	switch {
 	case envelope.Level == "ERROR":
-		s.error, s.hint, s.found = envelope.Error, envelope.Hint, true
+		s.error, s.hint, s.event = envelope.Error, envelope.Hint, envelope.Msg
 	case s.Diag == nil:
 	case envelope.Level == "WARN":
 		s.Diag.Warn("command_message", envelope.Msg+": "+envelope.Detail)
@@ -71,12 +77,20 @@ func (s *said) line(line string) {
 // container that does not start again is no reason to throw a backup away, and
 // none to be silent.
 func (s *said) passOn() {
-	if text, hint := s.last(); s.found && s.Diag != nil {
+	if text, hint := s.last(); s.event != "" && s.Diag != nil {
 		if hint != "" {
 			text += " (" + hint + ")"
 		}
 		s.Diag.Warn("command_message", text)
 	}
+}
+
+// saw reports whether the program used one of these events.
+func (s *said) saw(events ...string) bool {
+	s.last()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(events, func(e string) bool { return s.seen[e] })
 }
 
 // last returns what the program said last, and its hint.

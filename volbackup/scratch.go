@@ -8,10 +8,10 @@ import (
 	"syscall"
 )
 
-// scratchPrefix begins the names of folders for restored snapshots.
+// scratchPrefix begins the names of directories for restored snapshots.
 const scratchPrefix = ".volbackup-restic-"
 
-// scratch makes a folder in staging and holds it locked until it is removed.
+// scratch makes a directory in staging and holds it locked until it is removed.
 // Those that nobody holds were left by runs that were killed: they go.
 func scratch(staging string) (dir string, remove func(), err error) {
 	old, _ := filepath.Glob(filepath.Join(staging, scratchPrefix+"*")) // staging is no pattern of ours; then none is found
@@ -39,7 +39,7 @@ func scratch(staging string) (dir string, remove func(), err error) {
 	}
 }
 
-// hold locks a folder of this user that is still there.
+// hold locks a directory of this user that is still there.
 func hold(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"observability-hub/lib/cli"
 	"observability-hub/lib/record"
 	"observability-hub/lib/sysexits"
+	"observability-hub/volbackup/internal/repository"
 )
 
 type statusCmd struct {
@@ -19,10 +20,9 @@ type statusCmd struct {
 	Volumes []string      `arg:"" optional:"" name:"volume" help:"Only these volumes."`
 }
 
-// Validate is kong's check after parsing.
 func (c *statusCmd) Validate() error {
 	if c.MaxAge < 0 {
-		return fmt.Errorf("--max-age %v: less than 0", c.MaxAge)
+		return fmt.Errorf("--max-age must not be negative, got %v", c.MaxAge)
 	}
 	return nil
 }
@@ -30,72 +30,102 @@ func (c *statusCmd) Validate() error {
 // Immediate is cli's question whether a signal may end the run anywhere.
 func (c *statusCmd) Immediate() bool { return !c.isRestic() }
 
-// Run says how old the newest good backup of each volume is. It reads manifests
-// alone and takes no lock.
+// Run prints how each volume stands: what the inventory expects, compared with what
+// the manifests say. It reads no archive and takes no lock.
 func (c *statusCmd) Run(ctx context.Context, env *cli.Env) error {
-	if c.isRestic() {
-		return cli.Interruptible(ctx, func(ctx context.Context) error { return c.statusRestic(ctx, env) })
+	if err := checkVolumes(c.Volumes); err != nil {
+		return err
 	}
-	r, err := c.open()
+	e, err := c.engine(env, c.repositoryFlags, identityFlags{}, stagingFlags{})
 	if err != nil {
 		return err
 	}
-	volumes, err := r.chosen(c.Volumes)
+	inventory, err := expected(e)
 	if err != nil {
 		return err
 	}
-	return c.report(env, volumes, r.dir, r.archives)
+	found, err := e.archives(ctx, c.Volumes, false)
+	if err != nil {
+		return err
+	}
+	return c.report(env, e, inventory, found)
 }
 
-// report prints a record for each volume and fails if one is too old.
-func (c *statusCmd) report(env *cli.Env, volumes []string, where string, archives func(string) ([]archive, error)) error {
+// expected returns the inventory of an engine.
+func expected(e engine) (*repository.Inventory, error) {
+	dir, err := e.inventory()
+	if err != nil {
+		return nil, err
+	}
+	return repository.ReadInventory(dir)
+}
+
+// report prints a record for each volume and fails if one is too old or missing.
+func (c *statusCmd) report(env *cli.Env, e engine, inventory *repository.Inventory, found map[string][]repository.Archive) error {
+	all := map[string]bool{}
+	for v := range found {
+		all[v] = true
+	}
+	if len(c.Volumes) == 0 {
+		for v := range inventory.Volumes {
+			all[v] = true
+		}
+	}
+	for _, v := range c.Volumes {
+		all[v] = true
+	}
 	now := time.Now()
-	var stale []string
-	for _, v := range volumes {
-		all, err := archives(v)
-		if err != nil {
-			return err
-		}
-		old, line := c.status(v, all, now, env.Service)
-		if old {
+	var stale, never []string
+	for _, v := range sortedKeys(all) {
+		state, line := c.status(v, inventory, found[v], now, env.Service)
+		switch state {
+		case repository.Stale:
 			stale = append(stale, v)
+		case repository.NeverBackedUp:
+			never = append(never, v)
 		}
-		level := record.Info
-		if old {
-			level = record.Warn
-		}
-		if err := env.Stdout.Record(level, line); err != nil {
+		if err := env.Stdout.Record(level(state), line); err != nil {
 			return err
 		}
 	}
-	switch {
-	case len(volumes) == 0:
-		return missing(errors.New(where + ": no backup of any volume"))
-	case len(stale) > 0:
-		return sysexits.New(sysexits.Failed, "backup_stale", fmt.Errorf("no verified backup that is new enough: %s", strings.Join(stale, ", "))).
-			WithHint("journalctl -u volume-backup says what went wrong")
+	if len(all) == 0 {
+		return repository.Missing(errors.New(e.where() + ": no backup of any volume"))
 	}
-	return nil
+	var wrong []string
+	if len(stale) > 0 {
+		wrong = append(wrong, "no verified backup that is new enough: "+strings.Join(stale, ", "))
+	}
+	if len(never) > 0 {
+		wrong = append(wrong, "never backed up: "+strings.Join(never, ", "))
+	}
+	if len(wrong) == 0 {
+		return nil
+	}
+	return sysexits.New(sysexits.Failed, "backup_stale", errors.New(strings.Join(wrong, "; "))).
+		WithHint("journalctl -u volume-backup shows why; a volume that needs no backup is named by --exclude or VOLBACKUP_EXCLUDE")
 }
 
-// status returns whether the newest verified archive is too old or missing, and the record.
-func (c *statusCmd) status(v string, all []archive, now time.Time, service string) (stale bool, line []byte) {
-	var good []archive
+func level(s repository.State) string {
+	if s.Alarms() {
+		return record.Warn
+	}
+	return record.Info
+}
+
+// status returns the state of a volume, and its record.
+func (c *statusCmd) status(v string, inventory *repository.Inventory, all []repository.Archive, now time.Time, service string) (repository.State, []byte) {
+	var good []repository.Archive
 	bad := 0
 	for _, a := range all {
-		if a.manifest == nil || a.Damaged != "" {
+		if a.Manifest == nil || a.Damaged != "" {
 			bad++
 		} else if !a.Verified.IsZero() {
 			good = append(good, a)
 		}
 	}
-	last := newest(good, now)
-	stale = last == nil || c.MaxAge > 0 && now.Sub(last.Time) > c.MaxAge
-	level := record.Info
-	if stale {
-		level = record.Warn
-	}
-	l := record.New(now, level, "backup_status", service)
+	last := repository.Newest(good, now)
+	state := inventory.State(v, len(all), last, now, c.MaxAge)
+	l := record.New(now, level(state), "backup_status", service)
 	l.String("volume", v)
 	l.Int("archives", int64(len(all)))
 	l.Int("damaged", int64(bad))
@@ -106,6 +136,13 @@ func (c *statusCmd) status(v string, all []archive, now time.Time, service strin
 		l.String("newest", last.ID)
 		l.Float("age_s", now.Sub(last.Time).Seconds())
 	}
-	l.Bool("stale", stale)
-	return stale, l.End()
+	l.Bool("stale", state.Alarms())
+	l.String("state", string(state))
+	if e := inventory.Volumes[v]; state == repository.Excluded {
+		l.String("reason", e.LeftOut)
+		if e.Detail != "" {
+			l.String("detail", e.Detail)
+		}
+	}
+	return state, l.End()
 }

@@ -1,9 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
 	"io"
+	"os"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -11,145 +16,401 @@ import (
 	"filippo.io/age"
 
 	"observability-hub/lib/cli"
+	"observability-hub/lib/sysexits"
+	"observability-hub/volbackup/internal/repository"
+	"observability-hub/volbackup/internal/tarcheck"
 )
 
 // store is where and how archives are stored.
 type store struct {
-	*repository
+	*repository.Repository
 	staging    string
-	always     bool // stage whatever the source is
-	reread     bool // a volume that has the same tree
+	always     bool // stage the stream of any source
+	reread     bool // read a volume also if it has the same tree
 	recipients []age.Recipient
-	names      []string     // of the recipients
-	seen       atomic.Int64 // bytes of the stream that is being stored
+	names      []string                // of the recipients
+	seen       atomic.Int64            // bytes of the stream that were read
+	spool      atomic.Pointer[os.File] // the staged stream that is being written
 }
 
-// source is a tar stream to be.
+// source is where a tar stream comes from.
 type source interface {
-	// open starts it. It may deliver nothing if what it reads still has this tree.
-	open(ctx context.Context, tree string) (io.Reader, error)
-	// finish says, after its end, whether it is good.
+	// open starts the stream and returns it. It may be empty if what the source
+	// reads still has this tree. With a spool the stream goes there instead, and
+	// is whole when finish returns.
+	open(ctx context.Context, tree string, spool *os.File) (io.Reader, error)
+	// finish waits for the end and returns whether the stream is good.
 	finish() (ending, error)
-	// running reports whether it is under way before open.
+	// running reports whether the source runs before open.
 	running() bool
-	// waited reports whether a container may be down until all is read.
+	// waited reports whether something, such as a stopped container, waits until all is read.
 	waited() bool
-	// reads returns the folder that it reads, empty if that is not known.
+	// reads returns the directory that is read, empty if that is not known.
 	reads() string
 }
 
 // ending is how a source ended.
 type ending struct {
 	consistency string
-	tree        string // what it read, by its metadata; empty: not known
+	tree        string // digest of the metadata of what was read; empty: not known
 }
 
-// put stores the stream of a source as the newest archive of m.Volume. m has
-// what is known before; the rest is filled in. unchanged says that the newest
-// archive had the same content.
-func (s *store) put(ctx context.Context, m *manifest, src source) (unchanged bool, err error) {
-	s.seen.Store(0)
-	m.Version, m.Tool = manifestVersion, name+" "+cli.Version
-	m.Time = time.Now().UTC().Truncate(time.Millisecond)
-	m.ID = m.Time.Format(idLayout)
-	m.Recipients = s.names
+// errBaseDamaged says that a source delivered nothing because its volume has the
+// tree of the newest archive, which then proved damaged.
+var errBaseDamaged = errors.New("the last archive is damaged, and the volume was not read: run it again")
+
+// put stores the stream of a source as the newest archive of m.Volume. m has what
+// is known before; the rest is filled in. unchanged says that the newest archive
+// had the same content.
+//
+// If something waits for the source, the stream is first read to its end, into a
+// file without a name, and the source is released. Then one copy goes through the
+// digest, the tar check and the compressor.
+func (s *store) put(ctx context.Context, m *repository.Manifest, src source) (unchanged bool, err error) {
+	s.name(m)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-
+	base, err := s.base(m.Volume)
+	if err != nil {
+		return false, err
+	}
 	stage := s.always || src.waited()
-	q := newQueue(s.staging, stage)
-	defer q.close()
-	stop := context.AfterFunc(ctx, func() { q.abort(context.Cause(ctx)) })
-	defer stop()
-	base, err := s.candidate(m.Volume)
-	if err != nil {
-		return false, err
-	}
 	if !src.running() {
-		if err := s.checkRoom(m.Volume, base, src.reads(), stage); err != nil {
+		if err := s.checkRoom(stage, need{m.Volume, base, src.reads()}); err != nil {
 			return false, err
 		}
 	}
-	if src.waited() { // while nothing is down yet
-		if base, err = s.base(ctx, base); err != nil {
+	tree := ""
+	if base != nil && !s.reread {
+		tree = base.Tree
+	}
+	var end ending
+	if stage {
+		spool, err := s.stage()
+		if err != nil {
 			return false, err
 		}
+		defer s.unstage(spool)
+		if _, err := src.open(ctx, tree, spool); err != nil {
+			return false, s.spoolError(spool, err)
+		}
+		if end, err = src.finish(); err != nil {
+			return false, s.spoolError(spool, err)
+		}
+		return s.keep(ctx, m, base, spool, tree, end)
 	}
-	tree := s.tree(base)
-	r, err := src.open(ctx, tree)
+	r, err := src.open(ctx, tree, nil)
 	if err != nil {
 		return false, err
 	}
-	go q.fill(ctx, r)
-	p := &passage{s: s, q: q, stage: stage, m: m, base: base, hash: sha256.New(), own: newPrefixes()}
+	p := &packing{s: s, m: m}
 	defer p.discard()
-	done := make(chan error)
-	go func() {
-		if stage {
-			yield()
-		}
-		var err error
-		if !src.waited() {
-			p.base, err = s.base(ctx, base)
-		}
-		if err == nil {
-			err = p.run()
-		}
-		done <- err
-	}()
-	err = <-done
+	err = p.run(ctx, r)
 	if err != nil {
 		cancel(err)
-		p.discard() // first, as the source may take longer than a run that is told to end has
+		p.discard() // first, because the source may take longer to end than a run that must stop has
 	}
 	end, ended := src.finish()
-	if p.read && ended != nil {
-		err = ended // why a stream ends early, its maker knows best
-	}
-	if err == nil && p.empty {
-		err = p.sameTree(tree, end.tree)
+	if ended != nil && (err == nil || p.read) {
+		err = ended // the program knows best why its stream ends early
 	}
 	if err != nil {
 		return false, err
 	}
-	m.Consistency, m.Tree = end.consistency, end.tree
-	return p.unchanged, p.publish()
+	return p.publish(ctx, base, tree, end)
 }
 
-// tree returns that of an archive, which is not read again if its volume still
-// has it.
-func (s *store) tree(base *manifest) string {
-	if base == nil || s.reread {
-		return ""
+// name gives an archive its time and its ID.
+func (s *store) name(m *repository.Manifest) {
+	s.seen.Store(0)
+	m.Version, m.Tool = repository.ManifestVersion, name+" "+cli.Version
+	if m.Time.IsZero() {
+		m.Time = time.Now()
 	}
-	return base.Tree
+	m.Time = m.Time.UTC().Truncate(time.Millisecond)
+	m.ID = m.Time.Format(repository.IDLayout)
+	m.Recipients = s.names
 }
 
-// candidate returns the newest archive of a volume if it is for the same
-// recipients, so that a new one may share its file once that proves whole.
-func (s *store) candidate(volume string) (*manifest, error) {
-	all, err := s.archives(volume)
+// stage opens a file for a stream that is read to its end first.
+func (s *store) stage() (*os.File, error) {
+	spool, err := repository.Unnamed(s.staging)
+	if err != nil {
+		return nil, stagingError(err)
+	}
+	s.spool.Store(spool)
+	return spool, nil
+}
+
+func (s *store) unstage(spool *os.File) {
+	s.spool.Store(nil)
+	spool.Close() // its content is not needed any more
+}
+
+// spoolError explains why a stream was not staged. A program that writes the file
+// itself gets ENOSPC and reports only its own failure.
+func (s *store) spoolError(spool *os.File, err error) error {
+	if _, full := spool.Write(make([]byte, 64<<10)); repository.Full(full) {
+		return stagingError(fmt.Errorf("%w: %v", full, err))
+	}
+	return err
+}
+
+// keep stores a stream that was staged.
+func (s *store) keep(ctx context.Context, m *repository.Manifest, base *repository.Manifest, spool *os.File, tree string, end ending) (unchanged bool, err error) {
+	s.spool.Store(nil)
+	info, err := spool.Stat()
+	if err != nil {
+		return false, stagingError(err)
+	}
+	// A stream of the same length may be the same stream: a digest costs less than compressing it in vain.
+	p := &packing{s: s, m: m, digestOnly: base != nil && base.Bytes == info.Size()}
+	defer p.discard()
+	for {
+		if _, err := spool.Seek(0, io.SeekStart); err != nil {
+			return false, stagingError(err)
+		}
+		if err := p.run(ctx, spool); err != nil {
+			return false, err
+		}
+		if !p.digestOnly {
+			return p.publish(ctx, base, tree, end)
+		}
+		if m.Content == base.Content {
+			if unchanged, err := p.publish(ctx, base, tree, end); !errors.Is(err, errBaseDamaged) {
+				return unchanged, err
+			}
+		}
+		*p = packing{s: s, m: m}
+	}
+}
+
+// base returns the newest archive of a volume if it has the same recipients: a new
+// archive of the same content shares its file.
+func (s *store) base(volume string) (*repository.Manifest, error) {
+	all, err := s.Archives(volume)
 	if err != nil {
 		return nil, err
 	}
-	if m := newest(all, time.Now()); m != nil && slices.Equal(m.Recipients, s.names) {
+	if m := repository.Newest(all, time.Now()); m != nil && slices.Equal(m.Recipients, s.names) {
 		return m, nil
 	}
 	return nil, nil
 }
 
-// base returns the candidate if it is there and whole, and marks it if not.
-func (s *store) base(ctx context.Context, candidate *manifest) (*manifest, error) {
-	if candidate == nil {
-		return nil, nil
+// packing is one stream on its way into the repository.
+type packing struct {
+	s          *store
+	m          *repository.Manifest
+	digestOnly bool // to learn whether the stream is a known one
+	read       bool // the stream was read to its end
+	draft      *repository.Draft
+	c          *compressor
+}
+
+// piece is what was read of a stream; with err, the last one.
+type piece struct {
+	data []byte
+	err  error
+}
+
+// run takes the stream to its end, and fills in what it proves to be. An empty
+// stream leaves m.Bytes at 0.
+func (p *packing) run(ctx context.Context, r io.Reader) error {
+	buffers, pieces := make(chan []byte, maxWorkers+2), make(chan piece)
+	for range workers() + 2 {
+		buffers <- make([]byte, blockSize)
 	}
-	base := *candidate
-	if err := s.check(ctx, &base); err != nil {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+	go func() {
+		for {
+			select {
+			case b := <-buffers:
+				n, err := io.ReadFull(r, b)
+				select {
+				case pieces <- piece{b[:n], err}:
+				case <-ctx.Done():
+					return
+				}
+				if err != nil {
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
 		}
-		base.Damaged = err.Error()
-		return nil, s.update(&base)
+	}()
+	digest := sha256.New()
+	var tar tarcheck.Check
+	for !p.read {
+		var b piece
+		select {
+		case b = <-pieces: // also of a source that does not end when it is told to
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		switch {
+		case errors.Is(b.err, io.EOF), errors.Is(b.err, io.ErrUnexpectedEOF):
+			p.read = true
+		case b.err != nil:
+			return fmt.Errorf("read the tar stream: %w", b.err)
+		}
+		if len(b.data) == 0 {
+			break
+		}
+		p.s.seen.Add(int64(len(b.data)))
+		digest.Write(b.data)
+		if _, err := tar.Write(b.data); err != nil {
+			return refused(p.m.Volume, err)
+		}
+		if p.digestOnly {
+			buffers <- b.data[:blockSize]
+			continue
+		}
+		if err := p.compress(b.data, buffers); err != nil {
+			return err
+		}
 	}
-	return candidate, nil
+	if p.m.Bytes = tar.Bytes; tar.Bytes == 0 {
+		return nil
+	}
+	if err := tar.Close(); err != nil {
+		return refused(p.m.Volume, err)
+	}
+	if tar.Outside != "" {
+		return leadsOut(p.m.Volume, tar.Outside)
+	}
+	p.m.Entries, p.m.Content = tar.Entries, hex.EncodeToString(digest.Sum(nil))
+	return p.finish()
+}
+
+// compress adds a block to the archive, which begins with the first one.
+func (p *packing) compress(block []byte, buffers chan<- []byte) error {
+	if p.c == nil {
+		d, err := p.s.Draft(p.m)
+		if err != nil {
+			return err
+		}
+		p.draft = d
+		f, err := d.Create()
+		if err != nil {
+			return err
+		}
+		if p.c, err = newCompressor(f, p.s.recipients, buffers); err != nil {
+			return err
+		}
+	}
+	return p.c.add(block)
+}
+
+// finish waits until all is compressed and written.
+func (p *packing) finish() error {
+	if p.c == nil {
+		return nil
+	}
+	c := p.c
+	p.c = nil
+	if err := c.close(); err != nil {
+		return err
+	}
+	p.m.SHA256, p.m.StoredBytes = hex.EncodeToString(c.sink.hash.Sum(nil)), c.sink.length
+	return nil
+}
+
+// publish makes the archive appear. asked is the tree that the source was asked
+// about: an empty stream stands for the content of base if the source found it.
+func (p *packing) publish(ctx context.Context, base *repository.Manifest, asked string, end ending) (unchanged bool, err error) {
+	m := p.m
+	empty := m.Bytes == 0
+	if empty {
+		if end.tree == "" || end.tree != asked {
+			return false, refused(m.Volume, (&tarcheck.Check{}).Close())
+		}
+		m.Bytes, m.Entries, m.Content = base.Bytes, base.Entries, base.Content
+	}
+	m.Consistency, m.Tree = end.consistency, end.tree
+	if base != nil && base.Bytes == m.Bytes && base.Content == m.Content {
+		if unchanged, err = p.s.whole(ctx, base); err != nil {
+			return false, err
+		}
+		if !unchanged && (empty || p.digestOnly) {
+			return false, errBaseDamaged
+		}
+	}
+	if unchanged {
+		if err := p.link(base); err != nil {
+			return false, err
+		}
+	}
+	m.Finished = time.Now().UTC().Truncate(time.Millisecond)
+	m.Verified = m.Finished
+	if err := p.draft.Publish(); err != nil {
+		return false, err
+	}
+	p.draft = nil
+	return unchanged, nil
+}
+
+// link makes the archive share the file of base, which has the same content.
+func (p *packing) link(base *repository.Manifest) error {
+	if p.draft == nil {
+		d, err := p.s.Draft(p.m)
+		if err != nil {
+			return err
+		}
+		p.draft = d
+	}
+	linked, err := p.draft.Link(base)
+	if err != nil {
+		return err
+	}
+	p.m.SHA256, p.m.StoredBytes = base.SHA256, base.StoredBytes
+	if linked {
+		p.m.LinkOf = cmp.Or(base.LinkOf, base.ID)
+	}
+	return nil
+}
+
+// whole reports whether an archive is as its manifest says, and marks it if it is
+// not: a link to a damaged file would be a second damaged backup.
+func (s *store) whole(ctx context.Context, base *repository.Manifest) (bool, error) {
+	wrong := s.Check(ctx, base)
+	if wrong == nil {
+		return true, nil
+	}
+	if ctx.Err() != nil {
+		return false, context.Cause(ctx)
+	}
+	base.Damaged = wrong.Error()
+	return false, s.Update(base)
+}
+
+// discard removes what was begun and not published.
+func (p *packing) discard() {
+	if p.c != nil {
+		_ = p.c.close() // the stream failed, which is reported already
+		p.c = nil
+	}
+	if p.draft != nil {
+		p.draft.Discard()
+		p.draft = nil
+	}
+}
+
+// refused is the error of a stream that is not a whole archive.
+func refused(volume string, err error) error {
+	hint := "nothing was stored; see whether the program that makes the stream failed, and run it again"
+	if other, ok := errors.AsType[*tarcheck.Foreign](err); ok {
+		hint = fmt.Sprintf("unpack it on its way: %s FILE | volbackup put %s", other.Unpack, volume)
+	} else if errors.Is(err, tarcheck.ErrNoEndMark) {
+		hint = fmt.Sprintf("if the stream was not cut, but made by a tar that writes no end mark, such as that of busybox in a pipe, add the mark: (cat FILE; head -c 1024 /dev/zero) | volbackup put %s", volume)
+	} else if errors.Is(err, tarcheck.ErrTrailing) {
+		hint = fmt.Sprintf("if the stream is several archives in a row, make one of them: mkdir D && tar -x --ignore-zeros -C D -f FILE && tar -C D -c . | volbackup put %s", volume)
+	}
+	return sysexits.New(sysexits.DataErr, "stream_refused", err).WithHint(hint)
+}
+
+// leadsOut is the error of an archive that GNU tar would not unpack as it is.
+func leadsOut(volume, entry string) error {
+	return sysexits.New(sysexits.DataErr, "stream_refused", fmt.Errorf("the archive has names that lead out of the volume, such as %.200q (tar -P); it could not be restored", entry)).
+		WithHint(fmt.Sprintf("pack it again without them: mkdir D && tar -C D -xf FILE && tar -C D/PATH -c . | volbackup put %s, PATH being the directory of the volume in it", volume))
 }

@@ -81,16 +81,28 @@ func (s *Server) dispatch(call *Call, m *message) (bsoncore.Document, error) {
 }
 
 func (s *Server) hello() bsoncore.Document {
+	version := s.config.WireVersion
+	if version == 0 {
+		version = 21 // MongoDB 7.0
+	}
 	b := bsoncore.NewDocumentBuilder().
 		AppendBoolean("helloOk", true).
 		AppendBoolean("ismaster", true).
 		AppendBoolean("isWritablePrimary", true)
 	if name := s.config.ReplicaSet; name != "" {
+		hosts := s.config.Hosts
+		if hosts == nil {
+			hosts = []string{s.Address()}
+		}
+		members := bsoncore.NewArrayBuilder()
+		for _, host := range hosts {
+			members.AppendString(host)
+		}
 		b.AppendString("setName", name).
 			AppendInt32("setVersion", 1).
-			AppendArray("hosts", bsoncore.NewArrayBuilder().AppendString(s.Address()).Build()).
-			AppendString("primary", s.Address()).
-			AppendString("me", s.Address()).
+			AppendArray("hosts", members.Build()).
+			AppendString("primary", hosts[0]).
+			AppendString("me", hosts[0]).
 			AppendBoolean("secondary", false)
 	}
 	return b.AppendInt32("maxBsonObjectSize", maxDocument).
@@ -100,7 +112,7 @@ func (s *Server) hello() bsoncore.Document {
 		AppendInt32("logicalSessionTimeoutMinutes", 30).
 		AppendInt32("connectionId", 1).
 		AppendInt32("minWireVersion", 0).
-		AppendInt32("maxWireVersion", 21). // MongoDB 7.0
+		AppendInt32("maxWireVersion", version).
 		AppendBoolean("readOnly", false).
 		AppendDouble("ok", 1).
 		Build()
@@ -242,7 +254,11 @@ func (s *Server) listCollections(call *Call) bsoncore.Document {
 	defer s.data.RUnlock()
 	var docs []bsoncore.Document
 	for name := range s.databases[call.Database] {
-		docs = append(docs, bsoncore.NewDocumentBuilder().AppendString("name", name).AppendString("type", "collection").Build())
+		kind := "collection"
+		if other := s.kinds[name]; other != "" {
+			kind = other
+		}
+		docs = append(docs, bsoncore.NewDocumentBuilder().AppendString("name", name).AppendString("type", kind).Build())
 	}
 	return cursorAnswer(0, call.Database+".$cmd.listCollections", "firstBatch", docs)
 }

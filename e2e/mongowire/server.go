@@ -28,6 +28,10 @@ type Config struct {
 	Address string
 	// ReplicaSet is the name of a set of which this is the primary. The driver repeats some writes only there.
 	ReplicaSet string
+	// Hosts are the members that the set names, instead of this server itself.
+	Hosts []string
+	// WireVersion is the highest that the server claims, instead of MongoDB 7.0's.
+	WireVersion int32
 }
 
 // Server is one server with its data. All methods are safe for concurrent use.
@@ -39,6 +43,7 @@ type Server struct {
 
 	data      sync.RWMutex // guards the fields below and what they hold
 	databases map[string]map[string]*collection
+	kinds     map[string]string            // of collections that are something else, by name
 	retried   map[string]bsoncore.Document // answers by session and transaction number
 
 	state       sync.Mutex // guards the fields below
@@ -71,6 +76,7 @@ func New(config Config) (*Server, error) {
 		config:      config,
 		closing:     make(chan struct{}),
 		databases:   map[string]map[string]*collection{},
+		kinds:       map[string]string{},
 		retried:     map[string]bsoncore.Document{},
 		connections: map[net.Conn]bool{},
 		cursors:     map[int64]*cursor{},
@@ -303,6 +309,13 @@ func (s *Server) Documents(database, name string) [][]byte {
 		all = append(all, e.raw)
 	}
 	return all
+}
+
+// SetKind makes listCollections call a collection a view or a timeseries.
+func (s *Server) SetKind(name, kind string) {
+	s.data.Lock()
+	defer s.data.Unlock()
+	s.kinds[name] = kind
 }
 
 // Drop removes a collection.

@@ -54,6 +54,8 @@ func TestEvents(t *testing.T) {
 	provoke("source_refused", "readsync run")
 	h.mongo.Intercept(nil)
 
+	provoke("collection_missing", "readsync run")
+
 	h.fill(3)
 	provoke("extract", "readsync extract")
 	provoke("stream_incomplete", "readsync extract | head -n 1 | readsync load")
@@ -61,13 +63,10 @@ func TestEvents(t *testing.T) {
 	provoke("bad_input", "echo junk | readsync mark")
 	provoke("load", "readsync extract | readsync load")
 	provoke("loaded", "readsync extract | readsync load")
-	// A rule of the collection forbids the second mark of three: the statement for all ends there, then each has its own.
-	index, marked := []int32{0, 1}, []int32{1, 1}
+	// A rule of the collection forbids the second mark of three.
 	answer("update", mongowire.Action{Rewrite: func(bsoncore.Document) bsoncore.Document {
-		failed := bsoncore.NewDocumentBuilder().AppendInt32("index", index[0]).AppendInt32("code", 121).AppendString("errmsg", "Document failed validation").Build()
-		n := marked[0]
-		index, marked = index[1:], marked[1:]
-		return bsoncore.NewDocumentBuilder().AppendDouble("ok", 1).AppendInt32("n", n).
+		failed := bsoncore.NewDocumentBuilder().AppendInt32("index", 1).AppendInt32("code", 121).AppendString("errmsg", "Document failed validation").Build()
+		return bsoncore.NewDocumentBuilder().AppendDouble("ok", 1).AppendInt32("n", 2).
 			AppendArray("writeErrors", bsoncore.NewArrayBuilder().AppendDocument(failed).Build()).Build()
 	}})
 	if stdout := provoke("marks_refused", "readsync run"); !strings.Contains(stdout, `"marked":2,"unmarked":1`) {
@@ -93,6 +92,7 @@ func TestEvents(t *testing.T) {
 	provoke("too_many_rejects", "readsync run")
 	provoke("dead_letter", "cat "+letters)
 	provoke("retried", "readsync retry "+letters)
+	provoke("dead_letters_missing", "readsync verify --dead-letters /missing")
 	if err := os.Truncate(letters, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +117,7 @@ func TestEvents(t *testing.T) {
 	}
 	for _, path := range sources {
 		switch name := filepath.Base(path); name {
-		case "trigger.go", "answer.go", "serve.go", "endpoint.go", "listen.go":
+		case "trigger.go", "answer.go", "serve.go", "endpoint.go":
 		default:
 			docs.Demand(t, "readsync/"+name)
 		}

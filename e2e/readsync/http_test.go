@@ -1,14 +1,18 @@
 package readsync
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
+	"path/filepath"
 	"strconv"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -67,45 +71,82 @@ func TestTriggerDrains(t *testing.T) {
 	h.settled("drained")
 }
 
-// serve starts the endpoint on a free port, and gives its URL and what stops it.
-func (h *hub) serve(args ...string) (url string, stop func() outcome) {
-	h.Helper()
-	return h.serveBy(h.command(append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...))
+// serving is a socket that hands each connection to a process of its own, as systemd does.
+type serving struct {
+	url     string
+	running func() int       // how many calls have not ended
+	stop    func() []outcome // each call's, after a SIGTERM to those that still run
 }
 
-func (h *hub) serveBy(cmd *exec.Cmd) (url string, stop func() outcome) {
+// serve starts the endpoint on a free port.
+func (h *hub) serve(args ...string) serving {
 	h.Helper()
-	out, err := cmd.StdoutPipe()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		h.Fatal(err)
 	}
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	if err := cmd.Start(); err != nil {
-		h.Fatal(err)
-	}
-	lines := bufio.NewReader(out)
-	var listening struct{ Addresses []string }
-	line, err := lines.ReadBytes('\n')
-	if err == nil {
-		err = json.Unmarshal(line, &listening)
-	}
-	if err != nil || len(listening.Addresses) != 1 {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		h.Fatalf("serve does not say where it listens: %v: %s\n%s", err, line, &stderr)
-	}
-	rest := make(chan string, 1)
-	go func() {
-		var all bytes.Buffer
-		_, _ = all.ReadFrom(lines)
-		rest <- all.String()
-	}()
-	return "http://" + listening.Addresses[0] + "/api/sync/reading", func() outcome {
-		_ = cmd.Process.Signal(syscall.SIGTERM) // or it has ended
-		stdout := <-rest
-		_ = cmd.Wait()
-		return outcome{exitStatus(cmd.ProcessState), string(line) + stdout, stderr.String()}
+	var lock sync.Mutex
+	var calls []outcome
+	var running []*exec.Cmd
+	var ended sync.WaitGroup
+	ended.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			f, err := c.(*net.TCPConn).File()
+			c.Close()
+			if err != nil {
+				h.Error(err)
+				return
+			}
+			cmd := h.command(append([]string{"serve"}, args...)...)
+			cmd.Stdin = f
+			var stdout, stderr bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &stdout, &stderr
+			lock.Lock()
+			err = cmd.Start()
+			running = append(running, cmd)
+			lock.Unlock()
+			f.Close()
+			if err != nil {
+				h.Error(err)
+				return
+			}
+			ended.Go(func() {
+				_ = cmd.Wait()
+				lock.Lock()
+				calls = append(calls, outcome{exitStatus(cmd.ProcessState), stdout.String(), stderr.String()})
+				lock.Unlock()
+			})
+		}
+	})
+	stop := sync.OnceValue(func() []outcome {
+		l.Close()
+		lock.Lock()
+		for _, cmd := range running {
+			_ = cmd.Process.Signal(syscall.SIGTERM) // or it has ended
+		}
+		lock.Unlock()
+		ended.Wait()
+		return calls
+	})
+	h.Cleanup(func() { stop() })
+	return serving{"http://" + l.Addr().String() + "/api/sync/reading", func() int {
+		lock.Lock()
+		defer lock.Unlock()
+		return len(running) - len(calls)
+	}, stop}
+}
+
+// wellEnded demands that each process of a call ended with 0.
+func (s serving) wellEnded(h *hub) {
+	h.Helper()
+	for _, got := range s.stop() {
+		if got.status != 0 {
+			h.Errorf("a call ended with %d\n%s", got.status, got.stderr)
+		}
 	}
 }
 
@@ -114,7 +155,8 @@ func TestServe(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
 	h.fill(2300)
-	url, stop := h.serve()
+	s := h.serve()
+	url := s.url
 	if got := h.want(0, h.command("trigger", "--url", url)).triggered(h); got.ProcessedCount != 2300 {
 		t.Errorf("%+v; want 2300 documents", got)
 	}
@@ -132,9 +174,7 @@ func TestServe(t *testing.T) {
 	}
 	h.want(0, h.command("trigger", "--url", url))
 	h.settled("served again")
-	if got := stop(); got.status != 0 {
-		t.Errorf("serve ended with %d\n%s", got.status, got.stderr)
-	}
+	s.wellEnded(h)
 }
 
 // TestCallerGone hangs up in the middle of a sync: the sync is finished, or is left so that the next call finishes it.
@@ -142,7 +182,8 @@ func TestCallerGone(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
 	h.fill(3000)
-	url, stop := h.serve()
+	s := h.serve()
+	url := s.url
 	var updates atomic.Int64
 	h.mongo.Intercept(func(call *mongowire.Call) mongowire.Action {
 		if call.Command == "update" {
@@ -158,9 +199,7 @@ func TestCallerGone(t *testing.T) {
 	h.mongo.Intercept(nil)
 	h.want(0, h.command("trigger", "--url", url))
 	h.settled("caller gone")
-	if got := stop(); got.status != 0 {
-		t.Errorf("serve ended with %d\n%s", got.status, got.stderr)
-	}
+	s.wellEnded(h)
 }
 
 // TestServeTerminated stops the service in the middle of a sync: within five seconds, with nothing half done.
@@ -168,12 +207,13 @@ func TestServeTerminated(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
 	h.fill(5000)
-	url, stop := h.serve()
+	s := h.serve()
+	url := s.url
 	reached := make(chan struct{}, 100)
 	h.mongo.Intercept(func(call *mongowire.Call) mongowire.Action {
 		if call.Command == "update" {
 			reached <- struct{}{}
-			return mongowire.Action{Delay: 200 * time.Millisecond}
+			return mongowire.Action{Delay: 50 * time.Millisecond}
 		}
 		return mongowire.Action{}
 	})
@@ -189,12 +229,12 @@ func TestServeTerminated(t *testing.T) {
 	}()
 	<-reached
 	began := time.Now()
-	got := stop()
+	ended := s.stop()
 	if d := time.Since(began); d > 5*time.Second {
 		t.Errorf("it took %v to end", d)
 	}
-	if caller := <-answered; got.status != 0 || caller != "503" {
-		t.Errorf("serve ended with %d, the caller got %s; want 0 and 503\n%s", got.status, caller, got.stderr)
+	if caller := <-answered; len(ended) != 1 || ended[0].status != 0 || caller != "503" {
+		t.Errorf("serve ended as %+v, the caller got %s; want 0 and 503", ended, caller)
 	}
 	h.mongo.Intercept(nil)
 	h.check("terminated")
@@ -203,4 +243,131 @@ func TestServeTerminated(t *testing.T) {
 	}
 	h.want(0, h.command("run"))
 	h.settled("terminated")
+}
+
+// raw sends text to serve and gives all of the answer. half closes the sending side behind it.
+func (s serving) raw(h *hub, text string, half bool) string {
+	h.Helper()
+	c, err := net.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(s.url, "http://"), "/api/sync/reading"))
+	if err != nil {
+		h.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(60 * time.Second))
+	if _, err := io.WriteString(c, text); err != nil {
+		h.Log(err) // an answer may have come before all was sent
+	}
+	if half {
+		_ = c.(*net.TCPConn).CloseWrite()
+	}
+	answer, err := io.ReadAll(c)
+	if err != nil {
+		h.Errorf("%.60q: %v", text, err)
+	}
+	return string(answer)
+}
+
+// TestServeOddCallers has callers that speak HTTP in their own way, or not at all: each gets one bounded answer, or none.
+func TestServeOddCallers(t *testing.T) {
+	t.Parallel()
+	h := newHub(t, mongowire.Config{})
+	h.fill(3)
+	s := h.serve()
+	const target = "/api/sync/reading HTTP/1.1\r\nHost: localhost\r\n"
+	for _, test := range []struct {
+		name, text, want string
+		half             bool
+	}{
+		{"plain", "POST " + target + "\r\n", "HTTP/1.1 200 OK\r\n", false},
+		{"HTTP/1.0", "POST /api/sync/reading HTTP/1.0\r\n\r\n", "HTTP/1.1 200 OK\r\n", false},
+		{"half closed", "POST " + target + "\r\n", "HTTP/1.1 200 OK\r\n", true},
+		{"a body", "POST " + target + "Content-Length: 2\r\n\r\n{}", "HTTP/1.1 200 OK\r\n", false},
+		{"chunks", "POST " + target + "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", "HTTP/1.1 200 OK\r\n", false},
+		{"expects", "POST " + target + "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n{}", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n", false},
+		{"pipelined", strings.Repeat("POST "+target+"\r\n", 3), "HTTP/1.1 200 OK\r\n", false},
+		{"GET", "GET " + target + "\r\n", "HTTP/1.1 405 ", false},
+		{"HEAD", "HEAD " + target + "\r\n", "HTTP/1.1 405 ", false},
+		{"OPTIONS", "OPTIONS " + target + "\r\n", "HTTP/1.1 405 ", false},
+		{"elsewhere", "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 404 ", false},
+		{"another host", "POST /api/sync/reading HTTP/1.1\r\nHost: evil.example\r\n\r\n", "HTTP/1.1 403 ", false},
+		{"no host", "POST /api/sync/reading HTTP/1.1\r\n\r\n", "HTTP/1.1 400 ", false},
+		{"a large header", "POST " + target + "X: " + strings.Repeat("x", 1<<20) + "\r\n\r\n", "HTTP/1.1 431 ", false},
+		{"many headers", "POST " + target + strings.Repeat("X: y\r\n", 10000) + "\r\n", "HTTP/1.1 431 ", false},
+		{"a large body", "POST " + target + "Content-Length: 900000\r\n\r\n" + strings.Repeat("x", 900000), "HTTP/1.1 413 ", false},
+		{"large chunks", "POST " + target + "Transfer-Encoding: chunked\r\n\r\n" + strings.Repeat("1000\r\n"+strings.Repeat("x", 4096)+"\r\n", 40), "HTTP/1.1 413 ", false},
+		{"bad chunks", "POST " + target + "Transfer-Encoding: chunked\r\n\r\nzz\r\n", "HTTP/1.1 400 ", false},
+		{"half a body", "POST " + target + "Content-Length: 100\r\n\r\nx", "HTTP/1.1 400 ", true},
+		{"a body that never comes", "POST " + target + "Content-Length: 100\r\n\r\n", "HTTP/1.1 400 ", false},
+		{"half a header", "POST " + target, "HTTP/1.1 400 ", true},
+		{"a header that never ends", "POST " + target, "HTTP/1.1 408 ", false},
+		{"TLS", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", "HTTP/1.1 400 ", false},
+		{"nothing", "", "", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			h := *h
+			h.TB = t
+			h.state = filepath.Join(t.TempDir(), "state") // no call is in another's way
+			s := h.serve()
+			got := s.raw(&h, test.text, test.half)
+			if !strings.HasPrefix(got, test.want) || test.want == "" && got != "" || strings.Count(got, "Content-Length") > 1 {
+				t.Errorf("%.200q; want %q", got, test.want)
+			}
+			if test.name == "HEAD" && !strings.HasSuffix(got, "\r\n\r\n") {
+				t.Errorf("the answer to HEAD has a body: %q", got)
+			}
+			s.wellEnded(&h)
+		})
+	}
+	s.wellEnded(h)
+}
+
+// TestServeBusy calls while another sync holds the state: 409, at once.
+func TestServeBusy(t *testing.T) {
+	t.Parallel()
+	h := newHub(t, mongowire.Config{})
+	h.fill(10)
+	s := h.serve()
+	reached, proceed := make(chan struct{}), make(chan struct{})
+	var first sync.Once
+	h.mongo.Intercept(func(call *mongowire.Call) mongowire.Action {
+		first.Do(func() {
+			close(reached)
+			<-proceed
+		})
+		return mongowire.Action{}
+	})
+	run := h.command("run")
+	if err := run.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-reached
+	for range 20 {
+		answer, err := http.Post(s.url, "", nil)
+		if err != nil || answer.StatusCode != http.StatusConflict || answer.Header.Get("Retry-After") == "" {
+			t.Errorf("%v, %v; want 409 and Retry-After", answer, err)
+		}
+	}
+	close(proceed)
+	if err := run.Wait(); err != nil {
+		t.Error(err)
+	}
+	s.wellEnded(h)
+	h.settled("busy")
+}
+
+// TestServeByHand has stdin as an admin has it who starts serve: it says what to do. Of a pipe it answers on stdout.
+func TestServeByHand(t *testing.T) {
+	t.Parallel()
+	h := newHub(t, mongowire.Config{})
+	h.fill(3)
+	got := h.want(64, h.command("serve")) // /dev/null
+	if !strings.Contains(got.stderr, "reading-sync-api.socket") || !strings.Contains(got.stderr, "systemd-socket-activate") {
+		t.Errorf("it does not say what to do: %s", got.stderr)
+	}
+	got = h.want(0, h.shell(`printf 'POST /api/sync/reading HTTP/1.1\r\nHost: localhost\r\n\r\n' | readsync serve`))
+	if !strings.HasPrefix(got.stdout, "HTTP/1.1 200 OK\r\n") || !strings.Contains(got.stdout, `"processed_count":3`) || strings.Contains(got.stdout, "synced") || !strings.Contains(got.stderr, `"msg":"synced"`) {
+		t.Errorf("%s\n%s", got.stdout, got.stderr)
+	}
+	h.settled("by hand")
 }

@@ -74,10 +74,11 @@ func TestEvents(t *testing.T) {
 	provoke("archive_damaged", `"$V" run v >/dev/null; `+flip+`"$V" cat v`)
 	provoke("archives_damaged", `"$V" verify`)
 
-	// Digests of the beginnings of another content than the archive has.
-	provoke("archive_differs", `for v in x y; do mkdir $v; head -c 5000000 /dev/urandom >$v/f; tar -C $v -c . >$v.tar; "$V" put $v <$v.tar >/dev/null; done
-		jq -c --slurpfile y repo/y/.prefixes '.sums = $y[0].sums' repo/x/.prefixes >mixed; cat mixed >repo/x/.prefixes
-		printf changed | dd of=y.tar bs=1 seek=4500000 conv=notrunc status=none; "$V" put x <y.tar`)
+	provoke("left_out", `"$V" run --exclude v`)
+	provoke("nothing_included", `"$V" run --include nosuch`)
+	provoke("volume_left_out", `echo >volumes/w.refused; "$V" run; rm volumes/w.refused`)
+	provoke("volume_gone", `mkdir volumes/short; "$V" run >/dev/null; rmdir volumes/short; "$V" run`)
+	provoke("inventory_damaged", `echo >>repo/.volumes.json; "$V" status; "$V" run`)
 	small := filepath.Join(dir, "small")
 	provoke("no_room", `mkdir -p `+small+`; mount -t tmpfs -o size=1m tmpfs `+small+`; head -c 300000 /dev/urandom >volumes/v/f
 		VOLBACKUP_REPO=`+small+` "$V" run v; head -c 600000 /dev/zero >`+small+`/else

@@ -101,7 +101,7 @@ func TestKillAtRandom(t *testing.T) {
 		// Kept small.
 		w.want(0, "prune", "--keep-daily", "1", "--keep-weekly", "0", "--keep-monthly", "0")
 	}
-	if found, err := filepath.Glob(filepath.Join(w.repo, "*")); err != nil || len(found) != 3 {
+	if found, err := filepath.Glob(filepath.Join(w.repo, "[^.]*")); err != nil || len(found) != 3 {
 		t.Errorf("%q, %v", found, err)
 	}
 	if _, err := os.Stat(filepath.Join(w.repo, "kept")); err != nil {

@@ -32,6 +32,7 @@ func TestScript(t *testing.T) {
 				"VOLUMES":        filepath.Join(env.WorkDir, "volumes"),
 				"VOLBACKUP_REPO": filepath.Join(env.WorkDir, "repo"),
 				"LOG":            filepath.Join(env.WorkDir, "log"),
+				"EARLIER":        filepath.Join(filepath.Dir(bin), "earlier"),
 			} {
 				env.Setenv(name, value)
 			}

@@ -39,7 +39,10 @@ type Command struct {
 	Help    string
 	Default bool // what the tool does when no command is named
 	Hidden  bool // not for people
-	Grammar any  // a pointer to a struct of flags for kong, with a method Run(context.Context, *Env) error, whose context a signal cancels
+	// Grammar is a pointer to a struct of flags for kong, with a method
+	// Run(context.Context, *Env) error, whose context a signal cancels. kong calls
+	// a method Validate() error of it, and of structs in it, after parsing.
+	Grammar any
 }
 
 // Env is what a command works with.
@@ -100,8 +103,9 @@ func run(env *Env, args []string, stderr io.Writer) (err error) {
 	return Interruptible(ctx, work)
 }
 
-// Immediate is a command that a signal may end anywhere: it waits for nothing
-// and has nothing to finish. Every other command is [Interruptible], which takes
+// Immediate is a command that a signal may end anywhere, because it waits for
+// nothing and has nothing to finish, or one that calls [Interruptible] itself, as
+// it has something to do after a signal. Every other command is [Interruptible], which takes
 // two threads more.
 type Immediate interface{ Immediate() bool }
 

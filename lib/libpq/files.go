@@ -27,14 +27,14 @@ func home(name string) string {
 // readable returns path if it is a file that can be read, else "". libpq's
 // default files below the home are optional, and the units hide the home.
 func readable(path string) string {
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return ""
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return ""
 	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil || info.IsDir() {
-		return ""
-	}
+	_ = f.Close()
 	return path
 }
 

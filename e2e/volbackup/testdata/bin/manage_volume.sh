@@ -2,10 +2,21 @@
 # Stands in for scripts/manage_volume.sh where Docker does not matter: a volume is
 # a folder in $VOLUMES. The file NAME.status holds the status that export ends
 # with, NAME.before a shell script that it runs first, NAME.labels the labels,
-# NAME.containers the running containers.
+# NAME.containers the running containers, NAME.refused says that Docker keeps no
+# files of it, NAME.killed that its container does not stop in time. ALONE is set
+# where with takes one volume, as in earlier versions.
 set -eu
 say() { echo "$*" >>"${LOG:-/dev/null}"; }
 say "$*"
+refuse() {
+  if [ -e "$VOLUMES/$1.refused" ]; then
+    echo '{"level":"ERROR","msg":"volume_refused","error":"volume '"$1"' is a mount of something else","hint":"exclude it"}' >&2
+    exit 65
+  fi
+  if [ -e "$VOLUMES/$1.killed" ]; then
+    echo '{"level":"WARN","msg":"container_killed","detail":"container db did not stop in time","volume":"'"$1"'","container":"db"}' >&2
+  fi
+}
 case $1 in
   list)
     for dir in "$VOLUMES"/*/; do
@@ -20,11 +31,14 @@ case $1 in
   export)
     # shellcheck source=/dev/null
     if [ -e "$VOLUMES/$2.before" ]; then . "$VOLUMES/$2.before"; fi
+    refuse "$2"
     if [ ! -e "$VOLUMES/$2" ]; then
       echo '{"level":"ERROR","msg":"no_such_volume","error":"no such volume: '"$2"'","hint":"look"}' >&2
       exit 65
     fi
-    tar --create --format=posix --sort=name '--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime' -C "$VOLUMES/$2" .
+    # As scripts/manage_volume.sh does it: a volume has the same bytes alone and with others.
+    tar --create --file=- --format=posix --sort=name --numeric-owner --xattrs '--xattrs-include=*' --acls --sparse --sparse-version=0.0 \
+      --quoting-style=escape '--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime' -C "$VOLUMES/$2" .
     if [ -e "$VOLUMES/$2.status" ]; then exit "$(cat "$VOLUMES/$2.status")"; fi
     ;;
   import)
@@ -41,8 +55,17 @@ case $1 in
     mv "$VOLUMES/.new" "$VOLUMES/$1"
     ;;
   with)
-    export VOLUME_PATH="$VOLUMES/$2"
-    shift 3
+    shift
+    n=0 first=$VOLUMES/$1
+    while [ "$1" != -- ]; do
+      refuse "$1"
+      n=$((n + 1))
+      if [ $n -gt 1 ] && [ -n "${ALONE:-}" ]; then exit 64; fi
+      export "VOLUME_PATH_$n=$VOLUMES/$1"
+      shift
+    done
+    shift
+    export VOLUME_PATH="$first"
     exec "$@"
     ;;
   *) exit 64 ;;

@@ -1,0 +1,199 @@
+// Package statfs asks mounts for their space in disposable processes, so that
+// a mount which never answers cannot hold the process that asks.
+package statfs
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Usage is the space and the inodes of a file system, as statfs(2) has them,
+// and what is at the mount point.
+type Usage struct {
+	Total, Free, Available uint64 // bytes; Free counts what only root may use
+	Inodes, InodesFree     uint64 // both 0 where there are no fixed inodes
+	Magic                  int64  // type of the file system, of linux/magic.h
+	Device                 string // st_dev as major:minor; "" before Linux 4.11
+	File                   bool   // a file is mounted, not a directory
+}
+
+// Answer is the usage of one mount, or why there is none.
+type Answer struct {
+	Usage Usage
+	Err   error
+}
+
+// ErrHung says that a mount did not answer in time.
+var ErrHung = errors.New("statfs: no answer")
+
+const (
+	// Deadline is how long all mounts together may take.
+	Deadline = 2 * time.Second
+	// patience is how long one mount may keep the others waiting.
+	patience = Deadline / 2
+	// maxChildren bounds how many processes ask at once.
+	maxChildren = 32
+)
+
+// Ask returns an answer for each of points. One process asks them one after
+// the other, which costs a healthy host a fork. If a mount does not answer,
+// the mounts behind it get processes of their own. A process that is stuck in
+// the kernel is left to init.
+func Ask(ctx context.Context, points []string) []Answer {
+	answers := make([]Answer, len(points))
+	left := make([]int, len(points))
+	for i := range left {
+		left[i] = i
+	}
+	left = ask(ctx, points, [][]int{left}, time.Time{}, answers)
+	if len(left) > 0 && ctx.Err() == nil && answers[left[0]].Err == ErrHung {
+		left = left[1:]
+	}
+	if len(left) > 0 && ctx.Err() == nil {
+		groups := make([][]int, min(len(left), maxChildren))
+		for n, i := range left {
+			groups[n%len(groups)] = append(groups[n%len(groups)], i)
+		}
+		ask(ctx, points, groups, time.Now().Add(patience), answers)
+	}
+	return answers
+}
+
+// ask starts a process for each group and collects answers until all are
+// there, the deadline, or, without one, until none has come for a while. It
+// returns what is left.
+func ask(ctx context.Context, points []string, groups [][]int, deadline time.Time, answers []Answer) (left []int) {
+	for _, group := range groups {
+		left = append(left, group...)
+	}
+	slices.Sort(left)
+	fail := func(err error) []int {
+		for _, i := range left {
+			answers[i].Err = err
+		}
+		return left
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fail(fmt.Errorf("statfs: %w", err))
+	}
+	defer r.Close()
+	var children []int
+	for _, group := range groups {
+		pid, err := start(points, group, w)
+		if err != nil {
+			w.Close()
+			end(children, false)
+			return fail(fmt.Errorf("statfs: fork: %w", err))
+		}
+		children = append(children, pid)
+	}
+	w.Close()
+	stop := context.AfterFunc(ctx, func() { _ = r.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	buf := make([]byte, unsafe.Sizeof(reply{}))
+	for {
+		until := deadline
+		if until.IsZero() {
+			until = time.Now().Add(patience)
+		}
+		_ = r.SetReadDeadline(until)
+		if ctx.Err() != nil {
+			err = ctx.Err()
+			break
+		}
+		if _, err = r.Read(buf); err != nil {
+			break
+		}
+		i := int(binary.NativeEndian.Uint32(buf))
+		answers[i] = (*reply)(unsafe.Pointer(&buf[0])).answer()
+		left = slices.DeleteFunc(left, func(l int) bool { return l == i })
+	}
+	hung := errors.Is(err, os.ErrDeadlineExceeded)
+	end(children, !hung && ctx.Err() == nil)
+	switch {
+	case ctx.Err() != nil:
+		return fail(ctx.Err())
+	case hung:
+		return fail(ErrHung)
+	}
+	return fail(errors.New("statfs: the process that asks has ended early"))
+}
+
+// end reaps children. Those that have not done is killed; one that cannot be
+// killed is left to init.
+func end(children []int, done bool) {
+	const grace = 100 * time.Millisecond
+	flags := 0
+	if !done {
+		flags = syscall.WNOHANG
+		for _, pid := range children {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+	until := time.Now().Add(grace)
+	for _, pid := range children {
+		for {
+			n, err := syscall.Wait4(pid, nil, flags, nil)
+			if err == syscall.EINTR {
+				continue
+			}
+			if n != 0 || err != nil || time.Now().After(until) {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
+// reply is what a child writes for one mount: less than a pipe takes at once.
+type reply struct {
+	index    uint32
+	statErr  uintptr
+	statxErr uintptr
+	st       syscall.Statfs_t
+	stx      unix.Statx_t
+}
+
+func (r *reply) answer() Answer {
+	if r.statErr != 0 {
+		return Answer{Err: fmt.Errorf("statfs: %w", syscall.Errno(r.statErr))}
+	}
+	u := usageOf(&r.st)
+	if r.statxErr == 0 {
+		u.Device = fmt.Sprintf("%d:%d", r.stx.Dev_major, r.stx.Dev_minor)
+		u.File = r.stx.Mode&unix.S_IFMT != unix.S_IFDIR
+	}
+	return Answer{Usage: u}
+}
+
+// usageOf converts the kernel's numbers. More blocks free than there are is
+// what a negative number looks like: UFS counts its reserve so.
+func usageOf(st *syscall.Statfs_t) Usage {
+	size := uint64(st.Frsize)
+	if size == 0 {
+		size = uint64(st.Bsize)
+	}
+	within := func(part, whole uint64) uint64 {
+		if int64(part) < 0 {
+			return 0
+		}
+		return min(part, whole)
+	}
+	return Usage{
+		Total: st.Blocks * size, Free: within(st.Bfree, st.Blocks) * size, Available: within(st.Bavail, st.Blocks) * size,
+		Inodes: st.Files, InodesFree: within(st.Ffree, st.Files), Magic: int64(st.Type),
+	}
+}

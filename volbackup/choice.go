@@ -1,0 +1,153 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"observability-hub/lib/sysexits"
+	"observability-hub/volbackup/internal/repository"
+)
+
+// choiceFlags say which volumes a run takes that names none.
+type choiceFlags struct {
+	Include   []string `placeholder:"PATTERN"`
+	Exclude   []string `placeholder:"PATTERN"`
+	Anonymous bool
+}
+
+func (c choiceFlags) Validate() error {
+	for _, p := range slices.Concat(c.Include, c.Exclude) {
+		if _, err := path.Match(p, ""); err != nil {
+			return fmt.Errorf("%q is not a valid pattern: * ? and [a-z] have the meaning that they have in a shell", p)
+		}
+	}
+	return nil
+}
+
+// Reasons for which a volume is left out.
+const (
+	byLabel      = "label"        // hub.backup=false
+	byExclude    = "excluded"     // a pattern of --exclude
+	notIncluded  = "not_included" // no pattern of --include
+	withoutFlag  = "anonymous"    // without --anonymous
+	withoutName  = "unnamed"      // anonymous, and no container that gives it a name runs
+	cannotBeRead = "refused"      // manage_volume.sh cannot read it: a mount of something else, or a driver's
+	isGone       = "gone"         // removed since it was listed
+)
+
+// leaveOut is the label of a volume that is not backed up.
+const leaveOut = "hub.backup"
+
+// choose divides what is there into volumes to back up and others, by reason.
+func (c choiceFlags) choose(all []volume) (chosen []volume, leftOut map[string][]volume, err error) {
+	leftOut = map[string][]volume{}
+	if c.Anonymous {
+		nameAnonymous(all)
+	}
+	matched := len(c.Include) == 0 || len(all) == 0
+	for _, v := range all {
+		included := len(c.Include) == 0 || matches(c.Include, v)
+		matched = matched || included
+		reason := ""
+		switch {
+		case v.Labels[leaveOut] == "false":
+			reason = byLabel
+		case matches(c.Exclude, v):
+			reason = byExclude
+		case !included:
+			reason = notIncluded
+		case isAnonymous(v.Volume) && !c.Anonymous:
+			reason = withoutFlag
+		case isAnonymous(v.name):
+			reason = withoutName
+		}
+		if reason == "" {
+			chosen = append(chosen, v)
+		} else {
+			leftOut[reason] = append(leftOut[reason], v)
+		}
+	}
+	if !matched {
+		return nil, nil, sysexits.New(sysexits.Config, "nothing_included", fmt.Errorf("--include %s: no volume has such a name", strings.Join(c.Include, ","))).
+			WithHint("manage_volume.sh list prints the names")
+	}
+	return chosen, leftOut, nil
+}
+
+func matches(patterns []string, v volume) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		byVolume, _ := path.Match(p, v.Volume)
+		byName, _ := path.Match(p, v.name)
+		return byVolume || byName
+	})
+}
+
+// pick returns the volumes of the names, in their order and each once. One that is not listed has
+// nothing but its name, and its export will say why.
+func pick(all []volume, names []string) []volume {
+	var picked []volume
+	for i, name := range names {
+		if slices.Contains(names[:i], name) {
+			continue
+		}
+		v := volume{Volume: name, name: name}
+		if i := slices.IndexFunc(all, func(v volume) bool { return v.Volume == name }); i >= 0 {
+			v = all[i]
+		}
+		v.named = true
+		picked = append(picked, v)
+	}
+	return picked
+}
+
+// isAnonymous reports whether Docker made the name, because nobody gave one.
+func isAnonymous(name string) bool {
+	return len(name) == 64 && strings.Trim(name, "0123456789abcdef") == ""
+}
+
+// nameAnonymous gives each anonymous volume the name of the container that uses it,
+// which stays when the container is made anew and Docker makes another volume for
+// it. Where a container has several, or its name is that of a volume, the volume
+// keeps its own name: it cannot be known next time.
+func nameAnonymous(all []volume) {
+	users, taken := map[string]int{}, map[string]bool{}
+	for _, v := range all {
+		taken[v.Volume] = true
+		if isAnonymous(v.Volume) && len(v.Containers) > 0 {
+			users[slices.Min(v.Containers)]++
+		}
+	}
+	for i, v := range all {
+		if !isAnonymous(v.Volume) || len(v.Containers) == 0 {
+			continue
+		}
+		name := slices.Min(v.Containers)
+		if users[name] == 1 && !taken[name] && repository.CheckVolume(name) == nil {
+			all[i].name = name
+		}
+	}
+}
+
+// refusal returns why a volume cannot be backed up ever, empty for any other error.
+func refusal(err error) string {
+	if e, ok := errors.AsType[*scriptError](err); ok {
+		switch e.event {
+		case "volume_refused":
+			return cannotBeRead
+		case "no_such_volume":
+			return isGone
+		}
+	}
+	return ""
+}
+
+// scriptError is an error of manage_volume.sh, with its event.
+type scriptError struct {
+	error
+	event string
+}
+
+func (e *scriptError) Unwrap() error { return e.error }

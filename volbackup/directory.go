@@ -1,0 +1,410 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"observability-hub/lib/cli"
+	"observability-hub/lib/command"
+	"observability-hub/lib/record"
+	"observability-hub/lib/sysexits"
+	"observability-hub/volbackup/internal/repository"
+)
+
+// directory is the engine of a repository of plain files.
+type directory struct {
+	*repository.Repository
+	env  *cli.Env
+	keys identityFlags
+	run  *runCmd // of run: its flags
+	s    *store  // of run: where it stores
+}
+
+func (d *directory) where() string { return d.Root }
+
+func (d *directory) inventory() (string, error) { return d.Root, nil }
+
+// begin locks the repository and repairs what a killed run left.
+func (d *directory) begin(ctx context.Context) error {
+	if d.run == nil {
+		return repair(ctx, d.env, d.Repository, d.ClaimExisting)
+	}
+	s, err := d.run.store(ctx, d.env, d.Repository)
+	if err != nil {
+		return err
+	}
+	s.reread = d.run.Reread
+	d.s = s
+	return nil
+}
+
+func (d *directory) end() { _ = d.Release() }
+
+// repair locks a repository and finishes what a killed run left.
+func repair(ctx context.Context, env *cli.Env, r *repository.Repository, claim func(context.Context) error) error {
+	if err := claim(ctx); err != nil {
+		return err
+	}
+	if err := r.Repair(); err != nil { // of one volume, whose own backup will fail for that
+		env.Diag.Warn("mark_failed", err.Error())
+	}
+	return nil
+}
+
+// producer returns manage_volume.sh with arguments.
+func (d *directory) producer(args ...string) *producer {
+	return &producer{args: append([]string{d.run.ManageVolume}, args...), said: said{Diag: d.env.Diag}}
+}
+
+// backUp stores the volumes one after the other. Volumes that share containers are
+// all read before the first is stored, while the containers are stopped once.
+func (d *directory) backUp(ctx context.Context, group []volume, done func(outcome)) {
+	if len(group) > 1 && d.together(ctx, group, done) {
+		return
+	}
+	for _, v := range group {
+		d.each(ctx, v, done, func(ctx context.Context, m *repository.Manifest) (bool, error) {
+			p := d.producer("export", v.Volume)
+			p.tar, p.trees, p.holds, p.dir = true, true, v.held(), v.Mountpoint
+			return d.s.put(ctx, m, p)
+		})
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// each backs up one volume with put, reads back what was stored, and only then
+// removes what is expired.
+func (d *directory) each(ctx context.Context, v volume, done func(outcome), put func(context.Context, *repository.Manifest) (bool, error)) {
+	o := outcome{v: v, started: time.Now()}
+	end := d.s.progress(d.env, v.name)
+	func() {
+		ctx, cancel := context.WithTimeoutCause(ctx, d.run.Timeout, fmt.Errorf("not done within %v", d.run.Timeout))
+		defer cancel()
+		for again := true; again; again = errors.Is(o.err, errBaseDamaged) {
+			o.m = v.manifest()
+			o.unchanged, o.err = put(ctx, o.m)
+		}
+		if o.err != nil {
+			return
+		}
+		if o.m.LinkOf == "" { // else the file was just read
+			if o.err = d.s.Check(ctx, o.m); o.err != nil {
+				o.m.Damaged = o.err.Error()
+				o.err = errors.Join(repository.DamagedError(v.name, o.m.ID, o.err), d.s.Update(o.m))
+				return
+			}
+		}
+		o.pruned, o.err = d.s.retire(d.run.Retention, o.m, time.Now())
+	}()
+	end()
+	if ctx.Err() == nil {
+		done(o)
+	}
+}
+
+func (v volume) manifest() *repository.Manifest {
+	return &repository.Manifest{Volume: v.name, Labels: v.Labels, Driver: v.Driver}
+}
+
+// readAll writes a tar stream of each volume to the descriptors from 4 on, and to
+// descriptor 3 how each tar ended.
+var readAll = `unset TAR_OPTIONS TAPE POSIXLY_CORRECT
+for ((n = 1; n <= $#; n++)); do
+  path=VOLUME_PATH_$n status=0
+  LC_ALL=C '` + strings.Join(tarCommand, `' '`) + `' --directory="${!path}" . >&"$((n + 3))" 3>&- || status=$?
+  echo "$status" >&3
+done`
+
+// together reads volumes that share containers. It returns false if they have to
+// be read one by one: manage_volume.sh takes one volume at a time, or does not take
+// one of them.
+func (d *directory) together(ctx context.Context, group []volume, done func(outcome)) bool {
+	timed, cancel := context.WithTimeoutCause(ctx, d.run.Timeout*time.Duration(len(group)), fmt.Errorf("not done within %v", d.run.Timeout))
+	defer cancel()
+	started := time.Now()
+	failed := func(err error) bool {
+		if ctx.Err() != nil { // the whole run ends
+			return true
+		}
+		for _, v := range group {
+			done(outcome{v: v, started: started, err: err})
+		}
+		return true
+	}
+	names, needs := []string{}, []need{}
+	bases, spools := make([]*repository.Manifest, len(group)), make([]*os.File, len(group))
+	var err error
+	for i, v := range group {
+		if bases[i], err = d.s.base(v.name); err != nil {
+			return failed(err)
+		}
+		names, needs = append(names, v.Volume), append(needs, need{v.name, bases[i], v.Mountpoint})
+	}
+	if err := d.s.checkRoom(true, needs...); err != nil {
+		return failed(err)
+	}
+	p := d.producer(slices.Concat([]string{"with"}, names, []string{"--", "bash", "-c", readAll, "bash"}, names)...)
+	for i := range group {
+		if spools[i], err = d.s.stage(); err != nil {
+			return failed(err)
+		}
+		defer d.s.unstage(spools[i])
+		p.extra = append(p.extra, spools[i])
+	}
+	if err := p.startTelling(timed, nil); err != nil {
+		return failed(err)
+	}
+	defer p.close()
+	ended := p.wait()
+	statuses := strings.Fields(string(p.tells()))
+	if status := command.Status(ended); len(statuses) == 0 && (status == sysexits.Usage || status == sysexits.DataErr) {
+		return false
+	}
+	if len(statuses) < len(group) {
+		if timed.Err() != nil {
+			return failed(context.Cause(timed))
+		}
+		return failed(d.s.spoolError(spools[len(statuses)], p.failed(ended)))
+	}
+	p.said.passOn()
+	for i, v := range group {
+		d.each(ctx, v, done, func(ctx context.Context, m *repository.Manifest) (bool, error) {
+			m.Time = started
+			d.s.name(m)
+			status, err := strconv.Atoi(statuses[i])
+			if err != nil || status > 1 {
+				last, _ := p.said.last()
+				return false, d.s.spoolError(spools[i], sysexits.New(sysexits.Unavailable, "command_failed", fmt.Errorf("tar: exit status %s: %s", statuses[i], last)).
+					WithHint("run manage_volume.sh export by hand to see what it prints"))
+			}
+			changed := status == 1 || p.said.saw("started_meanwhile")
+			return d.s.keep(ctx, m, bases[i], spools[i], "", ending{consistency: p.consistency(changed)})
+		})
+	}
+	return true
+}
+
+func (d *directory) settle(context.Context, func(outcome)) error { return nil }
+
+// grace is how long run keeps what it made, also several archives of one day: the
+// state of this morning may be what is wanted this afternoon.
+const grace = 24 * time.Hour
+
+// retire removes what is expired of a volume of which made, the newest archive,
+// was just verified.
+func (s *store) retire(keep repository.Retention, made *repository.Manifest, now time.Time) (removed int, err error) {
+	all, err := s.Archives(made.Volume)
+	if err != nil {
+		return 0, err
+	}
+	for _, m := range keep.Expired(all, now) {
+		if m.ID == made.ID || m.Time.After(now.Add(-grace)) {
+			continue
+		}
+		if err := s.Remove(m); err != nil {
+			return removed, err
+		}
+		removed++
+	}
+	return removed, nil
+}
+
+func (d *directory) archives(_ context.Context, volumes []string, _ bool) (map[string][]repository.Archive, error) {
+	if len(volumes) == 0 {
+		var err error
+		if volumes, err = d.Volumes(); err != nil {
+			return nil, err
+		}
+	}
+	found := map[string][]repository.Archive{}
+	for _, v := range volumes {
+		all, err := d.Archives(v)
+		if err != nil {
+			return nil, err
+		}
+		found[v] = all
+	}
+	return found, nil
+}
+
+func (d *directory) record(volume string, a repository.Archive) []byte {
+	l := record.New(time.Now(), record.Info, "archive", d.env.Service)
+	if a.Err != nil {
+		l.String("volume", volume)
+		l.String("id", a.ID)
+		l.String("damaged", a.Err.Error())
+	} else {
+		fields(a.Manifest, l)
+	}
+	return l.End()
+}
+
+func (d *directory) find(ctx context.Context, volume, id string) (*repository.Manifest, func(context.Context, io.Writer) (string, error), func(), error) {
+	m, err := d.Find(volume, id)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	identities, err := d.keys.identitiesFor(m)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	f, err := d.Open(ctx, m)
+	if err != nil {
+		return nil, nil, nil, repository.DamagedError(volume, m.ID, err)
+	}
+	return m, func(ctx context.Context, w io.Writer) (string, error) { return pour(ctx, f, m, identities, w) }, func() { f.Close() }, nil
+}
+
+func (d *directory) verify(ctx context.Context, names []string, deep bool) error {
+	if err := d.begin(ctx); err != nil {
+		return err
+	}
+	defer d.end()
+	if len(names) == 0 {
+		var err error
+		if names, err = d.Volumes(); err != nil {
+			return err
+		}
+	}
+	bad, seen, closed := 0, 0, 0
+	var noKey error
+	for _, arg := range names {
+		volume, id, err := repository.ParseArchive(arg)
+		if err != nil {
+			return err
+		}
+		all, err := d.Archives(volume)
+		if err != nil {
+			return err
+		}
+		for _, a := range all {
+			if id != "" && a.ID != id {
+				continue
+			}
+			seen++
+			deep := deep
+			wrong := d.wrong(ctx, a, deep)
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if sysexits.Code(wrong) == sysexits.Config { // a missing key is not damage, and the stored bytes are right
+				closed++
+				noKey, wrong, deep = wrong, nil, false
+			}
+			if wrong != nil {
+				bad++
+			}
+			if err := d.mark(a, wrong); err != nil {
+				d.env.Diag.Warn("mark_failed", err.Error())
+			}
+			if err := d.reportVerified(volume, a, wrong, deep); err != nil {
+				return err
+			}
+		}
+	}
+	if seen == 0 {
+		return repository.Missing(fmt.Errorf("%s: no backup", d.Root))
+	}
+	var failed []error
+	if bad > 0 {
+		failed = append(failed, sysexits.New(sysexits.DataErr, "archives_damaged", fmt.Errorf("%d of %d archives are damaged", bad, seen)).
+			WithHint("they are not used for restores by default any more; run volbackup run for new ones"))
+	}
+	if closed > 0 {
+		failed = append(failed, fmt.Errorf("of %d of %d archives only the stored bytes were checked: %w", closed, seen, noKey))
+	}
+	return errors.Join(failed...)
+}
+
+// wrong returns what is wrong with an archive.
+func (d *directory) wrong(ctx context.Context, a repository.Archive, deep bool) error {
+	if a.Err != nil {
+		return a.Err
+	}
+	if err := d.Check(ctx, a.Manifest); err != nil || !deep {
+		return err
+	}
+	identities, err := d.keys.identitiesFor(a.Manifest)
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(d.Path(a.Manifest))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = pour(ctx, f, a.Manifest, identities, io.Discard)
+	return err
+}
+
+// mark keeps the result of a verification.
+func (d *directory) mark(a repository.Archive, wrong error) error {
+	if a.Manifest == nil {
+		return nil
+	}
+	a.Damaged = ""
+	if wrong != nil {
+		a.Damaged = wrong.Error()
+	} else {
+		a.Verified = time.Now().UTC().Truncate(time.Millisecond)
+	}
+	return d.Update(a.Manifest)
+}
+
+func (d *directory) reportVerified(volume string, a repository.Archive, wrong error, deep bool) error {
+	level := record.Info
+	if wrong != nil {
+		level = record.Error
+	}
+	l := record.New(time.Now(), level, "archive_verified", d.env.Service)
+	l.String("volume", volume)
+	l.String("id", a.ID)
+	l.Bool("ok", wrong == nil)
+	l.Bool("deep", deep)
+	if wrong != nil {
+		l.String("error", wrong.Error())
+	}
+	return d.env.Stdout.Record(level, l.End())
+}
+
+// fields adds what a manifest says to a record.
+func fields(m *repository.Manifest, l *record.Line) {
+	l.String("volume", m.Volume)
+	l.String("id", m.ID)
+	l.String("file", m.File)
+	l.String("made", m.Time.Format(record.TimeFormat))
+	l.Int("bytes", m.Bytes)
+	l.Int("stored_bytes", m.StoredBytes)
+	l.Int("entries", m.Entries)
+	l.String("sha256", m.SHA256)
+	l.String("content_sha256", m.Content)
+	l.String("consistency", m.Consistency)
+	l.Bool("encrypted", len(m.Recipients) > 0)
+	text := func(key, value string) {
+		if value == "" {
+			l.Null(key)
+		} else {
+			l.String(key, value)
+		}
+	}
+	text("link_of", m.LinkOf)
+	verified := ""
+	if !m.Verified.IsZero() {
+		verified = m.Verified.Format(record.TimeFormat)
+	}
+	text("verified", verified)
+	text("damaged", m.Damaged)
+}
+
+// sortedKeys returns the keys of a map in order.
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

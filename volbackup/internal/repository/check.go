@@ -1,0 +1,131 @@
+package repository
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+)
+
+// Check reads the stored bytes of an archive and compares them with its
+// manifest: those on the disk, not what the kernel may still have of them in
+// memory, and without pushing out of memory what others need.
+func (r *Repository) Check(ctx context.Context, m *Manifest) error {
+	err := r.checkAs(ctx, m, syscall.O_DIRECT)
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) { // not every file system can
+		err = r.checkAs(ctx, m, 0)
+	}
+	return err
+}
+
+func (r *Repository) checkAs(ctx context.Context, m *Manifest, flag int) error {
+	f, err := os.OpenFile(r.Path(m), os.O_RDONLY|flag, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return checkFile(ctx, f, m)
+}
+
+// Open compares the stored bytes with the manifest and returns the file, at its
+// beginning: what was checked is what is read then, whatever happens to the name.
+func (r *Repository) Open(ctx context.Context, m *Manifest) (*os.File, error) {
+	f, err := os.Open(r.Path(m))
+	if err != nil {
+		return nil, err
+	}
+	err = checkFile(ctx, f, m)
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func checkFile(ctx context.Context, f *os.File, m *Manifest) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() != m.StoredBytes {
+		return fmt.Errorf("%s has %d bytes, its manifest says %d", m.File, info.Size(), m.StoredBytes)
+	}
+	digest, err := digestOf(&upTo{interruptible{ctx, f}, info.Size()})
+	if err != nil {
+		return fmt.Errorf("read %s: %w", m.File, err)
+	}
+	if sum := hex.EncodeToString(digest); sum != m.SHA256 {
+		return fmt.Errorf("%s has SHA-256 %s, its manifest says %s", m.File, sum, m.SHA256)
+	}
+	return nil
+}
+
+// digestOf returns the SHA-256 of all that r holds. One piece is hashed while the
+// disk delivers the next. As large as they are, the pieces begin at a page of
+// memory, which reads past the page cache need.
+func digestOf(r io.Reader) ([]byte, error) {
+	const size = 1 << 20
+	h := sha256.New()
+	free, full, done := make(chan []byte, 2), make(chan []byte), make(chan struct{})
+	for range cap(free) {
+		free <- make([]byte, size)
+	}
+	go func() {
+		defer close(done)
+		for p := range full {
+			h.Write(p)
+			free <- p[:size]
+		}
+	}()
+	var err error
+	for err == nil {
+		p, n := <-free, 0
+		if n, err = io.ReadFull(r, p); n > 0 {
+			full <- p[:n]
+		}
+	}
+	close(full)
+	<-done
+	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, err
+	}
+	return h.Sum(nil), nil
+}
+
+// upTo reads n bytes, and nothing after them: a read that bypasses the page
+// cache must begin at a multiple of a block, but may ask for more than there is.
+type upTo struct {
+	r io.Reader
+	n int64
+}
+
+func (u *upTo) Read(p []byte) (int, error) {
+	if u.n <= 0 {
+		return 0, io.EOF
+	}
+	n, err := u.r.Read(p)
+	u.n -= int64(n)
+	return n, err
+}
+
+// Interruptible returns a reader that fails when ctx is done.
+func Interruptible(ctx context.Context, r io.Reader) io.Reader { return interruptible{ctx, r} }
+
+type interruptible struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (i interruptible) Read(p []byte) (int, error) {
+	if i.ctx.Err() != nil {
+		return 0, context.Cause(i.ctx)
+	}
+	return i.r.Read(p)
+}

@@ -1,0 +1,98 @@
+package repository
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Manifest describes an archive. It is the file ID.json beside it.
+type Manifest struct {
+	Version     int               `json:"version"`
+	Volume      string            `json:"volume"`
+	ID          string            `json:"id"`
+	File        string            `json:"file"`         // the archive's name, as sha256sum --check wants it
+	SHA256      string            `json:"sha256"`       // of the file's bytes
+	StoredBytes int64             `json:"stored_bytes"` // the file's length
+	Time        time.Time         `json:"time"`         // when reading the volume began
+	Finished    time.Time         `json:"finished"`
+	Bytes       int64             `json:"bytes"` // of the tar stream
+	Entries     int64             `json:"entries"`
+	Content     string            `json:"content_sha256"`        // of the tar stream
+	Tree        string            `json:"tree_sha256,omitempty"` // of the volume's metadata; see export in manage_volume(1)
+	Consistency string            `json:"consistency"`
+	LinkOf      string            `json:"link_of,omitempty"`    // the archive whose file this one shares
+	Recipients  []string          `json:"recipients,omitempty"` // of age; none: not encrypted
+	Labels      map[string]string `json:"labels,omitempty"`
+	Driver      string            `json:"driver,omitempty"`
+	Tool        string            `json:"tool"`
+	Verified    time.Time         `json:"verified,omitzero"` // when it was stored, or last read back and found right
+	Damaged     string            `json:"damaged,omitempty"` // what was wrong when it was last read
+}
+
+// ManifestVersion is the version of manifests that this package reads and writes.
+const ManifestVersion = 1
+
+// Consistency of an archive.
+const (
+	Consistent = "consistent"
+	Changed    = "changed" // a file changed while it was read
+	Killed     = "killed"  // a container did not stop in time and was killed
+)
+
+// checkKey begins the manifest's last line: the SHA-256 of all lines before it,
+// so that a flipped bit in a manifest is seen like one in an archive.
+const checkKey = `  "check": "`
+
+// encode returns the bytes of the file.
+func (m *Manifest) encode() ([]byte, error) {
+	b, err := seal(m)
+	if err != nil {
+		return nil, fmt.Errorf("manifest of %s: %w", m.Volume, err)
+	}
+	return b, nil
+}
+
+// seal returns v as JSON with its own check as the last line.
+func seal(v any) ([]byte, error) {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	b = append(bytes.TrimSuffix(b, []byte("\n}")), ",\n"...)
+	sum := sha256.Sum256(b)
+	return fmt.Appendf(b, "%s%x\"\n}\n", checkKey, sum), nil
+}
+
+// unseal is the reverse. An error says what is damaged.
+func unseal(b []byte, v any) error {
+	tail := len(checkKey) + 2*sha256.Size + len("\"\n}\n")
+	if len(b) < tail {
+		return errors.New("too short for a manifest")
+	}
+	body, last := b[:len(b)-tail], string(b[len(b)-tail:])
+	sum := sha256.Sum256(body)
+	if last != checkKey+hex.EncodeToString(sum[:])+"\"\n}\n" {
+		return errors.New("the manifest does not match its own check")
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("manifest: %w", err)
+	}
+	return nil
+}
+
+// decodeManifest is the reverse of encode. An error says what is damaged.
+func decodeManifest(b []byte) (*Manifest, error) {
+	var m Manifest
+	if err := unseal(b, &m); err != nil {
+		return nil, err
+	}
+	if m.Version != ManifestVersion {
+		return nil, fmt.Errorf("a manifest of version %d, which this volbackup does not know", m.Version)
+	}
+	return &m, nil
+}

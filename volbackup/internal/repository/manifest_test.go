@@ -1,0 +1,61 @@
+package repository
+
+import (
+	"bytes"
+	"reflect"
+	"testing"
+	"time"
+)
+
+func sample() *Manifest {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC)
+	m := &Manifest{Version: 1, Volume: "v", ID: at.Format(IDLayout), SHA256: "00", StoredBytes: 1, Time: at, Finished: at,
+		Bytes: 10240, Entries: 2, Content: "11", Consistency: Consistent, Labels: map[string]string{"a": "b\"\n"}, Tool: "volbackup devel"}
+	m.File = m.fileName()
+	return m
+}
+
+func TestManifest(t *testing.T) {
+	m := sample()
+	b, err := m.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := decodeManifest(b)
+	if err != nil || !reflect.DeepEqual(got, m) {
+		t.Errorf("%+v, %v; want %+v", got, err, m)
+	}
+	for i := range len(b) * 8 {
+		b[i/8] ^= 1 << (i % 8)
+		if m, err := decodeManifest(b); err == nil {
+			t.Fatalf("bit %d flipped: taken as %+v\n%s", i, m, b)
+		}
+		b[i/8] ^= 1 << (i % 8)
+	}
+	for i := range b {
+		if _, err := decodeManifest(b[:i]); err == nil {
+			t.Fatalf("cut at %d: taken", i)
+		}
+	}
+}
+
+func FuzzManifest(f *testing.F) {
+	b, err := sample().encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := decodeManifest(b)
+		if err != nil {
+			return
+		}
+		again, err := m.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := decodeManifest(bytes.Clone(again)); err != nil {
+			t.Errorf("%v\n%s", err, again)
+		}
+	})
+}

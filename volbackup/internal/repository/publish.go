@@ -1,0 +1,410 @@
+package repository
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"observability-hub/lib/sysexits"
+)
+
+// How an archive appears. Archive and manifest are written to temporary files
+// and fsynced; then the archive is renamed, then the manifest, then the directory
+// is fsynced. Killed before the first rename, nothing has appeared. Killed
+// between the two, the archive is whole and its manifest waits in its temporary
+// file: the next run renames it. So no final name ever holds half of anything.
+
+// Draft is an archive that has not appeared yet.
+type Draft struct {
+	r *Repository
+	m *Manifest
+	f *os.File
+}
+
+// Draft makes the volume's directory and the temporary file of an archive to be.
+func (r *Repository) Draft(m *Manifest) (*Draft, error) {
+	dir := r.Dir(m.Volume)
+	if err := os.Mkdir(dir, 0o700); err == nil {
+		if err := errors.Join(handOver(r.Root, dir), syncDir(r.Root)); err != nil {
+			return nil, Unwritable(err)
+		}
+	} else if !errors.Is(err, fs.ErrExist) {
+		return nil, Unwritable(err)
+	} else if err := r.sameName(m.Volume); err != nil {
+		return nil, err
+	}
+	d := &Draft{r: r, m: m}
+	// Two backups of one millisecond, or a clock that was set back.
+	for r.exists(m.Volume, m.ID) {
+		m.Time = m.Time.Add(time.Millisecond)
+		m.ID = m.Time.Format(IDLayout)
+	}
+	m.File = m.fileName()
+	return d, nil
+}
+
+// sameName rejects a directory that belongs to a volume of another name: vfat and
+// CIFS do not tell Data from data, or drop a dot at the end.
+func (r *Repository) sameName(volume string) error {
+	entries, err := os.ReadDir(r.Root)
+	if err != nil {
+		return unreadable(err)
+	}
+	if !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == volume }) {
+		return sysexits.New(sysexits.CantCreate, "repository_unwritable", fmt.Errorf("repository: the file system does not tell the directory %s from another", r.Dir(volume))).
+			WithHint("move the repository to a file system that does, such as ext4, or exclude one of the volumes")
+	}
+	return nil
+}
+
+func (r *Repository) exists(volume, id string) bool {
+	for _, ext := range []string{archiveExt, archiveExt + ageExt, manifestExt} {
+		if _, err := os.Lstat(filepath.Join(r.Dir(volume), id+ext)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *Draft) temp(name string) string {
+	return filepath.Join(d.r.Dir(d.m.Volume), tempPrefix+name)
+}
+
+// Create opens the temporary file for the archive's bytes.
+func (d *Draft) Create() (*os.File, error) {
+	f, err := createFile(d.temp(d.m.File))
+	if err != nil {
+		return nil, Unwritable(err)
+	}
+	d.f = f
+	return f, nil
+}
+
+// Link makes the temporary name another name of the file of an archive that has
+// the same content and was just checked. Where that is not possible it is a copy:
+// vfat and some network file systems have no hard links, the kernel may forbid a
+// link to another user's file, and ext4 allows 65,000 links to a file.
+func (d *Draft) Link(base *Manifest) (linked bool, err error) {
+	if d.f != nil { // compressed in vain
+		d.f.Close()
+		d.f = nil
+		if err := os.Remove(d.temp(d.m.File)); err != nil {
+			return false, Unwritable(err)
+		}
+	}
+	err = os.Link(d.r.Path(base), d.temp(d.m.File))
+	if err == nil {
+		return true, nil
+	}
+	if Full(err) {
+		return false, Unwritable(err)
+	}
+	from, err := os.Open(d.r.Path(base))
+	if err != nil {
+		return false, err
+	}
+	defer from.Close()
+	to, err := d.Create()
+	if err != nil {
+		return false, err
+	}
+	sum := sha256.New()
+	if _, err := io.Copy(io.MultiWriter(to, sum), from); err != nil {
+		return false, Unwritable(err)
+	}
+	if hex.EncodeToString(sum.Sum(nil)) != base.SHA256 {
+		return false, fmt.Errorf("%s changed while it was copied", base.File)
+	}
+	return false, nil
+}
+
+// Publish makes archive and manifest appear.
+func (d *Draft) Publish() error {
+	if err := d.finish(); err != nil {
+		d.Discard()
+		return Unwritable(err)
+	}
+	return nil
+}
+
+func (d *Draft) finish() error {
+	if d.f != nil {
+		if err := d.f.Sync(); err != nil {
+			return err
+		}
+		if err := d.f.Close(); err != nil {
+			return err
+		}
+		d.f = nil
+	}
+	b, err := d.m.encode()
+	if err != nil {
+		return err
+	}
+	if err := writeSynced(d.temp(d.m.ID+manifestExt), b); err != nil {
+		return err
+	}
+	if err := os.Rename(d.temp(d.m.File), d.r.Path(d.m)); err != nil {
+		return err
+	}
+	if err := os.Rename(d.temp(d.m.ID+manifestExt), filepath.Join(d.r.Dir(d.m.Volume), d.m.ID+manifestExt)); err != nil {
+		// An archive without a manifest would take its room for ever.
+		return errors.Join(err, os.Remove(d.r.Path(d.m)))
+	}
+	return syncDir(d.r.Dir(d.m.Volume))
+}
+
+// Discard removes what has not appeared.
+func (d *Draft) Discard() {
+	if d.f != nil {
+		d.f.Close() // its content is not wanted
+		d.f = nil
+	}
+	_ = os.Remove(d.temp(d.m.File))
+	_ = os.Remove(d.temp(d.m.ID + manifestExt))
+	_ = os.Remove(d.r.Dir(d.m.Volume)) // if it is empty: the first backup failed
+}
+
+// Update replaces the manifest of an archive.
+func (r *Repository) Update(m *Manifest) error {
+	b, err := m.encode()
+	if err != nil {
+		return err
+	}
+	if err := replace(filepath.Join(r.Dir(m.Volume), m.ID+manifestExt), b); err != nil {
+		return Unwritable(err)
+	}
+	return nil
+}
+
+// replace replaces a file by b, or leaves it as it is.
+func replace(path string, b []byte) error {
+	dir, base := filepath.Split(path)
+	temp := filepath.Join(dir, tempPrefix+base)
+	if err := writeSynced(temp, b); err != nil {
+		return errors.Join(err, os.Remove(temp))
+	}
+	if err := os.Rename(temp, path); err != nil {
+		return errors.Join(err, os.Remove(temp))
+	}
+	return syncDir(dir)
+}
+
+// goneExt marks the manifest of an archive that is being removed.
+const goneExt = ".gone"
+
+// Remove takes an archive out of the repository: first its manifest gets a
+// temporary name, by which the next run knows to finish the rest.
+func (r *Repository) Remove(m *Manifest) error {
+	dir := r.Dir(m.Volume)
+	gone := filepath.Join(dir, tempPrefix+m.ID+manifestExt+goneExt)
+	if err := os.Rename(filepath.Join(dir, m.ID+manifestExt), gone); err != nil {
+		return Unwritable(err)
+	}
+	if err := syncDir(dir); err != nil {
+		return Unwritable(err)
+	}
+	if err := finishRemoval(dir, m.ID, gone); err != nil {
+		return Unwritable(err)
+	}
+	return nil
+}
+
+// RemoveVolume removes the directory of a volume that has no archive any more. Files
+// that are not the repository's keep it.
+func (r *Repository) RemoveVolume(volume string) error {
+	if err := os.Remove(r.Dir(volume)); err != nil && !errors.Is(err, syscall.ENOTEMPTY) {
+		return Unwritable(err)
+	}
+	return syncDir(r.Root)
+}
+
+// finishRemoval removes the archive whose manifest has the name gone.
+func finishRemoval(dir, id, gone string) error {
+	for _, name := range []string{id + archiveExt, id + archiveExt + ageExt} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if err := os.Remove(gone); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// removing returns the id of the archive that a temporary name says to remove.
+func removing(temp string) (id string, ok bool) {
+	return strings.CutSuffix(temp, manifestExt+goneExt)
+}
+
+// prefixesFile is a cache that earlier versions kept beside the archives.
+const prefixesFile = ".prefixes"
+
+// Repair finishes or removes what a killed run left, in all volumes. The caller
+// has the lock.
+func (r *Repository) Repair() error {
+	volumes, err := r.Volumes()
+	if err != nil {
+		return err
+	}
+	_ = os.Remove(filepath.Join(r.Root, tempPrefix+inventoryFile)) // the next run writes it anew
+	var wrong []error
+	for _, v := range volumes {
+		if err := r.repairVolume(v); err != nil {
+			wrong = append(wrong, Unwritable(err))
+		}
+	}
+	return errors.Join(wrong...)
+}
+
+func (r *Repository) repairVolume(volume string) error {
+	dir := r.Dir(volume)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	left := false
+	for _, e := range entries {
+		if e.Name() == prefixesFile && e.Type().IsRegular() {
+			left = true
+			if err := os.Remove(filepath.Join(dir, prefixesFile)); err != nil {
+				return err
+			}
+			continue
+		}
+		temp, found := strings.CutPrefix(e.Name(), tempPrefix)
+		if !found || !e.Type().IsRegular() || !isOurs(temp) {
+			continue
+		}
+		left = true
+		path := filepath.Join(dir, e.Name())
+		if id, ok := removing(temp); ok {
+			if err := finishRemoval(dir, id, path); err != nil {
+				return err
+			}
+			continue
+		}
+		if id, ok := strings.CutSuffix(temp, manifestExt); ok && r.awaited(volume, id, path) {
+			if err := os.Rename(path, filepath.Join(dir, temp)); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+	}
+	if left {
+		return syncDir(dir)
+	}
+	return nil
+}
+
+// isOurs reports whether a temporary file is of this repository, by its name
+// without the prefix: the directory may hold what others make.
+func isOurs(temp string) bool {
+	if temp == prefixesFile {
+		return true
+	}
+	id, _, _ := strings.Cut(temp, "Z.")
+	_, err := time.Parse(IDLayout, id+"Z")
+	return err == nil
+}
+
+// awaited reports whether the temporary manifest is all that an archive lacks.
+func (r *Repository) awaited(volume, id, path string) bool {
+	if _, err := os.Lstat(filepath.Join(r.Dir(volume), id+manifestExt)); err == nil {
+		return false
+	}
+	b, err := readSmall(path)
+	if err != nil {
+		return false
+	}
+	m, err := decodeManifest(b)
+	if err != nil || m.ID != id || m.Volume != volume {
+		return false
+	}
+	info, err := os.Lstat(r.Path(m))
+	return err == nil && info.Size() == m.StoredBytes
+}
+
+func writeSynced(path string, b []byte) error {
+	f, err := createFile(path)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// createFile opens a temporary file of the repository for writing. It follows no
+// link: root may be the one who writes where another user could make one.
+func createFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := handOver(filepath.Dir(path), path); err != nil {
+		return nil, errors.Join(err, f.Close(), os.Remove(path))
+	}
+	return f, nil
+}
+
+// handOver gives what root has made to the owner of the directory that it is in:
+// the next run of the service must be able to read and to replace it.
+func handOver(dir, path string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || st.Uid == 0 {
+		return nil
+	}
+	return os.Lchown(path, int(st.Uid), int(st.Gid))
+}
+
+// syncDir makes renames, links and removals in a directory durable.
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = f.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
+		err = nil // some network file systems have no fsync of a directory
+	}
+	if err != nil {
+		err = fmt.Errorf("fsync %s: %w", dir, err)
+	}
+	return errors.Join(err, f.Close())
+}
+
+// Unnamed opens a file that has no name, or had one for a moment where the file
+// system cannot make one without.
+func Unnamed(dir string) (*os.File, error) {
+	const tmpfile = 0o20200000 // O_TMPFILE of open(2)
+	if f, err := os.OpenFile(dir, os.O_RDWR|tmpfile, 0o600); err == nil {
+		return f, nil
+	}
+	f, err := os.CreateTemp(dir, tempPrefix)
+	if err != nil {
+		return nil, err
+	}
+	return f, os.Remove(f.Name())
+}

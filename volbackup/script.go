@@ -1,0 +1,86 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"observability-hub/lib/command"
+	"observability-hub/lib/sysexits"
+	"observability-hub/volbackup/internal/repository"
+)
+
+// scriptFlags say how volumes are reached.
+type scriptFlags struct {
+	ManageVolume string `default:"manage_volume.sh" placeholder:"PROGRAM"`
+}
+
+// volume is what manage_volume.sh list prints about one.
+type volume struct {
+	Volume     string            `json:"volume"`
+	Driver     string            `json:"driver"`
+	Mountpoint string            `json:"mountpoint"`
+	Labels     map[string]string `json:"labels"`
+	Containers []string          `json:"containers"` // the running ones
+
+	named bool   // on the command line
+	name  string // under which it is kept in the repository
+}
+
+// held reports whether a container may be down while the volume is read. Nothing
+// is known of a volume that is not listed.
+func (v volume) held() bool { return v.Driver == "" || len(v.Containers) > 0 }
+
+// list asks manage_volume.sh which volumes there are, those with the label
+// hub.backup=false included.
+func (f scriptFlags) list(ctx context.Context) ([]volume, error) {
+	out, messages, err := command.Cmd{Args: []string{f.ManageVolume, "list", "--all"}, Dependent: true}.Run(ctx)
+	if err != nil {
+		var s said
+		_, _ = s.Write(messages)
+		text, hint := s.last()
+		if hint == "" && s.event == "" {
+			hint = "see whether manage_volume.sh is in PATH, or give --manage-volume"
+		}
+		status := passedOn(command.Status(err))
+		if status == sysexits.Failed {
+			status = sysexits.Unavailable
+		}
+		return nil, sysexits.New(status, "no_volumes", fmt.Errorf("%s list: %w: %s", f.ManageVolume, err, text)).WithHint(hint)
+	}
+	var all []volume
+	for line := range bytes.Lines(out) {
+		var v volume
+		if err := json.Unmarshal(line, &v); err != nil {
+			return nil, sysexits.New(sysexits.Unavailable, "no_volumes", fmt.Errorf("%s list: %w", f.ManageVolume, err))
+		}
+		if repository.CheckVolume(v.Volume) == nil {
+			v.name = v.Volume
+			all = append(all, v)
+		}
+	}
+	return all, nil
+}
+
+// groups divides volumes into those that share running containers: they are read
+// while all of their containers are stopped once.
+func groups(volumes []volume) (all [][]volume) {
+	for _, v := range volumes {
+		group := []volume{v}
+		all = slices.DeleteFunc(all, func(g []volume) bool {
+			if !slices.ContainsFunc(g, func(w volume) bool { return shareContainer(v, w) }) {
+				return false
+			}
+			group = append(slices.Clone(g), group...)
+			return true
+		})
+		all = append(all, group)
+	}
+	return all
+}
+
+func shareContainer(a, b volume) bool {
+	return slices.ContainsFunc(a.Containers, func(c string) bool { return slices.Contains(b.Containers, c) })
+}
