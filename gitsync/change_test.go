@@ -90,7 +90,7 @@ func TestRollBackRunningHost(t *testing.T) {
 	same(t, "calls", calls, []string{
 		"daemon-reload", "--no-block restart a.service", "--no-block start new.timer", "--no-block restart retries.service",
 		"reset-failed new.service", "stop new.timer", "daemon-reload", "reset-failed new.service", "stop new.timer",
-		"reset-failed a.service retries.service", "--no-block restart a.service", "--no-block restart retries.service",
+		"reset-failed a.service retries.service", "--no-block start a.service", "--no-block start retries.service",
 	})
 	if w.hostFile(unitDir+"/a.service") != daemon || w.hostFile(unitDir+"/new.timer") != "" || w.hostFile(unitDir+"/timers.target.wants/new.timer") != "" {
 		t.Error("the host is not restored")
@@ -133,7 +133,7 @@ func TestUndoFailed(t *testing.T) {
 	if err := writeState(dir, journalFile, j); err != nil {
 		t.Fatal(err)
 	}
-	f.put("fail-restart", "Unit t.timer not found.\n")
+	f.put("fail-start", "Unit t.timer not found.\n")
 	if err := a.undo(t.Context(), j); err == nil || !strings.Contains(err.Error(), "restore /blocked/x") || !strings.Contains(err.Error(), "t.timer") {
 		t.Errorf("undo = %v", err)
 	}
