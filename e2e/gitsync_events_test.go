@@ -132,6 +132,8 @@ func provokeGitsync(t *testing.T, look func(from, output string)) {
 	put("root/bin/true", "")
 	provoke("foreign_files", nil)
 	provoke("stale", nil, "status", "--max-age", "1ns")
+	commit("systemd/old.service", "[Service]\nType=oneshot\nExecStart=/bin/true\nKillMode=none\n")
+	provoke("unit_warning", nil)
 
 	put("state/repo.git/HEAD.lock", "")
 	provoke("stale_lock", nil, "pull")

@@ -164,14 +164,18 @@ func (a *after) unit(name string) *unit.Unit {
 }
 
 // generated returns the service that podman's generator will make of a quadlet
-// of the commit, as far as the quadlet says: its own sections, and some program.
-// It is nil if there is no such quadlet.
+// of the commit, as far as it matters here: the quadlet's own sections, and some
+// program. It is nil if there is no such quadlet.
 func (a *after) generated(name string) *unit.Unit {
 	for _, f := range a.want.files {
 		if !f.isQuadlet() || a.service(f.unit) != name {
 			continue
 		}
-		more := [][]byte{[]byte("[Service]\nExecStart=/usr/bin/podman\n")}
+		made := "[Service]\nExecStart=/usr/bin/podman\n"
+		if kind := unit.Type(f.unit); kind != "container" && kind != "kube" && kind != "pod" {
+			made += "Type=oneshot\nRemainAfterExit=yes\n"
+		}
+		more := [][]byte{[]byte(made)}
 		for _, p := range a.dropIns(f.unit) {
 			more = append(more, a.content(p))
 		}

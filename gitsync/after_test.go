@@ -18,6 +18,7 @@ func TestFind(t *testing.T) {
 	w.onHost(unitDir+"/gone.service", service, 0o644)
 	w.onHost(unitDir+"/gone-too.service", service, 0o644)
 	w.onHost(unitDir+"/dead.service", "-> /dev/null", 0)
+	w.onHost(unitDir+"/relative.service", "-> ../../../dev/null", 0) // as another tool masks
 	w.onHost(unitDir+"/alias.service", "-> "+unitDir+"/etc.service", 0)
 	w.onHost("/usr/lib/systemd/system/w@.service", service, 0o644)
 	w.onHost("/run/systemd/system/now.service", "-> /dev/null", 0)
@@ -27,10 +28,10 @@ func TestFind(t *testing.T) {
 	for name, want := range map[string]string{
 		"a.service": unitDir + "/a.service", "etc.service": unitDir + "/etc.service", "gone.service": "/usr/lib/systemd/system/gone.service",
 		"gone-too.service": "", "made.service": "/run/systemd/generator/made.service", "dead.service": unitDir + "/dead.service",
-		"alias.service": unitDir + "/alias.service", "w@x.service": "/usr/lib/systemd/system/w@.service", "not.service": "",
+		"relative.service": unitDir + "/relative.service", "alias.service": unitDir + "/alias.service", "w@x.service": "/usr/lib/systemd/system/w@.service", "not.service": "",
 	} {
 		p, isMasked := a.find(name)
-		if p != want || isMasked != (name == "dead.service") {
+		if p != want || isMasked != (name == "dead.service" || name == "relative.service") {
 			t.Errorf("find(%s) = %q, %v; want %q", name, p, isMasked, want)
 		}
 		if u := a.unit(name); (u == nil) != (want == "" || isMasked) {
@@ -41,7 +42,7 @@ func TestFind(t *testing.T) {
 		t.Error("a link to a unit is not read")
 	}
 	w.onHost(unitDir+"/empty.service", " ", 0o644)
-	for name, want := range map[string]bool{"dead.service": true, "now.service": true, "etc.service": false, "alias.service": false, "not.service": false, "empty2.service": false} {
+	for name, want := range map[string]bool{"dead.service": true, "relative.service": true, "now.service": true, "etc.service": false, "alias.service": false, "not.service": false, "empty2.service": false} {
 		if got := a.maskedByAdmin(name); got != want {
 			t.Errorf("maskedByAdmin(%s) = %v", name, got)
 		}

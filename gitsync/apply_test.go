@@ -169,7 +169,8 @@ func TestForeignFiles(t *testing.T) {
 	if got := w.hostFile("/usr/local/bin/x"); got != "-> /usr/bin/true" {
 		t.Errorf("the foreign link is %q", got)
 	}
-	other := &world{t, w.repo, w.root, w.state + "2"}
+	other := *w
+	other.state += "2"
 	same(t, "of another state", other.sync(int(sysexits.Partial)).lines("action"), []string{
 		"skip /usr/local/bin/x foreign", "skip a.service foreign", "skip b.service foreign", "skip c.service foreign", "skip /usr/local/lib/systemd/system-preset/hub.preset foreign", "skip d.service masked",
 	})
@@ -287,7 +288,8 @@ func TestOtherRoot(t *testing.T) {
 	w := newWorld(t)
 	w.commit(map[string]string{"systemd/a.service": service})
 	w.sync(0)
-	other := &world{t, w.repo, filepath.Join(t.TempDir(), "x"), w.state}
+	other := *w
+	other.root = filepath.Join(t.TempDir(), "x")
 	if err := os.Mkdir(other.root, 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -56,7 +56,7 @@ func TestChangeRunningHost(t *testing.T) {
 	}
 	same(t, "calls", f.calls(), []string{
 		"stop gone.timer", "stop gone.service w@*.service", "daemon-reload", "stop gone.timer w@one.service", "reset-failed gone.service",
-		"--no-block restart changed.service", "--no-block restart new.timer", "start probe.service",
+		"--no-block restart changed.service", "--no-block start new.timer", "start probe.service",
 	})
 	if text := said(); strings.Count(text, `"stop_failed"`) != 3 || !strings.Contains(text, `"msg":"applied"`) {
 		t.Errorf("said: %s", text)
@@ -88,9 +88,9 @@ func TestRollBackRunningHost(t *testing.T) {
 	}
 	calls := f.calls()
 	same(t, "calls", calls, []string{
-		"daemon-reload", "--no-block restart a.service", "--no-block restart new.timer", "--no-block restart retries.service",
+		"daemon-reload", "--no-block restart a.service", "--no-block start new.timer", "--no-block restart retries.service",
 		"reset-failed new.service", "stop new.timer", "daemon-reload", "reset-failed new.service", "stop new.timer",
-		"reset-failed a.service retries.service", "--no-block restart a.service", "--no-block restart retries.service",
+		"reset-failed a.service retries.service", "--no-block start a.service", "--no-block start retries.service",
 	})
 	if w.hostFile(unitDir+"/a.service") != daemon || w.hostFile(unitDir+"/new.timer") != "" || w.hostFile(unitDir+"/timers.target.wants/new.timer") != "" {
 		t.Error("the host is not restored")
@@ -133,7 +133,7 @@ func TestUndoFailed(t *testing.T) {
 	if err := writeState(dir, journalFile, j); err != nil {
 		t.Fatal(err)
 	}
-	f.put("fail-restart", "Unit t.timer not found.\n")
+	f.put("fail-start", "Unit t.timer not found.\n")
 	if err := a.undo(t.Context(), j); err == nil || !strings.Contains(err.Error(), "restore /blocked/x") || !strings.Contains(err.Error(), "t.timer") {
 		t.Errorf("undo = %v", err)
 	}

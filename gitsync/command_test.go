@@ -95,6 +95,12 @@ func (w *commands) push() string {
 // run is one call of the tool.
 func (w *commands) run(args ...string) (status int, stdout, stderr string) {
 	w.t.Helper()
+	return w.runWith("", args...)
+}
+
+// runWith is one call of the tool with something on stdin.
+func (w *commands) runWith(stdin string, args ...string) (status int, stdout, stderr string) {
+	w.t.Helper()
 	var files [2]*os.File
 	for i := range files {
 		f, err := os.CreateTemp(w.dir, "stream-")
@@ -104,7 +110,7 @@ func (w *commands) run(args ...string) (status int, stdout, stderr string) {
 		defer f.Close()
 		files[i] = f
 	}
-	status = cli.Main(app(), args, strings.NewReader(""), files[0], files[1])
+	status = cli.Main(app(), args, strings.NewReader(stdin), files[0], files[1])
 	var text [2]string
 	for i, f := range files {
 		b, err := os.ReadFile(f.Name())

@@ -84,7 +84,7 @@ func (h host) resolve(p string) (string, error) {
 // fileState is what is at a path.
 type fileState struct {
 	kind string // "", "file", "link" or "other"
-	link string // where a link points to
+	link string // where a link points to, as an absolute path
 	mode fs.FileMode
 	uid  uint32
 	gid  uint32
@@ -112,7 +112,9 @@ func (h host) state(p string) (fileState, error) {
 	switch {
 	case info.Mode()&fs.ModeSymlink != 0:
 		s.kind = "link"
-		s.link, err = os.Readlink(r)
+		if s.link, err = os.Readlink(r); !path.IsAbs(s.link) {
+			s.link = path.Join(path.Dir(p), s.link)
+		}
 	case info.Mode().IsRegular():
 		s.kind = "file"
 		if info.Size() > maxKept {

@@ -27,7 +27,7 @@ func TestVerbFor(t *testing.T) {
 		state unitState
 		want  string
 	}{
-		{"a.service", active, "restart"}, {"a.service", dead, "start"}, {"a.timer", active, "restart"},
+		{"a.service", active, "restart"}, {"a.service", dead, "start"}, {"a.service", unitState{"loaded", "activating", "auto-restart"}, "restart"}, {"a.service", unitState{"loaded", "failed", "failed"}, "start"}, {"a.timer", active, "restart"},
 		{"m.mount", active, "reload"}, {"m.mount", dead, "start"}, {"t.target", active, "start"}, {"t.target", dead, "start"},
 	} {
 		if got := verbFor(tc.name, tc.state); got != tc.want {

@@ -211,13 +211,10 @@ func (p *plan) shouldRun() map[string]role {
 		switch {
 		case p.foreign[f.unit] || !f.isMain():
 		case f.isQuadlet():
-			// Its [Service] section is that of the service, whose program podman's generator adds.
 			q := p.after.unit(f.unit)
-			if q == nil || q.Last("Service", "Type") == "oneshot" && !q.RemainAfterExit() {
-				continue
-			}
-			if p.anyRuns(append(q.Words("Install", "WantedBy"), q.Words("Install", "RequiredBy")...)) {
-				all[p.after.service(f.unit)] = role{}
+			service := p.after.service(f.unit)
+			if r, ok := roleOf(p.after.unit(service)); ok && p.anyRuns(append(q.Words("Install", "WantedBy"), q.Words("Install", "RequiredBy")...)) {
+				all[service] = r
 			}
 		default:
 			for subject, mine := range links.of(f.unit).bySubject() {

@@ -72,10 +72,37 @@ func TestHeal(t *testing.T) {
 		{"a service that failed", role{ends: true}, loaded("failed"), crashed, "failed"},
 		{"a mount that ended", role{}, loaded("inactive"), ended, "inactive"},
 		{"a unit that cannot be started", role{}, loaded("failed"), never, ""},
+		{"a container whose service remains", role{}, loaded("inactive"), ended, "inactive"},
 	} {
 		if got := tc.r.heal(tc.s, tc.d); got != tc.want {
 			t.Errorf("%s: %q; want %q", tc.name, got, tc.want)
 		}
+	}
+}
+
+func TestRoleOf(t *testing.T) {
+	for _, tc := range []struct {
+		name, text string
+		role       role
+		ok         bool
+	}{
+		{"a.service", daemon, role{ends: true}, true},
+		{"a.service", service, role{ends: true}, false},
+		{"a.service", service + "[Service]\nRemainAfterExit=yes\n", role{}, true},
+		{"a.service", daemon + "[Service]\nRemainAfterExit=yes\n", role{}, true},
+		{"a.timer", timer, role{}, true},
+		{"a.timer", timer + "[Timer]\nRemainAfterElapse=no\n", role{once: true}, true},
+		{"a.target", "[Unit]\n", role{}, true},
+		{"a.mount", "[Mount]\n", role{}, true},
+		{"a.slice", "[Slice]\n", role{}, false},
+		{"a.swap", "[Swap]\n", role{}, false},
+	} {
+		if r, ok := roleOf(unit.Parse(tc.name, []byte(tc.text))); r != tc.role || ok != tc.ok {
+			t.Errorf("roleOf(%s: %q) = %+v, %v", tc.name, tc.text, r, ok)
+		}
+	}
+	if _, ok := roleOf(nil); ok {
+		t.Error("a unit that is not there has a role")
 	}
 }
 
@@ -174,6 +201,8 @@ func TestRestarts(t *testing.T) {
 			map[string]string{"a.timer": unmet}, true, nil, false},
 		{"a timer with a condition that is met again", map[string]string{"a.timer": timer, "a.service": service}, []string{"timers.target active active", "a.timer inactive dead"},
 			map[string]string{"a.timer": unmet}, false, []string{"restart a.timer inactive"}, true},
+		{"a timer that is unloaded when it has elapsed", map[string]string{"a.timer": timer + "[Timer]\nRemainAfterElapse=no\n", "a.service": service}, []string{"timers.target active active", "a.timer inactive dead"},
+			map[string]string{"a.timer": never}, false, nil, false},
 		{"nothing that wants it is active", map[string]string{"a.timer": timer, "a.service": service}, []string{"timers.target inactive dead"}, nil, false, nil, false},
 		{"a oneshot that ended", map[string]string{"on.service": service}, []string{"multi-user.target active active", "on.service inactive dead"}, map[string]string{"on.service": never}, false, nil, false},
 		{"a oneshot that remains", map[string]string{"on.service": strings.Replace(service, "oneshot\n", "oneshot\nRemainAfterExit=yes\n", 1)}, []string{"multi-user.target active active", "on.service inactive dead"},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path"
 	"strconv"
 	"strings"
@@ -37,12 +38,20 @@ func systemctl(ctx context.Context, timeout time.Duration, args ...string) (stri
 	if err == nil {
 		return string(out), nil
 	}
+	if errors.Is(err, exec.ErrNotFound) {
+		return "", noSystemd(err)
+	}
 	why := firstLine(string(messages))
 	err = fmt.Errorf("systemctl %s: %w: %s", strings.Join(args, " "), err, why)
 	if strings.Contains(why, "connect to bus") || strings.Contains(why, "not been booted") || errors.Is(err, context.DeadlineExceeded) {
 		return string(out), sysexits.New(sysexits.Unavailable, "systemd_unavailable", err).WithHint("on a host without a running systemd, work on a root: --root DIR")
 	}
 	return string(out), err
+}
+
+// noSystemd says that a tool of systemd is not installed.
+func noSystemd(err error) error {
+	return sysexits.New(sysexits.Config, "no_systemd", err).WithHint("install systemd")
 }
 
 // listUnits returns the state of every loaded unit that has one.

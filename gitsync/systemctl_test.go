@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"observability-hub/lib/sysexits"
 )
 
 func TestParseUnits(t *testing.T) {
@@ -101,5 +103,17 @@ func TestBlame(t *testing.T) {
 				t.Errorf("blame = %v; bad %v, want %v", err, bad, tc.bad)
 			}
 		})
+	}
+}
+
+// A host without systemd's tools is not configured for gitsync.
+func TestNoSystemd(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	if _, err := systemctl(t.Context(), time.Minute, "daemon-reload"); sysexits.Code(err) != sysexits.Config {
+		t.Errorf("systemctl = %v; want status 78", err)
+	}
+	p := &plan{view: view{host: host{"/"}}}
+	if _, _, err := p.analyze(t.Context(), "", []string{"a.service"}); sysexits.Code(err) != sysexits.Config {
+		t.Errorf("analyze = %v; want status 78", err)
 	}
 }

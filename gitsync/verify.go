@@ -240,7 +240,7 @@ func (p *plan) analyze(ctx context.Context, dir string, units []string) (complai
 	case ctx.Err() != nil:
 		return nil, true, err
 	case status < 0:
-		return nil, true, sysexits.New(sysexits.Config, "no_systemd", fmt.Errorf("check the units: %w", err)).WithHint("install systemd")
+		return nil, true, noSystemd(fmt.Errorf("check the units: %w", err))
 	case status > 128 || len(messages) == 0:
 		return nil, true, cannotVerify(err.Error())
 	}

@@ -19,41 +19,25 @@ import (
 	"observability-hub/lib/statedir"
 )
 
-// A world is a repository, another root and a state directory.
+// A world is a repository, another root and a state directory, for commands on
+// that root and for parts of them.
 type world struct {
 	*testing.T
+	commands          *commands
 	repo, root, state string
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	dir := t.TempDir()
-	w := &world{t, filepath.Join(dir, "repo"), filepath.Join(dir, "root"), filepath.Join(dir, "state")}
-	for _, d := range []string{w.repo, filepath.Join(w.root, unitDir), filepath.Join(w.root, "usr/bin")} {
-		if err := os.MkdirAll(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Setenv("GIT_CONFIG_GLOBAL", "/dev/null")
-	t.Setenv("GIT_CONFIG_SYSTEM", "/dev/null")
-	for _, who := range []string{"AUTHOR", "COMMITTER"} {
-		t.Setenv("GIT_"+who+"_NAME", "a")
-		t.Setenv("GIT_"+who+"_EMAIL", "a@example.org")
-	}
-	w.git("init", "-q", "-b", "main")
-	w.onHost("/usr/bin/true", "#!/bin/sh\n", 0o755)
+	c := newCommands(t)
+	w := &world{t, c, c.path("hub"), c.path("root"), c.state}
+	w.commit(map[string]string{"systemd": ""})
 	return w
 }
 
 func (w *world) git(args ...string) string {
 	w.Helper()
-	cmd := exec.Command("git", args...)
-	cmd.Dir = w.repo
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		w.Fatalf("git %v: %v: %s", args, err, out)
-	}
-	return strings.TrimSpace(string(out))
+	return w.commands.git(args...)
 }
 
 // write puts a file below a directory; an empty content removes it.
@@ -114,9 +98,7 @@ func (w *world) commit(files map[string]string) string {
 		}
 		w.write(w.repo, name, content, mode)
 	}
-	w.git("add", "-A")
-	w.git("commit", "-q", "--allow-empty", "-m", "x")
-	return w.git("rev-parse", "HEAD")
+	return w.commands.push()
 }
 
 // outcome is how a run of the tool ended.
@@ -146,23 +128,8 @@ func (o outcome) lines(event string) []string {
 // run runs the tool as a user would.
 func (w *world) run(stdin string, args ...string) outcome {
 	w.Helper()
-	var files []*os.File
-	for _, name := range []string{"stdout", "stderr"} {
-		f, err := os.Create(filepath.Join(w.TempDir(), name))
-		if err != nil {
-			w.Fatal(err)
-		}
-		defer f.Close()
-		files = append(files, f)
-	}
-	o := outcome{status: cli.Main(app(), args, strings.NewReader(stdin), files[0], files[1])}
-	for i, to := range []*string{&o.stdout, &o.stderr} {
-		b, err := os.ReadFile(files[i].Name())
-		if err != nil {
-			w.Fatal(err)
-		}
-		*to = string(b)
-	}
+	var o outcome
+	o.status, o.stdout, o.stderr = w.commands.runWith(stdin, args...)
 	return o
 }
 

@@ -16,3 +16,24 @@ sed -i s/false/true/ /srv/hub/systemd/probe.service
 git -C /srv/hub commit -q -a -m good
 gitsync >>/e2e/lines 2>&1
 [[ $? == 11 ]] || exit 3
+
+# Units that do not stop, that start for longer than systemd lets one command take, and that cannot start.
+install='[Install]\nWantedBy=multi-user.target\n'
+printf '[Unit]\nRefuseManualStop=yes\n[Service]\nExecStart=sleep inf\n'"$install" >/srv/hub/systemd/stays.service
+printf '[Service]\nTimeoutStartSec=7s\nTimeoutStopSec=1s\nExecStartPre=sleep 6\nExecStartPre=sleep 6\nExecStartPre=sleep 6\nExecStartPre=sleep 6\nExecStart=sleep inf\n'"$install" >/srv/hub/systemd/slow.service
+printf '[Unit]\nRequires=other.service\n[Service]\nExecStart=sleep inf\n'"$install" >/srv/hub/systemd/needs.service
+mkdir -p /run/systemd/system
+printf '[Service]\nExecStart=sleep inf\n' >/run/systemd/system/other.service
+git -C /srv/hub add -A
+git -C /srv/hub commit -q -m started
+gitsync >>/e2e/lines 2>&1
+[[ $? == 11 ]] || exit 4
+git -C /srv/hub rm -q systemd/stays.service
+git -C /srv/hub commit -q -m stopped
+gitsync >>/e2e/lines 2>&1
+[[ $? == 11 ]] || exit 5
+systemctl stop needs.service other.service
+rm /run/systemd/system/other.service
+systemctl daemon-reload
+gitsync >>/e2e/lines 2>&1
+[[ $? == 11 ]] || exit 6
