@@ -240,8 +240,10 @@ func (x *execution) forgetRemoved(ctx context.Context) error {
 	if len(failed) == 0 {
 		return nil
 	}
-	_, err = systemctl(ctx, systemctlTimeout, append([]string{"reset-failed", "--"}, failed...)...)
-	return err
+	if _, err := systemctl(ctx, systemctlTimeout, append([]string{"reset-failed", "--"}, failed...)...); err != nil {
+		x.env.Diag.Warn("stop_failed", err.Error())
+	}
+	return nil
 }
 
 // restart restarts what has changed and starts what is enabled.

@@ -106,10 +106,10 @@ func (p *plan) restartUnits(ctx context.Context, units []string, healing map[str
 			failed = append(failed, name)
 		}
 	}
-	if len(failed) > 0 { // or a start limit that was hit would refuse the start
-		if _, err := systemctl(ctx, systemctlTimeout, append([]string{"reset-failed", "--"}, failed...)...); err != nil {
-			return nil, err
-		}
+	if len(failed) > 0 {
+		// Or a start limit that was hit would refuse the start. A unit that systemd
+		// has unloaded meanwhile needs none: what is wrong the start itself says.
+		_, _ = systemctl(ctx, systemctlTimeout, append([]string{"reset-failed", "--"}, failed...)...)
 	}
 	for _, name := range slices.SortedFunc(slices.Values(units), lastOurs) {
 		step("restart")

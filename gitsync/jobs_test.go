@@ -96,8 +96,9 @@ func TestRestartUnits(t *testing.T) {
 		t.Error("a service that does not stop is ignored")
 	}
 	f.put("fail-reset-failed", "no\n")
-	if _, err := p.restartUnits(t.Context(), []string{"broken.service"}, nil, env.Diag); err == nil {
-		t.Error("a reset-failed that fails is ignored")
+	f.put("fail-start", "Start request repeated too quickly.\n")
+	if _, err := p.restartUnits(t.Context(), []string{"broken.service"}, nil, env.Diag); !errors.As(err, &bad) || bad.unit != "broken.service" {
+		t.Errorf("a start after a reset-failed that fails: %v; want what the start says", err)
 	}
 	if err := queue(t.Context(), "start"); err != nil {
 		t.Errorf("queue of nothing = %v", err)
