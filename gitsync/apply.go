@@ -27,7 +27,6 @@ type applyCmd struct {
 	Plan string `arg:"" optional:"" help:"- to do only the lines of a plan on stdin."`
 }
 
-// Validate is kong's check after parsing.
 func (c *applyCmd) Validate() error {
 	if c.Plan != "" && c.Plan != "-" {
 		return fmt.Errorf("%s: neither - nor a flag", c.Plan)
@@ -36,23 +35,21 @@ func (c *applyCmd) Validate() error {
 }
 
 func (c *applyCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		var only *selection
-		if c.Plan == "-" {
-			var err error
-			// Before the lock: a plan that is being made holds it.
-			if only, err = readSelection(env.Stdin); err != nil {
-				return err
-			}
-		}
-		dir, err := c.openWith(ctx, c.Source, timerWait)
-		if err != nil {
+	var only *selection
+	if c.Plan == "-" {
+		var err error
+		// Before the lock: a plan that is being made holds it.
+		if only, err = readSelection(env.Stdin); err != nil {
 			return err
 		}
-		defer dir.Close()
-		a := &apply{env: env, dir: dir, originFlags: c.originFlags, hostFlags: c.hostFlags, applyFlags: c.applyFlags}
-		return a.run(ctx, only)
-	})
+	}
+	dir, err := c.openWith(ctx, c.Source, timerWait)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	a := &apply{env: env, dir: dir, originFlags: c.originFlags, hostFlags: c.hostFlags, applyFlags: c.applyFlags}
+	return a.run(ctx, only)
 }
 
 // apply is one run of plan, apply or rollback under the lock of its state directory.
@@ -296,35 +293,6 @@ func (x *execution) commit() error {
 func (a *apply) noteSuccess() error {
 	if err := os.Chtimes(a.dir.Join(ledgerFile), a.began, a.began); err != nil {
 		return statedir.Unwritable(err)
-	}
-	return nil
-}
-
-// runRules runs the on-change commands. The units are committed by then and
-// stay, whatever the commands do. The next run tries a failed one again.
-func (x *execution) runRules(ctx context.Context) error {
-	for _, act := range x.each(doRun) {
-		i := slices.IndexFunc(x.plan.want.rules, func(r rule) bool { return r.unit() == act.Unit })
-		err := errors.New("no tree is published: give --publish, to gitsync pull too")
-		if x.Publish != "" {
-			err = runRule(ctx, x.plan.want.rules[i], publishedTree(x.Publish, x.plan.want.commit), x.RunAs, x.OnChangeTimeout)
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if err != nil {
-			x.env.Diag.Warn("on_change_failed", err.Error(), diag.Field{Key: "unit", Value: act.Unit})
-			x.failed = append(x.failed, err.Error())
-			continue
-		}
-		x.ledger.OnChange[x.plan.want.rules[i].key()] = x.plan.want.rules[i].state
-		step("on-change")
-		if err := writeState(x.dir, ledgerFile, x.ledger); err != nil {
-			return err
-		}
-		if err := x.report(record.Info, act); err != nil {
-			return err
-		}
 	}
 	return nil
 }

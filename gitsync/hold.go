@@ -38,7 +38,6 @@ type holdCmd struct {
 	For *time.Duration `placeholder:"D"`
 }
 
-// Validate is kong's check after parsing.
 func (c *holdCmd) Validate() error {
 	if c.For != nil && *c.For <= 0 {
 		return fmt.Errorf("--for must be more than 0, got %v", *c.For)
@@ -47,22 +46,20 @@ func (c *holdCmd) Validate() error {
 }
 
 func (c *holdCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		dir, err := c.openExisting(ctx, lockWait)
-		if err != nil {
-			return err
-		}
-		defer dir.Close()
-		now := time.Now().UTC()
-		h := hold{Since: now}
-		if c.For != nil {
-			h.Until = now.Add(*c.For)
-		}
-		if err := writeState(dir, holdFile, h); err != nil {
-			return err
-		}
-		return env.Stdout.Record(record.Info, h.record(now, env.Service))
-	})
+	dir, err := c.openExisting(ctx, lockWait)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	now := time.Now().UTC()
+	h := hold{Since: now}
+	if c.For != nil {
+		h.Until = now.Add(*c.For)
+	}
+	if err := writeState(dir, holdFile, h); err != nil {
+		return err
+	}
+	return env.Stdout.Record(record.Info, h.record(now, env.Service))
 }
 
 // record is the line that says that nothing is applied.
@@ -82,21 +79,19 @@ type resumeCmd struct {
 }
 
 func (c *resumeCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		dir, err := c.openExisting(ctx, lockWait)
-		if err != nil {
-			return err
-		}
-		defer dir.Close()
-		_, held, err := readHold(dir.Path, time.Now())
-		if err != nil {
-			env.Diag.Warn("hold_unreadable", err.Error()) // it is removed below
-		}
-		if err := removeState(dir, holdFile); err != nil {
-			return err
-		}
-		l := record.New(time.Now(), record.Info, "resumed", env.Service)
-		l.Bool("was_held", held)
-		return env.Stdout.Record(record.Info, l.End())
-	})
+	dir, err := c.openExisting(ctx, lockWait)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	_, held, err := readHold(dir.Path, time.Now())
+	if err != nil {
+		env.Diag.Warn("hold_unreadable", err.Error()) // it is removed below
+	}
+	if err := removeState(dir, holdFile); err != nil {
+		return err
+	}
+	l := record.New(time.Now(), record.Info, "resumed", env.Service)
+	l.Bool("was_held", held)
+	return env.Stdout.Record(record.Info, l.End())
 }

@@ -46,7 +46,6 @@ type originFlags struct {
 	signers
 }
 
-// Validate is kong's check after parsing.
 func (o originFlags) Validate() error {
 	if strings.HasPrefix(o.Repo, "-") || strings.ContainsAny(o.Repo, "\x00\n\r") {
 		return errors.New("--repo: not a URL")
@@ -78,7 +77,6 @@ type pullFlags struct {
 	KeepTrees int           `default:"3" placeholder:"N"`
 }
 
-// Validate is kong's check after parsing.
 func (p pullFlags) Validate() error {
 	if p.Timeout <= 0 {
 		return fmt.Errorf("--timeout %v: not more than 0", p.Timeout)
@@ -96,7 +94,6 @@ type hostFlags struct {
 	ScriptsDir string `default:"/usr/local/bin" placeholder:"DIR"`
 }
 
-// Validate is kong's check after parsing.
 func (h hostFlags) Validate() error {
 	if !filepath.IsAbs(h.ScriptsDir) || filepath.Clean(h.ScriptsDir) != h.ScriptsDir {
 		return fmt.Errorf("--scripts-dir %s: not an absolute path in its shortest form", h.ScriptsDir)
@@ -112,7 +109,6 @@ type applyFlags struct {
 	OnChangeTimeout time.Duration `default:"10m" placeholder:"D"`
 }
 
-// Validate is kong's check after parsing.
 func (a applyFlags) Validate() error {
 	if a.HealthWindow < 0 {
 		return fmt.Errorf("--health-window %v: less than 0", a.HealthWindow)

@@ -16,6 +16,8 @@ import (
 
 	"observability-hub/gitsync/internal/gitobj"
 	"observability-hub/lib/command"
+	"observability-hub/lib/diag"
+	"observability-hub/lib/record"
 )
 
 // rulesFile says, in the repository, which commands to run when files change.
@@ -140,6 +142,35 @@ func match(o *gitobj.Store, tree, dir string, pattern []string) ([]string, error
 		}
 	}
 	return found, nil
+}
+
+// runRules runs the on-change commands. The units are committed by then and
+// stay, whatever the commands do. The next run tries a failed one again.
+func (x *execution) runRules(ctx context.Context) error {
+	for _, act := range x.each(doRun) {
+		i := slices.IndexFunc(x.plan.want.rules, func(r rule) bool { return r.unit() == act.Unit })
+		err := errors.New("no tree is published: give --publish, to gitsync pull too")
+		if x.Publish != "" {
+			err = runRule(ctx, x.plan.want.rules[i], publishedTree(x.Publish, x.plan.want.commit), x.RunAs, x.OnChangeTimeout)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			x.env.Diag.Warn("on_change_failed", err.Error(), diag.Field{Key: "unit", Value: act.Unit})
+			x.failed = append(x.failed, err.Error())
+			continue
+		}
+		x.ledger.OnChange[x.plan.want.rules[i].key()] = x.plan.want.rules[i].state
+		step("on-change")
+		if err := writeState(x.dir, ledgerFile, x.ledger); err != nil {
+			return err
+		}
+		if err := x.report(record.Info, act); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // runRule runs a rule's command as the user runAs in DIR/current, which is or

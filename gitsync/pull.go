@@ -94,18 +94,15 @@ type pullCmd struct {
 	pullFlags
 }
 
-// Validate is kong's check after parsing.
 func (c *pullCmd) Validate() error { return validate(c.originFlags, c.pullFlags) }
 
 func (c *pullCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		dir, err := c.openSource(ctx, timerWait)
-		if err != nil {
-			return err
-		}
-		defer dir.Close()
-		return (&pull{env, dir, c.originFlags, c.pullFlags}).run(ctx)
-	})
+	dir, err := c.openSource(ctx, timerWait)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return (&pull{env, dir, c.originFlags, c.pullFlags}).run(ctx)
 }
 
 // pull is one pull under the lock of its state directory.

@@ -296,3 +296,17 @@ func (r role) heal(s unitState, d detail) string {
 	}
 	return "inactive"
 }
+
+// lastOurs orders units by name, gitsync's own family last.
+func lastOurs(a, b string) int {
+	ours := func(s string) int {
+		if strings.HasPrefix(s, family+".") || strings.HasPrefix(s, family+"@") || strings.HasPrefix(s, "gitops-apply") {
+			return 1
+		}
+		return 0
+	}
+	if d := ours(a) - ours(b); d != 0 {
+		return d
+	}
+	return strings.Compare(a, b)
+}

@@ -15,37 +15,34 @@ type rollbackCmd struct {
 	applyFlags
 }
 
-// Validate is kong's check after parsing.
 func (c *rollbackCmd) Validate() error { return validate(c.originFlags, c.hostFlags, c.applyFlags) }
 
 // Run applies the commit before the applied one. The one that it leaves is
 // quarantined, or the next run would apply it again.
 func (c *rollbackCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		dir, err := c.openExisting(ctx, lockWait)
-		if err != nil {
-			return err
-		}
-		defer dir.Close()
-		a := &apply{env: env, dir: dir, originFlags: c.originFlags, hostFlags: c.hostFlags, applyFlags: c.applyFlags}
-		if err := a.prepare(); err != nil {
-			return err
-		}
-		if len(a.ledger.Previous) == 0 {
-			return sysexits.New(sysexits.Failed, "nothing_before", errors.New("there is no commit to go back to")).
-				WithHint("gitsync status shows what was applied")
-		}
-		leave, err := readPulled(a.Source)
-		if err != nil {
-			return err
-		}
-		if leave.Commit == "" {
-			leave.Commit = a.ledger.Commit
-		}
-		if err := writeQuarantine(dir, leave.Commit, "rolled back by hand"); err != nil {
-			return err
-		}
-		a.target, a.AllowPrune = a.ledger.Previous[0], true
-		return a.run(ctx, nil)
-	})
+	dir, err := c.openExisting(ctx, lockWait)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	a := &apply{env: env, dir: dir, originFlags: c.originFlags, hostFlags: c.hostFlags, applyFlags: c.applyFlags}
+	if err := a.prepare(); err != nil {
+		return err
+	}
+	if len(a.ledger.Previous) == 0 {
+		return sysexits.New(sysexits.Failed, "nothing_before", errors.New("there is no commit to go back to")).
+			WithHint("gitsync status shows what was applied")
+	}
+	leave, err := readPulled(a.Source)
+	if err != nil {
+		return err
+	}
+	if leave.Commit == "" {
+		leave.Commit = a.ledger.Commit
+	}
+	if err := writeQuarantine(dir, leave.Commit, "rolled back by hand"); err != nil {
+		return err
+	}
+	a.target, a.AllowPrune = a.ledger.Previous[0], true
+	return a.run(ctx, nil)
 }

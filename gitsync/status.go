@@ -23,7 +23,6 @@ type statusCmd struct {
 	MaxAge time.Duration `placeholder:"D"`
 }
 
-// Validate is kong's check after parsing.
 func (c *statusCmd) Validate() error {
 	if c.MaxAge < 0 {
 		return fmt.Errorf("--max-age %v: less than 0", c.MaxAge)

@@ -18,7 +18,6 @@ type syncCmd struct {
 	applyFlags
 }
 
-// Validate is kong's check after parsing.
 func (c *syncCmd) Validate() error {
 	return validate(c.originFlags, c.pullFlags, c.hostFlags, c.applyFlags)
 }
@@ -27,44 +26,42 @@ func (c *syncCmd) Validate() error {
 // the pull fails, what was pulled before is applied all the same, because the
 // host can have drifted, and the exit status is that of the pull.
 func (c *syncCmd) Run(ctx context.Context, env *cli.Env) error {
-	return cli.Interruptible(ctx, func(ctx context.Context) error {
-		state, err := c.path()
-		if err != nil {
-			return err
-		}
-		if c.Source == "" {
-			c.Source = defaultSource(state)
-		}
-		if c.Source, err = filepath.Abs(c.Source); err != nil {
-			return err
-		}
-		dir, err := statedir.Open(ctx, c.Source, timerWait)
-		if err != nil {
-			return err
-		}
-		defer func() { dir.Close() }() // of the half that is at work
-		pullErr := (&pull{env, dir, c.originFlags, c.pullFlags}).run(ctx)
-		if pullErr != nil && (ctx.Err() != nil || !c.pulledBefore()) {
-			return pullErr
-		}
-		if c.Source != state {
-			own, err := statedir.Open(ctx, state, timerWait)
-			if err != nil {
-				return errors.Join(pullErr, err)
-			}
-			dir.Close()
-			dir = own
-		}
-		a := &apply{env: env, dir: dir, originFlags: c.originFlags, hostFlags: c.hostFlags, applyFlags: c.applyFlags}
-		err = a.run(ctx, nil)
-		if pullErr == nil || ctx.Err() != nil {
-			return err
-		}
-		if err != nil {
-			env.Diag.Error(err)
-		}
+	state, err := c.path()
+	if err != nil {
+		return err
+	}
+	if c.Source == "" {
+		c.Source = defaultSource(state)
+	}
+	if c.Source, err = filepath.Abs(c.Source); err != nil {
+		return err
+	}
+	dir, err := statedir.Open(ctx, c.Source, timerWait)
+	if err != nil {
+		return err
+	}
+	defer func() { dir.Close() }() // of the half that is at work
+	pullErr := (&pull{env, dir, c.originFlags, c.pullFlags}).run(ctx)
+	if pullErr != nil && (ctx.Err() != nil || !c.pulledBefore()) {
 		return pullErr
-	})
+	}
+	if c.Source != state {
+		own, err := statedir.Open(ctx, state, timerWait)
+		if err != nil {
+			return errors.Join(pullErr, err)
+		}
+		dir.Close()
+		dir = own
+	}
+	a := &apply{env: env, dir: dir, originFlags: c.originFlags, hostFlags: c.hostFlags, applyFlags: c.applyFlags}
+	err = a.run(ctx, nil)
+	if pullErr == nil || ctx.Err() != nil {
+		return err
+	}
+	if err != nil {
+		env.Diag.Error(err)
+	}
+	return pullErr
 }
 
 // pulledBefore reports whether an earlier run pulled what the flags ask for.
