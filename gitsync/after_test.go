@@ -136,6 +136,11 @@ func TestMountLine(t *testing.T) {
 			t.Errorf("mountLine(%q) = %s, %s, %s, %v", tc.line, root, point, kind, ok)
 		}
 	}
+	for point, want := range map[string]bool{"/run": true, "/tmp": true, "/run/lock": true, "/dev": true, "/dev/shm": true, "/home": false, "/root": false, "/device": false} {
+		if got := isRuntime(point); got != want {
+			t.Errorf("isRuntime(%s) = %v", point, got)
+		}
+	}
 	if hidden("/etc/passwd") || hidden("/no/such/file") {
 		t.Error("a file of the root directory's own file system is taken for hidden")
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"slices"
 	"testing"
 )
@@ -80,5 +81,39 @@ func TestLinksOnDisk(t *testing.T) {
 	}
 	if got := w.hostFile(unitDir + "/b.service"); got != "a file" {
 		t.Errorf("a file in the place of a link: %q", got)
+	}
+}
+
+// An alias takes no place of another unit; a link of a .wants directory is
+// replaced.
+func TestMakeLinks(t *testing.T) {
+	for _, tc := range []struct {
+		name, there string
+		links       enablement
+		ok          bool
+	}{
+		{"b.service", "", links("b.service -> " + unitDir + "/a.service"), true},
+		{"b.service", "-> " + unitDir + "/a.service", links("b.service -> " + unitDir + "/a.service"), true},
+		{"b.service", "-> /usr/lib/systemd/system/a.service", links("b.service -> " + unitDir + "/a.service"), true},
+		{"b.service", "-> " + unitDir + "/c.service", links("b.service -> " + unitDir + "/a.service"), false},
+		{"b.service", "[Service]\n", links("b.service -> " + unitDir + "/a.service"), false},
+		{"x.target.wants/a.service", "-> /elsewhere", links("x.target.wants/a.service"), true},
+	} {
+		w := newWorld(t)
+		if tc.there != "" {
+			w.onHost(unitDir+"/"+tc.name, tc.there, 0o644)
+		}
+		err := tc.links.make(host{w.root})
+		var bad *unhealthy
+		if (err == nil) != tc.ok || err != nil && !errors.As(err, &bad) {
+			t.Errorf("%s where %q is: %v", tc.name, tc.there, err)
+		}
+		want := "-> " + tc.links[0].Target
+		if !tc.ok {
+			want = tc.there
+		}
+		if got := w.hostFile(unitDir + "/" + tc.name); got != want {
+			t.Errorf("%s where %q is: %q; want %q", tc.name, tc.there, got, want)
+		}
 	}
 }

@@ -37,6 +37,7 @@ func TestRunRules(t *testing.T) {
 		l := &ledger{Version: ledgerVersion, Files: map[string]owned{}, OnChange: map[string]string{same2.key(): "1", good.key(): "0", "gone": "1"}}
 		p := &plan{view: view{host: host{"/"}, ledger: l}, want: &want{commit: someHash, rules: []rule{good, bad, same2}}, declared: &declared{}}
 		p.runs()
+		p.host.root = t.TempDir() // the state directory registers there
 		a := &apply{env: env, dir: dir, host: p.host, ledger: l, originFlags: originFlags{Publish: trees}, applyFlags: applyFlags{RunAs: "server", OnChangeTimeout: 60e9}}
 		err = a.execute(t.Context(), p, p.actions)
 		if sysexits.Code(err) != sysexits.Partial || !strings.Contains(said(), `"on_change_failed"`) {

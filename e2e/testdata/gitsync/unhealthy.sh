@@ -18,10 +18,11 @@ gitsync >>/e2e/lines 2>&1
 [[ $? == 11 ]] || exit 3
 
 # Units that do not stop, that start for longer than systemd lets one command take, and that cannot start.
-install='[Install]\nWantedBy=multi-user.target\n'
-printf '[Unit]\nRefuseManualStop=yes\n[Service]\nExecStart=sleep inf\n'"$install" >/srv/hub/systemd/stays.service
-printf '[Service]\nTimeoutStartSec=7s\nTimeoutStopSec=1s\nExecStartPre=sleep 6\nExecStartPre=sleep 6\nExecStartPre=sleep 6\nExecStartPre=sleep 6\nExecStart=sleep inf\n'"$install" >/srv/hub/systemd/slow.service
-printf '[Unit]\nRequires=other.service\n[Service]\nExecStart=sleep inf\n'"$install" >/srv/hub/systemd/needs.service
+# unit writes a service that is started at boot: unit NAME TEXT.
+unit() { printf '%b\n[Install]\nWantedBy=multi-user.target\n' "$2" >"/srv/hub/systemd/$1.service"; }
+unit stays '[Unit]\nRefuseManualStop=yes\n[Service]\nExecStart=sleep inf'
+unit slow '[Service]\nTimeoutStartSec=7s\nTimeoutStopSec=1s\nExecStartPre=sleep 6\nExecStartPre=sleep 6\nExecStartPre=sleep 6\nExecStartPre=sleep 6\nExecStart=sleep inf'
+unit needs '[Unit]\nRequires=other.service\n[Service]\nExecStart=sleep inf'
 mkdir -p /run/systemd/system
 printf '[Service]\nExecStart=sleep inf\n' >/run/systemd/system/other.service
 git -C /srv/hub add -A
