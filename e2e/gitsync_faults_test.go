@@ -147,6 +147,9 @@ func (w *gitsyncWorld) hostFiles() (files, links map[string]string, leftovers []
 			leftovers = append(leftovers, name)
 			return nil
 		}
+		if filepath.Base(filepath.Dir(path)) == ".gitsync" {
+			return nil // which state directories own files here
+		}
 		if d.Type() == fs.ModeSymlink {
 			links[name], err = os.Readlink(path)
 			return err

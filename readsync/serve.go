@@ -30,10 +30,7 @@ func (s *serveCmd) Validate() error {
 	return errors.Join(s.peerFlags.Validate(), s.deadLetterFlags.Validate())
 }
 
-// Immediate leaves signals to Run, which has something to say after one.
-func (s *serveCmd) Immediate() bool { return true }
-
-// Run is what kong calls. SIGTERM is a good end, unless documents were left behind.
+// Run answers the call. SIGTERM is a good end, unless documents were left behind.
 func (s *serveCmd) Run(ctx context.Context, env *cli.Env) error {
 	c, err := passedCall()
 	if err != nil {

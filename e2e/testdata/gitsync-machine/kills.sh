@@ -77,9 +77,9 @@ untorn() {
 # converge: one more run, and the host is what the newest commit wants.
 converge() {
   gitsync >/tmp/out 2>/tmp/err
-  diff -r --exclude='*.wants' --exclude=e2e.service $hub/systemd $units
+  diff -r --exclude='*.wants' --exclude=e2e.service --exclude=.gitsync $hub/systemd $units
   cmp $hub/scripts/tick /usr/local/bin/tick
-  [[ ! -e $state/journal.json && -z $(find $units /usr/local/bin -name '.*') && -z $(find $units -xtype l) ]]
+  [[ ! -e $state/journal.json && -z $(find $units /usr/local/bin -name '.*' -not -name .gitsync) && -z $(find $units -xtype l) ]]
   [[ $(systemctl show -P NextElapseUSecRealtime tick.timer) == *$((2070 + wanted))-01-01* ]]
   [[ $(tr '\0' ' ' <"/proc/$(systemctl show -P MainPID runs.service)/cmdline") == "sleep $((wanted * 100000)) " ]]
   [[ $(systemctl show -P Nice runs.service) == $((2 - wanted)) ]]

@@ -160,7 +160,7 @@ an_empty_host() {
   deploy 0
   [[ $(applied) == "$(newest)" ]]
   # All that has its program here, byte for byte, and nothing else.
-  (cd $hub/systemd && ls gitops-* hub-failure@.service) | sort >/tmp/want
+  (cd $hub/systemd && ls gitops-* hub-failure@.service volume-backup-resume.service) | sort >/tmp/want
   (cd $units && find . -maxdepth 1 -type f -not -name e2e.service -printf '%P\n') | sort >/tmp/is
   same /tmp/want /tmp/is
   while read -r name; do cmp "$hub/systemd/$name" "$units/$name"; done </tmp/want
