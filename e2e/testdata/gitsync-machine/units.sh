@@ -539,7 +539,7 @@ JSON
   echo one >$hub/compose/a.yml
   push 'an on-change command'
   deploy 0
-  same $sync_state/ran <(printf 'server\n%s\none\nNoNewPrivs:\t1\n' "/srv/gitops-sync/$(newest)")
+  same $sync_state/ran <(printf 'server\n%s\none\nNoNewPrivs:\t1\n' /srv/gitops-sync/current)
   [[ $(stat -c %U $sync_state/ran) == server ]]
   rm $sync_state/ran
   sed -i 's/2066/2055/' $hub/systemd/tick.timer
