@@ -11,10 +11,7 @@ import (
 // enablements plans the links: what the presets and the [Install] sections of
 // the commit want, against what the host has.
 func (p *plan) enablements() {
-	was := map[string]enablement{}
-	for subject, links := range p.ledger.Links {
-		was[subject] = links
-	}
+	was := p.ledger.Links
 	subjects := map[string]bool{}
 	for _, m := range []map[string]enablement{p.declared.links, p.declared.preset, was} {
 		for subject := range m {

@@ -87,7 +87,7 @@ func (w *want) skipTrigger(a *after, f *wantedFile, skip, quadlets map[string]st
 		case where != "" || quadlets[started] != "":
 		case known && state.load != "not-found": // devices, slices and mounts have no files
 		case strings.HasSuffix(started, ".slice") || strings.HasSuffix(started, ".device"):
-		case w.initScript(a.host, started):
+		case a.host.initScript(started):
 		default:
 			return "", sysexits.New(sysexits.DataErr, "commit_refused",
 				fmt.Errorf("%q: it starts %s, which is neither in the repository nor on this host", f.source, started)).
@@ -99,7 +99,7 @@ func (w *want) skipTrigger(a *after, f *wantedFile, skip, quadlets map[string]st
 
 // initScript reports whether systemd's generator will make a service of an
 // init script, where no systemd runs that could say so.
-func (w *want) initScript(h host, service string) bool {
+func (h host) initScript(service string) bool {
 	name, ok := strings.CutSuffix(service, ".service")
 	return ok && h.offline() && h.executable("/etc/init.d/"+name)
 }
