@@ -18,11 +18,41 @@ type after struct {
 	want *want
 	gone map[string]bool // paths that the plan removes
 
-	units map[string]*unit.Unit // parsed once
+	units  map[string]*unit.Unit      // parsed once
+	listed map[string]map[string]bool // names of a directory, read once
 }
 
 func newAfter(h host, w *want, gone map[string]bool) *after {
-	return &after{host: h, want: w, gone: gone, units: map[string]*unit.Unit{}}
+	return &after{host: h, want: w, gone: gone, units: map[string]*unit.Unit{}, listed: map[string]map[string]bool{}}
+}
+
+// names returns the names that will be in a directory.
+func (a *after) names(dir string) map[string]bool {
+	if names, ok := a.listed[dir]; ok {
+		return names
+	}
+	names := map[string]bool{}
+	a.listed[dir] = names
+	for _, f := range a.want.files {
+		if below, ok := strings.CutPrefix(f.path, dir+"/"); ok {
+			name, _, _ := strings.Cut(below, "/")
+			names[name] = true
+		}
+	}
+	real, err := a.host.resolve(dir)
+	if err != nil {
+		return names
+	}
+	entries, err := os.ReadDir(real)
+	if err != nil {
+		return names
+	}
+	for _, e := range entries {
+		if !a.gone[path.Join(dir, e.Name())] {
+			names[e.Name()] = true
+		}
+	}
+	return names
 }
 
 // unitPath is where systemd looks for units, in the order of priority
@@ -46,12 +76,12 @@ func (a *after) find(name string) (p string, masked bool) {
 	}
 	for _, n := range names {
 		for _, dir := range unitPath {
+			if !a.names(dir)[n] {
+				continue
+			}
 			p := path.Join(dir, n)
 			if a.want.file(p) != nil {
 				return p, false
-			}
-			if a.gone[p] {
-				continue
 			}
 			s, err := a.host.state(p)
 			if err != nil || s.kind == "" {
@@ -112,23 +142,12 @@ func (a *after) dropIns(name string) []string {
 	}
 	for _, place := range places {
 		for _, dir := range unit.DropInDirs(name) {
-			p := path.Join(place, dir)
-			for _, f := range a.want.files {
-				if path.Dir(f.path) == p {
-					all = append(all, f.path)
-				}
-			}
-			real, err := a.host.resolve(p)
-			if err != nil {
+			if !a.names(place)[dir] {
 				continue
 			}
-			entries, err := os.ReadDir(real)
-			if err != nil {
-				continue
-			}
-			for _, e := range entries {
-				if p := path.Join(p, e.Name()); strings.HasSuffix(p, ".conf") && !a.gone[p] && a.want.file(p) == nil {
-					all = append(all, p)
+			for n := range a.names(path.Join(place, dir)) {
+				if strings.HasSuffix(n, ".conf") {
+					all = append(all, path.Join(place, dir, n))
 				}
 			}
 		}

@@ -13,7 +13,7 @@ import (
 func (p *plan) enablements() {
 	was := p.ledger.Links
 	subjects := map[string]bool{}
-	for _, m := range []map[string]enablement{p.declared.links, p.declared.preset, was} {
+	for _, m := range []map[string]enablement{p.declared.Links, p.declared.Preset, was} {
 		for subject := range m {
 			subjects[subject] = true
 		}
@@ -34,8 +34,8 @@ func (p *plan) enablements() {
 		}
 		e := subjectLinks{
 			is: p.links.of(subject), was: was[subject],
-			declared: p.declared.links[subject], preset: p.declared.preset[subject],
-			off: p.declared.off[subject], enabledBefore: p.ledger.Enabled[subject], known: p.known(subject),
+			declared: p.declared.Links[subject], preset: p.declared.Preset[subject],
+			off: p.declared.Off[subject], enabledBefore: p.ledger.Enabled[subject], known: p.known(subject),
 			instance: main != subject,
 		}
 		do, reason, add, drop := e.decide()

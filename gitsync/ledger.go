@@ -94,12 +94,12 @@ func (l *ledger) next(p *plan, did []action, now time.Time, run string) *ledger 
 			n.Files[f.path] = owned{f.unit, f.source, f.sum, fmt.Sprintf("%04o", f.mode)}
 		}
 	}
-	for _, subjects := range []map[string]enablement{p.declared.links, p.declared.preset} {
+	for _, subjects := range []map[string]enablement{p.declared.Links, p.declared.Preset} {
 		for subject := range subjects {
-			on := len(p.declared.preset[subject]) > 0
-			links := p.declared.links[subject]
+			on := len(p.declared.Preset[subject]) > 0
+			links := p.declared.Links[subject]
 			if on {
-				links = p.declared.preset[subject]
+				links = p.declared.Preset[subject]
 			}
 			if !pending[subject] {
 				n.Enabled[subject], n.Links[subject] = on, links

@@ -17,7 +17,7 @@ func TestLedgerNext(t *testing.T) {
 		view: view{host: host{"/r"}}, pulled: pulled{anchor: anchor{"repo", "main", "c2"}},
 		want: &want{commit: "c2", files: []*wantedFile{f("/a", "a.service"), f("/f", "f.service"), f("/n", "n.service"), f("/same", "same.service")},
 			skipped: []skippedFile{{"m.service", "/m", masked}, {"o.service", "/o", notInstalledHere}, {"", "systemd/README", "not-deployed"}}, rules: []rule{r}},
-		declared: &declared{links: map[string]enablement{"a.service": other, "n.service": on}, preset: map[string]enablement{"a.service": other}},
+		declared: &declared{Links: map[string]enablement{"a.service": other, "n.service": on}, Preset: map[string]enablement{"a.service": other}},
 	}
 	p.add(doUpdate, "a.service", "/a", "changed")
 	p.add(doInstall, "n.service", "/n", "new")

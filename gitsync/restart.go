@@ -223,7 +223,7 @@ func (p *plan) shouldRun() map[string]role {
 					wanters = append(wanters, l.wanter())
 				}
 				// A service that somebody enabled by hand, for the next boot, is theirs to start.
-				byHand := len(p.declared.preset[subject]) == 0 && !activates(subject)
+				byHand := len(p.declared.Preset[subject]) == 0 && !activates(subject)
 				if r, ok := roleOf(p.after.unit(subject)); ok && !byHand && p.anyRuns(wanters) {
 					all[subject] = r
 				}

@@ -3,10 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
@@ -22,27 +26,30 @@ import (
 // host after a plan. systemd's tools are asked about the plan there before
 // anything on the host changes.
 type stage struct {
+	state *statedir.Dir
 	dir   string
 	after *after
+	files map[string][]byte // by path in the stage
+	made  bool              // files are on the disk
 }
 
 const stageDir = "stage"
 
-// newStage writes the units, drop-ins and presets. The caller removes it.
+// newStage returns a stage with the units, drop-ins and presets of the commit.
+// The caller removes it.
 func newStage(dir *statedir.Dir, a *after) (*stage, error) {
-	s := &stage{dir: dir.Join(stageDir), after: a}
-	if err := os.RemoveAll(s.dir); err != nil {
-		return nil, statedir.Unwritable(err)
-	}
+	s := &stage{state: dir, dir: dir.Join(stageDir), after: a, files: map[string][]byte{}}
 	for _, f := range a.want.files {
 		if f.unit != "" && placeOf(f.unit) == unitDir || path.Dir(f.path) == presetDir {
 			// systemd ignores a byte order mark, but systemd-analyze complains of one before a comment.
-			if err := s.write(f.path, bytes.TrimPrefix(f.content, []byte("\ufeff"))); err != nil {
-				return nil, err
-			}
+			s.files[f.path] = bytes.TrimPrefix(f.content, []byte("\ufeff"))
 		}
 	}
-	return s, s.write(unitDir+"/x", nil)
+	s.files[unitDir+"/x"] = nil
+	if err := os.RemoveAll(s.dir); err != nil {
+		return nil, statedir.Unwritable(err)
+	}
+	return s, nil
 }
 
 // remove removes the stage.
@@ -50,7 +57,12 @@ func (s *stage) remove() { _ = os.RemoveAll(s.dir) }
 
 func (s *stage) real(p string) string { return filepath.Join(s.dir, p) }
 
+// write adds a file, or replaces it.
 func (s *stage) write(p string, content []byte) error {
+	s.files[p] = content
+	if !s.made {
+		return nil
+	}
 	to := s.real(p)
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return statedir.Unwritable(err)
@@ -61,23 +73,64 @@ func (s *stage) write(p string, content []byte) error {
 	return nil
 }
 
+// make writes the files to the disk, for systemd's tools.
+func (s *stage) make() error {
+	if s.made {
+		return nil
+	}
+	s.made = true
+	for p, content := range s.files {
+		if err := s.write(p, content); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // declared is what systemctl says of enabling the units of a commit. The keys
 // are units and instances; links that Also= brings are those of their own units.
 type declared struct {
-	links  map[string]enablement // that enabling makes
-	preset map[string]enablement // that the presets want
-	off    map[string]bool       // units that the presets disable, in place of leaving them alone
+	Links  map[string]enablement `json:"links"`  // that enabling makes
+	Preset map[string]enablement `json:"preset"` // that the presets want
+	Off    map[string]bool       `json:"off"`    // units that the presets disable, in place of leaving them alone
+}
+
+// answered is what systemctl said of a stage. It reads no file outside the
+// stage, so it is asked again only about other files or by another systemctl.
+type answered struct {
+	Question string    `json:"question"` // digest of all that the answer depends on
+	Declared *declared `json:"declared"`
+}
+
+const answeredFile = "enablement.json"
+
+// question returns the digest of what systemctl would be asked.
+func (s *stage) question(units, enable []string) (string, error) {
+	program, err := exec.LookPath("systemctl")
+	if err != nil {
+		return "", noSystemd(err)
+	}
+	info, err := os.Stat(program)
+	if err != nil {
+		return "", noSystemd(err)
+	}
+	h := sha256.New()
+	fmt.Fprintf(h, "%q %d %d %q %q\n", program, info.Size(), info.ModTime().UnixNano(), units, enable)
+	for _, p := range slices.Sorted(maps.Keys(s.files)) {
+		fmt.Fprintf(h, "%q %d\n%s", p, len(s.files[p]), s.files[p])
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // presetDirs in order of priority: a file hides those of its name further down
-// (systemd.preset(5)).
+// (systemd.Preset(5)).
 var presetDirs = []string{"/etc/systemd/system-preset", "/run/systemd/system-preset", presetDir, "/usr/lib/systemd/system-preset", "/lib/systemd/system-preset"}
 
 // ask lets systemctl enable the units in the stage, by the presets and without
 // them. foreign are units of the commit whose files are somebody else's here;
 // links are those of the host.
 func (s *stage) ask(ctx context.Context, foreign map[string]bool, links enablement) (*declared, error) {
-	d := &declared{links: map[string]enablement{}, preset: map[string]enablement{}, off: map[string]bool{}}
+	d := &declared{Links: map[string]enablement{}, Preset: map[string]enablement{}, Off: map[string]bool{}}
 	units, enable := s.installable(foreign, links)
 	if len(units) == 0 {
 		return d, nil
@@ -85,14 +138,30 @@ func (s *stage) ask(ctx context.Context, foreign map[string]bool, links enableme
 	if err := s.prepare(units); err != nil {
 		return nil, err
 	}
+	question, err := s.question(units, enable)
+	if err != nil {
+		return nil, err
+	}
+	var last answered
+	if b, err := os.ReadFile(s.state.Join(answeredFile)); err == nil && json.Unmarshal(b, &last) == nil && last.Question == question && last.Declared != nil {
+		return last.Declared, nil
+	}
+	if err := s.askEach(ctx, d, units, enable); err != nil {
+		return nil, err
+	}
+	return d, writeState(s.state, answeredFile, answered{question, d})
+}
+
+// askEach asks about all units at once or, where that is refused, about one
+// after the other.
+func (s *stage) askEach(ctx context.Context, d *declared, units, enable []string) error {
 	err := s.askTogether(ctx, d, units, enable)
 	if sysexits.Code(err) != sysexits.DataErr {
-		return d, err
+		return err
 	}
-	// Two of them may have one alias, of which a host enables one: one after the other.
-	_, takeErr := s.take()
-	if takeErr != nil {
-		return nil, takeErr
+	// Two of them may have one alias, of which a host enables one.
+	if _, err := s.take(); err != nil {
+		return err
 	}
 	for _, name := range units {
 		mine := slices.DeleteFunc(slices.Clone(enable), func(e string) bool {
@@ -100,10 +169,10 @@ func (s *stage) ask(ctx context.Context, foreign map[string]bool, links enableme
 			return e != name && t != name
 		})
 		if err := s.askTogether(ctx, d, []string{name}, mine); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return d, nil
+	return nil
 }
 
 // askTogether asks about some units at once.
@@ -115,7 +184,7 @@ func (s *stage) askTogether(ctx context.Context, d *declared, units, enable []st
 	if err != nil {
 		return err
 	}
-	maps.Copy(d.preset, made.bySubject())
+	maps.Copy(d.Preset, made.bySubject())
 	if err := s.systemctl(ctx, append([]string{"enable", "--"}, enable...)); err != nil {
 		return err
 	}
@@ -123,7 +192,7 @@ func (s *stage) askTogether(ctx context.Context, d *declared, units, enable []st
 	if err != nil {
 		return err
 	}
-	maps.Copy(d.links, before.bySubject())
+	maps.Copy(d.Links, before.bySubject())
 	if err := s.systemctl(ctx, append([]string{"preset", "--preset-mode=disable-only", "--"}, units...)); err != nil {
 		return err
 	}
@@ -132,7 +201,7 @@ func (s *stage) askTogether(ctx context.Context, d *declared, units, enable []st
 		return err
 	}
 	for subject := range before.without(left).bySubject() {
-		d.off[subject] = true
+		d.Off[subject] = true
 	}
 	return nil
 }
@@ -241,6 +310,9 @@ func (s *stage) take() (enablement, error) {
 func (s *stage) systemctl(ctx context.Context, args []string) error {
 	if args[len(args)-1] == "--" {
 		return nil
+	}
+	if err := s.make(); err != nil {
+		return err
 	}
 	_, err := systemctl(ctx, systemctlTimeout, append([]string{"--quiet", "--no-reload", "--root=" + s.dir}, args...)...)
 	status := command.Status(err)

@@ -26,6 +26,9 @@ const controlUnit = "gitsync-control.service" // one without a fault
 func (p *plan) verify(ctx context.Context, d *diag.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
+	if err := p.stage.make(); err != nil {
+		return err
+	}
 	units, others := p.unitsToVerify()
 	var fatal, warnings []string
 	for i, names := range [][]string{units, others} {
@@ -105,7 +108,7 @@ func (p *plan) instances(name string) []string {
 			all = append(all, n)
 		}
 	}
-	for _, subjects := range []map[string]enablement{p.declared.preset, p.declared.links} {
+	for _, subjects := range []map[string]enablement{p.declared.Preset, p.declared.Links} {
 		for n := range subjects {
 			consider(n)
 		}

@@ -86,8 +86,8 @@ func TestUnitsToVerify(t *testing.T) {
 		unitDir + "/service.d/x.conf": "",
 	})
 	p.foreign["foreign.service"] = true
-	p.declared.preset = map[string]enablement{"w@two.service": nil, "w@one.service": nil}
-	p.declared.links = map[string]enablement{"w@one.service": nil, "a.service": nil}
+	p.declared.Preset = map[string]enablement{"w@two.service": nil, "w@one.service": nil}
+	p.declared.Links = map[string]enablement{"w@one.service": nil, "a.service": nil}
 	p.running = parseUnits("r@now.service loaded active running x\nv@dead.service loaded inactive dead x\n")
 	units, others := p.unitsToVerify()
 	same(t, "units", units, []string{"a.service", "r@now.service", "v@instance.service", "w@one.service", "w@two.service"})
