@@ -189,7 +189,8 @@ func (c *collectCmd) sample(ctx context.Context, env *cli.Env, h *host, dir *sta
 	// What nobody has seen or stored stays in the next run's window.
 	keep := nothing
 	if dir != nil {
-		keep = func() error { return dir.WriteFile(stateFile, cur.encode()) }
+		// The counters are of no use after a power loss, which begins another boot.
+		keep = func() error { return dir.ReplaceVolatile(stateFile, cur.encode()) }
 	}
 	if c.Flush {
 		batch := make([]entry, len(lines))

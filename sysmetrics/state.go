@@ -108,7 +108,8 @@ func (s *snapshot) decodeLine(line []byte) error {
 	return errors.New("unknown kind")
 }
 
-// loadState returns the previous snapshot; nil and no error if there is none.
+// loadState returns the previous snapshot; nil and no error if there is none,
+// or if a power loss has left the file empty.
 func loadState(dir *statedir.Dir) (*snapshot, error) {
 	data, err := os.ReadFile(dir.Join(stateFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -116,6 +117,9 @@ func loadState(dir *statedir.Dir) (*snapshot, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if len(data) == 0 {
+		return nil, nil
 	}
 	s, err := decodeState(data)
 	if err != nil {

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"maps"
 	"math"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"observability-hub/lib/statedir"
 )
 
 func sameState(a, b *snapshot) bool {
@@ -94,4 +97,22 @@ func FuzzEncodeState(f *testing.F) {
 			t.Fatalf("decodeState(%q) = %+v, %v; want %+v", s.encode(), got, err, s)
 		}
 	})
+}
+
+// A power loss may leave the file empty, as it is not fsynced. The rates begin
+// anew then without a warning: the boot is another one anyway.
+func TestLoadStateEmpty(t *testing.T) {
+	dir, err := statedir.Open(t.Context(), t.TempDir(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	for content, damaged := range map[string]bool{"": false, "sysmetrics-counters 1\n": true} {
+		if err := os.WriteFile(dir.Join(stateFile), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := loadState(dir); s != nil || (err != nil) != damaged {
+			t.Errorf("loadState of %q = %+v, %v", content, s, err)
+		}
+	}
 }

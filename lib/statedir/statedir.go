@@ -201,6 +201,25 @@ func (d *Dir) ReplaceFrom(name string, r io.Reader) error {
 	return d.Sync()
 }
 
+// ReplaceVolatile replaces the file called name by data, as [Dir.WriteFile]
+// does, but syncs nothing. A process that is killed leaves the old file or the
+// new one; after a power loss the file may be the old one, the new one or empty.
+func (d *Dir) ReplaceVolatile(name string, data []byte) (err error) {
+	temporary := "." + name + ".new" // one writer holds the lock, so the name is free
+	f, err := d.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return Unwritable(err)
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(d.Join(temporary), d.Join(name))
+	}
+	if err != nil {
+		return Unwritable(errors.Join(err, os.Remove(d.Join(temporary))))
+	}
+	return nil
+}
+
 // Sync makes renames and removals in the directory durable.
 func (d *Dir) Sync() error {
 	if err := d.f.Sync(); err != nil {

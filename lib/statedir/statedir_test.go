@@ -193,6 +193,31 @@ func TestWriteFileReplaces(t *testing.T) {
 	}
 }
 
+func TestReplaceVolatile(t *testing.T) {
+	d := open(t, t.TempDir())
+	// A killed write left more than the next one writes.
+	if err := os.WriteFile(d.Join(".f.new"), []byte("half of a longer file"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, content := range []string{"one", "two"} {
+		if err := d.ReplaceVolatile("f", []byte(content)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(d.Join("f")); string(got) != content || err != nil {
+			t.Errorf("file = %q, %v; want %q", got, err, content)
+		}
+	}
+	if err := os.Mkdir(d.Join("dir"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.ReplaceVolatile("dir", nil); sysexits.Code(err) != sysexits.CantCreate {
+		t.Errorf("ReplaceVolatile over a directory = %v; want status 73", err)
+	}
+	if names, _ := filepath.Glob(d.Join(".*")); len(names) > 0 {
+		t.Errorf("left behind: %v", names)
+	}
+}
+
 // What a killed write left goes; what else begins with a dot may be the user's.
 func TestOpenClearsInterruptedWrites(t *testing.T) {
 	path := t.TempDir()

@@ -1,7 +1,6 @@
 package statfs
 
 import (
-	"os"
 	"runtime"
 	"syscall"
 	"unsafe"
@@ -25,8 +24,8 @@ type child struct {
 // forked, so the scheduler, the allocator and the signal handlers of Go must
 // not run in it. It makes system calls alone, from a function that never grows
 // its stack, with all signals blocked.
-func start(points []string, group []int, w *os.File) (pid int, err error) {
-	c := &child{fd: w.Fd()}
+func start(points []string, group []int, w int) (pid int, err error) {
+	c := &child{fd: uintptr(w)}
 	for _, i := range group {
 		path, err := syscall.BytePtrFromString(points[i])
 		if err != nil {

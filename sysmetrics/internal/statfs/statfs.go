@@ -4,10 +4,8 @@ package statfs
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"syscall"
 	"time"
@@ -85,51 +83,59 @@ func ask(ctx context.Context, points []string, groups [][]int, deadline time.Tim
 	if len(left) == 0 {
 		return nil
 	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		return fail(fmt.Errorf("statfs: %w", err))
+	var pipe [2]int
+	if err := syscall.Pipe2(pipe[:], syscall.O_CLOEXEC); err != nil {
+		return fail(fmt.Errorf("statfs: pipe: %w", err))
 	}
-	defer r.Close()
+	r, w := pipe[0], pipe[1]
+	defer syscall.Close(r)
 	var children []int
 	for _, group := range groups {
 		pid, err := start(points, group, w)
 		if err != nil {
-			w.Close()
+			syscall.Close(w)
 			end(children, false)
 			return fail(fmt.Errorf("statfs: fork: %w", err))
 		}
 		children = append(children, pid)
 	}
-	w.Close()
-	stop := context.AfterFunc(ctx, func() { _ = r.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	buf := make([]byte, unsafe.Sizeof(reply{}))
+	syscall.Close(w)
+	err := collect(ctx, r, deadline, func(r *reply) {
+		answers[r.index] = r.answer()
+		left = slices.DeleteFunc(left, func(i int) bool { return i == int(r.index) })
+	})
+	end(children, err == nil)
+	if err == nil {
+		err = errors.New("statfs: the process that asks has ended early")
+	}
+	return fail(err)
+}
+
+// collect passes on replies until the last child has closed its end of the
+// pipe. It waits by poll(2): Go's own poller would be started for this alone.
+func collect(ctx context.Context, pipe int, deadline time.Time, each func(*reply)) error {
 	for {
-		until := deadline
-		if until.IsZero() {
-			until = time.Now().Add(patience)
+		wait := patience
+		if !deadline.IsZero() {
+			wait = max(0, time.Until(deadline))
 		}
-		_ = r.SetReadDeadline(until)
-		if ctx.Err() != nil {
-			err = ctx.Err()
-			break
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pipe), Events: unix.POLLIN}}, int(wait.Milliseconds()))
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err == syscall.EINTR:
+			continue
+		case err != nil:
+			return fmt.Errorf("statfs: poll: %w", err)
+		case n == 0:
+			return ErrHung
 		}
-		if _, err = r.Read(buf); err != nil {
-			break
+		var r reply
+		if n, _ := syscall.Read(pipe, unsafe.Slice((*byte)(unsafe.Pointer(&r)), unsafe.Sizeof(r))); n < int(unsafe.Sizeof(r)) {
+			return nil
 		}
-		i := int(binary.NativeEndian.Uint32(buf))
-		answers[i] = (*reply)(unsafe.Pointer(&buf[0])).answer()
-		left = slices.DeleteFunc(left, func(l int) bool { return l == i })
+		each(&r)
 	}
-	hung := errors.Is(err, os.ErrDeadlineExceeded)
-	end(children, !hung && ctx.Err() == nil)
-	switch {
-	case ctx.Err() != nil:
-		return fail(ctx.Err())
-	case hung:
-		return fail(ErrHung)
-	}
-	return fail(errors.New("statfs: the process that asks has ended early"))
 }
 
 // end reaps children. Those that have not done is killed; one that cannot be
