@@ -279,6 +279,7 @@ func TestGitsyncToken(t *testing.T) {
 		{"in netrc", plain, home(map[string]string{".netrc": "machine 127.0.0.1 login " + user + " password " + token + "\n"}), 0},
 		{"in a credential of the unit", plain, home(map[string]string{"git_credentials": "http://" + encoded + "@" + address + "\n"}), 0},
 		{"in insteadOf of the user", plain, home(map[string]string{".gitconfig": "[url \"http://" + encoded + "@" + address + "/\"]\n\tinsteadOf = " + server.URL + "/\n"}), 0},
+		{"refused in a credential of the unit", plain, home(map[string]string{"git_credentials": "http://" + user + ":old@" + address + "\n"}), exitUnavailable},
 		{"nowhere", plain, home(nil), exitUnavailable},
 		{"wrong", "http://" + user + ":wrong@" + address + "/hub", home(nil), exitUnavailable},
 	} {
@@ -290,6 +291,12 @@ func TestGitsyncToken(t *testing.T) {
 		}
 		if tc.status == exitUnavailable && !strings.Contains(got.stderr, `"hint":"give it a token`) {
 			t.Errorf("%s: no word of a token: %s", tc.name, got.stderr)
+		}
+		if dir, ok := strings.CutPrefix(tc.env[2], "CREDENTIALS_DIRECTORY="); ok && tc.status == exitUnavailable {
+			// git asks its helpers to erase what a server refused; this file is the administrator's.
+			if b, err := os.ReadFile(filepath.Join(dir, "git_credentials")); err == nil && len(b) == 0 {
+				t.Errorf("%s: the credential was erased", tc.name)
+			}
 		}
 		if found := seen.Swap(""); found != nil && found != "" {
 			t.Errorf("%s: the password is in the arguments of %s", tc.name, found)

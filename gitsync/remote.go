@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"observability-hub/lib/credential"
 	"observability-hub/lib/sysexits"
 )
 
@@ -152,8 +153,9 @@ func (g git) open(ctx context.Context, repo string) (remote, []string, error) {
 	}
 	own := parseSettings(out)
 	var set settings
-	if file := credentialFile("git_credentials"); file != "" {
-		set.add("credential.helper", "store --file="+shellQuote(file))
+	if file := credential.Path("git_credentials"); file != "" {
+		// Only get: git erases what a server refused, and this file is the administrator's.
+		set.add("credential.helper", `!f() { test "$1" != get || git credential-store --file=`+shellQuote(file)+` get; }; f`)
 	}
 	if rewritten, ok := own.rewrite(r.url); ok {
 		// git would rewrite it by itself, and the result may hold a token.
@@ -179,7 +181,7 @@ func (g git) open(ctx context.Context, repo string) (remote, []string, error) {
 			set.add("credential."+place+".username", r.user)
 		}
 	}
-	ssh := sshCommand(os.Getenv, own, credentialFile("deploy_key"), credentialFile("known_hosts"))
+	ssh := sshCommand(os.Getenv, own, credential.Path("deploy_key"), credential.Path("known_hosts"))
 	return r, append(append(env, ssh...), set.environment()...), nil
 }
 
@@ -292,17 +294,4 @@ func shellQuote(s string) string {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
-
-// credentialFile returns the path of a credential, empty if there is none.
-func credentialFile(name string) string {
-	dir := os.Getenv("CREDENTIALS_DIRECTORY")
-	if dir == "" {
-		return ""
-	}
-	path := filepath.Join(dir, name)
-	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
-		return ""
-	}
-	return path
 }
