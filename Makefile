@@ -5,6 +5,7 @@
 #   make uninstall [TOOLS="sysmetrics …"]  the reverse
 #
 #   make demo                              each tool's main job once, on throw-away servers
+#   make check                             format, vet, staticcheck and unit tests: no root, no servers, a minute
 #   make test                              everything: builds, unit tests, end-to-end tests
 #   make lint                              formatting, static analysis, unit files
 #   make torture                           the kill matrices and random faults in full
@@ -53,7 +54,7 @@ tool_pages   = $(if $(scdoc),$(foreach t,$(1),$(patsubst $(t)/%.scd,bin/%,$(wild
 common_units  = systemd/hub-failure@.service
 common_script = scripts/hub-failure
 
-.PHONY: build install uninstall demo test lint torture bench cover dist modules
+.PHONY: build install uninstall demo check test lint torture bench cover dist modules help
 
 # Always by the go command, which knows what is up to date, and then with this commit's version.
 build: $(call tool_pages,$(TOOLS))
@@ -124,10 +125,19 @@ demo:
 modules:
 	$(foreach d,$(libs) $(TOOLS) e2e,cd $(d) && GOWORK=off go build -o /dev/null ./... && GOWORK=off go vet ./...$(newline))
 
+go_lint = test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }$(newline)$(foreach d,$(libs) $(TOOLS) e2e,	cd $(d) && go vet ./... && go run $(staticcheck) ./...$(newline))
+
+check:
+	@$(go_lint)
+	go run ./e2e/progress $(foreach d,$(libs) $(TOOLS),./$(d)/...)
+
+help:
+	@sed -n 's/^#   make/make/p' Makefile
+
 test:
 	e2e/install-packages build test
 	$(MAKE) build modules
-	$(as_root)go test -count=1 -timeout 30m $(packages)
+	$(as_root)go run ./e2e/progress -count=1 -timeout 30m $(packages)
 	$(as_root)bats scripts/tests
 
 torture:
@@ -160,8 +170,7 @@ shell_files = $(shell git ls-files | grep -v '[.]txtar$$' | xargs grep -lE '^\#!
 
 lint:
 	e2e/install-packages lint
-	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
-	$(foreach d,$(libs) $(TOOLS) e2e,cd $(d) && go vet ./... && go run $(staticcheck) ./...$(newline))
+	@$(go_lint)
 	cd e2e/ferret && go vet .
 	cd e2e/compose && GOWORK=off go vet .
 	shellcheck $(shell_files)
