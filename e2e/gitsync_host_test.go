@@ -29,6 +29,10 @@ var shards = []string{`^[AB]`, `^[CD]`, `^[EG]`, `^[FH]`}
 // TestGitsyncHost runs gitsync by hand on booted hosts, case after case: what real units, vendors and administrators do. A
 // case is a subtest; its output is in the failure.
 func TestGitsyncHost(t *testing.T) {
+	examples, err := filepath.Abs("../examples")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, suite := range []string{nspawn.Bookworm, nspawn.Trixie} {
 		t.Run(suite, func(t *testing.T) {
 			cases := shards
@@ -46,9 +50,10 @@ func TestGitsyncHost(t *testing.T) {
 					Tools:    []string{"gitsync"},
 					Script:   hostScript(t, some),
 					Timeout:  30 * time.Minute,
+					Binds:    []nspawn.Bind{{From: examples, To: "/examples"}},
 				}
 				if dir := os.Getenv("GOCOVERDIR"); dir != "" { // see make cover
-					config.Binds = []nspawn.Bind{{From: dir, To: "/cover"}}
+					config.Binds = append(config.Binds, nspawn.Bind{From: dir, To: "/cover"})
 				}
 				machines = append(machines, nspawn.Start(t, config))
 			}

@@ -349,6 +349,32 @@ H16_a_top_level_drop_in() {
   settled
 }
 
+# The repository that beginners copy, as it stands.
+H17_the_example() {
+  cp -a /examples/. "$hub"
+  printf '#!/bin/sh\n' >/usr/local/bin/openssl && chmod 755 /usr/local/bin/openssl
+  install -d /etc/ssl/certs
+  touch /etc/ssl/certs/h17.pem
+  publish
+  deploy
+  said install certificate-check.timer new
+  is certificate-check.service Result success
+  active certificate-check.timer
+  enabled certificate-check.timer
+  journalctl --sync
+  journalctl -o cat | grep -qx "certificate-check has changed"
+  settled
+  # A certificate that expires is a line of the journal.
+  printf '#!/bin/sh\nexit 1\n' >/usr/local/bin/openssl
+  systemctl start certificate-check.service
+  journalctl --sync
+  journalctl -u certificate-check.service -o cat | grep -qF '{"level":"WARN","msg":"certificate_expires","path":"/etc/ssl/certs/h17.pem"}'
+  git -C "$hub" rm -q -r .
+  deploy 0 --allow-prune
+  absent $units/certificate-check.timer
+  rm -r /usr/local/bin/openssl /etc/ssl/certs/h17.pem
+}
+
 publish() {
   export GITSYNC_PUBLISH=/srv/cases/$p/tree GITSYNC_RUN_AS=server
   install -d -o server -g server "$GITSYNC_PUBLISH"
