@@ -24,6 +24,7 @@ func TestGitsyncScript(t *testing.T) {
 		t.Fatal(err)
 	}
 	testscript.Run(t, testscript.Params{
+		Cmds:                workspace.Commands,
 		Dir:                 filepath.Join("testdata", "script-gitsync"),
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
