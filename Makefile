@@ -120,6 +120,11 @@ demo:
 	e2e/demo-gitsync.sh
 	e2e/demo-readsync.sh
 	e2e/demo-volbackup.sh
+	@printf '%s\n' '' 'Shown, each on servers of its own that are stopped again:' \
+		'  sysmetrics  a host without and with a database, and rows for Grafana' \
+		'  gitsync     a repository deployed, drift healed, a bad commit refused' \
+		'  readsync    documents of MongoDB as rows of PostgreSQL, each once' \
+		'  volbackup   volumes backed up, damage found, data restored'
 
 # Each module must build alone, as somebody who depends on it does.
 modules:

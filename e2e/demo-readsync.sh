@@ -29,7 +29,9 @@ clean_up() {
 start_ferret() {
   local deadline
   echo '  building FerretDB, which takes a minute the first time'
-  (cd "$here/e2e/ferret" && CGO_ENABLED=0 go build -o "$work/ferret" .)
+  # go build -v names each package that it compiles: some 500.
+  (cd "$here/e2e/ferret" && CGO_ENABLED=0 go build -v -o "$work/ferret" . 2>&1) \
+    | awk '!/^[a-zA-Z0-9.\/_-]+$/ { print; next } ++n % 100 == 0 { print "    " n " packages"; fflush() }'
   (cd "$here/e2e/mongo" && CGO_ENABLED=0 go build -o "$work/mongo" .)
   # It ends with its standard input, which this script holds open.
   mkfifo "$work/alive"

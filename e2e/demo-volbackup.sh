@@ -17,7 +17,7 @@ run() {
   local want=$1 line=$2 status=0
   printf '  $ %s\n' "$line"
   (cd "$work" && PATH=${volbackup%/*}:$PATH bash -o pipefail -c "$line") >"$work/out" 2>"$work/err" || status=$?
-  jq -rR 'fromjson? // . | if type == "object" then [.msg, .volume, .id, .error, .detail] + (if .unchanged then ["unchanged"] else [] end) | map(select(. != null)) | join("  ") else . end | "    " + .' \
+  jq -rR 'fromjson? // . | if type == "object" then [.msg, .volume, .id, .error, .detail] + (if .unchanged == true then ["unchanged"] else [] end) | map(select(. != null)) | join("  ") else . end | "    " + .' \
     "$work/out" "$work/err"
   printf '    exit status %s\n' "$status"
   [[ $status -eq $want ]] || fail "exit status $status where $want was due"
