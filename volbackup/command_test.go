@@ -322,7 +322,7 @@ func TestDamaged(t *testing.T) {
 	}
 	flip(t, found[0], 60)
 	out, _ := h.do(sysexits.DataErr, "verify")
-	if got := records(t, out, "archive_verified"); len(got) != 1 || got[0]["ok"] != false {
+	if got := records(t, out, "archive_verify_failed"); len(got) != 1 || got[0]["ok"] != false {
 		t.Error(out)
 	}
 	if got := h.states(sysexits.Failed); got["v"] != "stale" {

@@ -363,10 +363,11 @@ func (d *directory) mark(a repository.Archive, wrong error) error {
 
 func (d *directory) reportVerified(volume string, a repository.Archive, wrong error, deep bool) error {
 	level := record.Info
+	l := record.New(time.Now(), level, "archive_verified", d.env.Service)
 	if wrong != nil {
 		level = record.Error
+		l = record.New(time.Now(), level, "archive_verify_failed", d.env.Service)
 	}
-	l := record.New(time.Now(), level, "archive_verified", d.env.Service)
 	l.String("volume", volume)
 	l.String("id", a.ID)
 	l.Bool("ok", wrong == nil)

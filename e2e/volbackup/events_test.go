@@ -73,6 +73,7 @@ func TestEvents(t *testing.T) {
 	provoke("failed", `mv repo/v away; echo >repo/v; "$V" list v; rm repo/v; mv away repo/v`)
 	provoke("archive_damaged", `"$V" run v >/dev/null; `+flip+`"$V" cat v`)
 	provoke("archives_damaged", `"$V" verify`)
+	provoke("archive_verify_failed", `"$V" verify`)
 
 	provoke("left_out", `"$V" run --exclude v`)
 	provoke("nothing_included", `"$V" run --include nosuch`)
