@@ -20,6 +20,7 @@ var (
 // TestRootByHand boots a machine in which root runs the tools by hand beside their units: they take the unit's environment file, credential and
 // state, and leave the state to its owner.
 func TestRootByHand(t *testing.T) {
+	t.Parallel()
 	result := nspawn.Run(t, nspawn.Config{
 		Tools:  []string{"sysmetrics", "volbackup"},
 		Files:  []nspawn.File{{Path: "/odd.env", Content: oddEnvironment}},

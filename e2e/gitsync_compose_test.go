@@ -18,6 +18,7 @@ var gitsyncCompose string
 
 // TestGitsyncCompose runs the real docker compose as an on-change command, in a booted machine against a real daemon.
 func TestGitsyncCompose(t *testing.T) {
+	t.Parallel()
 	daemon := docker.Run(t)
 	if err := os.Chmod(filepath.Join(daemon.Dir, "d.sock"), 0o666); err != nil {
 		t.Fatal(err)

@@ -469,6 +469,7 @@ var gitsyncKills string
 
 // TestGitsyncKillUnderSystemd kills it in a booted machine, where systemd stops, reloads and restarts the units that it changes.
 func TestGitsyncKillUnderSystemd(t *testing.T) {
+	t.Parallel()
 	steps, rounds := 4, 10
 	if torture.Full {
 		steps, rounds = 1, 300

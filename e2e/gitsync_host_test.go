@@ -29,6 +29,7 @@ var shards = []string{`^[AB]`, `^[CD]`, `^[EG]`, `^[FH]`}
 // TestGitsyncHost runs gitsync by hand on booted hosts, case after case: what real units, vendors and administrators do. A
 // case is a subtest; its output is in the failure.
 func TestGitsyncHost(t *testing.T) {
+	t.Parallel()
 	examples, err := filepath.Abs("../examples")
 	if err != nil {
 		t.Fatal(err)

@@ -111,6 +111,7 @@ type gitServer struct {
 // TestGitsyncNetwork pulls through a network with faults, from a git daemon, an HTTP server and an SSH server: a clear error in
 // bounded time, status 69, and the next run is fine.
 func TestGitsyncNetwork(t *testing.T) {
+	t.Parallel()
 	binary, err := workspace.Binary("gitsync")
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ var gitsyncUnits string
 // TestGitsyncUnits lets gitsync's units do their work in a booted machine: every deployment goes from a push through
 // gitops-sync.service, as the user server, to gitops-apply.service, as root without network.
 func TestGitsyncUnits(t *testing.T) {
+	t.Parallel()
 	root, err := workspace.Root()
 	if err != nil {
 		t.Fatal(err)

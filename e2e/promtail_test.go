@@ -145,6 +145,7 @@ func (s scrape) apply(entry nspawn.Entry) (map[string]string, error) {
 }
 
 func TestPromtail(t *testing.T) {
+	t.Parallel()
 	scrape := readPromtail(t)
 	unit := func(name, priority, message string) nspawn.Entry {
 		return nspawn.Entry{"_SYSTEMD_UNIT": name, "PRIORITY": priority, "MESSAGE": message, "_HOSTNAME": "web1"}

@@ -15,6 +15,7 @@ var retriesScript string
 // TestRetries fails, mends and starts the units of all families, on the systemd of Debian 12 and of Debian 13: each
 // failed job is tried as often as its unit says and reported once, and no start is refused.
 func TestRetries(t *testing.T) {
+	t.Parallel()
 	for _, suite := range []string{nspawn.Bookworm, nspawn.Trixie} {
 		t.Run(suite, func(t *testing.T) {
 			result := nspawn.Run(t, nspawn.Config{

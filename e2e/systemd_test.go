@@ -27,6 +27,7 @@ var systemdProbe string
 // TestSystemd boots a machine with systemd and PostgreSQL, where the timer of system-metrics fires three times: into a database
 // that is down, into one that has come back, and once more. It takes two to three minutes, most of it waiting for the clock.
 func TestSystemd(t *testing.T) {
+	t.Parallel()
 	root, err := workspace.Root()
 	if err != nil {
 		t.Fatal(err)

@@ -105,8 +105,10 @@ func (r *report) add(e event) {
 		name += " " + e.Test
 	}
 	switch e.Action {
-	case "run":
+	case "run", "cont":
 		r.started[name] = time.Now()
+	case "pause": // until the tests that are not parallel have ended
+		delete(r.started, name)
 	case "build-output":
 		fmt.Fprint(r.w, e.Output)
 	case "output":

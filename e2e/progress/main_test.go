@@ -39,6 +39,8 @@ func TestRunning(t *testing.T) {
 	r := newReport(&b)
 	r.running(time.Now())
 	now := time.Now()
+	r.add(event{Action: "run", Package: "observability-hub/lib", Test: "TestPaused"})
+	r.add(event{Action: "pause", Package: "observability-hub/lib", Test: "TestPaused"})
 	r.started["e2e TestB"], r.started["e2e TestB/sub"], r.started["lib TestA"] = now, now, now
 	r.running(now.Add(90 * time.Second))
 	if want := "    running: e2e TestB/sub (90 s), lib TestA (90 s)\n"; b.String() != want {
