@@ -17,6 +17,7 @@ type after struct {
 	host host
 	want *want
 	gone map[string]bool // paths that the plan removes
+	left map[string]bool // paths of the commit that are not ours: the host keeps what it has there
 
 	units  map[string]*unit.Unit      // parsed once
 	listed map[string]map[string]bool // names of a directory, read once
@@ -24,6 +25,15 @@ type after struct {
 
 func newAfter(h host, w *want, gone map[string]bool) *after {
 	return &after{host: h, want: w, gone: gone, units: map[string]*unit.Unit{}, listed: map[string]map[string]bool{}}
+}
+
+// file returns the file of the commit that will be at a host path, nil if that
+// is not the commit's.
+func (a *after) file(p string) *wantedFile {
+	if a.left[p] {
+		return nil
+	}
+	return a.want.file(p)
 }
 
 // names returns the names that will be in a directory.
@@ -80,7 +90,7 @@ func (a *after) find(name string) (p string, masked bool) {
 				continue
 			}
 			p := path.Join(dir, n)
-			if a.want.file(p) != nil {
+			if a.file(p) != nil {
 				return p, false
 			}
 			s, err := a.host.state(p)
@@ -115,7 +125,7 @@ func (a *after) maskedByAdmin(name string) bool {
 
 // content returns the file at a host path as it will be, nil if there is none.
 func (a *after) content(p string) []byte {
-	if f := a.want.file(p); f != nil {
+	if f := a.file(p); f != nil {
 		return f.content
 	}
 	if a.gone[p] {
@@ -233,7 +243,11 @@ func (a *after) executable(u *unit.Unit, name string) bool {
 	}
 	for _, p := range paths {
 		p = path.Clean(p)
-		if f := a.want.file(p); f != nil && f.mode&0o111 != 0 || !a.gone[p] && a.host.executable(p) {
+		if f := a.file(p); f != nil {
+			if f.mode&0o111 != 0 {
+				return true
+			}
+		} else if !a.gone[p] && a.host.executable(p) {
 			return true
 		}
 	}

@@ -34,7 +34,7 @@ func (w *want) forHost(a *after, loaded map[string]unitState) (*want, error) {
 		case a.maskedByAdmin(f.unit):
 			skip[f.unit] = masked
 		default:
-			u := a.unit(f.unit)
+			u := w.unit(a, f)
 			for _, program := range u.Programs() {
 				if !a.executable(u, program) {
 					skip[f.unit] = notInstalledHere
@@ -70,10 +70,19 @@ func (w *want) forHost(a *after, loaded map[string]unitState) (*want, error) {
 	return out, nil
 }
 
+// unit returns a unit as the host will have it or, where the host keeps another
+// file in its place, as the commit has it.
+func (w *want) unit(a *after, f *wantedFile) *unit.Unit {
+	if a.left[f.path] {
+		return unit.Parse(f.unit, f.content)
+	}
+	return a.unit(f.unit)
+}
+
 // skipTrigger returns why a host does not get a unit that starts another one;
 // empty if it gets it, or if the unit starts none.
 func (w *want) skipTrigger(a *after, f *wantedFile, skip, quadlets map[string]string, loaded map[string]unitState) (string, error) {
-	for _, started := range a.unit(f.unit).Triggers() {
+	for _, started := range w.unit(a, f).Triggers() {
 		template, isInstance := unit.Template(started)
 		for _, name := range []string{started, template, quadlets[started]} {
 			if reason := skip[name]; reason != "" && (name != template || isInstance) {

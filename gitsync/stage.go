@@ -40,9 +40,13 @@ const stageDir = "stage"
 func newStage(dir *statedir.Dir, a *after) (*stage, error) {
 	s := &stage{state: dir, dir: dir.Join(stageDir), after: a, files: map[string][]byte{}}
 	for _, f := range a.want.files {
-		if f.unit != "" && placeOf(f.unit) == unitDir || path.Dir(f.path) == presetDir {
+		switch {
+		case a.left[f.path]:
+		case f.unit != "" && placeOf(f.unit) == unitDir:
 			// systemd ignores a byte order mark, but systemd-analyze complains of one before a comment.
 			s.files[f.path] = bytes.TrimPrefix(f.content, []byte("\ufeff"))
+		case path.Dir(f.path) == presetDir:
+			s.files[f.path] = f.content
 		}
 	}
 	s.files[unitDir+"/x"] = nil
@@ -255,13 +259,13 @@ func (s *stage) prepare(units []string) error {
 			}
 			continue
 		}
-		if s.after.want.file(p) == nil {
+		if s.after.file(p) == nil {
 			if err := s.write(p, s.after.content(p)); err != nil {
 				return err
 			}
 		}
 		for _, d := range s.after.dropIns(need[i]) {
-			if s.after.want.file(d) == nil {
+			if s.after.file(d) == nil {
 				if err := s.write(d, s.after.content(d)); err != nil {
 					return err
 				}
@@ -284,7 +288,7 @@ func (s *stage) prepare(units []string) error {
 		}
 		for _, e := range entries {
 			p := path.Join(dir, e.Name())
-			if unit.Type(p) != "preset" || s.after.gone[p] || s.after.want.file(p) != nil {
+			if unit.Type(p) != "preset" || s.after.gone[p] || s.after.file(p) != nil {
 				continue
 			}
 			// A link to /dev/null hides a preset of a lower directory, as an empty file does.

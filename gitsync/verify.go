@@ -164,7 +164,7 @@ func (p *plan) unitChanges(name string) bool {
 		return true
 	}
 	for _, f := range p.want.files {
-		if f.unit != "" && p.ledger.Files[f.path].Sum != f.sum && p.touches(f.unit, name) {
+		if f.unit != "" && !p.after.left[f.path] && p.ledger.Files[f.path].Sum != f.sum && p.touches(f.unit, name) {
 			return true
 		}
 	}
