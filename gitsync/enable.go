@@ -32,6 +32,10 @@ func (p *plan) enablements() {
 		if p.foreign[main] || p.after.gone[file] {
 			continue // the removal of the file takes the links
 		}
+		if main != subject && len(p.declared.Preset[subject]) > 0 && p.after.maskedByAdmin(subject) {
+			p.skip(skippedFile{subject, path.Join(unitDir, subject), masked})
+			continue
+		}
 		e := subjectLinks{
 			is: p.links.of(subject), was: was[subject],
 			declared: p.declared.Links[subject], preset: p.declared.Preset[subject],
@@ -45,6 +49,12 @@ func (p *plan) enablements() {
 		a := p.add(do, subject, file, reason)
 		a.add, a.drop, a.stop = add, drop, reason == "preset" && do == doDisable
 	}
+}
+
+// skip notes an instance that this host does not get.
+func (p *plan) skip(s skippedFile) {
+	p.want.skipped = append(p.want.skipped, s)
+	p.reportSkipped(s)
 }
 
 // known reports whether the presets decided on a unit before.

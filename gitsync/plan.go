@@ -143,9 +143,14 @@ func (p *plan) compareFiles() {
 		}
 	}
 	for _, s := range p.want.skipped {
-		if p.ledger.Skipped[s.key()] != s.reason {
-			p.add(doSkip, s.unit, s.path, s.reason)
-		}
+		p.reportSkipped(s)
+	}
+}
+
+// reportSkipped plans a line for what this host does not get, the first time.
+func (p *plan) reportSkipped(s skippedFile) {
+	if p.ledger.Skipped[s.key()] != s.reason {
+		p.add(doSkip, s.unit, s.path, s.reason)
 	}
 }
 

@@ -104,7 +104,7 @@ func (p *plan) instances(name string) []string {
 	}
 	var all []string
 	consider := func(n string) {
-		if t, ok := unit.Template(n); ok && t == name {
+		if t, ok := unit.Template(n); ok && t == name && !p.after.maskedByAdmin(n) {
 			all = append(all, n)
 		}
 	}

@@ -6,6 +6,18 @@ import (
 	"testing"
 )
 
+func TestMountName(t *testing.T) {
+	// As systemd-escape --path --suffix=mount has it.
+	for point, want := range map[string]string{
+		"/": "-.mount", "/data": "data.mount", "/a//b/": "a-b.mount", `/mnt/a\040b`: `mnt-a\x20b.mount`, "/.x/.y": `\x2ex-.y.mount`,
+		`/a-b/c@d:e_f\134g`: `a\x2db-c\x40d:e_f\x5cg.mount`, "/é": `\xc3\xa9.mount`, `/\134040`: `\x5c040.mount`, "none": "", "": "",
+	} {
+		if got := MountName(point); got != want {
+			t.Errorf("MountName(%q) = %q; want %q", point, got, want)
+		}
+	}
+}
+
 func TestCheckName(t *testing.T) {
 	for _, name := range []string{
 		"a.service", "a@.service", "a@b.service", "a@b@c.service", `dev-disk-by\x2duuid.swap`, "-.mount", "-.slice", "a.b.c.timer", "foo-.service",
