@@ -29,7 +29,8 @@ func (p *plan) enablements() {
 			main = t
 		}
 		file := path.Join(unitDir, main)
-		if p.foreign[main] || p.after.gone[file] {
+		host, stays := p.declared.Host[subject]
+		if p.foreign[main] || p.after.gone[file] && !stays {
 			continue // the removal of the file takes the links
 		}
 		if main != subject && len(p.declared.Preset[subject]) > 0 && p.after.maskedByAdmin(subject) {
@@ -40,7 +41,10 @@ func (p *plan) enablements() {
 			is: p.links.of(subject), was: was[subject],
 			declared: p.declared.Links[subject], preset: p.declared.Preset[subject],
 			off: p.declared.Off[subject], enabledBefore: p.ledger.Enabled[subject], known: p.known(subject),
-			instance: main != subject,
+			instance: main != subject && !stays,
+		}
+		if stays {
+			e.declared = host.both(e.is) // of those that it does not have, the administrator decided
 		}
 		do, reason, add, drop := e.decide()
 		if do == "" {

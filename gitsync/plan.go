@@ -245,7 +245,7 @@ func (p *plan) compareUnits(ctx context.Context) error {
 		return err
 	}
 	var err error
-	if p.declared, err = p.stage.ask(ctx, p.foreign, p.links); err != nil {
+	if p.declared, err = p.stage.ask(ctx, p.foreign, p.links, p.ledger.Links); err != nil {
 		return err
 	}
 	p.enablements()

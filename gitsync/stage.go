@@ -97,6 +97,7 @@ type declared struct {
 	Links  map[string]enablement `json:"links"`  // that enabling makes
 	Preset map[string]enablement `json:"preset"` // that the presets want
 	Off    map[string]bool       `json:"off"`    // units that the presets disable, in place of leaving them alone
+	Host   map[string]enablement `json:"host"`   // of units that stay on the host without the commit: links that they declare by themselves
 }
 
 // answered is what systemctl said of a stage. It reads no file outside the
@@ -109,7 +110,7 @@ type answered struct {
 const answeredFile = "enablement.json"
 
 // question returns the digest of what systemctl would be asked.
-func (s *stage) question(units, enable []string) (string, error) {
+func (s *stage) question(names ...[]string) (string, error) {
 	program, err := exec.LookPath("systemctl")
 	if err != nil {
 		return "", noSystemd(err)
@@ -119,7 +120,7 @@ func (s *stage) question(units, enable []string) (string, error) {
 		return "", noSystemd(err)
 	}
 	h := sha256.New()
-	fmt.Fprintf(h, "%q %d %d %q %q\n", program, info.Size(), info.ModTime().UnixNano(), units, enable)
+	fmt.Fprintf(h, "%q %d %d %q\n", program, info.Size(), info.ModTime().UnixNano(), names)
 	for _, p := range slices.Sorted(maps.Keys(s.files)) {
 		fmt.Fprintf(h, "%q %d\n%s", p, len(s.files[p]), s.files[p])
 	}
@@ -132,17 +133,18 @@ var presetDirs = []string{"/etc/systemd/system-preset", "/run/systemd/system-pre
 
 // ask lets systemctl enable the units in the stage, by the presets and without
 // them. foreign are units of the commit whose files are somebody else's here;
-// links are those of the host.
-func (s *stage) ask(ctx context.Context, foreign map[string]bool, links enablement) (*declared, error) {
-	d := &declared{Links: map[string]enablement{}, Preset: map[string]enablement{}, Off: map[string]bool{}}
+// links are those of the host, and was those that the commit before declared.
+func (s *stage) ask(ctx context.Context, foreign map[string]bool, links enablement, was map[string]enablement) (*declared, error) {
+	d := &declared{Links: map[string]enablement{}, Preset: map[string]enablement{}, Off: map[string]bool{}, Host: map[string]enablement{}}
 	units, enable := s.installable(foreign, links)
-	if len(units) == 0 {
+	stay := s.stay(units, was)
+	if len(units)+len(stay) == 0 {
 		return d, nil
 	}
-	if err := s.prepare(units); err != nil {
+	if err := s.prepare(slices.Concat(units, stay)); err != nil {
 		return nil, err
 	}
-	question, err := s.question(units, enable)
+	question, err := s.question(units, enable, stay)
 	if err != nil {
 		return nil, err
 	}
@@ -151,6 +153,9 @@ func (s *stage) ask(ctx context.Context, foreign map[string]bool, links enableme
 		return last.Declared, nil
 	}
 	if err := s.askEach(ctx, d, units, enable); err != nil {
+		return nil, err
+	}
+	if err := s.askHost(ctx, d, stay, was); err != nil {
 		return nil, err
 	}
 	return d, writeState(s.state, answeredFile, answered{question, d})
@@ -175,6 +180,26 @@ func (s *stage) askEach(ctx context.Context, d *declared, units, enable []string
 		if err := s.askTogether(ctx, d, []string{name}, mine); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// askHost asks about units of the host. Where systemctl refuses one, which is
+// not the commit's fault, the links stay that the commit before declared.
+func (s *stage) askHost(ctx context.Context, d *declared, stay []string, was map[string]enablement) error {
+	for _, name := range stay {
+		err := s.systemctl(ctx, []string{"enable", "--", name})
+		if err != nil && sysexits.Code(err) != sysexits.DataErr {
+			return err
+		}
+		made, takeErr := s.take()
+		if takeErr != nil {
+			return takeErr
+		}
+		if err != nil {
+			made = was[name]
+		}
+		d.Host[name] = made.of(name)
 	}
 	return nil
 }
@@ -238,6 +263,21 @@ func (s *stage) installable(foreign map[string]bool, links enablement) (units, e
 		}
 	}
 	return units, slices.Compact(slices.Sorted(slices.Values(enable)))
+}
+
+// stay returns the units and instances whose links the commit before declared,
+// and which the host has without this one: those of a package that lose an
+// override or a drop-in, or that Also= named.
+func (s *stage) stay(units []string, was map[string]enablement) []string {
+	var all []string
+	for _, subject := range slices.Sorted(maps.Keys(was)) {
+		t, _ := unit.Template(subject)
+		where, isMasked := s.after.find(subject)
+		if where != "" && !isMasked && s.after.file(where) == nil && !slices.Contains(units, subject) && !slices.Contains(units, t) {
+			all = append(all, subject)
+		}
+	}
+	return all
 }
 
 // installsIn reports whether a drop-in says how a unit is enabled.
