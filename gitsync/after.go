@@ -226,28 +226,47 @@ func (a *after) service(name string) string {
 	return unit.QuadletService(name, contents...)
 }
 
-// executable reports whether a program of a unit will be there: an absolute
-// path, or a name that systemd looks up (systemd.service(5), "Command lines";
+// lookUp returns where a program of a unit can be: at an absolute path, or
+// where systemd looks a name up (systemd.service(5), "Command lines";
 // systemd.exec(5), ExecSearchPath=).
-func (a *after) executable(u *unit.Unit, name string) bool {
-	paths := []string{name}
-	if !path.IsAbs(name) {
-		paths = nil
-		dirs := executablePath
-		if all := u.Values("Service", "ExecSearchPath"); len(all) > 0 {
-			dirs = strings.Split(strings.Join(all, ":"), ":")
-		}
-		for _, dir := range dirs {
-			paths = append(paths, path.Join(dir, name))
-		}
+func lookUp(u *unit.Unit, name string) []string {
+	if path.IsAbs(name) {
+		return []string{path.Clean(name)}
 	}
-	for _, p := range paths {
-		p = path.Clean(p)
-		if f := a.file(p); f != nil {
+	dirs := executablePath
+	if all := u.Values("Service", "ExecSearchPath"); len(all) > 0 {
+		dirs = strings.Split(strings.Join(all, ":"), ":")
+	}
+	var paths []string
+	for _, dir := range dirs {
+		paths = append(paths, path.Join(dir, name))
+	}
+	return paths
+}
+
+// executable reports whether a program of a unit will be there.
+func (a *after) executable(u *unit.Unit, name string) bool {
+	if u.BringsFiles(name) {
+		return true
+	}
+	root, known := u.RootDirectory()
+	if !known {
+		return true
+	}
+	in := a.host
+	if root != "" {
+		real, err := a.host.resolve(root)
+		if err != nil {
+			return false
+		}
+		in = host{root: real} // links there lead to files there
+	}
+	for _, p := range lookUp(u, name) {
+		if f := a.file(path.Join("/", root, p)); f != nil {
 			if f.mode&0o111 != 0 {
 				return true
 			}
-		} else if !a.gone[p] && a.host.executable(p) {
+		} else if !a.gone[path.Join("/", root, p)] && in.executable(p) {
 			return true
 		}
 	}

@@ -179,17 +179,13 @@ func (p *plan) changedScripts() map[string]bool {
 // usesScript reports whether a unit runs one of the scripts, or declares that
 // it wants to be restarted when one changes.
 func usesScript(u *unit.Unit, scripts map[string]bool) bool {
-	for _, program := range append(u.Programs(), u.RestartOnChange()...) {
-		if path.IsAbs(program) || strings.Contains(program, "/") {
-			if scripts[path.Clean(program)] {
-				return true
-			}
-			continue
+	for _, file := range append(u.AllPrograms(), u.RestartOnChange()...) {
+		candidates := []string{path.Clean(file)}
+		if !strings.Contains(file, "/") {
+			candidates = lookUp(u, file)
 		}
-		for _, dir := range executablePath {
-			if scripts[path.Join(dir, program)] {
-				return true
-			}
+		if slices.ContainsFunc(candidates, func(p string) bool { return scripts[p] }) {
+			return true
 		}
 	}
 	return false

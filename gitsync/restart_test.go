@@ -134,6 +134,7 @@ func TestUsesScript(t *testing.T) {
 	scripts := map[string]bool{"/usr/local/bin/job": true, "scripts/job": true, "/opt/x": true}
 	for text, want := range map[string]bool{
 		"[Service]\nExecStart=/usr/local/bin/job\n": true, "[Service]\nExecStart=job x\n": true, "[Service]\nExecStart=/usr/bin/job\n": false, "[Service]\nExecStart=other\n": false,
+		"[Service]\nExecStart=-/usr/local/bin/job\n": true, "[Service]\nExecSearchPath=/usr/local/bin\nExecStart=-job\n": true, "[Service]\nExecSearchPath=/opt/bin\nExecStart=job\n": false,
 		"[Service]\nExecStart=/bin/sh -c job\n": false, "[Service]\nExecStart=/bin/sh\n[X-Gitsync]\nRestartOnChange=scripts/job\n": true,
 		"[X-Gitsync]\nRestartOnChange=/opt//x\n": true, "[X-Gitsync]\nRestartOnChange=/opt/y\n": false, "[Service]\nExecStart=/usr/local/bin/%N\n": true,
 	} {
