@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"observability-hub/gitsync/internal/unit"
@@ -21,10 +22,13 @@ type after struct {
 
 	units  map[string]*unit.Unit      // parsed once
 	listed map[string]map[string]bool // names of a directory, read once
+	links  map[string][]string        // of these, symbolic links
+	other  map[string]string          // names of the host that are aliases, and of what; read once
+	named  map[string][]string        // all names of a unit
 }
 
 func newAfter(h host, w *want, gone map[string]bool) *after {
-	return &after{host: h, want: w, gone: gone, units: map[string]*unit.Unit{}, listed: map[string]map[string]bool{}}
+	return &after{host: h, want: w, gone: gone, units: map[string]*unit.Unit{}, listed: map[string]map[string]bool{}, links: map[string][]string{}, named: map[string][]string{}}
 }
 
 // file returns the file of the commit that will be at a host path, nil if that
@@ -60,6 +64,9 @@ func (a *after) names(dir string) map[string]bool {
 	for _, e := range entries {
 		if !a.gone[path.Join(dir, e.Name())] {
 			names[e.Name()] = true
+			if e.Type() == fs.ModeSymlink {
+				a.links[dir] = append(a.links[dir], e.Name())
+			}
 		}
 	}
 	return names
@@ -101,6 +108,66 @@ func (a *after) find(name string) (p string, masked bool) {
 		}
 	}
 	return "", false
+}
+
+// aliases returns the names of the host's units that are links to units of
+// other names, and those names.
+func (a *after) aliases() map[string]string {
+	if a.other != nil {
+		return a.other
+	}
+	a.other = map[string]string{}
+	seen := map[string]bool{}
+	for _, dir := range unitPath {
+		names := a.names(dir)
+		for _, name := range a.links[dir] {
+			s, err := a.host.state(path.Join(dir, name))
+			if target := path.Base(s.link); err == nil && !seen[name] && unit.Type(target) == unit.Type(name) && target != name {
+				a.other[name] = target
+			}
+		}
+		for name := range names {
+			seen[name] = true
+		}
+	}
+	return a.other
+}
+
+// id returns the name that systemd has a unit by: of an alias, what it names.
+func (a *after) id(name string) string {
+	for range 5 {
+		target, ok := a.aliases()[name]
+		if !ok {
+			template, _ := unit.Template(name)
+			if target, ok = a.aliases()[template]; !ok {
+				break
+			}
+		}
+		if unit.IsTemplate(target) && unit.Instance(name) != "" {
+			target = unit.Instantiate(target, unit.Instance(name))
+		}
+		name = target
+	}
+	return name
+}
+
+// namesOf returns the names of a unit: its own first, then its aliases.
+func (a *after) namesOf(name string) []string {
+	if all, ok := a.named[name]; ok {
+		return all
+	}
+	all := []string{name}
+	for alias := range a.aliases() {
+		if unit.IsTemplate(alias) && unit.Instance(name) != "" {
+			alias = unit.Instantiate(alias, unit.Instance(name))
+		}
+		if alias != name && a.id(alias) == name && !slices.Contains(all, alias) {
+			all = append(all, alias)
+		}
+	}
+	slices.Sort(all[1:])
+	a.named[name] = all
+	return all
 }
 
 // isMask reports whether a file in the place of a unit masks it: a link to
@@ -146,12 +213,14 @@ func (a *after) content(p string) []byte {
 // order in which they apply.
 func (a *after) dropIns(name string) []string {
 	var all []string
-	places := unitPath
+	names, places := []string{name}, unitPath
 	if unit.Quadlet(name) {
 		places = []string{quadletDir, "/usr/share/containers/systemd"}
+	} else {
+		names = a.namesOf(a.id(name))
 	}
 	for _, place := range places {
-		for _, dir := range unit.DropInDirs(name) {
+		for _, dir := range unit.DropInDirs(names...) {
 			if !a.names(place)[dir] {
 				continue
 			}
@@ -162,7 +231,7 @@ func (a *after) dropIns(name string) []string {
 			}
 		}
 	}
-	return unit.DropIns(name, all)
+	return unit.DropIns(names, all)
 }
 
 // unit returns a unit or quadlet with its drop-ins, nil if it will not be there

@@ -107,6 +107,7 @@ func (x *execution) watchFile(act action) {
 		return
 	}
 	// The drop-ins of foo-.service.d and service.d have no unit of that name.
+	name = x.plan.after.id(name)
 	if where, _ := x.plan.after.find(name); where != "" && !unit.IsTemplate(name) || unit.Quadlet(act.Unit) && act.isMain() {
 		x.touched[name] = true
 	}

@@ -161,7 +161,7 @@ func (p *plan) changedUnits() map[string]string {
 // or the name of a drop-in directory without its .d, are those of a unit.
 func (p *plan) touches(changed, name string) bool {
 	t, instance := unit.Template(name)
-	return name == changed || instance && t == changed || unit.DropInApplies(changed+".d", name) || unit.Quadlet(changed) && p.after.service(changed) == name
+	return name == changed || instance && t == changed || unit.DropInApplies(changed+".d", p.after.namesOf(name)...) || unit.Quadlet(changed) && p.after.service(changed) == name
 }
 
 // changedScripts returns the scripts that the plan changes, by their paths on
@@ -256,15 +256,7 @@ func roleOf(u *unit.Unit) (r role, ok bool) {
 // anyRuns reports whether one of the units is active. A name may be an alias.
 func (p *plan) anyRuns(names []string) bool {
 	for _, name := range names {
-		for range 5 {
-			where, _ := p.after.find(name)
-			s, err := p.host.state(where)
-			if where == "" || err != nil || s.kind != "link" || path.Base(s.link) == name {
-				break
-			}
-			name = path.Base(s.link)
-		}
-		if p.running[name].runs() {
+		if p.running[p.after.id(name)].runs() {
 			return true
 		}
 	}

@@ -121,7 +121,7 @@ func TestDropInApplies(t *testing.T) {
 }
 
 func TestDropIns(t *testing.T) {
-	got := DropIns("foo-bar.service", []string{
+	got := DropIns([]string{"foo-bar.service"}, []string{
 		"/etc/u/service.d/10-all.conf",
 		"/etc/u/foo-.service.d/20-x.conf",
 		"/etc/u/foo-bar.service.d/50-own.conf",
@@ -137,7 +137,7 @@ func TestDropIns(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("DropIns = %q; want %q", got, want)
 	}
-	if got := DropIns("a.service", []string{"/etc/u/service.d/a.conf", "/usr/u/service.d/a.conf"}); !slices.Equal(got, []string{"/etc/u/service.d/a.conf"}) {
+	if got := DropIns([]string{"a.service"}, []string{"/etc/u/service.d/a.conf", "/usr/u/service.d/a.conf"}); !slices.Equal(got, []string{"/etc/u/service.d/a.conf"}) {
 		t.Errorf("DropIns of service.d = %q", got)
 	}
 }
