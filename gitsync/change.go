@@ -27,6 +27,11 @@ func (x *execution) change(ctx context.Context) error {
 	if x.journal, err = newJournal(x.plan.view, x.plan.want.commit, x.todo); err != nil {
 		return err
 	}
+	if x.journal.Running {
+		if err := x.journal.bind(ctx, x.plan.running); err != nil {
+			return err
+		}
+	}
 	step("journal")
 	if err := writeState(x.dir, journalFile, x.journal); err != nil {
 		return err

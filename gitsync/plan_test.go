@@ -148,7 +148,7 @@ func TestGuard(t *testing.T) {
 
 func TestLastOurs(t *testing.T) {
 	names := []string{"gitops-sync.timer", "z.service", "gitops-apply@x.service", "gitops-sync@x.timer", "a.timer", "gitops-synchrotron.timer"}
-	slices.SortFunc(names, lastOurs)
+	slices.SortFunc(names, startOrder)
 	same(t, "order", names, []string{"a.timer", "gitops-synchrotron.timer", "z.service", "gitops-apply@x.service", "gitops-sync.timer", "gitops-sync@x.timer"})
 }
 

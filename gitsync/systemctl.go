@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"observability-hub/gitsync/internal/unit"
 	"observability-hub/lib/command"
 	"observability-hub/lib/sysexits"
 )
@@ -24,6 +25,12 @@ func (s unitState) runs() bool { return s.active == "active" || s.active == "rel
 // retries reports whether the unit failed and systemd is about to start it
 // again. systemd 254 has a second name for the same wait.
 func (s unitState) retries() bool { return strings.HasPrefix(s.sub, "auto-restart") }
+
+// starting reports whether the unit is a service that is being started: one
+// that hangs there would not take up new files by itself.
+func (s unitState) starting(name string) bool {
+	return s.active == "activating" && !s.retries() && unit.Type(name) == "service"
+}
 
 // systemctlTimeout bounds a call that does not wait for a job.
 const systemctlTimeout = 30 * time.Second
@@ -107,10 +114,10 @@ func parseProperties(out string) map[string]map[string]string {
 
 // conditionsMet asks systemd whether the conditions and assertions of a unit
 // are met at this moment (systemd-analyze(1), condition).
-func conditionsMet(ctx context.Context, unit string) bool {
+func conditionsMet(ctx context.Context, name string) bool {
 	ctx, cancel := context.WithTimeout(ctx, systemctlTimeout)
 	defer cancel()
-	_, _, err := command.Cmd{Args: []string{"systemd-analyze", "condition", "--unit=" + unit}, Env: append(os.Environ(), "SYSTEMD_LOG_LEVEL=err"), Dir: "/", Dependent: true}.Run(ctx)
+	_, _, err := command.Cmd{Args: []string{"systemd-analyze", "condition", "--unit=" + name}, Env: append(os.Environ(), "SYSTEMD_LOG_LEVEL=err"), Dir: "/", Dependent: true}.Run(ctx)
 	return err == nil
 }
 
