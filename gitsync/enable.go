@@ -23,6 +23,7 @@ func (p *plan) enablements() {
 			subjects[subject] = true
 		}
 	}
+	left := p.linksAfter() // by the removals
 	for _, subject := range slices.Sorted(maps.Keys(subjects)) {
 		main := subject
 		if t, ok := unit.Template(subject); ok && p.want.file(path.Join(unitDir, subject)) == nil {
@@ -38,7 +39,7 @@ func (p *plan) enablements() {
 			continue
 		}
 		e := subjectLinks{
-			is: p.links.of(subject), was: was[subject],
+			is: left.of(subject), was: was[subject],
 			declared: p.declared.Links[subject], preset: p.declared.Preset[subject],
 			off: p.declared.Off[subject], enabledBefore: p.ledger.Enabled[subject], known: p.known(subject),
 			instance: main != subject && !stays,

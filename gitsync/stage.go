@@ -101,7 +101,9 @@ type declared struct {
 }
 
 // answered is what systemctl said of a stage. It reads no file outside the
-// stage, so it is asked again only about other files or by another systemctl.
+// stage, so it is asked again only about other files, by another systemctl, or
+// after what specifiers stand for has changed: the host's name, the boot, the
+// user.
 type answered struct {
 	Question string    `json:"question"` // digest of all that the answer depends on
 	Declared *declared `json:"declared"`
@@ -119,8 +121,13 @@ func (s *stage) question(names ...[]string) (string, error) {
 	if err != nil {
 		return "", noSystemd(err)
 	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "", err
+	}
+	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // a boot can bring another kernel
 	h := sha256.New()
-	fmt.Fprintf(h, "%q %d %d %q\n", program, info.Size(), info.ModTime().UnixNano(), names)
+	fmt.Fprintf(h, "%q %d %d %q %q %d %q\n", program, info.Size(), info.ModTime().UnixNano(), name, boot, os.Geteuid(), names)
 	for _, p := range slices.Sorted(maps.Keys(s.files)) {
 		fmt.Fprintf(h, "%q %d\n%s", p, len(s.files[p]), s.files[p])
 	}
@@ -149,7 +156,7 @@ func (s *stage) ask(ctx context.Context, foreign map[string]bool, links enableme
 		return nil, err
 	}
 	var last answered
-	if b, err := os.ReadFile(s.state.Join(answeredFile)); err == nil && json.Unmarshal(b, &last) == nil && last.Question == question && last.Declared != nil {
+	if b, err := readRegular(s.state.Join(answeredFile), maxState); err == nil && json.Unmarshal(b, &last) == nil && last.Question == question && last.Declared != nil {
 		return last.Declared, nil
 	}
 	if err := s.askEach(ctx, d, units, enable); err != nil {
@@ -217,7 +224,7 @@ func (s *stage) askTogether(ctx context.Context, d *declared, units, enable []st
 	if err := s.systemctl(ctx, append([]string{"enable", "--"}, enable...)); err != nil {
 		return err
 	}
-	before, err := readLinks(s.real(unitDir))
+	before, err := readEnablement(host{root: s.dir})
 	if err != nil {
 		return err
 	}
@@ -317,6 +324,14 @@ func (s *stage) prepare(units []string) error {
 			}
 		}
 	}
+	// For specifiers: %m, %o, %w and so on.
+	for _, p := range []string{"/etc/machine-id", "/etc/machine-info", "/etc/os-release", "/usr/lib/os-release"} {
+		if b := s.after.content(p); b != nil {
+			if err := s.write(p, b); err != nil {
+				return err
+			}
+		}
+	}
 	for _, dir := range presetDirs {
 		real, err := s.after.host.resolve(dir)
 		if err != nil {
@@ -342,7 +357,7 @@ func (s *stage) prepare(units []string) error {
 
 // take reads the links that systemctl made in the stage, and removes them.
 func (s *stage) take() (enablement, error) {
-	made, err := readLinks(s.real(unitDir))
+	made, err := readEnablement(host{root: s.dir})
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,7 +41,9 @@ const systemctlTimeout = 30 * time.Second
 func systemctl(ctx context.Context, timeout time.Duration, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	env := append(os.Environ(), "SYSTEMD_COLORS=0", "SYSTEMD_PAGER=", "SYSTEMD_LOG_LEVEL=err", "LC_ALL=C.UTF-8")
+	// Of all units, where systemd itself looks for them.
+	own := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SYSTEMD_UNIT_PATH=") })
+	env := append(own, "SYSTEMD_COLORS=0", "SYSTEMD_PAGER=", "SYSTEMD_LOG_LEVEL=err", "LC_ALL=C.UTF-8")
 	out, messages, err := command.Cmd{Args: append([]string{"systemctl", "--no-pager"}, args...), Env: env, Dir: "/", Dependent: true}.Run(ctx)
 	if err == nil {
 		return string(out), nil
