@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"observability-hub/gitsync/internal/unit"
@@ -17,13 +18,26 @@ type after struct {
 	host host
 	want *want
 	gone map[string]bool // paths that the plan removes
+	left map[string]bool // paths of the commit that are not ours: the host keeps what it has there
 
 	units  map[string]*unit.Unit      // parsed once
 	listed map[string]map[string]bool // names of a directory, read once
+	links  map[string][]string        // of these, symbolic links
+	other  map[string]string          // names of the host that are aliases, and of what; read once
+	named  map[string][]string        // all names of a unit
 }
 
 func newAfter(h host, w *want, gone map[string]bool) *after {
-	return &after{host: h, want: w, gone: gone, units: map[string]*unit.Unit{}, listed: map[string]map[string]bool{}}
+	return &after{host: h, want: w, gone: gone, units: map[string]*unit.Unit{}, listed: map[string]map[string]bool{}, links: map[string][]string{}, named: map[string][]string{}}
+}
+
+// file returns the file of the commit that will be at a host path, nil if that
+// is not the commit's.
+func (a *after) file(p string) *wantedFile {
+	if a.left[p] {
+		return nil
+	}
+	return a.want.file(p)
 }
 
 // names returns the names that will be in a directory.
@@ -50,6 +64,9 @@ func (a *after) names(dir string) map[string]bool {
 	for _, e := range entries {
 		if !a.gone[path.Join(dir, e.Name())] {
 			names[e.Name()] = true
+			if e.Type() == fs.ModeSymlink {
+				a.links[dir] = append(a.links[dir], e.Name())
+			}
 		}
 	}
 	return names
@@ -80,7 +97,7 @@ func (a *after) find(name string) (p string, masked bool) {
 				continue
 			}
 			p := path.Join(dir, n)
-			if a.want.file(p) != nil {
+			if a.file(p) != nil {
 				return p, false
 			}
 			s, err := a.host.state(p)
@@ -91,6 +108,66 @@ func (a *after) find(name string) (p string, masked bool) {
 		}
 	}
 	return "", false
+}
+
+// aliases returns the names of the host's units that are links to units of
+// other names, and those names.
+func (a *after) aliases() map[string]string {
+	if a.other != nil {
+		return a.other
+	}
+	a.other = map[string]string{}
+	seen := map[string]bool{}
+	for _, dir := range unitPath {
+		names := a.names(dir)
+		for _, name := range a.links[dir] {
+			s, err := a.host.state(path.Join(dir, name))
+			if target := path.Base(s.link); err == nil && !seen[name] && unit.Type(target) == unit.Type(name) && target != name {
+				a.other[name] = target
+			}
+		}
+		for name := range names {
+			seen[name] = true
+		}
+	}
+	return a.other
+}
+
+// id returns the name that systemd has a unit by: of an alias, what it names.
+func (a *after) id(name string) string {
+	for range 5 {
+		target, ok := a.aliases()[name]
+		if !ok {
+			template, _ := unit.Template(name)
+			if target, ok = a.aliases()[template]; !ok {
+				break
+			}
+		}
+		if unit.IsTemplate(target) && unit.Instance(name) != "" {
+			target = unit.Instantiate(target, unit.Instance(name))
+		}
+		name = target
+	}
+	return name
+}
+
+// namesOf returns the names of a unit: its own first, then its aliases.
+func (a *after) namesOf(name string) []string {
+	if all, ok := a.named[name]; ok {
+		return all
+	}
+	all := []string{name}
+	for alias := range a.aliases() {
+		if unit.IsTemplate(alias) && unit.Instance(name) != "" {
+			alias = unit.Instantiate(alias, unit.Instance(name))
+		}
+		if alias != name && a.id(alias) == name && !slices.Contains(all, alias) {
+			all = append(all, alias)
+		}
+	}
+	slices.Sort(all[1:])
+	a.named[name] = all
+	return all
 }
 
 // isMask reports whether a file in the place of a unit masks it: a link to
@@ -115,7 +192,7 @@ func (a *after) maskedByAdmin(name string) bool {
 
 // content returns the file at a host path as it will be, nil if there is none.
 func (a *after) content(p string) []byte {
-	if f := a.want.file(p); f != nil {
+	if f := a.file(p); f != nil {
 		return f.content
 	}
 	if a.gone[p] {
@@ -136,12 +213,14 @@ func (a *after) content(p string) []byte {
 // order in which they apply.
 func (a *after) dropIns(name string) []string {
 	var all []string
-	places := unitPath
+	names, places := []string{name}, unitPath
 	if unit.Quadlet(name) {
 		places = []string{quadletDir, "/usr/share/containers/systemd"}
+	} else {
+		names = a.namesOf(a.id(name))
 	}
 	for _, place := range places {
-		for _, dir := range unit.DropInDirs(name) {
+		for _, dir := range unit.DropInDirs(names...) {
 			if !a.names(place)[dir] {
 				continue
 			}
@@ -152,7 +231,7 @@ func (a *after) dropIns(name string) []string {
 			}
 		}
 	}
-	return unit.DropIns(name, all)
+	return unit.DropIns(names, all)
 }
 
 // unit returns a unit or quadlet with its drop-ins, nil if it will not be there
@@ -216,24 +295,47 @@ func (a *after) service(name string) string {
 	return unit.QuadletService(name, contents...)
 }
 
-// executable reports whether a program of a unit will be there: an absolute
-// path, or a name that systemd looks up (systemd.service(5), "Command lines";
+// lookUp returns where a program of a unit can be: at an absolute path, or
+// where systemd looks a name up (systemd.service(5), "Command lines";
 // systemd.exec(5), ExecSearchPath=).
-func (a *after) executable(u *unit.Unit, name string) bool {
-	paths := []string{name}
-	if !path.IsAbs(name) {
-		paths = nil
-		dirs := executablePath
-		if all := u.Values("Service", "ExecSearchPath"); len(all) > 0 {
-			dirs = strings.Split(strings.Join(all, ":"), ":")
-		}
-		for _, dir := range dirs {
-			paths = append(paths, path.Join(dir, name))
-		}
+func lookUp(u *unit.Unit, name string) []string {
+	if path.IsAbs(name) {
+		return []string{path.Clean(name)}
 	}
-	for _, p := range paths {
-		p = path.Clean(p)
-		if f := a.want.file(p); f != nil && f.mode&0o111 != 0 || !a.gone[p] && a.host.executable(p) {
+	dirs := executablePath
+	if all := u.Values("Service", "ExecSearchPath"); len(all) > 0 {
+		dirs = strings.Split(strings.Join(all, ":"), ":")
+	}
+	var paths []string
+	for _, dir := range dirs {
+		paths = append(paths, path.Join(dir, name))
+	}
+	return paths
+}
+
+// executable reports whether a program of a unit will be there.
+func (a *after) executable(u *unit.Unit, name string) bool {
+	if u.BringsFiles(name) {
+		return true
+	}
+	root, known := u.RootDirectory()
+	if !known {
+		return true
+	}
+	in := a.host
+	if root != "" {
+		real, err := a.host.resolve(root)
+		if err != nil {
+			return false
+		}
+		in = host{root: real} // links there lead to files there
+	}
+	for _, p := range lookUp(u, name) {
+		if f := a.file(path.Join("/", root, p)); f != nil {
+			if f.mode&0o111 != 0 {
+				return true
+			}
+		} else if !a.gone[path.Join("/", root, p)] && in.executable(p) {
 			return true
 		}
 	}

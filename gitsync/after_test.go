@@ -9,6 +9,37 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
+// A unit has the drop-ins of its aliases too.
+func TestNamesOfUnits(t *testing.T) {
+	w := newWorld(t)
+	w.onHost("/usr/lib/systemd/system/ssh.service", service, 0o644)
+	w.onHost("/usr/lib/systemd/system/w@.service", service, 0o644)
+	for name, target := range map[string]string{
+		"sshd.service": "/usr/lib/systemd/system/ssh.service", "old.service": "sshd.service", "v@.service": "w@.service", "u@one.service": "w@.service",
+		"masked.service": "/dev/null", "linked.service": "/opt/linked.service", "ssh.socket": "/x.service",
+	} {
+		w.onHost(unitDir+"/"+name, "-> "+target, 0)
+	}
+	w.onHost("/usr/lib/systemd/system/old.service", "-> other.service", 0) // hidden by the one in /etc
+	w.onHost("/usr/lib/systemd/system/sshd.service.d/10.conf", "[Service]\nNice=1\n", 0o644)
+	a := newAfter(host{w.root}, wantOf(map[string]string{unitDir + "/old.service.d/20.conf": "[Service]\nNice=2\n", unitDir + "/ssh.service.d/10.conf": "[Service]\nNice=3\n"}), nil)
+	for name, id := range map[string]string{"ssh.service": "ssh.service", "sshd.service": "ssh.service", "old.service": "ssh.service", "v@x.service": "w@x.service",
+		"u@one.service": "w@one.service", "masked.service": "masked.service", "linked.service": "linked.service", "ssh.socket": "ssh.socket"} {
+		if got := a.id(name); got != id {
+			t.Errorf("id(%s) = %s; want %s", name, got, id)
+		}
+	}
+	same(t, "names of ssh.service", a.namesOf("ssh.service"), []string{"ssh.service", "old.service", "sshd.service"})
+	same(t, "names of w@one.service", a.namesOf("w@one.service"), []string{"w@one.service", "u@one.service", "v@one.service"})
+	for _, name := range []string{"ssh.service", "sshd.service"} {
+		same(t, "drop-ins of "+name, a.dropIns(name), []string{unitDir + "/ssh.service.d/10.conf", unitDir + "/old.service.d/20.conf"})
+	}
+	p := &plan{after: a}
+	if !p.touches("old.service", "ssh.service") || p.touches("other.service", "ssh.service") {
+		t.Error("the drop-ins of an alias must count, and those of another unit must not")
+	}
+}
+
 func TestFind(t *testing.T) {
 	w := newWorld(t)
 	w.onHost(unitDir+"/etc.service", service, 0o644)

@@ -150,13 +150,10 @@ func (a *apply) plan(ctx context.Context) (*plan, error) {
 		}
 		p.own = ownUnit()
 	}
-	if p.want, err = all.forHost(newAfter(a.host, all, a.ledger.gone(all)), p.running); err != nil {
+	if err := p.readHost(all); err != nil {
 		return nil, err
 	}
-	p.after = newAfter(a.host, p.want, a.ledger.gone(p.want))
-	if err := p.compareFiles(); err != nil {
-		return nil, err
-	}
+	p.compareFiles()
 	if p.stage, err = newStage(a.dir, p.after); err != nil {
 		return nil, err
 	}

@@ -111,7 +111,7 @@ func (j *journal) stopNew(ctx context.Context) error {
 		t, instance := unit.Template(name)
 		ours := slices.Contains(j.Units, name) || instance && slices.Contains(j.Units, t)
 		state := now[name].active
-		if !ours || name == own || unit.Type(name) == "slice" || state == "inactive" || slices.Contains(j.Active, name) || slices.Contains(j.Retrying, name) {
+		if !ours || name == own || unit.Type(name) == "slice" || state == "inactive" || slices.Contains(j.Active, name) || slices.Contains(j.Retrying, name) || slices.Contains(j.Starting, name) {
 			continue
 		}
 		if state == "failed" {
@@ -141,7 +141,7 @@ func (j *journal) revive(ctx context.Context) error {
 	now, listErr := listUnits(ctx)
 	err = errors.Join(err, listErr)
 	var started, failed []string
-	for _, name := range slices.SortedFunc(slices.Values(append(slices.Clone(j.Active), j.Retrying...)), lastOurs) {
+	for _, name := range slices.SortedFunc(slices.Values(append(slices.Clone(j.Active), j.Retrying...)), startOrder) {
 		if name == own || unit.Type(name) == "slice" {
 			continue
 		}
@@ -161,8 +161,34 @@ func (j *journal) revive(ctx context.Context) error {
 			err = errors.Join(err, failed) // a service may have been broken before
 		}
 	}
-	_, settleErr := settle(ctx, started, reviveWait)
+	more, boundErr := j.reviveBound(ctx, own)
+	err = errors.Join(err, boundErr)
+	_, settleErr := settle(ctx, append(started, more...), reviveWait)
 	return errors.Join(err, settleErr)
+}
+
+// reviveBound starts what systemd stopped together with a unit of the change.
+func (j *journal) reviveBound(ctx context.Context, own string) (started []string, err error) {
+	if len(j.Bound) == 0 {
+		return nil, nil
+	}
+	now, err := listUnits(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range slices.SortedFunc(slices.Values(j.Bound), startOrder) {
+		s := now[name]
+		if name == own || s.runs() || s.active == "activating" || unit.Type(name) == "slice" {
+			continue
+		}
+		if s.active == "failed" {
+			_, resetErr := systemctl(ctx, systemctlTimeout, "reset-failed", "--", name)
+			err = errors.Join(err, resetErr)
+		}
+		_ = queue(ctx, "start", name) // that systemd refuses is as it was: nothing of it changed
+		started = append(started, name)
+	}
+	return started, err
 }
 
 // reviveWait bounds the wait for units that start again after a rollback.

@@ -27,6 +27,11 @@ func (x *execution) change(ctx context.Context) error {
 	if x.journal, err = newJournal(x.plan.view, x.plan.want.commit, x.todo); err != nil {
 		return err
 	}
+	if x.journal.Running {
+		if err := x.journal.bind(ctx, x.plan.running); err != nil {
+			return err
+		}
+	}
 	step("journal")
 	if err := writeState(x.dir, journalFile, x.journal); err != nil {
 		return err
@@ -107,6 +112,7 @@ func (x *execution) watchFile(act action) {
 		return
 	}
 	// The drop-ins of foo-.service.d and service.d have no unit of that name.
+	name = x.plan.after.id(name)
 	if where, _ := x.plan.after.find(name); where != "" && !unit.IsTemplate(name) || unit.Quadlet(act.Unit) && act.isMain() {
 		x.touched[name] = true
 	}

@@ -23,20 +23,29 @@ func (p *plan) enablements() {
 			subjects[subject] = true
 		}
 	}
+	left := p.linksAfter() // by the removals
 	for _, subject := range slices.Sorted(maps.Keys(subjects)) {
 		main := subject
 		if t, ok := unit.Template(subject); ok && p.want.file(path.Join(unitDir, subject)) == nil {
 			main = t
 		}
 		file := path.Join(unitDir, main)
-		if p.foreign[main] || p.after.gone[file] {
+		host, stays := p.declared.Host[subject]
+		if p.foreign[main] || p.after.gone[file] && !stays {
 			continue // the removal of the file takes the links
 		}
+		if main != subject && len(p.declared.Preset[subject]) > 0 && p.after.maskedByAdmin(subject) {
+			p.skip(skippedFile{subject, path.Join(unitDir, subject), masked})
+			continue
+		}
 		e := subjectLinks{
-			is: p.links.of(subject), was: was[subject],
+			is: left.of(subject), was: was[subject],
 			declared: p.declared.Links[subject], preset: p.declared.Preset[subject],
 			off: p.declared.Off[subject], enabledBefore: p.ledger.Enabled[subject], known: p.known(subject),
-			instance: main != subject,
+			instance: main != subject && !stays,
+		}
+		if stays {
+			e.declared = host.both(e.is) // of those that it does not have, the administrator decided
 		}
 		do, reason, add, drop := e.decide()
 		if do == "" {
@@ -45,6 +54,12 @@ func (p *plan) enablements() {
 		a := p.add(do, subject, file, reason)
 		a.add, a.drop, a.stop = add, drop, reason == "preset" && do == doDisable
 	}
+}
+
+// skip notes an instance that this host does not get.
+func (p *plan) skip(s skippedFile) {
+	p.want.skipped = append(p.want.skipped, s)
+	p.reportSkipped(s)
 }
 
 // known reports whether the presets decided on a unit before.

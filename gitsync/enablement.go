@@ -52,12 +52,6 @@ func readEnablement(h host) (enablement, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readLinks(dir)
-}
-
-// readLinks reads the links below a directory that is /etc/systemd/system of a
-// host or of a stage.
-func readLinks(dir string) (enablement, error) {
 	var all enablement
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -74,11 +68,16 @@ func readLinks(dir string) (enablement, error) {
 	for _, e := range entries {
 		p, real := path.Join(unitDir, e.Name()), filepath.Join(dir, e.Name())
 		switch {
-		case e.Type() == fs.ModeSymlink:
-			err = add(p, real)
-		case e.IsDir() && isWants(e.Name()):
+		case isWants(e.Name()):
+			// The directory itself may be a link.
+			if real, err = h.resolve(p); err != nil {
+				return nil, fmt.Errorf("read enablement: %w", err)
+			}
 			var below []fs.DirEntry
-			if below, err = os.ReadDir(real); err != nil {
+			if below, err = os.ReadDir(real); notThere(err) {
+				err = nil
+				continue
+			} else if err != nil {
 				return nil, fmt.Errorf("read enablement: %w", err)
 			}
 			for _, b := range below {
@@ -86,6 +85,8 @@ func readLinks(dir string) (enablement, error) {
 					err = add(path.Join(p, b.Name()), filepath.Join(real, b.Name()))
 				}
 			}
+		case e.Type() == fs.ModeSymlink:
+			err = add(p, real)
 		}
 		if err != nil {
 			return nil, err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"path"
 	"strings"
 
 	"observability-hub/gitsync/internal/unit"
@@ -34,7 +35,7 @@ func (w *want) forHost(a *after, loaded map[string]unitState) (*want, error) {
 		case a.maskedByAdmin(f.unit):
 			skip[f.unit] = masked
 		default:
-			u := a.unit(f.unit)
+			u := w.unit(a, f)
 			for _, program := range u.Programs() {
 				if !a.executable(u, program) {
 					skip[f.unit] = notInstalledHere
@@ -70,24 +71,37 @@ func (w *want) forHost(a *after, loaded map[string]unitState) (*want, error) {
 	return out, nil
 }
 
+// unit returns a unit as the host will have it or, where the host keeps another
+// file in its place, as the commit has it.
+func (w *want) unit(a *after, f *wantedFile) *unit.Unit {
+	if a.left[f.path] {
+		return unit.Parse(f.unit, f.content)
+	}
+	return a.unit(f.unit)
+}
+
 // skipTrigger returns why a host does not get a unit that starts another one;
 // empty if it gets it, or if the unit starts none.
 func (w *want) skipTrigger(a *after, f *wantedFile, skip, quadlets map[string]string, loaded map[string]unitState) (string, error) {
-	for _, started := range a.unit(f.unit).Triggers() {
+	for _, started := range w.unit(a, f).Triggers() {
 		template, isInstance := unit.Template(started)
-		for _, name := range []string{started, template, quadlets[started]} {
+		where, isMasked := a.find(started)
+		alias := ""
+		if where == "" {
+			alias = w.aliased(a, started)
+		}
+		for _, name := range []string{started, template, quadlets[started], alias} {
 			if reason := skip[name]; reason != "" && (name != template || isInstance) {
 				return reason, nil
 			}
 		}
-		where, isMasked := a.find(started)
 		switch state, known := loaded[started]; {
 		case isMasked:
 			return masked, nil
-		case where != "" || quadlets[started] != "":
+		case where != "" || quadlets[started] != "" || alias != "":
 		case known && state.load != "not-found": // devices, slices and mounts have no files
 		case strings.HasSuffix(started, ".slice") || strings.HasSuffix(started, ".device"):
-		case a.host.initScript(started):
+		case a.host.offline() && a.willGenerate(started):
 		default:
 			return "", sysexits.New(sysexits.DataErr, "commit_refused",
 				fmt.Errorf("%q: it starts %s, which is neither in the repository nor on this host", f.source, started)).
@@ -97,9 +111,52 @@ func (w *want) skipTrigger(a *after, f *wantedFile, skip, quadlets map[string]st
 	return "", nil
 }
 
-// initScript reports whether systemd's generator will make a service of an
-// init script, where no systemd runs that could say so.
-func (h host) initScript(service string) bool {
-	name, ok := strings.CutSuffix(service, ".service")
-	return ok && h.offline() && h.executable("/etc/init.d/"+name)
+// aliased returns the unit of the commit that declares a name as its alias.
+func (w *want) aliased(a *after, name string) string {
+	for _, f := range w.files {
+		if !f.isUnit() {
+			continue
+		}
+		u := w.unit(a, f)
+		for _, alias := range u.Words("Install", "Alias") {
+			if alias, ok := u.Expand(alias); ok && alias == name {
+				return f.unit
+			}
+		}
+	}
+	return ""
+}
+
+// willGenerate reports whether a generator will make the unit at the next boot,
+// where no systemd runs that could say so: of an init script, of a line of
+// fstab(5), or of a quadlet of the host.
+func (a *after) willGenerate(name string) bool {
+	stem := strings.TrimSuffix(name, "."+unit.Type(name))
+	switch unit.Type(name) {
+	case "service":
+		return a.host.executable("/etc/init.d/"+stem) || a.hostQuadlet(name)
+	case "mount":
+		for line := range strings.Lines(string(a.content("/etc/fstab"))) {
+			if f := strings.Fields(line); len(f) >= 3 && !strings.HasPrefix(f[0], "#") && unit.MountName(f[1]) == name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// hostQuadlet reports whether podman's generator will make the service of a
+// quadlet that is not the commit's.
+func (a *after) hostQuadlet(service string) bool {
+	if !a.host.hasQuadletGenerator() {
+		return false
+	}
+	for _, dir := range []string{quadletDir, "/usr/share/containers/systemd"} {
+		for name := range a.names(dir) {
+			if unit.Quadlet(name) && unit.QuadletService(name, a.content(path.Join(dir, name))) == service {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -96,7 +96,7 @@ func judge(unit string, p map[string]string, restarts int) error {
 		return &unhealthy{unit, "systemd cannot load it: " + p["LoadState"]}
 	case p["ActiveState"] == "failed":
 		return &unhealthy{unit, "failed: " + p["Result"]}
-	case p["SubState"] == "auto-restart":
+	case (unitState{sub: p["SubState"]}).retries():
 		return &unhealthy{unit, "failed, and waits to be restarted: " + p["Result"]}
 	case number(p["NRestarts"]) > restarts:
 		return &unhealthy{unit, fmt.Sprintf("restarted %d times", number(p["NRestarts"])-restarts)}

@@ -111,7 +111,11 @@ func (p *plan) restartUnits(ctx context.Context, units []string, healing map[str
 		// has unloaded meanwhile needs none: what is wrong the start itself says.
 		_, _ = systemctl(ctx, systemctlTimeout, append([]string{"reset-failed", "--"}, failed...)...)
 	}
-	for _, name := range slices.SortedFunc(slices.Values(units), lastOurs) {
+	started := map[string]bool{} // with their sockets
+	for _, name := range slices.SortedFunc(slices.Values(units), startOrder) {
+		if started[name] {
+			continue
+		}
 		step("restart")
 		var service string
 		if u := p.after.unit(name); unit.Type(name) == "socket" && u != nil {
@@ -139,6 +143,7 @@ func (p *plan) restartUnits(ctx context.Context, units []string, healing map[str
 				return more, blame(ctx, service, err)
 			}
 			more = append(more, service)
+			started[service] = true
 		}
 	}
 	return more, nil

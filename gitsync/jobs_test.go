@@ -80,9 +80,13 @@ func TestRestartUnits(t *testing.T) {
 		t.Errorf("restartUnits = %v, %v", more, err)
 	}
 	same(t, "calls", f.calls(), []string{
-		"reset-failed broken.service", "--no-block start broken.service", "--no-block reload m.mount",
-		"stop s.service", "--no-block restart s.socket", "--no-block start s.service", "--no-block restart gitops-sync.timer",
+		"reset-failed broken.service", "stop s.service", "--no-block restart s.socket", "--no-block start s.service",
+		"--no-block start broken.service", "--no-block reload m.mount", "--no-block restart gitops-sync.timer",
 	})
+	if _, err := p.restartUnits(t.Context(), []string{"s.service", "s.socket"}, nil, env.Diag); err != nil {
+		t.Error(err)
+	}
+	same(t, "a socket and its service", f.calls(), []string{"stop s.service", "--no-block restart s.socket", "--no-block start s.service"})
 	f.put("fail-start", "Job type start is not applicable\n")
 	var bad *unhealthy
 	if _, err := p.restartUnits(t.Context(), []string{"a.service"}, nil, env.Diag); !errors.As(err, &bad) || bad.unit != "a.service" {

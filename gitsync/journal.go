@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"observability-hub/gitsync/internal/unit"
@@ -31,6 +33,8 @@ type journal struct {
 	Units    []string    `json:"units"` // those whose links or files change
 	Active   []string    `json:"active"`
 	Retrying []string    `json:"retrying,omitempty"` // those that systemd was about to start again
+	Starting []string    `json:"starting,omitempty"` // those that were being started, and that the change leaves alone
+	Bound    []string    `json:"bound,omitempty"`    // those that ran, and that systemd stops with one of the units
 	Running  bool        `json:"running"`            // systemd runs on this root
 }
 
@@ -66,11 +70,12 @@ func beside(p, prefix string) string {
 func newJournal(v view, commit string, actions []action) (*journal, error) {
 	now := time.Now().UTC()
 	j := &journal{Version: journalVersion, Root: v.host.root, Commit: commit, Began: now, Run: fmt.Sprintf("%d-%d", now.UnixNano(), os.Getpid()), Links: v.links, Running: v.running != nil}
-	units, dirs := map[string]bool{}, map[string]bool{}
+	units, dirs, restarted := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for _, a := range actions {
 		if a.Action == doRun || a.Action == doSkip {
 			continue
 		}
+		restarted[a.Unit] = restarted[a.Unit] || a.Action == doRestart
 		for _, name := range append([]string{a.Unit, a.service}, a.start...) {
 			if name != "" {
 				units[name] = true
@@ -109,11 +114,41 @@ func newJournal(v view, commit string, actions []action) (*journal, error) {
 		}
 		if s := v.running[name]; s.runs() {
 			j.Active = append(j.Active, name)
-		} else if s.retries() {
+		} else if s.retries() || s.starting(name) && restarted[name] {
 			j.Retrying = append(j.Retrying, name)
+		} else if s.starting(name) {
+			j.Starting = append(j.Starting, name)
 		}
 	}
 	return j, nil
+}
+
+// bind records the running units that systemd stops when one that the change
+// restarts fails or ends: they are bound to it, require it or are part of it,
+// directly or by others.
+func (j *journal) bind(ctx context.Context, running map[string]unitState) error {
+	seen := map[string]bool{}
+	for _, name := range slices.Concat(j.Active, j.Retrying, j.Starting) {
+		seen[name] = true
+	}
+	for next := slices.Concat(j.Active, j.Retrying); len(next) > 0; {
+		all, err := properties(ctx, next, "RequiredBy", "BoundBy", "ConsistsOf", "RequisiteOf")
+		if err != nil {
+			return err
+		}
+		next = nil
+		for _, p := range all {
+			for _, name := range strings.Fields(p["RequiredBy"] + " " + p["BoundBy"] + " " + p["ConsistsOf"] + " " + p["RequisiteOf"]) {
+				if !seen[name] && running[name].runs() {
+					seen[name] = true
+					next = append(next, name)
+				}
+			}
+		}
+		j.Bound = append(j.Bound, next...)
+	}
+	slices.Sort(j.Bound)
+	return nil
 }
 
 // readJournal reads the journal of an unfinished apply, nil if there is none.

@@ -11,7 +11,7 @@ func TestNewJournal(t *testing.T) {
 	w.onHost(unitDir+"/a.service", service, 0o640)
 	w.onHost(unitDir+"/dir.service/x", "x", 0o644)
 	v := view{host: host{w.root}, links: links("multi-user.target.wants/a.service")}
-	v.running = parseUnits("a.service loaded active running x\nw@one.service loaded activating auto-restart x\nbroken.service loaded failed failed x\nother.service loaded active running x\nq.service loaded active running x\n")
+	v.running = parseUnits("a.service loaded active running x\nw@one.service loaded activating auto-restart x\nbroken.service loaded failed failed x\nother.service loaded active running x\nhangs.service loaded activating start-pre x\nwork.service loaded activating start x\nq.service loaded active running x\n")
 	actions := []action{
 		{Action: doUpdate, Unit: "a.service", Path: unitDir + "/a.service"},
 		{Action: doInstall, Unit: "n.service", Path: unitDir + "/n.service.d/x/y.conf"},
@@ -19,6 +19,8 @@ func TestNewJournal(t *testing.T) {
 		{Action: doEnable, Unit: "t.timer", add: links("multi-user.target.wants/w@two.service -> " + unitDir + "/w@.service"), start: []string{"t.timer"}},
 		{Action: doRestart, Unit: "w@one.service"},
 		{Action: doRestart, Unit: "broken.service"},
+		{Action: doRestart, Unit: "hangs.service"},
+		{Action: doUpdate, Unit: "work.service", Path: unitDir + "/work.service"},
 		{Action: doSkip, Unit: "s.service", Path: "/s"},
 		{Action: doRun, Unit: "r.service", Path: "/r"},
 	}
@@ -26,11 +28,12 @@ func TestNewJournal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	same(t, "units", j.Units, []string{"a.service", "broken.service", "n.service", "q.container", "q.service", "t.timer", "w@one.service", "w@two.service"})
+	same(t, "units", j.Units, []string{"a.service", "broken.service", "hangs.service", "n.service", "q.container", "q.service", "t.timer", "w@one.service", "w@two.service", "work.service"})
 	same(t, "active", j.Active, []string{"a.service", "q.service"})
-	same(t, "retrying", j.Retrying, []string{"w@one.service"})
+	same(t, "retrying", j.Retrying, []string{"hangs.service", "w@one.service"})
+	same(t, "starting", j.Starting, []string{"work.service"})
 	same(t, "directories", j.Dirs, []string{"/etc/containers", quadletDir, unitDir + "/n.service.d", unitDir + "/n.service.d/x"})
-	if len(j.Files) != 3 || string(j.Files[0].Content) != service || j.Files[0].Mode != 0o640 || j.Files[1].Kind != "" || !j.Running || !slices.Equal(j.Links, v.links) {
+	if len(j.Files) != 4 || string(j.Files[0].Content) != service || j.Files[0].Mode != 0o640 || j.Files[1].Kind != "" || !j.Running || !slices.Equal(j.Links, v.links) {
 		t.Errorf("journal: %+v", j)
 	}
 	if _, err := newJournal(v, "c", []action{{Action: doUpdate, Unit: "dir.service", Path: unitDir + "/dir.service"}}); err == nil {
@@ -40,4 +43,26 @@ func TestNewJournal(t *testing.T) {
 	if _, err := readJournal(w.state); err == nil {
 		t.Error("a journal of another version is read")
 	}
+}
+
+// What systemd stops with a unit of the change is recorded, and started again
+// if it does not run after a rollback.
+func TestBoundUnits(t *testing.T) {
+	f := newFakeSystemd(t)
+	f.put("show-a.service", "RequiredBy=b.service stopped.service\nBoundBy=c.service\nConsistsOf=\n")
+	f.put("show-b.service", "RequiredBy=multi-user.target\nConsistsOf=d.service a.service\n")
+	j := &journal{Active: []string{"a.service"}}
+	running := f.units("a.service active running", "b.service active running", "c.service active running", "d.service active running", "stopped.service inactive dead")
+	if err := j.bind(t.Context(), running); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "bound", j.Bound, []string{"b.service", "c.service", "d.service"})
+	f.calls()
+	f.units("a.service active running", "b.service active running", "c.service inactive dead", "d.service failed failed")
+	started, err := j.reviveBound(t.Context(), "")
+	if err != nil {
+		t.Error(err)
+	}
+	same(t, "started", started, []string{"c.service", "d.service"})
+	same(t, "calls", f.calls(), []string{"--no-block start c.service", "reset-failed d.service", "--no-block start d.service"})
 }

@@ -40,6 +40,9 @@ type owned struct {
 	Mode   string `json:"mode"`
 }
 
+// modeText returns a mode as the ledger has it.
+func modeText(mode fs.FileMode) string { return fmt.Sprintf("%04o", mode) }
+
 // anchor is the newest commit taken from a branch. What comes later must
 // descend from it; another repository or ref is a decision of the
 // administrator and begins anew.
@@ -91,7 +94,7 @@ func (l *ledger) next(p *plan, did []action, now time.Time, run string) *ledger 
 	for _, f := range p.want.files {
 		foreign := slices.ContainsFunc(p.actions, func(a action) bool { return a.Action == doSkip && a.Path == f.path })
 		if !left[f.path] && !foreign {
-			n.Files[f.path] = owned{f.unit, f.source, f.sum, fmt.Sprintf("%04o", f.mode)}
+			n.Files[f.path] = owned{f.unit, f.source, f.sum, modeText(f.mode)}
 		}
 	}
 	for _, subjects := range []map[string]enablement{p.declared.Links, p.declared.Preset} {

@@ -59,6 +59,10 @@ func readRules(o *gitobj.Store, e gitobj.Entry, tree string) ([]rule, error) {
 	for i := range rules {
 		var found []string
 		for _, p := range rules[i].Paths {
+			if p == "." {
+				found = append(found, tree)
+				continue
+			}
 			all, err := match(o, tree, "", strings.Split(strings.TrimSuffix(p, "/"), "/"))
 			if err != nil {
 				return nil, err
@@ -189,7 +193,10 @@ func runRule(ctx context.Context, r rule, tree, runAs string, timeout time.Durat
 	// The unit kills the command in time; this is for a systemd that does not answer.
 	ctx, cancel := context.WithTimeout(ctx, timeout+30*time.Second)
 	defer cancel()
-	args := append(r.command(tree, runAs, timeout), r.Run...)
+	args := append(r.command(tree, runAs, timeout), r.Run[0])
+	for _, word := range r.Run[1:] {
+		args = append(args, strings.ReplaceAll(word, "$", "$$")) // the service manager would expand variables
+	}
 	out, messages, err := command.Cmd{Args: args, Dir: "/", Dependent: true}.Run(ctx)
 	if err != nil {
 		return fmt.Errorf("%s: %w: %s", strings.Join(r.Run, " "), err, firstLine(string(messages)+string(out)))

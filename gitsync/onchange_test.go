@@ -34,10 +34,10 @@ func TestParseRules(t *testing.T) {
 // A rule's state changes with what its paths name, and with nothing else.
 func TestRuleState(t *testing.T) {
 	w := newCommands(t)
-	w.write("hub/.gitsync.json", `{"on_change":[{"paths":["compose.yml","conf/*.ini"],"run":["true"]}]}`)
+	w.write("hub/.gitsync.json", `{"on_change":[{"paths":["compose.yml","conf/*.ini"],"run":["true"]},{"paths":["."],"run":["true"]}]}`)
 	w.write("hub/compose.yml", "1")
 	w.write("hub/conf/a.ini", "1")
-	states := map[string]bool{}
+	states, whole := map[string]bool{}, map[string]bool{}
 	for _, change := range []struct{ file, content string }{{"compose.yml", "2"}, {"conf/a.ini", "2"}, {"conf/b.txt", "not named"}, {"other", "x"}} {
 		w.write("hub/"+change.file, change.content)
 		commit := w.push()
@@ -59,9 +59,13 @@ func TestRuleState(t *testing.T) {
 			t.Fatal(err)
 		}
 		states[d.rules[0].state] = true
+		whole[d.rules[1].state] = true
 	}
 	if len(states) != 2 {
 		t.Errorf("4 commits, of which 2 change what the rule names, have %d states", len(states))
+	}
+	if len(whole) != 4 {
+		t.Errorf("4 commits have %d states of the whole tree", len(whole))
 	}
 	w.write("hub/.gitsync.json", `{"on_change":[{"paths":["x"],"ran":["true"]}]}`)
 	w.push()
@@ -109,6 +113,19 @@ func TestRunRuleFails(t *testing.T) {
 	err := runRule(context.Background(), rule{Run: []string{"docker", "compose"}}, dir, "server", time.Second)
 	if err == nil || !strings.Contains(err.Error(), "docker compose") || !strings.Contains(err.Error(), "no bus") {
 		t.Errorf("runRule = %v", err)
+	}
+}
+
+// The words of a rule reach the command as they are: systemd would expand variables.
+func TestRunRuleWords(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "systemd-run"), []byte("#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\necho \"$*\" >&2\nexit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":/usr/bin:/bin")
+	err := runRule(t.Context(), rule{Run: []string{"sh", "-c", "echo ${X} $Y"}}, dir, "server", time.Second)
+	if want := "-- sh -c echo $${X} $$Y"; err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("systemd-run says %v; want %s", err, want)
 	}
 }
 

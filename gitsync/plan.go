@@ -74,8 +74,9 @@ type plan struct {
 	actions  []action
 	back     bool // to a commit before the applied one
 
-	changed map[string]string // units whose files change, and why
-	foreign map[string]bool   // units whose main file is not ours
+	differences map[string]difference // by path, of the files of the commit
+	changed     map[string]string     // units whose files change, and why
+	foreign     map[string]bool       // units whose main file is not ours
 }
 
 // gone returns the paths that the ledger has and the commit does not want.
@@ -94,18 +95,42 @@ func (p *plan) add(do, unit, path, reason string) *action {
 	return &p.actions[len(p.actions)-1]
 }
 
-// compareFiles plans the files that the commit wants: scripts before the units
-// that call them, then presets.
-func (p *plan) compareFiles() error {
-	order := slices.Clone(p.want.files)
-	slices.SortStableFunc(order, func(a, b *wantedFile) int { return rank(a) - rank(b) })
-	for _, f := range order {
+// difference is what a file of the commit needs, and why: nothing, if do is empty.
+type difference struct{ do, reason string }
+
+// readHost compares the files of a commit with those of the host, and decides
+// what this host gets of the commit.
+func (p *plan) readHost(all *want) error {
+	p.differences = map[string]difference{}
+	left := map[string]bool{}
+	for _, f := range all.files {
 		is, err := p.host.state(f.path)
 		if err != nil {
 			return fmt.Errorf("look at %s: %w", f.path, err)
 		}
 		was, ours := p.ledger.Files[f.path]
 		do, reason := compareFile(f, is, was, ours, p.owners[f.path] != "")
+		p.differences[f.path] = difference{do, reason}
+		left[f.path] = do == doSkip
+	}
+	before := newAfter(p.host, all, p.ledger.gone(all))
+	before.left = left
+	var err error
+	if p.want, err = all.forHost(before, p.running); err != nil {
+		return err
+	}
+	p.after = newAfter(p.host, p.want, p.ledger.gone(p.want))
+	p.after.left = left
+	return nil
+}
+
+// compareFiles plans the files that the commit wants: scripts before the units
+// that call them, then presets.
+func (p *plan) compareFiles() {
+	order := slices.Clone(p.want.files)
+	slices.SortStableFunc(order, func(a, b *wantedFile) int { return rank(a) - rank(b) })
+	for _, f := range order {
+		do, reason := p.differences[f.path].do, p.differences[f.path].reason
 		if do == "" {
 			continue
 		}
@@ -118,11 +143,15 @@ func (p *plan) compareFiles() error {
 		}
 	}
 	for _, s := range p.want.skipped {
-		if p.ledger.Skipped[s.key()] != s.reason {
-			p.add(doSkip, s.unit, s.path, s.reason)
-		}
+		p.reportSkipped(s)
 	}
-	return nil
+}
+
+// reportSkipped plans a line for what this host does not get, the first time.
+func (p *plan) reportSkipped(s skippedFile) {
+	if p.ledger.Skipped[s.key()] != s.reason {
+		p.add(doSkip, s.unit, s.path, s.reason)
+	}
 }
 
 func rank(f *wantedFile) int {
@@ -140,6 +169,7 @@ func rank(f *wantedFile) int {
 // gitsync owns it.
 func compareFile(f *wantedFile, is fileState, was owned, ours, others bool) (do, reason string) {
 	exact := is.kind == "file" && is.sum == f.sum && is.mode == f.mode && rightOwner(is)
+	changed := is.sum == was.Sum && (f.sum != was.Sum || modeText(f.mode) != was.Mode && modeText(is.mode) == was.Mode)
 	switch {
 	case is.kind == "" && ours:
 		return doInstall, "drift"
@@ -153,7 +183,7 @@ func compareFile(f *wantedFile, is fileState, was owned, ours, others bool) (do,
 		return doInstall, "adopted"
 	case exact:
 		return "", ""
-	case is.sum == was.Sum && f.sum != was.Sum:
+	case changed:
 		return doUpdate, "changed"
 	}
 	return doUpdate, "drift"
@@ -215,7 +245,7 @@ func (p *plan) compareUnits(ctx context.Context) error {
 		return err
 	}
 	var err error
-	if p.declared, err = p.stage.ask(ctx, p.foreign, p.links); err != nil {
+	if p.declared, err = p.stage.ask(ctx, p.foreign, p.links, p.ledger.Links); err != nil {
 		return err
 	}
 	p.enablements()

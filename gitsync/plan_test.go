@@ -31,7 +31,11 @@ func TestCompareFile(t *testing.T) {
 	}
 	wide := file("new")
 	wide.mode = 0o666
-	of := func(text string) owned { return owned{Sum: sum([]byte(text))} }
+	of := func(text string) owned { return owned{Sum: sum([]byte(text)), Mode: "0644"} }
+	program := of("new")
+	program.Mode = "0755"
+	executable := file("new")
+	executable.mode = 0o755
 	for _, tc := range []struct {
 		name         string
 		is           fileState
@@ -50,6 +54,8 @@ func TestCompareFile(t *testing.T) {
 		{"edited by hand", file("x"), of("new"), true, false, doUpdate, "drift"},
 		{"edited by hand, and another commit", file("x"), of("old"), true, false, doUpdate, "drift"},
 		{"another mode", wide, of("new"), true, false, doUpdate, "drift"},
+		{"of the commit before but for its mode", executable, program, true, false, doUpdate, "changed"},
+		{"of the commit before but for its mode, and that by hand", wide, program, true, false, doUpdate, "drift"},
 		{"of another gitsync", file("x"), owned{}, false, true, doSkip, "foreign"},
 		{"identical, of another gitsync", file("new"), owned{}, false, true, doSkip, "foreign"},
 		{"masked", fileState{kind: "link", link: "/dev/null"}, of("new"), true, false, doSkip, masked},
@@ -142,7 +148,7 @@ func TestGuard(t *testing.T) {
 
 func TestLastOurs(t *testing.T) {
 	names := []string{"gitops-sync.timer", "z.service", "gitops-apply@x.service", "gitops-sync@x.timer", "a.timer", "gitops-synchrotron.timer"}
-	slices.SortFunc(names, lastOurs)
+	slices.SortFunc(names, startOrder)
 	same(t, "order", names, []string{"a.timer", "gitops-synchrotron.timer", "z.service", "gitops-apply@x.service", "gitops-sync.timer", "gitops-sync@x.timer"})
 }
 

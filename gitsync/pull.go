@@ -134,7 +134,12 @@ func (p *pull) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	from, env, err := repo.open(ctx, p.Repo)
+	c, err := findCredentials(repo.as, "/run")
+	defer c.remove()
+	if err != nil {
+		return sysexits.New(sysexits.CantCreate, "state_unwritable", err).WithHint("root gives the owner of the state directory a copy of /etc/credstore there")
+	}
+	from, env, err := repo.open(ctx, p.Repo, c)
 	if err != nil {
 		return p.explain(ctx, err)
 	}

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	"observability-hub/lib/credential"
 	"observability-hub/lib/sysexits"
 )
 
@@ -141,7 +140,7 @@ const urlHelper = `!f() { test "$1" != get || printf 'username=%s\npassword=%s\n
 // rewrites it, with the environment by which git reaches it: the credentials of
 // the unit, which systemd made from LoadCredential=, those of the URL, and the
 // user's ssh.
-func (g git) open(ctx context.Context, repo string) (remote, []string, error) {
+func (g git) open(ctx context.Context, repo string, c *credentials) (remote, []string, error) {
 	r, err := parseRemote(repo)
 	if err != nil {
 		return r, nil, sysexits.New(sysexits.Config, "no_repository", err).WithHint("correct --repo or GITSYNC_REPO")
@@ -153,7 +152,7 @@ func (g git) open(ctx context.Context, repo string) (remote, []string, error) {
 	}
 	own := parseSettings(out)
 	var set settings
-	if file := credential.Path("git_credentials"); file != "" {
+	if file := c.files["git_credentials"]; file != "" {
 		// Only get: git erases what a server refused, and this file is the administrator's.
 		set.add("credential.helper", `!f() { test "$1" != get || git credential-store --file=`+shellQuote(file)+` get; }; f`)
 	}
@@ -181,7 +180,7 @@ func (g git) open(ctx context.Context, repo string) (remote, []string, error) {
 			set.add("credential."+place+".username", r.user)
 		}
 	}
-	ssh := sshCommand(os.Getenv, own, credential.Path("deploy_key"), credential.Path("known_hosts"))
+	ssh := sshCommand(os.Getenv, own, c.files["deploy_key"], c.files["known_hosts"])
 	return r, append(append(env, ssh...), set.environment()...), nil
 }
 

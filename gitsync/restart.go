@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"path"
@@ -18,11 +19,12 @@ type detail struct {
 	endedItself  bool   // its main process ended before systemd stopped it
 	canStart     bool
 	canStop      bool
+	oneshot      bool // by the files that systemd has loaded
 }
 
 // detailProperties are the properties of systemd of which a detail is made.
 var detailProperties = []string{"Result", "ConditionResult", "ConditionTimestampMonotonic", "AssertResult", "AssertTimestampMonotonic", "CanStart", "CanStop", "RefuseManualStart", "RefuseManualStop",
-	"ExecMainStartTimestampMonotonic", "ExecMainExitTimestampMonotonic", "ActiveEnterTimestampMonotonic", "ActiveExitTimestampMonotonic", "LoadState", "ActiveState", "SubState"}
+	"ExecMainStartTimestampMonotonic", "ExecMainExitTimestampMonotonic", "ActiveEnterTimestampMonotonic", "ActiveExitTimestampMonotonic", "LoadState", "ActiveState", "SubState", "Type"}
 
 // readDetail reads the properties of one unit.
 func readDetail(p map[string]string) detail {
@@ -35,6 +37,7 @@ func readDetail(p map[string]string) detail {
 		endedItself:  exit > 0 && (exit <= left || entered < started),
 		canStart:     p["CanStart"] != "no" && p["RefuseManualStart"] != "yes",
 		canStop:      p["CanStop"] != "no" && p["RefuseManualStop"] != "yes",
+		oneshot:      p["Type"] == "oneshot",
 	}
 }
 
@@ -63,7 +66,7 @@ func (p *plan) restarts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range slices.SortedFunc(slices.Values(ask), lastOurs) {
+	for _, name := range slices.SortedFunc(slices.Values(ask), startOrder) {
 		if all[name]["LoadState"] == masked || name == p.own {
 			continue
 		}
@@ -76,6 +79,9 @@ func (p *plan) restarts(ctx context.Context) error {
 		if reason := reasons[name]; reason != "" {
 			// A oneshot that is running is left alone, and this process is such a one:
 			// the next run of both has the new files.
+			if state.starting(name) && d.oneshot {
+				continue
+			}
 			if d.canStart && (d.canStop || !state.runs()) {
 				p.add(doRestart, name, "", reason)
 			}
@@ -117,8 +123,8 @@ func (p *plan) changes(name string) bool {
 }
 
 // changedUnits returns the loaded units whose files the plan changes, and why.
-// A unit that was failed or about to be restarted is among them: it is started
-// again with the new files. A unit that is inactive is not.
+// A unit that was failed, about to be restarted or still starting is among them:
+// it is started again with the new files. A unit that is inactive is not.
 func (p *plan) changedUnits() map[string]string {
 	reasons := map[string]string{}
 	stopped := map[string]bool{}
@@ -127,7 +133,7 @@ func (p *plan) changedUnits() map[string]string {
 	}
 	scripts := p.changedScripts()
 	for name, s := range p.running {
-		if !s.runs() && !s.retries() && s.active != "failed" || s.load == masked || name == p.own || stopped[name] {
+		if !s.runs() && !s.retries() && !s.starting(name) && s.active != "failed" || s.load == masked || name == p.own || stopped[name] {
 			continue
 		}
 		if t, ok := unit.Template(name); ok && stopped[t] {
@@ -161,7 +167,7 @@ func (p *plan) changedUnits() map[string]string {
 // or the name of a drop-in directory without its .d, are those of a unit.
 func (p *plan) touches(changed, name string) bool {
 	t, instance := unit.Template(name)
-	return name == changed || instance && t == changed || unit.DropInApplies(changed+".d", name) || unit.Quadlet(changed) && p.after.service(changed) == name
+	return name == changed || instance && t == changed || unit.DropInApplies(changed+".d", p.after.namesOf(name)...) || unit.Quadlet(changed) && p.after.service(changed) == name
 }
 
 // changedScripts returns the scripts that the plan changes, by their paths on
@@ -179,17 +185,13 @@ func (p *plan) changedScripts() map[string]bool {
 // usesScript reports whether a unit runs one of the scripts, or declares that
 // it wants to be restarted when one changes.
 func usesScript(u *unit.Unit, scripts map[string]bool) bool {
-	for _, program := range append(u.Programs(), u.RestartOnChange()...) {
-		if path.IsAbs(program) || strings.Contains(program, "/") {
-			if scripts[path.Clean(program)] {
-				return true
-			}
-			continue
+	for _, file := range append(u.AllPrograms(), u.RestartOnChange()...) {
+		candidates := []string{path.Clean(file)}
+		if !strings.Contains(file, "/") {
+			candidates = lookUp(u, file)
 		}
-		for _, dir := range executablePath {
-			if scripts[path.Join(dir, program)] {
-				return true
-			}
+		if slices.ContainsFunc(candidates, func(p string) bool { return scripts[p] }) {
+			return true
 		}
 	}
 	return false
@@ -260,15 +262,7 @@ func roleOf(u *unit.Unit) (r role, ok bool) {
 // anyRuns reports whether one of the units is active. A name may be an alias.
 func (p *plan) anyRuns(names []string) bool {
 	for _, name := range names {
-		for range 5 {
-			where, _ := p.after.find(name)
-			s, err := p.host.state(where)
-			if where == "" || err != nil || s.kind != "link" || path.Base(s.link) == name {
-				break
-			}
-			name = path.Base(s.link)
-		}
-		if p.running[name].runs() {
+		if p.running[p.after.id(name)].runs() {
 			return true
 		}
 	}
@@ -297,16 +291,18 @@ func (r role) heal(s unitState, d detail) string {
 	return "inactive"
 }
 
-// lastOurs orders units by name, gitsync's own family last.
-func lastOurs(a, b string) int {
-	ours := func(s string) int {
-		if strings.HasPrefix(s, family+".") || strings.HasPrefix(s, family+"@") || strings.HasPrefix(s, "gitops-apply") {
-			return 1
+// startOrder orders units as they are started: gitsync's own family last, and
+// sockets before other units, because a socket cannot be bound while its service
+// runs.
+func startOrder(a, b string) int {
+	rank := func(s string) int {
+		switch {
+		case strings.HasPrefix(s, family+".") || strings.HasPrefix(s, family+"@") || strings.HasPrefix(s, "gitops-apply"):
+			return 2
+		case unit.Type(s) == "socket":
+			return 0
 		}
-		return 0
+		return 1
 	}
-	if d := ours(a) - ours(b); d != 0 {
-		return d
-	}
-	return strings.Compare(a, b)
+	return cmp.Or(rank(a)-rank(b), strings.Compare(a, b))
 }

@@ -134,6 +134,7 @@ func TestUsesScript(t *testing.T) {
 	scripts := map[string]bool{"/usr/local/bin/job": true, "scripts/job": true, "/opt/x": true}
 	for text, want := range map[string]bool{
 		"[Service]\nExecStart=/usr/local/bin/job\n": true, "[Service]\nExecStart=job x\n": true, "[Service]\nExecStart=/usr/bin/job\n": false, "[Service]\nExecStart=other\n": false,
+		"[Service]\nExecStart=-/usr/local/bin/job\n": true, "[Service]\nExecSearchPath=/usr/local/bin\nExecStart=-job\n": true, "[Service]\nExecSearchPath=/opt/bin\nExecStart=job\n": false,
 		"[Service]\nExecStart=/bin/sh -c job\n": false, "[Service]\nExecStart=/bin/sh\n[X-Gitsync]\nRestartOnChange=scripts/job\n": true,
 		"[X-Gitsync]\nRestartOnChange=/opt//x\n": true, "[X-Gitsync]\nRestartOnChange=/opt/y\n": false, "[Service]\nExecStart=/usr/local/bin/%N\n": true,
 	} {
@@ -208,6 +209,9 @@ func TestRestarts(t *testing.T) {
 		{"a oneshot that remains", map[string]string{"on.service": strings.Replace(service, "oneshot\n", "oneshot\nRemainAfterExit=yes\n", 1)}, []string{"multi-user.target active active", "on.service inactive dead"},
 			map[string]string{"on.service": never}, false, []string{"restart on.service inactive"}, true},
 		{"changed and running", map[string]string{"NEW.service": service}, []string{"new.service active running"}, nil, false, []string{"restart new.service changed"}, false},
+		{"changed, and hangs while it starts", map[string]string{"NEW.service": service}, []string{"new.service activating start-pre"}, nil, false, []string{"restart new.service changed"}, false},
+		{"a oneshot at work", map[string]string{"NEW.service": service}, []string{"new.service activating start"},
+			map[string]string{"new.service": "LoadState=loaded\nCanStop=yes\nType=oneshot\n"}, false, nil, false},
 		{"changed, runs, and cannot be stopped", map[string]string{"NEW.service": service}, []string{"new.service active running"},
 			map[string]string{"new.service": "LoadState=loaded\nCanStop=yes\nRefuseManualStop=yes\n"}, false, nil, false},
 		{"masked at run time", map[string]string{"NEW.service": service}, []string{"new.service active running"}, map[string]string{"new.service": "LoadState=masked\n"}, false, nil, false},

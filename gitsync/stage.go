@@ -40,9 +40,13 @@ const stageDir = "stage"
 func newStage(dir *statedir.Dir, a *after) (*stage, error) {
 	s := &stage{state: dir, dir: dir.Join(stageDir), after: a, files: map[string][]byte{}}
 	for _, f := range a.want.files {
-		if f.unit != "" && placeOf(f.unit) == unitDir || path.Dir(f.path) == presetDir {
+		switch {
+		case a.left[f.path]:
+		case f.unit != "" && placeOf(f.unit) == unitDir:
 			// systemd ignores a byte order mark, but systemd-analyze complains of one before a comment.
 			s.files[f.path] = bytes.TrimPrefix(f.content, []byte("\ufeff"))
+		case path.Dir(f.path) == presetDir:
+			s.files[f.path] = f.content
 		}
 	}
 	s.files[unitDir+"/x"] = nil
@@ -93,10 +97,13 @@ type declared struct {
 	Links  map[string]enablement `json:"links"`  // that enabling makes
 	Preset map[string]enablement `json:"preset"` // that the presets want
 	Off    map[string]bool       `json:"off"`    // units that the presets disable, in place of leaving them alone
+	Host   map[string]enablement `json:"host"`   // of units that stay on the host without the commit: links that they declare by themselves
 }
 
 // answered is what systemctl said of a stage. It reads no file outside the
-// stage, so it is asked again only about other files or by another systemctl.
+// stage, so it is asked again only about other files, by another systemctl, or
+// after what specifiers stand for has changed: the host's name, the boot, the
+// user.
 type answered struct {
 	Question string    `json:"question"` // digest of all that the answer depends on
 	Declared *declared `json:"declared"`
@@ -105,7 +112,7 @@ type answered struct {
 const answeredFile = "enablement.json"
 
 // question returns the digest of what systemctl would be asked.
-func (s *stage) question(units, enable []string) (string, error) {
+func (s *stage) question(names ...[]string) (string, error) {
 	program, err := exec.LookPath("systemctl")
 	if err != nil {
 		return "", noSystemd(err)
@@ -114,8 +121,13 @@ func (s *stage) question(units, enable []string) (string, error) {
 	if err != nil {
 		return "", noSystemd(err)
 	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "", err
+	}
+	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // a boot can bring another kernel
 	h := sha256.New()
-	fmt.Fprintf(h, "%q %d %d %q %q\n", program, info.Size(), info.ModTime().UnixNano(), units, enable)
+	fmt.Fprintf(h, "%q %d %d %q %q %d %q\n", program, info.Size(), info.ModTime().UnixNano(), name, boot, os.Geteuid(), names)
 	for _, p := range slices.Sorted(maps.Keys(s.files)) {
 		fmt.Fprintf(h, "%q %d\n%s", p, len(s.files[p]), s.files[p])
 	}
@@ -128,25 +140,29 @@ var presetDirs = []string{"/etc/systemd/system-preset", "/run/systemd/system-pre
 
 // ask lets systemctl enable the units in the stage, by the presets and without
 // them. foreign are units of the commit whose files are somebody else's here;
-// links are those of the host.
-func (s *stage) ask(ctx context.Context, foreign map[string]bool, links enablement) (*declared, error) {
-	d := &declared{Links: map[string]enablement{}, Preset: map[string]enablement{}, Off: map[string]bool{}}
+// links are those of the host, and was those that the commit before declared.
+func (s *stage) ask(ctx context.Context, foreign map[string]bool, links enablement, was map[string]enablement) (*declared, error) {
+	d := &declared{Links: map[string]enablement{}, Preset: map[string]enablement{}, Off: map[string]bool{}, Host: map[string]enablement{}}
 	units, enable := s.installable(foreign, links)
-	if len(units) == 0 {
+	stay := s.stay(units, was)
+	if len(units)+len(stay) == 0 {
 		return d, nil
 	}
-	if err := s.prepare(units); err != nil {
+	if err := s.prepare(slices.Concat(units, stay)); err != nil {
 		return nil, err
 	}
-	question, err := s.question(units, enable)
+	question, err := s.question(units, enable, stay)
 	if err != nil {
 		return nil, err
 	}
 	var last answered
-	if b, err := os.ReadFile(s.state.Join(answeredFile)); err == nil && json.Unmarshal(b, &last) == nil && last.Question == question && last.Declared != nil {
+	if b, err := readRegular(s.state.Join(answeredFile), maxState); err == nil && json.Unmarshal(b, &last) == nil && last.Question == question && last.Declared != nil {
 		return last.Declared, nil
 	}
 	if err := s.askEach(ctx, d, units, enable); err != nil {
+		return nil, err
+	}
+	if err := s.askHost(ctx, d, stay, was); err != nil {
 		return nil, err
 	}
 	return d, writeState(s.state, answeredFile, answered{question, d})
@@ -175,6 +191,26 @@ func (s *stage) askEach(ctx context.Context, d *declared, units, enable []string
 	return nil
 }
 
+// askHost asks about units of the host. Where systemctl refuses one, which is
+// not the commit's fault, the links stay that the commit before declared.
+func (s *stage) askHost(ctx context.Context, d *declared, stay []string, was map[string]enablement) error {
+	for _, name := range stay {
+		err := s.systemctl(ctx, []string{"enable", "--", name})
+		if err != nil && sysexits.Code(err) != sysexits.DataErr {
+			return err
+		}
+		made, takeErr := s.take()
+		if takeErr != nil {
+			return takeErr
+		}
+		if err != nil {
+			made = was[name]
+		}
+		d.Host[name] = made.of(name)
+	}
+	return nil
+}
+
 // askTogether asks about some units at once.
 func (s *stage) askTogether(ctx context.Context, d *declared, units, enable []string) error {
 	if err := s.systemctl(ctx, append([]string{"preset", "--"}, units...)); err != nil {
@@ -188,7 +224,7 @@ func (s *stage) askTogether(ctx context.Context, d *declared, units, enable []st
 	if err := s.systemctl(ctx, append([]string{"enable", "--"}, enable...)); err != nil {
 		return err
 	}
-	before, err := readLinks(s.real(unitDir))
+	before, err := readEnablement(host{root: s.dir})
 	if err != nil {
 		return err
 	}
@@ -236,6 +272,21 @@ func (s *stage) installable(foreign map[string]bool, links enablement) (units, e
 	return units, slices.Compact(slices.Sorted(slices.Values(enable)))
 }
 
+// stay returns the units and instances whose links the commit before declared,
+// and which the host has without this one: those of a package that lose an
+// override or a drop-in, or that Also= named.
+func (s *stage) stay(units []string, was map[string]enablement) []string {
+	var all []string
+	for _, subject := range slices.Sorted(maps.Keys(was)) {
+		t, _ := unit.Template(subject)
+		where, isMasked := s.after.find(subject)
+		if where != "" && !isMasked && s.after.file(where) == nil && !slices.Contains(units, subject) && !slices.Contains(units, t) {
+			all = append(all, subject)
+		}
+	}
+	return all
+}
+
 // installsIn reports whether a drop-in says how a unit is enabled.
 func installsIn(f *wantedFile) bool { return unit.Parse(f.unit, nil, f.content).Installable() }
 
@@ -255,13 +306,13 @@ func (s *stage) prepare(units []string) error {
 			}
 			continue
 		}
-		if s.after.want.file(p) == nil {
+		if s.after.file(p) == nil {
 			if err := s.write(p, s.after.content(p)); err != nil {
 				return err
 			}
 		}
 		for _, d := range s.after.dropIns(need[i]) {
-			if s.after.want.file(d) == nil {
+			if s.after.file(d) == nil {
 				if err := s.write(d, s.after.content(d)); err != nil {
 					return err
 				}
@@ -270,6 +321,14 @@ func (s *stage) prepare(units []string) error {
 		for _, also := range s.after.unit(need[i]).Words("Install", "Also") {
 			if !slices.Contains(need, also) {
 				need = append(need, also)
+			}
+		}
+	}
+	// For specifiers: %m, %o, %w and so on.
+	for _, p := range []string{"/etc/machine-id", "/etc/machine-info", "/etc/os-release", "/usr/lib/os-release"} {
+		if b := s.after.content(p); b != nil {
+			if err := s.write(p, b); err != nil {
+				return err
 			}
 		}
 	}
@@ -284,7 +343,7 @@ func (s *stage) prepare(units []string) error {
 		}
 		for _, e := range entries {
 			p := path.Join(dir, e.Name())
-			if unit.Type(p) != "preset" || s.after.gone[p] || s.after.want.file(p) != nil {
+			if unit.Type(p) != "preset" || s.after.gone[p] || s.after.file(p) != nil {
 				continue
 			}
 			// A link to /dev/null hides a preset of a lower directory, as an empty file does.
@@ -298,7 +357,7 @@ func (s *stage) prepare(units []string) error {
 
 // take reads the links that systemctl made in the stage, and removes them.
 func (s *stage) take() (enablement, error) {
-	made, err := readLinks(s.real(unitDir))
+	made, err := readEnablement(host{root: s.dir})
 	if err != nil {
 		return nil, err
 	}

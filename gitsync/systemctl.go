@@ -7,10 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"observability-hub/gitsync/internal/unit"
 	"observability-hub/lib/command"
 	"observability-hub/lib/sysexits"
 )
@@ -25,6 +27,12 @@ func (s unitState) runs() bool { return s.active == "active" || s.active == "rel
 // again. systemd 254 has a second name for the same wait.
 func (s unitState) retries() bool { return strings.HasPrefix(s.sub, "auto-restart") }
 
+// starting reports whether the unit is a service that is being started: one
+// that hangs there would not take up new files by itself.
+func (s unitState) starting(name string) bool {
+	return s.active == "activating" && !s.retries() && unit.Type(name) == "service"
+}
+
 // systemctlTimeout bounds a call that does not wait for a job.
 const systemctlTimeout = 30 * time.Second
 
@@ -33,7 +41,9 @@ const systemctlTimeout = 30 * time.Second
 func systemctl(ctx context.Context, timeout time.Duration, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	env := append(os.Environ(), "SYSTEMD_COLORS=0", "SYSTEMD_PAGER=", "SYSTEMD_LOG_LEVEL=err", "LC_ALL=C.UTF-8")
+	// Of all units, where systemd itself looks for them.
+	own := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SYSTEMD_UNIT_PATH=") })
+	env := append(own, "SYSTEMD_COLORS=0", "SYSTEMD_PAGER=", "SYSTEMD_LOG_LEVEL=err", "LC_ALL=C.UTF-8")
 	out, messages, err := command.Cmd{Args: append([]string{"systemctl", "--no-pager"}, args...), Env: env, Dir: "/", Dependent: true}.Run(ctx)
 	if err == nil {
 		return string(out), nil
@@ -107,10 +117,10 @@ func parseProperties(out string) map[string]map[string]string {
 
 // conditionsMet asks systemd whether the conditions and assertions of a unit
 // are met at this moment (systemd-analyze(1), condition).
-func conditionsMet(ctx context.Context, unit string) bool {
+func conditionsMet(ctx context.Context, name string) bool {
 	ctx, cancel := context.WithTimeout(ctx, systemctlTimeout)
 	defer cancel()
-	_, _, err := command.Cmd{Args: []string{"systemd-analyze", "condition", "--unit=" + unit}, Env: append(os.Environ(), "SYSTEMD_LOG_LEVEL=err"), Dir: "/", Dependent: true}.Run(ctx)
+	_, _, err := command.Cmd{Args: []string{"systemd-analyze", "condition", "--unit=" + name}, Env: append(os.Environ(), "SYSTEMD_LOG_LEVEL=err"), Dir: "/", Dependent: true}.Run(ctx)
 	return err == nil
 }
 

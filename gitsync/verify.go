@@ -104,7 +104,7 @@ func (p *plan) instances(name string) []string {
 	}
 	var all []string
 	consider := func(n string) {
-		if t, ok := unit.Template(n); ok && t == name {
+		if t, ok := unit.Template(n); ok && t == name && !p.after.maskedByAdmin(n) {
 			all = append(all, n)
 		}
 	}
@@ -164,7 +164,7 @@ func (p *plan) unitChanges(name string) bool {
 		return true
 	}
 	for _, f := range p.want.files {
-		if f.unit != "" && p.ledger.Files[f.path].Sum != f.sum && p.touches(f.unit, name) {
+		if f.unit != "" && !p.after.left[f.path] && p.ledger.Files[f.path].Sum != f.sum && p.touches(f.unit, name) {
 			return true
 		}
 	}

@@ -347,13 +347,10 @@ func planOn(t *testing.T, root string, l *ledger, w *want, running map[string]un
 	if p.links, err = readEnablement(h); err != nil {
 		t.Fatal(err)
 	}
-	if p.want, err = w.forHost(newAfter(h, w, l.gone(w)), running); err != nil {
+	if err := p.readHost(w); err != nil {
 		t.Fatal(err)
 	}
-	p.after = newAfter(h, p.want, l.gone(p.want))
-	if err := p.compareFiles(); err != nil {
-		t.Fatal(err)
-	}
+	p.compareFiles()
 	if p.stage, err = newStage(dir, p.after); err != nil {
 		t.Fatal(err)
 	}

@@ -291,3 +291,105 @@ A20_what_the_way_back_finds_failed_is_not_started() {
   failed a20-old.service
   settled
 }
+
+A21_socket_that_failed_with_its_service() {
+  unit a21.socket <<<$'[Socket]\nListenFIFO=/run/a21.fifo\n[Install]\nWantedBy=sockets.target'
+  unit a21.service <<<$'[Unit]\nStartLimitBurst=2\nStartLimitIntervalSec=1h\n[Service]\nExecStart=false'
+  deploy
+  echo x | timeout 5 tee /run/a21.fifo >/dev/null || :
+  await failed a21.socket
+  unit a21.service <<<$'[Unit]\nStartLimitBurst=2\nStartLimitIntervalSec=1h\n[Service]\nExecStart=sleep 200000'
+  deploy
+  active a21.socket
+  runs a21.service 'sleep 200000'
+  settled
+}
+
+A22_path_that_failed_with_its_service() {
+  unit a22.path <<<$'[Path]\nPathExists=/run\n[Install]\nWantedBy=paths.target'
+  unit a22.service <<<$'[Service]\nType=oneshot\nExecStart=true'
+  push
+  gitsync sync --state-dir "$state" --repo "$hub" --health-window 0s >/tmp/out 2>/tmp/err || :
+  await failed a22.path
+  unit a22.service <<<$'[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=true'
+  deploy
+  await active a22.path
+  active a22.service
+  settled
+}
+
+A23_dependents_run_again_after_a_rollback() {
+  vendor_unit a23-v.service <<<$'[Unit]\nBindsTo=a23-app.service\nAfter=a23-app.service\n[Service]\nExecStart=sleep 100000'
+  unit a23-app.service <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target'
+  unit a23-b.service <<<$'[Unit]\nRequires=a23-app.service\nAfter=a23-app.service\n[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  systemctl start a23-v.service
+  unit a23-app.service <<<$'[Service]\nExecStart=sh -c "sleep 0.3; exit 1"\n[Install]\nWantedBy=multi-user.target'
+  window=2s deploy 10
+  runs a23-app.service 'sleep 100000'
+  runs a23-b.service 'sleep 100000'
+  runs a23-v.service 'sleep 100000'
+}
+
+A24_a_start_that_hangs_gets_its_fix() {
+  unit a24.service <<<$'[Service]\nType=notify\nTimeoutStartSec=infinity\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target'
+  unit a24-k.service <<<$'[Service]\nExecStart=true'
+  mkdir -p /run/systemd/system/a24.service.d
+  printf '[Service]\nType=simple\n' >/run/systemd/system/a24.service.d/50.conf
+  deploy
+  rm -r /run/systemd/system/a24.service.d
+  systemctl daemon-reload
+  systemctl restart --no-block a24.service
+  await is a24.service ActiveState activating
+  unit a24.service <<<$'[Service]\nExecStart=sleep 200000\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  runs a24.service 'sleep 200000'
+  settled
+}
+
+A25_a_oneshot_at_work_is_left_by_a_rollback() {
+  unit a25-job.service <<<$'[Service]\nType=oneshot\nExecStart=sleep 100000'
+  unit a25-app.service <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  systemctl start --no-block a25-job.service
+  await is a25-job.service SubState start
+  local before
+  before=$(pid a25-job.service)
+  unit a25-job.service <<<$'[Service]\nType=oneshot\nExecStart=sleep 200000'
+  unit a25-app.service <<<$'[Service]\nExecStart=false\n[Install]\nWantedBy=multi-user.target'
+  deploy 10
+  runs a25-app.service 'sleep 100000'
+  [[ $(pid a25-job.service) == "$before" ]]
+  unit a25-app.service <<<$'[Service]\nExecStart=sleep 300000\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  [[ $(pid a25-job.service) == "$before" ]]
+}
+
+A26_a_socket_pair_after_a_rollback() {
+  unit a26.socket <<<$'[Socket]\nListenFIFO=/run/a26.fifo\n[Install]\nWantedBy=sockets.target'
+  unit a26.service <<<$'[Service]\nExecStart=sleep 100000'
+  deploy
+  systemctl start a26.service
+  unit a26.socket <<<$'[Socket]\nListenFIFO=/run/a26b.fifo\n[Install]\nWantedBy=sockets.target'
+  unit a26.service <<<$'[Service]\nExecStart=false'
+  deploy 10
+  active a26.socket
+  runs a26.service 'sleep 100000'
+  [[ $(property a26.socket Listen) == *a26.fifo* ]]
+}
+
+A27_start_limit_hit_and_its_fix() {
+  unit a27.service <<<$'[Unit]\nStartLimitBurst=2\nStartLimitIntervalSec=1h\n[Service]\nExecStart=sleep 100000\nRestart=always\nRestartSec=100ms\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  mkdir -p /run/systemd/system/a27.service.d
+  printf '[Service]\nExecStart=\nExecStart=false\n' >/run/systemd/system/a27.service.d/50.conf
+  systemctl daemon-reload
+  systemctl restart a27.service
+  await failed a27.service
+  is a27.service Result exit-code || is a27.service Result start-limit-hit
+  rm -r /run/systemd/system/a27.service.d
+  unit a27.service <<<$'[Unit]\nStartLimitBurst=2\nStartLimitIntervalSec=1h\n[Service]\nExecStart=sleep 200000\nRestart=always\nRestartSec=100ms\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  runs a27.service 'sleep 200000'
+  settled
+}

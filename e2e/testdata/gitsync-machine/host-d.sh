@@ -322,3 +322,53 @@ D26_a_timer_for_a_mount_of_fstab() {
   elsewhere srv-d26.mount
   cp /tmp/fstab /etc/fstab
 }
+
+D27_drop_in_of_an_alias() {
+  vendor_daemon d27-v.service
+  ln -s $vendor/d27-v.service $units/d27-alias.service
+  systemctl daemon-reload
+  unit d27-alias.service.d/10.conf <<<$'[Service]\nExecStart=\nExecStart=sleep 200000'
+  unit d27-k.service <<<$'[Service]\nExecStart=true'
+  deploy
+  runs d27-v.service 'sleep 200000'
+  settled
+  unit d27-alias.service.d/10.conf <<<$'[Service]\nExecStart=\nExecStart=false'
+  deploy 10
+  runs d27-v.service 'sleep 200000'
+  unit d27-alias.service.d/10.conf <<<$'[Service]\nExecStart=\nExecStart=sleep 300000'
+  deploy
+  runs d27-v.service 'sleep 300000'
+  drop d27-alias.service.d
+  deploy
+  runs d27-v.service 'sleep 100000'
+  settled
+}
+
+D28_vendor_drop_in_with_install() {
+  vendor_daemon d28-v.service
+  unit d28-v.service.d/10.conf <<<$'[Install]\nWantedBy=rescue.target'
+  unit d28-k.service <<<$'[Service]\nExecStart=true'
+  deploy
+  [[ -L $units/rescue.target.wants/d28-v.service ]]
+  settled
+  drop d28-v.service.d
+  deploy
+  enabled d28-v.service
+  active d28-v.service
+  absent $units/rescue.target.wants/d28-v.service
+  settled
+}
+
+D29_masked_instance() {
+  systemctl mask --quiet d29-w@one.service
+  unit d29-w@.service <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target'
+  unit 10-d29.preset <<<'enable d29-w@.service one two'
+  deploy
+  said skip d29-w@one.service masked
+  active d29-w@two.service
+  settled
+  systemctl unmask --quiet d29-w@one.service
+  run 0 sync
+  active d29-w@one.service
+  settled
+}

@@ -269,3 +269,40 @@ F19_wanted_by_the_alias_of_a_target() {
   active f19-app.service
   settled
 }
+
+F20_timer_whose_service_is_renamed() {
+  unit f20-a.service <<<$'[Service]\nType=oneshot\nExecStart=true'
+  unit f20-t.timer <<<$'[Timer]\nOnCalendar=daily\nUnit=f20-a.service\n[Install]\nWantedBy=timers.target'
+  deploy
+  active f20-t.timer
+  drop f20-a.service
+  unit f20-b.service <<<$'[Service]\nType=oneshot\nExecStart=true'
+  unit f20-t.timer <<<$'[Timer]\nOnCalendar=daily\nUnit=f20-b.service\n[Install]\nWantedBy=timers.target'
+  deploy
+  active f20-t.timer
+  is f20-t.timer Unit f20-b.service
+  settled
+}
+
+F21_two_repositories_one_unit_with_drop_ins() {
+  unit f21.service <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  local hub_a=$hub state_a=$state
+  hub=$hub_a-2 state=$state_a-2
+  git init -q -b main "$hub"
+  unit f21.service.d/10.conf <<<$'[Service]\nExecStart=\nExecStart=sleep 200000\n[Install]\nWantedBy=rescue.target'
+  unit f21-k.service <<<$'[Service]\nExecStart=true'
+  deploy
+  runs f21.service 'sleep 200000'
+  settled
+  hub=$hub_a state=$state_a
+  settled
+  hub=$hub_a-2 state=$state_a-2
+  drop f21.service.d
+  deploy
+  runs f21.service 'sleep 100000'
+  enabled f21.service
+  settled
+  hub=$hub_a state=$state_a
+  settled
+}

@@ -417,3 +417,77 @@ B2_data_of_others_in_a_published_tree() {
   gitsync pull --state-dir "$state" --repo "$hub" --keep-trees 1 >/tmp/out 2>/tmp/err || :
   cmp "$first/data/db" <<<precious
 }
+
+B3_words_of_a_command_are_its_own() {
+  export GITSYNC_PUBLISH="/srv/cases/$p/tr ee%n\$x" GITSYNC_RUN_AS=server
+  install -d -o server -g server "$GITSYNC_PUBLISH" /srv/cases/b3/ran
+  unit b3.service <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target'
+  cat >"$hub/.gitsync.json" <<'J'
+{"on_change":[{"paths":["."],"run":["/bin/sh","-c","X=1; printf '%s|' \"${X}\" \"$X\" \"$1\" \"$2\" \"$3\" >>/srv/cases/b3/ran/words; pwd >/srv/cases/b3/ran/pwd","sh","$HOME","%n","a\\x20b"]},
+ {"paths":["conf*/*.y*ml"],"run":["/bin/sh","-c","echo x >>/srv/cases/b3/ran/glob"]}]}
+J
+  mkdir "$hub/config"
+  echo 1 >"$hub/config/a.yaml"
+  deploy
+  [[ $(cat /srv/cases/b3/ran/words) == '1|1|$HOME|%n|a\x20b|' ]]
+  [[ $(cat /srv/cases/b3/ran/pwd) == "$GITSYNC_PUBLISH/current" ]]
+  settled
+  echo x >"$hub/other"
+  deploy
+  [[ $(cat /srv/cases/b3/ran/words) == '1|1|$HOME|%n|a\x20b|1|1|$HOME|%n|a\x20b|' ]]
+  [[ $(wc -l </srv/cases/b3/ran/glob) == 1 ]]
+  echo 2 >"$hub/config/b.yml"
+  deploy
+  [[ $(wc -l </srv/cases/b3/ran/glob) == 2 ]]
+}
+
+H18_optional_program_and_search_path_restart() {
+  printf '#!/bin/sh\nexec /bin/sleep 100000\n' | script h18-prog
+  unit h18-a.service <<<$'[Service]\nExecStart=-/usr/local/bin/h18-prog\n[Install]\nWantedBy=multi-user.target'
+  unit h18-b.service <<<$'[Service]\nExecSearchPath=/usr/local/bin\nExecStart=h18-prog\n[Install]\nWantedBy=multi-user.target'
+  unit h18-c.service <<<$'[Service]\nExecStart=/usr/bin/env h18-prog\n[Install]\nWantedBy=multi-user.target\n[X-Gitsync]\nRestartOnChange=scripts/h18-prog'
+  unit h18-w@.service <<<$'[Service]\nExecStart=/usr/local/bin/h18-%i\n[Install]\nWantedBy=multi-user.target'
+  unit 10-h18.preset <<<$'enable h18-w@.service prog\nenable h18-*'
+  deploy
+  local u
+  for u in a b c w@prog; do runs h18-$u.service '/bin/sleep 100000'; done
+  printf '#!/bin/sh\nexec /bin/sleep 200000\n' | script h18-prog
+  deploy
+  for u in a b c w@prog; do runs h18-$u.service '/bin/sleep 200000'; done
+  settled
+}
+
+H19_root_directory() {
+  mkdir -p /srv/cases/h19/chroot/{usr,proc,sys,dev}
+  mount --bind /usr /srv/cases/h19/chroot/usr
+  ln -s usr/bin /srv/cases/h19/chroot/bin
+  ln -s usr/lib /srv/cases/h19/chroot/lib
+  ln -s usr/lib64 /srv/cases/h19/chroot/lib64
+  unit h19.service <<<$'[Service]\nRootDirectory=/srv/cases/h19/chroot\nExecStart=/bin/sleep 100000\n[Install]\nWantedBy=multi-user.target'
+  unit h19b.service <<<$'[Service]\nBindReadOnlyPaths=/usr/bin:/srv/h19\nExecStart=/srv/h19/sleep 100000\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  active h19.service
+  active h19b.service
+  settled
+  systemctl stop h19.service h19b.service
+  umount /srv/cases/h19/chroot/usr
+}
+
+H20_restart_no_goes_with_its_drop_in() {
+  unit h20.service <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target'
+  deploy
+  unit h20.service.d/10.conf <<<$'[Service]\nNice=1\n[X-Gitsync]\nRestart=no'
+  local before
+  before=$(pid h20.service)
+  deploy
+  [[ $(pid h20.service) == "$before" ]]
+  settled
+  systemctl stop h20.service
+  run 0 sync
+  active h20.service
+  drop h20.service.d
+  before=$(pid h20.service)
+  deploy
+  [[ $(pid h20.service) != "$before" ]]
+  settled
+}

@@ -11,13 +11,25 @@ import (
 // applies to a unit, the weakest first: service.d, foo-.service.d,
 // foo-bar.service.d. Of drop-ins with one name the one in the strongest
 // directory counts, and then all apply in the order of their names, whatever
-// their directories (systemd.unit(5)). Directories of aliases are not known
-// here. podman's generator reads those of quadlets by the same rules.
-func DropInDirs(name string) []string {
-	if CheckName(name) != nil && !Quadlet(name) {
+// their directories (systemd.unit(5)). The other names of a unit are its
+// aliases, whose directories are weaker. podman's generator reads those of
+// quadlets by the same rules.
+func DropInDirs(names ...string) []string {
+	var dirs []string
+	for _, name := range names {
+		if CheckName(name) != nil && !Quadlet(name) {
+			continue
+		}
+		for _, dir := range strongestFirst(name) {
+			if !slices.Contains(dirs, dir) {
+				dirs = append(dirs, dir)
+			}
+		}
+	}
+	if len(dirs) == 0 {
 		return nil
 	}
-	dirs := append(strongestFirst(name), Type(name)+".d")
+	dirs = append(dirs, Type(names[0])+".d")
 	slices.Reverse(dirs)
 	return dirs
 }
@@ -48,16 +60,17 @@ func strongestFirst(name string) []string {
 }
 
 // DropInApplies reports whether systemd applies the drop-ins in a directory of
-// this name to a unit.
-func DropInApplies(dir, name string) bool {
-	return slices.Contains(DropInDirs(name), path.Base(dir))
+// this name to a unit of these names.
+func DropInApplies(dir string, names ...string) bool {
+	return slices.Contains(DropInDirs(names...), path.Base(dir))
 }
 
 // DropIns returns those of the paths of drop-ins that apply to a unit, in the
-// order in which they apply. Paths of a stronger unit directory come first:
+// order in which they apply. The unit's names are its own and its aliases.
+// Paths of a stronger unit directory come first:
 // /etc/systemd/system before /usr/lib/systemd/system.
-func DropIns(name string, paths []string) []string {
-	dirs := DropInDirs(name)
+func DropIns(names, paths []string) []string {
+	dirs := DropInDirs(names...)
 	var roots []string
 	for _, p := range paths {
 		if root := path.Dir(path.Dir(p)); !slices.Contains(roots, root) {

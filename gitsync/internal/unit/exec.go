@@ -20,6 +20,54 @@ func (u *Unit) Programs() []string {
 	return all
 }
 
+// AllPrograms returns the programs of ExecStart= as Programs does, also those
+// that may be missing.
+func (u *Unit) AllPrograms() []string {
+	var all []string
+	for _, c := range u.commands() {
+		if c.program != "" && !slices.Contains(all, c.program) {
+			all = append(all, c.program)
+		}
+	}
+	return all
+}
+
+// RootDirectory returns the directory in which the service looks for its
+// program; empty for the host's own root. known is false if its name is not
+// known here, or if the root is an image.
+func (u *Unit) RootDirectory() (dir string, known bool) {
+	if u.Last("Service", "RootImage") != "" {
+		return "", false
+	}
+	dir, known = u.Expand(strings.TrimPrefix(u.Last("Service", "RootDirectory"), "-"))
+	if path.Clean(dir) == "/" || !path.IsAbs(dir) {
+		dir = ""
+	}
+	return dir, known
+}
+
+// BringsFiles reports whether the service itself mounts something over the
+// place of a program, so that it does not depend on the host's own file
+// (systemd.exec(5)).
+func (u *Unit) BringsFiles(program string) bool {
+	if u.Last("Service", "ExtensionImages") != "" || u.Last("Service", "ExtensionDirectories") != "" {
+		return true
+	}
+	for _, key := range []string{"BindPaths", "BindReadOnlyPaths", "MountImages"} {
+		for _, word := range u.Words("Service", key) {
+			parts := strings.Split(word, ":") // SOURCE:DESTINATION:OPTIONS
+			if len(parts) == 1 {
+				continue // the host's own files, in their own place
+			}
+			point, known := u.Expand(parts[1])
+			if known && path.IsAbs(point) && strings.HasPrefix(program+"/", strings.TrimSuffix(path.Clean(point), "/")+"/") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // command is one command of ExecStart=. The program is empty if its name is not
 // known here.
 type command struct {

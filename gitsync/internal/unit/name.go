@@ -3,6 +3,7 @@ package unit
 import (
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 )
@@ -153,6 +154,32 @@ func unescapePath(text string) (path string, ok bool) {
 		}
 	}
 	return "/" + plain, true
+}
+
+// MountName returns the mount unit of a mount point as fstab(5) has it, where
+// whitespace is an octal escape: "var-lib.mount" of "/var/lib". It is empty for
+// what is not an absolute path.
+func MountName(point string) string {
+	point = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(point)
+	if !path.IsAbs(point) {
+		return ""
+	}
+	point = strings.TrimPrefix(path.Clean(point), "/")
+	if point == "" {
+		return "-.mount"
+	}
+	var b strings.Builder
+	for i := 0; i < len(point); i++ {
+		switch c := point[i]; {
+		case c == '/':
+			b.WriteByte('-')
+		case c == '.' && i == 0 || c == '-' || c == '\\' || c == '@' || !nameChar(rune(c)):
+			fmt.Fprintf(&b, `\x%02x`, c)
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String() + ".mount"
 }
 
 // hex returns the value of a hexadecimal digit, or -1.

@@ -6,6 +6,18 @@ import (
 	"testing"
 )
 
+func TestMountName(t *testing.T) {
+	// As systemd-escape --path --suffix=mount has it.
+	for point, want := range map[string]string{
+		"/": "-.mount", "/data": "data.mount", "/a//b/": "a-b.mount", `/mnt/a\040b`: `mnt-a\x20b.mount`, "/.x/.y": `\x2ex-.y.mount`,
+		`/a-b/c@d:e_f\134g`: `a\x2db-c\x40d:e_f\x5cg.mount`, "/é": `\xc3\xa9.mount`, `/\134040`: `\x5c040.mount`, "none": "", "": "",
+	} {
+		if got := MountName(point); got != want {
+			t.Errorf("MountName(%q) = %q; want %q", point, got, want)
+		}
+	}
+}
+
 func TestCheckName(t *testing.T) {
 	for _, name := range []string{
 		"a.service", "a@.service", "a@b.service", "a@b@c.service", `dev-disk-by\x2duuid.swap`, "-.mount", "-.slice", "a.b.c.timer", "foo-.service",
@@ -109,7 +121,7 @@ func TestDropInApplies(t *testing.T) {
 }
 
 func TestDropIns(t *testing.T) {
-	got := DropIns("foo-bar.service", []string{
+	got := DropIns([]string{"foo-bar.service"}, []string{
 		"/etc/u/service.d/10-all.conf",
 		"/etc/u/foo-.service.d/20-x.conf",
 		"/etc/u/foo-bar.service.d/50-own.conf",
@@ -125,7 +137,7 @@ func TestDropIns(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("DropIns = %q; want %q", got, want)
 	}
-	if got := DropIns("a.service", []string{"/etc/u/service.d/a.conf", "/usr/u/service.d/a.conf"}); !slices.Equal(got, []string{"/etc/u/service.d/a.conf"}) {
+	if got := DropIns([]string{"a.service"}, []string{"/etc/u/service.d/a.conf", "/usr/u/service.d/a.conf"}); !slices.Equal(got, []string{"/etc/u/service.d/a.conf"}) {
 		t.Errorf("DropIns of service.d = %q", got)
 	}
 }

@@ -6,6 +6,33 @@ import (
 	"testing"
 )
 
+func TestWhereProgramsAre(t *testing.T) {
+	for _, tc := range []struct {
+		settings, root string
+		known, brings  bool
+	}{
+		{"", "", true, false},
+		{"RootDirectory=/", "", true, false},
+		{"RootDirectory=-/srv/%p", "/srv/a", true, false},
+		{"RootDirectory=/srv/%H", "", false, false},
+		{"RootImage=/x.raw", "", false, false},
+		{"RootImage=/x.raw\nRootImage=", "", true, false},
+		{"ExtensionImages=/x.raw", "", true, true},
+		{"ExtensionDirectories=/x", "", true, true},
+		{"BindPaths=/opt/app", "", true, false},
+		{"BindReadOnlyPaths=-/srv/x:/opt/app:norbind", "", true, true},
+		{"BindReadOnlyPaths=/etc/x /srv/x:/opt/app/bin/run", "", true, true},
+		{"BindReadOnlyPaths=/srv/x:/opt/ap", "", true, false},
+		{"MountImages=/x.raw:/opt", "", true, true},
+	} {
+		u := Parse("a.service", []byte("[Service]\n"+tc.settings+"\n"))
+		root, known := u.RootDirectory()
+		if brings := u.BringsFiles("/opt/app/bin/run"); root != tc.root || known != tc.known || brings != tc.brings {
+			t.Errorf("%s: root %q, %v, brings %v", tc.settings, root, known, brings)
+		}
+	}
+}
+
 func TestValues(t *testing.T) {
 	long := strings.Repeat("x", maxLine-1-len("A="))
 	for _, tc := range []struct {

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"observability-hub/lib/credential"
+)
+
+// credentials are the files of the unit's credentials that are there, by name.
+type credentials struct {
+	files map[string]string
+	lent  string // directory with copies, if there are any
+}
+
+// findCredentials returns the credentials for a git that runs as another user,
+// or as this one if as is nil. The files in /etc/credstore are root's alone: the
+// other user gets copies in a directory below dir, as systemd gives them to the
+// unit. The caller removes them.
+func findCredentials(as *syscall.Credential, dir string) (*credentials, error) {
+	c := &credentials{files: map[string]string{}}
+	for _, name := range []string{"git_credentials", "deploy_key", "known_hosts"} {
+		if file := credential.Path(name); file != "" {
+			c.files[name] = file
+		}
+	}
+	if as == nil || len(c.files) == 0 {
+		return c, nil
+	}
+	var err error
+	if c.lent, err = os.MkdirTemp(dir, "gitsync-credentials-"); err != nil {
+		return c, fmt.Errorf("copy the credentials: %w", err)
+	}
+	for name, file := range c.files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return c, err
+		}
+		fresh := filepath.Join(c.lent, name)
+		if err := writeNew(fresh, b, 0o400, int(as.Uid), int(as.Gid)); err != nil {
+			return c, fmt.Errorf("copy the credentials: %w", err)
+		}
+		c.files[name] = fresh
+	}
+	if err := os.Chown(c.lent, int(as.Uid), int(as.Gid)); err != nil {
+		return c, fmt.Errorf("copy the credentials: %w", err)
+	}
+	return c, nil
+}
+
+// remove removes the copies.
+func (c *credentials) remove() {
+	if c.lent != "" {
+		_ = os.RemoveAll(c.lent)
+	}
+}

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+// A git that runs as the owner of the state directory cannot read root's files.
+func TestFindCredentials(t *testing.T) {
+	store, dir := t.TempDir(), t.TempDir()
+	t.Setenv("CREDENTIALS_DIRECTORY", store)
+	if err := os.WriteFile(filepath.Join(store, "deploy_key"), []byte("key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	own, err := findCredentials(nil, dir)
+	if err != nil || len(own.files) != 1 || own.files["deploy_key"] != filepath.Join(store, "deploy_key") {
+		t.Fatalf("for this user: %v, %v", own, err)
+	}
+	as := &syscall.Credential{Uid: uint32(os.Geteuid()), Gid: uint32(os.Getegid())}
+	if as.Uid == 0 {
+		as = &syscall.Credential{Uid: 65534, Gid: 65534}
+	}
+	lent, err := findCredentials(as, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(lent.files["deploy_key"])
+	if err != nil || string(b) != "key" {
+		t.Errorf("the copy: %q, %v", b, err)
+	}
+	for name, mode := range map[string]os.FileMode{lent.files["deploy_key"]: 0o400, filepath.Dir(lent.files["deploy_key"]): 0o700} {
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); !ok || st.Uid != as.Uid || info.Mode().Perm() != mode {
+			t.Errorf("%s: owner %d, mode %o; want %d, %o", name, st.Uid, info.Mode().Perm(), as.Uid, mode)
+		}
+	}
+	lent.remove()
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
