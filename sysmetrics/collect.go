@@ -106,7 +106,7 @@ func (c *collectCmd) run(ctx context.Context, env *cli.Env) error {
 	c.Procfs, c.Sysfs = cmp.Or(c.Procfs, root+"/proc"), cmp.Or(c.Sysfs, root+"/sys")
 	h, err := newHost(c.Procfs, c.Sysfs, cmp.Or(c.OsRelease, root+"/etc/os-release"))
 	if err != nil {
-		return sysexits.New(sysexits.Config, "no_procfs", err).WithHint("is it mounted, and is the path right?")
+		return sysexits.New(sysexits.Config, "no_procfs", err).WithHint("pass the directory where procfs is mounted: --procfs /proc, or in a container --rootfs with the root of the host")
 	}
 	h.rootfs = root
 	if c.ask != nil {

@@ -9,6 +9,7 @@ import (
 
 	"observability-hub/lib/cli"
 	"observability-hub/lib/record"
+	"observability-hub/lib/sysexits"
 	"observability-hub/sysmetrics/internal/statfs"
 )
 
@@ -258,5 +259,18 @@ func TestRootfs(t *testing.T) {
 	}
 	if r := run(t, nil, "", "--rootfs=/nowhere", "--state-dir="+t.TempDir()); r.status != 78 {
 		t.Errorf("no root there: status %d; want 78", r.status)
+	}
+}
+
+// The hint of a missing procfs names the flags that lead to one.
+func TestMissingProcfs(t *testing.T) {
+	r := run(t, nil, "", "--procfs", t.TempDir()+"/none", "--state-dir", t.TempDir())
+	if r.status != sysexits.Config || r.stdout != "" {
+		t.Errorf("status %d, stdout %s; want 78 and no record", r.status, r.stdout)
+	}
+	for _, want := range []string{`"msg":"no_procfs"`, "--procfs /proc", "--rootfs"} {
+		if !strings.Contains(r.stderr, want) {
+			t.Errorf("stderr %s; want %s in it", r.stderr, want)
+		}
 	}
 }

@@ -95,6 +95,21 @@ func (d *Docs) events() map[string][]map[string]any {
 	return events
 }
 
+// levels returns the levels that the definitions of an event allow.
+func levels(defs []map[string]any) (all []string) {
+	for _, def := range defs {
+		level := def["properties"].(map[string]any)["level"].(map[string]any)
+		names, ok := level["enum"].([]any)
+		if !ok {
+			names = []any{level["const"]}
+		}
+		for _, name := range names {
+			all = append(all, name.(string))
+		}
+	}
+	return all
+}
+
 // fields adds the names of all properties of a schema to names, those of objects inside too.
 func (d *Docs) fields(schema map[string]any, names map[string]bool) {
 	if ref, ok := schema["$ref"].(string); ok {

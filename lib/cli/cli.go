@@ -187,7 +187,7 @@ func (a App) describe(f *kong.Flag) {
 }
 
 // called returns the commands that kong must know for args, and whether it is
-// to print help. If it is not plain which command is called, that is all.
+// to print help. If args do not say which command is called, it returns all.
 func (a App) called(args []string) (commands []Command, help bool) {
 	for _, arg := range args {
 		if arg == "--" {
@@ -203,7 +203,13 @@ func (a App) called(args []string) (commands []Command, help bool) {
 			return []Command{c}, false
 		}
 	}
-	return a.Commands, false
+	// args begins with a word that names no command. kong would read it as an
+	// argument of the default command; without a default it proposes a command.
+	commands = slices.Clone(a.Commands)
+	for i := range commands {
+		commands[i].Default = false
+	}
+	return commands, false
 }
 
 // versionFlag prints the version as soon as it is seen.

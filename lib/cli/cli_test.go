@@ -158,6 +158,8 @@ func TestRuns(t *testing.T) {
 		{"unknown flag", nil, []string{"--nonsense"}, "", sysexits.Usage, "usage", "--nonsense"},
 		{"unknown flag of a command", nil, []string{"greet", "--nonsense"}, "", sysexits.Usage, "usage", "--nonsense"},
 		{"unknown command", nil, []string{"nonsense"}, "", sysexits.Usage, "usage", "nonsense"},
+		{"misspelt command", nil, []string{"wiat", "obey"}, "", sysexits.Usage, "usage", `did you mean "wait"?`},
+		{"misspelt default command", nil, []string{"gret"}, "", sysexits.Usage, "usage", `did you mean "greet"?`},
 		{"missing argument", nil, []string{"wait"}, "", sysexits.Usage, "usage", "<how>"},
 		{"argument too many", nil, []string{"greet", "x"}, "", sysexits.Usage, "usage", "x"},
 		{"bad value", nil, []string{"--times=often"}, "", sysexits.Usage, "usage", "often"},

@@ -51,7 +51,7 @@ func resolve(varLib string, euid int, flag, unit, family string) (string, error)
 		home, err := os.UserHomeDir()
 		if err != nil {
 			return "", sysexits.New(sysexits.Config, "no_state_directory", fmt.Errorf("no state directory: %w", err)).
-				WithHint("give --state-dir")
+				WithHint("set HOME, or pass --state-dir DIR")
 		}
 		base = filepath.Join(home, ".local", "state")
 	}
@@ -343,9 +343,23 @@ func (d *Dir) Close() error { return d.f.Close() }
 
 // Unwritable gives an error of writing state its exit status and a hint.
 func Unwritable(err error) error {
-	hint := "give the user of this run a writable folder with --state-dir"
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		hint = "make room on that file system; what was stored there before is unchanged"
+	where := "DIR" // unless the error names a path
+	if e, ok := errors.AsType[*os.PathError](err); ok {
+		where = e.Path
+		if info, err := os.Stat(where); err != nil || !info.IsDir() {
+			where = filepath.Dir(where) // a temporary file is removed by now
+		}
+	} else if e, ok := errors.AsType[*os.LinkError](err); ok {
+		where = filepath.Dir(e.New)
+	}
+	hint := "ls -ld " + where + " shows its owner and mode: run as that user, or pass --state-dir DIR, a directory that this user can write"
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		hint = "make room on that file system: df -h " + where + "; df -i " + where + " show what is free; what was stored there before is unchanged"
+	case errors.Is(err, syscall.EROFS):
+		hint = "findmnt -T " + where + " shows whether that file system is read-only; under a unit it may be the sandbox, which lets the unit write to its StateDirectory= and ReadWritePaths= alone; or pass --state-dir DIR"
+	case errors.Is(err, syscall.ENOTDIR):
+		hint = "a file is in the place of the directory: move it away, or pass --state-dir DIR"
 	}
 	return sysexits.New(sysexits.CantCreate, "state_unwritable", fmt.Errorf("state: %w", err)).WithHint(hint)
 }

@@ -3,6 +3,7 @@ package statedir
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -78,6 +79,40 @@ func TestRequire(t *testing.T) {
 	for path, want := range map[string]int{dir: sysexits.OK, filepath.Join(dir, "none"): sysexits.Config, file: sysexits.CantCreate} {
 		if err := Require(path); sysexits.Code(err) != want || err != nil && !strings.Contains(err.Error(), path) {
 			t.Errorf("Require(%s) = %v; want status %d and the path", path, err, want)
+		}
+	}
+}
+
+// A hint names the directory and a command or a flag, so that it can be followed.
+func TestHintsName(t *testing.T) {
+	t.Setenv("STATE_DIRECTORY", "")
+	t.Setenv("XDG_STATE_HOME", "")
+	t.Setenv("HOME", "")
+	_, homeless := resolve(t.TempDir(), os.Geteuid()+1, "", "x", "x")
+	failure := func(errno error) error {
+		return Unwritable(fmt.Errorf("replace: %w", &os.PathError{Op: "open", Path: "/state/file", Err: errno}))
+	}
+	for name, tc := range map[string]struct {
+		err  error
+		want []string
+	}{
+		"no home":         {homeless, []string{"--state-dir DIR"}},
+		"another owner":   {failure(syscall.EACCES), []string{"ls -ld /state shows", "run as that user", "--state-dir DIR"}},
+		"read-only":       {failure(syscall.EROFS), []string{"findmnt -T /state shows", "sandbox", "--state-dir DIR"}},
+		"full":            {failure(syscall.ENOSPC), []string{"df -h /state; df -i /state show", "unchanged"}},
+		"quota exceeded":  {failure(syscall.EDQUOT), []string{"unchanged"}},
+		"not a directory": {failure(syscall.ENOTDIR), []string{"move it away", "--state-dir DIR"}},
+		"rename":          {Unwritable(&os.LinkError{Op: "rename", Old: "/state/.x", New: "/state/x", Err: syscall.EPERM}), []string{"ls -ld /state shows"}},
+		"no path":         {Unwritable(syscall.EACCES), []string{"run as that user", "--state-dir DIR"}},
+	} {
+		e, ok := errors.AsType[*sysexits.Error](tc.err)
+		if !ok {
+			t.Fatalf("%s: %v carries no hint", name, tc.err)
+		}
+		for _, want := range tc.want {
+			if !strings.Contains(e.Hint, want) {
+				t.Errorf("%s: hint %q; want %q in it", name, e.Hint, want)
+			}
 		}
 	}
 }
