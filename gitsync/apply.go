@@ -211,11 +211,11 @@ func (a *apply) execute(ctx context.Context, p *plan, actions []action) error {
 	var err error
 	if len(x.failed) > 0 {
 		err = errors.Join(err, sysexits.New(sysexits.Partial, "commands_failed", fmt.Errorf("%s; the units are applied", strings.Join(x.failed, "; "))).
-			WithHint("the next run tries these commands again"))
+			WithHint("the next run tries these commands again; journalctl -u UNIT shows what one printed, with the unit of its on_change_failed"))
 	}
 	if foreign > 0 {
 		err = errors.Join(err, sysexits.New(sysexits.Partial, "foreign_files", fmt.Errorf("%d files on this host differ and are not ours to change: gitsync did not put them there, or another state directory of gitsync owns them", foreign)).
-			WithHint("gitsync plan names them; move them away, or make them the same as in the repository"))
+			WithHint("gitsync plan names them (reason foreign); move them away and run gitsync apply, or make them the same as in the repository"))
 	}
 	return err
 }

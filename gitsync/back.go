@@ -43,7 +43,7 @@ func (x *execution) rollBack(why error) error {
 		return err
 	}
 	return sysexits.New(sysexits.RolledBack, "unhealthy", fmt.Errorf("commit %s is unhealthy and undone: %w", x.plan.want.commit, why)).
-		WithHint("mend it and push: this commit is not tried again")
+		WithHint("correct it and push a new commit: this commit is not tried again")
 }
 
 // uncommitted undoes the change after the ledger could not be written. A write
@@ -79,7 +79,7 @@ func (a *apply) undo(ctx context.Context, j *journal) error {
 	}
 	if err != nil {
 		return sysexits.New(sysexits.Failed, "undo_failed", fmt.Errorf("undo commit %s: %w", j.Commit, err)).
-			WithHint("the next run tries again; " + a.dir.Join(journalFile) + " holds the files and links of before")
+			WithHint("keep " + a.dir.Join(journalFile) + ": it holds the files and links from before the change. Correct what the error names (df -h, findmnt -T, lsattr), then systemctl start gitops-apply.service, or gitsync apply by hand: it undoes first")
 	}
 	if unnoted != nil {
 		return unnoted
@@ -94,7 +94,7 @@ func (x *execution) explain(err error) error {
 		return err
 	}
 	return sysexits.New(sysexits.CantCreate, "host_unwritable", fmt.Errorf("apply: %w; undone", err)).
-		WithHint("run it as root, and see that there is room on that file system")
+		WithHint("run it as root on a file system with room (df -h); the unit writes only below /etc/systemd/system, /usr/local and /etc/containers: another --scripts-dir needs ReadWritePaths= in a drop-in")
 }
 
 // stopNew stops what did not run before the change, and forgets that it failed.

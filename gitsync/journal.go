@@ -162,7 +162,7 @@ func readJournal(state string) (*journal, error) {
 	}
 	if j.Version != journalVersion {
 		return nil, sysexits.New(sysexits.Config, "state_damaged", fmt.Errorf("%s: version %d, not %d", filepath.Join(state, journalFile), j.Version, journalVersion)).
-			WithHint("another version of gitsync was interrupted: let it finish")
+			WithHint("another version of gitsync was interrupted: install that version and run gitsync apply once, which finishes or undoes")
 	}
 	return j, nil
 }

@@ -172,6 +172,15 @@ func readLedger(state string) (*ledger, error) {
 	return l, nil
 }
 
+// damagedHints say what to do about a damaged file of the state directory.
+var damagedHints = map[string]string{
+	ledgerFile:     "restore it from a backup, or remove it: then identical files are adopted, and others count as foreign",
+	journalFile:    "do not remove it yet: it is needed to undo an interrupted apply. Restore it from a backup, or compare the host with the repository by hand first; docs/operations.md has the steps",
+	quarantineFile: "remove it: a commit that was rolled back is then tried once more",
+	holdFile:       "gitsync resume removes it and ends the hold",
+	pulledFile:     "remove it and run gitsync pull, or systemctl start gitops-sync.service: it is written anew",
+}
+
 // readState reads a JSON file of a state directory into v, which stays as it
 // is if there is none. A damaged file is an error: to go on without the ledger
 // would be to forget what is owned.
@@ -186,8 +195,7 @@ func readState(state, name string, v any) error {
 		}
 	}
 	if err != nil {
-		return sysexits.New(sysexits.Failed, "state_damaged", err).
-			WithHint("put it back from a backup, or remove it: then identical files are adopted, and others count as foreign")
+		return sysexits.New(sysexits.Failed, "state_damaged", err).WithHint(damagedHints[name])
 	}
 	return nil
 }

@@ -1,10 +1,16 @@
 package main
 
 import (
+	"errors"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"observability-hub/lib/sysexits"
 )
 
 // What the ledger says after a plan, also after a part of it.
@@ -89,5 +95,23 @@ func TestLedgerNext(t *testing.T) {
 	}
 	if n := was.next(p, p.actions, now, ""); len(n.Previous) != maxPrevious || n.Previous[0] != "c1" {
 		t.Errorf("history: %v", n.Previous)
+	}
+}
+
+// Each damaged file needs its own answer: to remove the journal as one may
+// remove the ledger would leave half a change on the host.
+func TestDamagedStateHints(t *testing.T) {
+	for name, want := range map[string]string{
+		ledgerFile: "adopted", journalFile: "do not remove it", quarantineFile: "remove it", holdFile: "gitsync resume", pulledFile: "gitsync pull",
+	} {
+		state := t.TempDir()
+		if err := os.WriteFile(filepath.Join(state, name), []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var v map[string]any
+		e, ok := errors.AsType[*sysexits.Error](readState(state, name, &v))
+		if !ok || !strings.Contains(e.Hint, want) {
+			t.Errorf("%s: the error is %v; want a hint with %q", name, e, want)
+		}
 	}
 }

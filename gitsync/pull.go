@@ -59,7 +59,7 @@ func readPulled(source string) (pulled, error) {
 func (p pulled) readCommit(o *gitobj.Store, id, flag string) (*gitobj.Commit, error) {
 	if part := cleanPart(flag); part != "" && part != p.Path {
 		return nil, sysexits.New(sysexits.Config, "nothing_pulled", fmt.Errorf("--path is %q, and what is pulled is for %q", part, p.Path)).
-			WithHint("run gitsync pull with that --path first")
+			WithHint("run gitsync pull with that --path first; under the units, systemctl start gitops-sync.service")
 	}
 	c, err := o.Commit(id)
 	if err != nil {
@@ -71,7 +71,7 @@ func (p pulled) readCommit(o *gitobj.Store, id, flag string) (*gitobj.Commit, er
 // nothingPulled says that a source holds nothing to apply.
 func nothingPulled(source string) error {
 	return sysexits.New(sysexits.Config, "nothing_pulled", fmt.Errorf("%s holds no pulled commit", source)).
-		WithHint("run gitsync pull first, or give --source its state directory")
+		WithHint("run gitsync pull first, or give --source its state directory; under the units, systemctl start gitops-sync.service. If the pull fails: journalctl -u gitops-sync.service -p err -n 5")
 }
 
 // agree fails if the flags name another repository than the one that was
@@ -85,7 +85,7 @@ func (p pulled) agree(f originFlags) error {
 		return err
 	}
 	return sysexits.New(sysexits.Config, "nothing_pulled", fmt.Errorf("what is pulled is of %s, not of %s", displayURL(p.Repo), displayURL(url))).
-		WithHint("run gitsync pull first; under the units, systemctl start gitops-sync.service")
+		WithHint("run gitsync pull first; under the units, systemctl start gitops-sync.service. If the pull fails: journalctl -u gitops-sync.service -p err -n 5")
 }
 
 type pullCmd struct {

@@ -11,6 +11,9 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
+// signersHint says who must read the file or directory that is missing.
+const signersHint = "both the user of gitops-sync.service (server) and root must be able to read it; the pull does not see /home, /root and /run/user"
+
 // signers says whose signatures are good. With neither, none is asked for.
 type signers struct {
 	AllowedSigners string `placeholder:"FILE"`
@@ -33,7 +36,7 @@ func (s signers) verify(ctx context.Context, reader gitobj.Reader, c *gitobj.Com
 			return err
 		}
 		if _, err := os.Stat(file); err != nil {
-			return sysexits.New(sysexits.Config, "no_signers", fmt.Errorf("allowed signers: %w", err))
+			return sysexits.New(sysexits.Config, "no_signers", fmt.Errorf("allowed signers: %w", err)).WithHint(signersHint)
 		}
 		options = append(options, "-c", "gpg.ssh.allowedSignersFile="+file)
 	} else {
@@ -45,7 +48,7 @@ func (s signers) verify(ctx context.Context, reader gitobj.Reader, c *gitobj.Com
 			return err
 		}
 		if _, err := os.Stat(home); err != nil {
-			return sysexits.New(sysexits.Config, "no_signers", fmt.Errorf("gpg home: %w", err))
+			return sysexits.New(sysexits.Config, "no_signers", fmt.Errorf("gpg home: %w", err)).WithHint(signersHint)
 		}
 		env = append(env, "GNUPGHOME="+home)
 	} else {
