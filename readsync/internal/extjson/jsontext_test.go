@@ -1,4 +1,4 @@
-package main
+package extjson
 
 import (
 	"bytes"
@@ -23,44 +23,44 @@ func TestCheckJSON(t *testing.T) {
 		{`NaN`, "bad_json"}, {`"a`, "bad_json"}, {`"\x"`, "bad_json"}, {`"\u00g0"`, "bad_json"}, {"\"\n\"", "bad_json"}, {`1 2`, "bad_json"}, {`nul`, "bad_json"}, {`1e`, "bad_json"}, {`+1`, "bad_json"},
 	} {
 		reason := ""
-		if err := checkJSON([]byte(tc.text), nulReject); err != nil {
-			reason = err.(*refusal).reason
+		if err := CheckJSON([]byte(tc.text), RejectNUL); err != nil {
+			reason = err.(*Refusal).Reason
 		}
 		if reason != tc.reason {
-			t.Errorf("checkJSON(%.60s) = %q; want %q", tc.text, reason, tc.reason)
+			t.Errorf("CheckJSON(%.60s) = %q; want %q", tc.text, reason, tc.reason)
 		}
 	}
 }
 
-func TestPlainText(t *testing.T) {
+func TestUnescape(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"a\u0000":"\u0000\\u0000\\\u0000"}`:   `{"a�":"�\\u0000\\�"}`,
 		`"\u00b0C \ud83c\udf21 \u0041\n\u001f"`: `"°C 🌡 \u0041\n\u001f"`,
 		`[1,"plain"]`:                           `[1,"plain"]`,
 	} {
-		if err := checkJSON([]byte(text), nulReplace); err != nil {
+		if err := CheckJSON([]byte(text), ReplaceNUL); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
-		if got := string(plainText([]byte(text))); got != want {
-			t.Errorf("plainText(%s) = %s; want %s", text, got, want)
+		if got := string(Unescape([]byte(text))); got != want {
+			t.Errorf("Unescape(%s) = %s; want %s", text, got, want)
 		}
 	}
 }
 
 func TestRefusalNamesThePlace(t *testing.T) {
-	err := checkJSON([]byte(`{"a":[1,{"b":"\u0000"}]}`), nulReject)
+	err := CheckJSON([]byte(`{"a":[1,{"b":"\u0000"}]}`), RejectNUL)
 	if err == nil || !strings.HasPrefix(err.Error(), "a.1.b holds a NUL") {
 		t.Errorf("%v", err)
 	}
 }
 
-func TestObjectFields(t *testing.T) {
+func TestFields(t *testing.T) {
 	for _, tc := range []struct{ text, want string }{
 		{`{}`, ""}, {` { "a" : 1 , "b":[ 2 ] } `, "a=1;b=[ 2 ];"}, {`{"\u0061":"x"}`, `a="x";`},
 		{`{"a":1,"a":2}`, "error"}, {`{"a":1}x`, "error"}, {`[1]`, "error"}, {``, "error"}, {`{"a":1,}`, "error"}, {`{"a":01}`, "error"},
 	} {
 		var got strings.Builder
-		err := objectFields([]byte(tc.text), func(key string, raw []byte) error {
+		err := Fields([]byte(tc.text), func(key string, raw []byte) error {
 			fmt.Fprintf(&got, "%s=%s;", key, raw)
 			return nil
 		})
@@ -69,7 +69,7 @@ func TestObjectFields(t *testing.T) {
 			got.WriteString("error")
 		}
 		if got.String() != tc.want {
-			t.Errorf("objectFields(%s) = %s, %v; want %s", tc.text, got.String(), err, tc.want)
+			t.Errorf("Fields(%s) = %s, %v; want %s", tc.text, got.String(), err, tc.want)
 		}
 	}
 }
@@ -79,15 +79,12 @@ func FuzzCheckJSON(f *testing.F) {
 	f.Add([]byte(`{"a":[1,-2.5e3,"x\u0000\ud800",null,true,false,{}]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		valid := json.Valid(text)
-		err := checkJSON(bytes.Clone(text), nulReject)
+		err := CheckJSON(bytes.Clone(text), RejectNUL)
 		if err == nil && !valid {
 			t.Fatalf("taken, and no JSON: %q", text)
 		}
-		if r, ok := err.(*refusal); ok && r.reason == "bad_json" && valid && len(bytes.TrimSpace(text)) == len(text) {
+		if r, ok := err.(*Refusal); ok && r.Reason == "bad_json" && valid && len(bytes.TrimSpace(text)) == len(text) {
 			t.Fatalf("JSON, and not taken: %q: %v", text, err)
 		}
-		_, _ = streamLine{text: text}.row(nulReplace)
-		_, _, _ = streamLine{text: text}.mark()
-		_, _ = parseLetter(text)
 	})
 }

@@ -1,4 +1,8 @@
-package main
+// Package extjson writes BSON as JSON, in three dialects, and says why PostgreSQL
+// could not store a value: [Converter] writes it, [Parse] reads it back,
+// [CheckJSON] passes JSON that others wrote, and [AppendID] makes the text of an
+// _id. What cannot be stored is a [Refusal].
+package extjson
 
 import (
 	"encoding/base64"
@@ -10,84 +14,86 @@ import (
 	"unicode/utf8"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"observability-hub/readsync/internal/rawbson"
 )
 
-// dialect is a way to write BSON as JSON.
-type dialect int
+// Dialect is a way to write BSON as JSON.
+type Dialect int
 
 const (
-	// canonical Extended JSON keeps every value and type: dead letters, ids.
-	canonical dialect = iota
-	// stored is what goes into jsonb: relaxed Extended JSON, but numbers that
+	// Canonical Extended JSON keeps every value and type: dead letters, ids.
+	Canonical Dialect = iota
+	// Stored is what goes into jsonb: relaxed Extended JSON, but numbers that
 	// jsonb or a reader with 64-bit floats would change are written in the
 	// canonical form.
-	stored
-	// legacy is what encoding/json made of a document in the hubs before this
+	Stored
+	// Legacy is what encoding/json made of a document in the hubs before this
 	// tool: ids and times are plain text.
-	legacy
+	Legacy
 )
 
-// nulPolicy says what becomes of a NUL character, which jsonb cannot hold.
-type nulPolicy int
+// NULPolicy says what becomes of a NUL character, which jsonb cannot hold.
+type NULPolicy int
 
 const (
-	nulKeep nulPolicy = iota
-	nulReject
-	nulReplace // by U+FFFD
+	KeepNUL NULPolicy = iota
+	RejectNUL
+	ReplaceNUL // by U+FFFD
 )
 
-// maxDepth bounds nesting. MongoDB itself stores at most 100 levels; beyond
+// MaxDepth bounds nesting. MongoDB itself stores at most 100 levels; beyond
 // some thousand PostgreSQL's parser exceeds its stack.
-const maxDepth = 1000
+const MaxDepth = 1000
 
 // maxExact is the largest integer up to which every one is a 64-bit float.
 const maxExact = 1 << 53
 
-// converter writes BSON values as JSON.
-type converter struct {
-	dialect   dialect
-	textDates bool // of stored: dates and ObjectIDs are plain text, as in legacy
-	nul       nulPolicy
-	keys      keySet
+// Converter writes BSON values as JSON.
+type Converter struct {
+	Dialect   Dialect
+	TextDates bool // of Stored: dates and ObjectIDs are plain text, as in Legacy
+	NUL       NULPolicy
+	keys      seenNames
 }
 
-// append appends v as JSON. The error is a *refusal.
-func (c *converter) append(dst []byte, v value) ([]byte, error) {
+// Append appends v as JSON. The error is a *Refusal.
+func (c *Converter) Append(dst []byte, v rawbson.Value) ([]byte, error) {
 	c.keys.reset()
 	return c.value(dst, v, 0)
 }
 
-func (c *converter) value(dst []byte, v value, depth int) ([]byte, error) {
-	switch v.kind {
+func (c *Converter) value(dst []byte, v rawbson.Value, depth int) ([]byte, error) {
+	switch v.Kind {
 	case bson.TypeEmbeddedDocument:
-		return c.object(dst, v.data, depth+1)
+		return c.object(dst, v.Data, depth+1)
 	case bson.TypeArray:
-		return c.array(dst, v.data, depth+1)
+		return c.array(dst, v.Data, depth+1)
 	case bson.TypeString:
-		return c.text(dst, v.text())
+		return c.text(dst, v.Text())
 	case bson.TypeInt32:
-		n := int64(int32(binary.LittleEndian.Uint32(v.data)))
-		if c.dialect == canonical {
+		n := int64(int32(binary.LittleEndian.Uint32(v.Data)))
+		if c.Dialect == Canonical {
 			return append(strconv.AppendInt(append(dst, `{"$numberInt":"`...), n, 10), `"}`...), nil
 		}
 		return strconv.AppendInt(dst, n, 10), nil
 	case bson.TypeInt64:
-		n := int64(binary.LittleEndian.Uint64(v.data))
-		if c.dialect == canonical || c.dialect == stored && (n > maxExact || n < -maxExact) {
+		n := int64(binary.LittleEndian.Uint64(v.Data))
+		if c.Dialect == Canonical || c.Dialect == Stored && (n > maxExact || n < -maxExact) {
 			return append(strconv.AppendInt(append(dst, `{"$numberLong":"`...), n, 10), `"}`...), nil
 		}
 		return strconv.AppendInt(dst, n, 10), nil
 	case bson.TypeDouble:
-		return c.double(dst, math.Float64frombits(binary.LittleEndian.Uint64(v.data)))
+		return c.double(dst, math.Float64frombits(binary.LittleEndian.Uint64(v.Data)))
 	case bson.TypeBoolean:
-		return strconv.AppendBool(dst, v.data[0] != 0), nil
+		return strconv.AppendBool(dst, v.Data[0] != 0), nil
 	case bson.TypeNull:
 		return append(dst, "null"...), nil
 	}
-	if c.dialect == legacy {
+	if c.Dialect == Legacy {
 		return c.legacyValue(dst, v, depth)
 	}
-	if c.textDates && (v.kind == bson.TypeDateTime || v.kind == bson.TypeObjectID) {
+	if c.TextDates && (v.Kind == bson.TypeDateTime || v.Kind == bson.TypeObjectID) {
 		if text, err := c.legacyValue(dst, v, depth); err == nil { // else a year that has no such text
 			return text, nil
 		}
@@ -96,28 +102,28 @@ func (c *converter) value(dst []byte, v value, depth int) ([]byte, error) {
 }
 
 // extended writes the types that JSON does not have.
-func (c *converter) extended(dst []byte, v value, depth int) (_ []byte, err error) {
-	switch v.kind {
+func (c *Converter) extended(dst []byte, v rawbson.Value, depth int) (_ []byte, err error) {
+	switch v.Kind {
 	case bson.TypeObjectID:
-		return append(hex.AppendEncode(append(dst, `{"$oid":"`...), v.data), `"}`...), nil
+		return append(hex.AppendEncode(append(dst, `{"$oid":"`...), v.Data), `"}`...), nil
 	case bson.TypeDateTime:
-		ms := int64(binary.LittleEndian.Uint64(v.data))
-		if t := time.UnixMilli(ms).UTC(); c.dialect == stored && ms >= 0 && t.Year() <= 9999 {
+		ms := int64(binary.LittleEndian.Uint64(v.Data))
+		if t := time.UnixMilli(ms).UTC(); c.Dialect == Stored && ms >= 0 && t.Year() <= 9999 {
 			return append(t.AppendFormat(append(dst, `{"$date":"`...), "2006-01-02T15:04:05.999Z"), `"}`...), nil
 		}
 		return append(strconv.AppendInt(append(dst, `{"$date":{"$numberLong":"`...), ms, 10), `"}}`...), nil
 	case bson.TypeDecimal128:
-		return append(append(append(dst, `{"$numberDecimal":"`...), decimal(v).String()...), `"}`...), nil
+		return append(append(append(dst, `{"$numberDecimal":"`...), v.Decimal().String()...), `"}`...), nil
 	case bson.TypeBinary:
-		subtype, data, ok := binaryParts(v.data)
+		subtype, data, ok := v.Binary()
 		if !ok {
-			return dst, errCorrupt
+			return dst, ErrCorrupt
 		}
 		dst = base64.StdEncoding.AppendEncode(append(dst, `{"$binary":{"base64":"`...), data)
 		dst = hex.AppendEncode(append(dst, `","subType":"`...), []byte{subtype})
 		return append(dst, `"}}`...), nil
 	case bson.TypeRegex:
-		pattern, options := regexParts(v.data)
+		pattern, options := v.Regex()
 		if dst, err = c.text(append(dst, `{"$regularExpression":{"pattern":`...), pattern); err != nil {
 			return dst, err
 		}
@@ -126,19 +132,19 @@ func (c *converter) extended(dst []byte, v value, depth int) (_ []byte, err erro
 		}
 		return append(dst, "}}"...), nil
 	case bson.TypeTimestamp:
-		t := binary.LittleEndian.Uint64(v.data)
+		t := binary.LittleEndian.Uint64(v.Data)
 		dst = strconv.AppendUint(append(dst, `{"$timestamp":{"t":`...), t>>32, 10)
 		return append(strconv.AppendUint(append(dst, `,"i":`...), t&math.MaxUint32, 10), "}}"...), nil
 	case bson.TypeSymbol:
-		dst, err = c.text(append(dst, `{"$symbol":`...), v.text())
+		dst, err = c.text(append(dst, `{"$symbol":`...), v.Text())
 		return append(dst, '}'), err
 	case bson.TypeJavaScript:
-		dst, err = c.text(append(dst, `{"$code":`...), v.text())
+		dst, err = c.text(append(dst, `{"$code":`...), v.Text())
 		return append(dst, '}'), err
 	case bson.TypeCodeWithScope:
-		code, scope, ok := scopedCode(v.data)
+		code, scope, ok := v.ScopedCode()
 		if !ok {
-			return dst, errCorrupt
+			return dst, ErrCorrupt
 		}
 		if dst, err = c.text(append(dst, `{"$code":`...), code); err != nil {
 			return dst, err
@@ -146,11 +152,11 @@ func (c *converter) extended(dst []byte, v value, depth int) (_ []byte, err erro
 		dst, err = c.object(append(dst, `,"$scope":`...), scope, depth+1)
 		return append(dst, '}'), err
 	case bson.TypeDBPointer:
-		n := len(v.data) - 12
-		if dst, err = c.text(append(dst, `{"$dbPointer":{"$ref":`...), v.data[4:n-1]); err != nil {
+		n := len(v.Data) - 12
+		if dst, err = c.text(append(dst, `{"$dbPointer":{"$ref":`...), v.Data[4:n-1]); err != nil {
 			return dst, err
 		}
-		return append(hex.AppendEncode(append(dst, `,"$id":{"$oid":"`...), v.data[n:]), `"}}}`...), nil
+		return append(hex.AppendEncode(append(dst, `,"$id":{"$oid":"`...), v.Data[n:]), `"}}}`...), nil
 	case bson.TypeUndefined:
 		return append(dst, `{"$undefined":true}`...), nil
 	case bson.TypeMinKey:
@@ -158,23 +164,23 @@ func (c *converter) extended(dst []byte, v value, depth int) (_ []byte, err erro
 	case bson.TypeMaxKey:
 		return append(dst, `{"$maxKey":1}`...), nil
 	}
-	return dst, errCorrupt
+	return dst, ErrCorrupt
 }
 
-func (c *converter) object(dst, doc []byte, depth int) ([]byte, error) {
-	if depth > maxDepth {
-		return dst, &refusal{reason: "too_deep"}
+func (c *Converter) object(dst, doc []byte, depth int) ([]byte, error) {
+	if depth > MaxDepth {
+		return dst, &Refusal{Reason: "too_deep"}
 	}
 	dst = append(dst, '{')
 	first, frame := true, c.keys.open()
 	var failed error
-	ok := elements(doc, func(key []byte, v value) bool {
+	ok := rawbson.Elements(doc, func(key []byte, v rawbson.Value) bool {
 		if !first {
 			dst = append(dst, ',')
 		}
 		first = false
-		if c.dialect == stored && !c.keys.add(frame, key) {
-			failed = (&refusal{reason: "duplicate_key"}).at(string(key))
+		if c.Dialect == Stored && !c.keys.add(frame, key) {
+			failed = (&Refusal{Reason: "duplicate_key"}).At(string(key))
 			return false
 		}
 		if dst, failed = c.text(dst, key); failed != nil {
@@ -182,8 +188,8 @@ func (c *converter) object(dst, doc []byte, depth int) ([]byte, error) {
 		}
 		dst = append(dst, ':')
 		if dst, failed = c.value(dst, v, depth); failed != nil {
-			if r, ok := failed.(*refusal); ok {
-				failed = r.at(string(key))
+			if r, ok := failed.(*Refusal); ok {
+				failed = r.At(string(key))
 			}
 			return false
 		}
@@ -194,25 +200,25 @@ func (c *converter) object(dst, doc []byte, depth int) ([]byte, error) {
 	case failed != nil:
 		return dst, failed
 	case !ok:
-		return dst, errCorrupt
+		return dst, ErrCorrupt
 	}
 	return append(dst, '}'), nil
 }
 
-func (c *converter) array(dst, doc []byte, depth int) ([]byte, error) {
-	if depth > maxDepth {
-		return dst, &refusal{reason: "too_deep"}
+func (c *Converter) array(dst, doc []byte, depth int) ([]byte, error) {
+	if depth > MaxDepth {
+		return dst, &Refusal{Reason: "too_deep"}
 	}
 	dst = append(dst, '[')
 	index := 0
 	var failed error
-	ok := elements(doc, func(_ []byte, v value) bool {
+	ok := rawbson.Elements(doc, func(_ []byte, v rawbson.Value) bool {
 		if index > 0 {
 			dst = append(dst, ',')
 		}
 		if dst, failed = c.value(dst, v, depth); failed != nil {
-			if r, ok := failed.(*refusal); ok {
-				failed = r.at(strconv.Itoa(index))
+			if r, ok := failed.(*Refusal); ok {
+				failed = r.At(strconv.Itoa(index))
 			}
 			return false
 		}
@@ -223,23 +229,23 @@ func (c *converter) array(dst, doc []byte, depth int) ([]byte, error) {
 	case failed != nil:
 		return dst, failed
 	case !ok:
-		return dst, errCorrupt
+		return dst, ErrCorrupt
 	}
 	return append(dst, ']'), nil
 }
 
 // double writes a float so that it reads back as the same float: with a
 // decimal point, which jsonb keeps.
-func (c *converter) double(dst []byte, f float64) ([]byte, error) {
+func (c *Converter) double(dst []byte, f float64) ([]byte, error) {
 	special := math.IsNaN(f) || math.IsInf(f, 0)
 	size := math.Abs(f)
-	if c.dialect == legacy {
+	if c.Dialect == Legacy {
 		if special {
 			return dst, errNotLegacy
 		}
 		return strconv.AppendFloat(dst, f, 'g', -1, 64), nil
 	}
-	if c.dialect == stored && !special && size < 1e21 && (f != 0 || !math.Signbit(f)) {
+	if c.Dialect == Stored && !special && size < 1e21 && (f != 0 || !math.Signbit(f)) {
 		if size != 0 && size < 1e-6 {
 			return strconv.AppendFloat(dst, f, 'e', -1, 64), nil
 		}
@@ -291,7 +297,7 @@ func plain(s []byte) (n int) {
 }
 
 // text appends s as a JSON string.
-func (c *converter) text(dst, s []byte) ([]byte, error) {
+func (c *Converter) text(dst, s []byte) ([]byte, error) {
 	const digits = "0123456789abcdef"
 	dst = append(dst, '"')
 	start := 0
@@ -303,8 +309,8 @@ func (c *converter) text(dst, s []byte) ([]byte, error) {
 		if b >= utf8.RuneSelf {
 			r, size := utf8.DecodeRune(s[i:])
 			if r == utf8.RuneError && size == 1 {
-				if c.dialect == stored {
-					return dst, &refusal{reason: "invalid_utf8"}
+				if c.Dialect == Stored {
+					return dst, &Refusal{Reason: "invalid_utf8"}
 				}
 				dst = append(append(dst, s[start:i]...), `\ufffd`...)
 				start = i + 1
@@ -322,9 +328,9 @@ func (c *converter) text(dst, s []byte) ([]byte, error) {
 			dst = append(dst, '\\', 't')
 		case b == '\r':
 			dst = append(dst, '\\', 'r')
-		case b == 0 && c.nul == nulReject:
-			return dst, &refusal{reason: "nul"}
-		case b == 0 && c.nul == nulReplace:
+		case b == 0 && c.NUL == RejectNUL:
+			return dst, &Refusal{Reason: "nul"}
+		case b == 0 && c.NUL == ReplaceNUL:
 			dst = append(dst, "\ufffd"...) // not as an escape, which SQL_ASCII does not take
 		default:
 			dst = append(dst, '\\', 'u', '0', '0', digits[b>>4], digits[b&15])

@@ -1,4 +1,4 @@
-package main
+package extjson
 
 import (
 	"bytes"
@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"observability-hub/readsync/internal/rawbson"
 )
 
 // everyType is a document with a value of each BSON type.
@@ -58,10 +60,10 @@ func decoded(t testing.TB, text []byte) any {
 	return v
 }
 
-func convert(t testing.TB, d dialect, doc []byte) []byte {
+func convert(t testing.TB, d Dialect, doc []byte) []byte {
 	t.Helper()
-	c := converter{dialect: d}
-	text, err := c.append(nil, value{objectKind, doc})
+	c := Converter{Dialect: d}
+	text, err := c.Append(nil, rawbson.Document(doc))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,14 +76,14 @@ func TestCanonicalIsTheDrivers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := convert(t, canonical, doc)
+	got := convert(t, Canonical, doc)
 	// The driver writes 1E+300.0, which its own parser does not take.
 	want = bytes.ReplaceAll(want, []byte("E+300.0"), []byte("E+300"))
 	want = bytes.ReplaceAll(want, []byte("E-324.0"), []byte("E-324"))
 	if !reflect.DeepEqual(decoded(t, got), decoded(t, want)) {
 		t.Errorf("canonical\n%s\nwant\n%s", got, want)
 	}
-	again, err := parseExtended(got)
+	again, err := Parse(got)
 	if err != nil || !bytes.Equal(again, doc) {
 		t.Errorf("the canonical text does not read back as the same document: %v", err)
 	}
@@ -90,8 +92,8 @@ func TestCanonicalIsTheDrivers(t *testing.T) {
 // What is stored reads back as the same values, but for the width of small integers.
 func TestStoredReadsBack(t *testing.T) {
 	doc := marshal(t, everyType())
-	text := convert(t, stored, doc)
-	again, err := parseExtended(text)
+	text := convert(t, Stored, doc)
+	again, err := Parse(text)
 	if err != nil {
 		t.Fatalf("%v in %s", err, text)
 	}
@@ -120,7 +122,7 @@ func TestStoredReadsBack(t *testing.T) {
 			t.Errorf("%s = %#v; want %#v", want[i].Key, g, w)
 		}
 	}
-	if err := checkJSON(text, nulReject); err != nil {
+	if err := CheckJSON(text, RejectNUL); err != nil {
 		t.Errorf("what is stored is not what load takes: %v", err)
 	}
 }
@@ -137,7 +139,7 @@ func TestStoredNumbers(t *testing.T) {
 		{bson.DateTime(0), `{"$date":"1970-01-01T00:00:00Z"}`}, {bson.DateTime(-1), `{"$date":{"$numberLong":"-1"}}`},
 		{time.Date(9999, 12, 31, 23, 59, 59, 999e6, time.UTC), `{"$date":"9999-12-31T23:59:59.999Z"}`},
 	} {
-		if got := string(convert(t, stored, marshal(t, bson.D{{Key: "v", Value: tc.v}}))); got != `{"v":`+tc.want+`}` {
+		if got := string(convert(t, Stored, marshal(t, bson.D{{Key: "v", Value: tc.v}}))); got != `{"v":`+tc.want+`}` {
 			t.Errorf("stored(%v) = %s; want %s", tc.v, got, tc.want)
 		}
 	}
@@ -149,14 +151,14 @@ func TestLegacy(t *testing.T) {
 	doc := marshal(t, bson.D{{Key: "id", Value: oid}, {Key: "at", Value: bson.DateTime(1700000000123)}, {Key: "n", Value: int64(math.MaxInt64)},
 		{Key: "x", Value: 5.0}, {Key: "b", Value: bson.Binary{Subtype: 4, Data: []byte("ab")}}, {Key: "a", Value: bson.A{"x", nil, true}}})
 	want := `{"id":"65f000000000000000000001","at":"2023-11-14T22:13:20.123Z","n":9223372036854775807,"x":5,"b":{"Subtype":4,"Data":"YWI="},"a":["x",null,true]}`
-	if got := string(convert(t, legacy, doc)); got != want {
+	if got := string(convert(t, Legacy, doc)); got != want {
 		t.Errorf("legacy = %s; want %s", got, want)
 	}
 }
 
 func TestRefusals(t *testing.T) {
 	deep := any("x")
-	for range maxDepth + 1 {
+	for range MaxDepth + 1 {
 		deep = bson.A{deep}
 	}
 	many := bson.D{}
@@ -179,24 +181,24 @@ func TestRefusals(t *testing.T) {
 		{"many keys, one twice", twice, "duplicate_key", "v.kkk"},
 		{"deep", deep, "too_deep", ""},
 	} {
-		c := converter{dialect: stored, nul: nulReject}
-		_, err := c.append(nil, value{objectKind, marshal(t, bson.D{{Key: "v", Value: tc.v}})})
+		c := Converter{Dialect: Stored, NUL: RejectNUL}
+		_, err := c.Append(nil, rawbson.Document(marshal(t, bson.D{{Key: "v", Value: tc.v}})))
 		if tc.reason == "" {
 			if err != nil {
 				t.Errorf("%s: %v; want none", tc.name, err)
 			}
 			continue
 		}
-		r, ok := err.(*refusal)
-		if !ok || r.reason != tc.reason || tc.path != "" && r.path != tc.path {
+		r, ok := err.(*Refusal)
+		if !ok || r.Reason != tc.reason || tc.path != "" && r.Path != tc.path {
 			t.Errorf("%s: %#v; want %s at %s", tc.name, err, tc.reason, tc.path)
 		}
 	}
 }
 
 func TestNULIsReplaced(t *testing.T) {
-	c := converter{dialect: stored, nul: nulReplace}
-	got, err := c.append(nil, value{objectKind, marshal(t, bson.D{{Key: "v", Value: "a\x00b"}})})
+	c := Converter{Dialect: Stored, NUL: ReplaceNUL}
+	got, err := c.Append(nil, rawbson.Document(marshal(t, bson.D{{Key: "v", Value: "a\x00b"}})))
 	if want := `{"v":"a�b"}`; err != nil || string(got) != want {
 		t.Errorf("%s, %v; want %s", got, err, want)
 	}
@@ -246,7 +248,7 @@ func randomValue(r *rand.Rand, depth int) any {
 	return text()
 }
 
-// Bytes from the network never make the converter panic, and what it accepts is what the
+// Bytes from the network never make the Converter panic, and what it accepts is what the
 // driver makes of it.
 func FuzzConverter(f *testing.F) {
 	for seed := range uint64(20) {
@@ -259,34 +261,33 @@ func FuzzConverter(f *testing.F) {
 		for range damage {
 			doc[r.IntN(len(doc))] = byte(r.IntN(256))
 		}
-		for _, d := range []dialect{canonical, stored, legacy} {
-			c := converter{dialect: d}
-			text, err := c.append(nil, value{objectKind, doc})
+		for _, d := range []Dialect{Canonical, Stored, Legacy} {
+			c := Converter{Dialect: d}
+			text, err := c.Append(nil, rawbson.Document(doc))
 			if err != nil {
 				continue
 			}
 			if !json.Valid(text) {
 				t.Fatalf("dialect %d: not JSON: %s", d, text)
 			}
-			if d == stored {
-				if err := checkJSON(bytes.Clone(text), nulKeep); err != nil {
+			if d == Stored {
+				if err := CheckJSON(bytes.Clone(text), KeepNUL); err != nil {
 					t.Fatalf("load refuses what extract writes: %v: %s", err, text)
 				}
 			}
 		}
-		newBuilder(nulReject, datesFlag{}).row(doc)
 		if bson.Raw(doc).Validate() != nil {
 			return
 		}
-		strict := converter{dialect: stored}
-		if _, err := strict.append(nil, value{objectKind, doc}); err != nil {
+		strict := Converter{Dialect: Stored}
+		if _, err := strict.Append(nil, rawbson.Document(doc)); err != nil {
 			return // double keys, text that is not UTF-8, too deep
 		}
 		want, err := bson.MarshalExtJSON(bson.Raw(doc), true, false)
 		if err != nil {
 			return
 		}
-		got := convert(t, canonical, doc)
+		got := convert(t, Canonical, doc)
 		if w, g := normal(decoded(t, want)), normal(decoded(t, got)); !reflect.DeepEqual(g, w) {
 			t.Fatalf("canonical\n%s\nwant\n%s", got, want)
 		}
@@ -317,10 +318,10 @@ func normal(v any) any {
 
 func BenchmarkStored(b *testing.B) {
 	doc := marshal(b, bson.D{{Key: "title", Value: strings.Repeat("reading ", 100)}, {Key: "n", Value: 5}, {Key: "x", Value: 0.25}, {Key: "tags", Value: bson.A{"a", "b"}}})
-	c := converter{dialect: stored}
+	c := Converter{Dialect: Stored}
 	var buf []byte
 	b.SetBytes(int64(len(doc)))
 	for b.Loop() {
-		buf, _ = c.append(buf[:0], value{objectKind, doc})
+		buf, _ = c.Append(buf[:0], rawbson.Document(doc))
 	}
 }

@@ -1,4 +1,7 @@
-package main
+// Package moment makes of what a document has as its timestamp the text that the
+// column timestamptz takes, or refuses it: [Append] takes every BSON type, [Parse]
+// a text. [Readable] says which other texts PostgreSQL may be asked about.
+package moment
 
 import (
 	"encoding/binary"
@@ -7,8 +10,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/lib/pq"
 	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"observability-hub/readsync/internal/extjson"
+	"observability-hub/readsync/internal/rawbson"
 )
 
 // The first moment of timestamptz, and the one behind the last, in seconds since
@@ -25,30 +30,30 @@ const (
 	maxMillis  = 253402300800000
 )
 
-// appendMoment appends a document's timestamp as timestamptz reads it.
-func appendMoment(dst []byte, v value) ([]byte, error) {
-	outside := &refusal{reason: "timestamp_out_of_range"}
+// Append appends a document's timestamp as timestamptz reads it.
+func Append(dst []byte, v rawbson.Value) ([]byte, error) {
+	outside := &extjson.Refusal{Reason: "timestamp_out_of_range"}
 	number := 0.0
-	switch v.kind {
+	switch v.Kind {
 	case bson.TypeDateTime:
-		return appendTime(dst, time.UnixMilli(int64(binary.LittleEndian.Uint64(v.data))))
+		return appendTime(dst, time.UnixMilli(int64(binary.LittleEndian.Uint64(v.Data))))
 	case bson.TypeTimestamp:
-		return appendTime(dst, time.Unix(int64(binary.LittleEndian.Uint64(v.data)>>32), 0))
+		return appendTime(dst, time.Unix(int64(binary.LittleEndian.Uint64(v.Data)>>32), 0))
 	case bson.TypeString:
-		return parseMoment(dst, v.text())
+		return Parse(dst, v.Text())
 	case bson.TypeInt32:
-		number = float64(int32(binary.LittleEndian.Uint32(v.data)))
+		number = float64(int32(binary.LittleEndian.Uint32(v.Data)))
 	case bson.TypeInt64:
-		number = float64(int64(binary.LittleEndian.Uint64(v.data)))
+		number = float64(int64(binary.LittleEndian.Uint64(v.Data)))
 	case bson.TypeDouble:
-		number = math.Float64frombits(binary.LittleEndian.Uint64(v.data))
+		number = math.Float64frombits(binary.LittleEndian.Uint64(v.Data))
 	case bson.TypeDecimal128:
 		var err error
-		if number, err = strconv.ParseFloat(decimal(v).String(), 64); err != nil {
+		if number, err = strconv.ParseFloat(v.Decimal().String(), 64); err != nil {
 			return dst, outside
 		}
 	default:
-		return dst, &refusal{reason: "bad_timestamp"}
+		return dst, &extjson.Refusal{Reason: "bad_timestamp"}
 	}
 	switch size := math.Abs(number); {
 	case size < maxSeconds:
@@ -71,7 +76,7 @@ func micros(number float64, n int64) int64 {
 func appendTime(dst []byte, t time.Time) ([]byte, error) {
 	t = t.UTC()
 	if s := t.Unix(); s < firstMoment || s >= pastMoment {
-		return dst, &refusal{reason: "timestamp_out_of_range"}
+		return dst, &extjson.Refusal{Reason: "timestamp_out_of_range"}
 	}
 	if y := t.Year(); y <= 0 {
 		// There is no year 0: it is 1 BC. Leap years must stay what they are, so
@@ -86,11 +91,11 @@ func appendTime(dst []byte, t time.Time) ([]byte, error) {
 	return t.AppendFormat(dst, "2006-01-02T15:04:05.999999Z"), nil
 }
 
-// parseMoment reads RFC 3339 in a wide sense: a date alone, no seconds, a blank for
+// Parse reads RFC 3339 in a wide sense: a date alone, no seconds, a blank for
 // the T or before the zone, and no zone, which means UTC, are taken too; so is what
 // appendTime writes.
-func parseMoment(dst, text []byte) ([]byte, error) {
-	bad := &refusal{reason: "bad_timestamp"}
+func Parse(dst, text []byte) ([]byte, error) {
+	bad := &extjson.Refusal{Reason: "bad_timestamp"}
 	s := text
 	number := func(from, to int) (n int) {
 		digits := 0
@@ -175,7 +180,7 @@ func parseMoment(dst, text []byte) ([]byte, error) {
 	case len(s) > 0 && !bc:
 		return dst, bad
 	case year == 0:
-		return dst, &refusal{reason: "timestamp_out_of_range"}
+		return dst, &extjson.Refusal{Reason: "timestamp_out_of_range"}
 	case bc:
 		year = 1 - year
 	}
@@ -187,12 +192,12 @@ func daysIn(year, month int) int {
 	return time.Date(year, time.Month(month)+1, 0, 0, 0, 0, 0, time.UTC).Day()
 }
 
-// readable reports whether PostgreSQL may be asked what a text means that
-// [parseMoment] does not take. It may not, if the text is not plainly one moment:
+// Readable reports whether PostgreSQL may be asked what a text means that
+// [Parse] does not take. It may not, if the text is not plainly one moment:
 // a word such as now or infinity, a number, a text without a year of four digits,
 // or an offset behind a name, which PostgreSQL reads with the opposite sign of
 // what those mean who write it (GMT+0100).
-func readable(text []byte) bool {
+func Readable(text []byte) bool {
 	if _, err := strconv.ParseFloat(string(text), 64); len(text) > 100 || err == nil && len(text) != len("20060102") {
 		return false
 	}
@@ -231,75 +236,4 @@ func readable(text []byte) bool {
 // one.
 func month(word string) bool {
 	return len(word) >= 3 && strings.Contains("jan feb mar apr may jun jul aug sep oct nov dec", word[:3])
-}
-
-// readMoments has PostgreSQL read the timestamps of rows that only it can read, as
-// it did for the hubs before this tool, which sent it each text. A text that means
-// different moments with different settings of DateStyle is refused. No bad text
-// reaches the COPY of a batch.
-func (t *target) readMoments(rows []*row) error {
-	var odd []*row
-	for _, r := range rows {
-		if r.unread && r.refused == nil {
-			odd = append(odd, r)
-		}
-	}
-	var before []string
-	for _, order := range []string{"MDY", "DMY", "YMD"} {
-		if len(odd) == 0 {
-			return nil
-		}
-		moments, err := t.moments(order, odd)
-		if err != nil {
-			return err
-		}
-		var still []*row
-		var read []string
-		for i, r := range odd {
-			switch {
-			case moments[i] == "":
-				r.refused = (&refusal{reason: "bad_timestamp"}).at(synced[atTimestamp])
-			case before != nil && moments[i] != before[i]:
-				r.refused = (&refusal{reason: "bad_timestamp", detail: "it means different days, as its reader orders day, month and year"}).at(synced[atTimestamp])
-			default:
-				still, read = append(still, r), append(read, moments[i])
-			}
-		}
-		odd, before = still, read
-	}
-	for i, r := range odd {
-		column, err := parseMoment(nil, []byte(before[i]))
-		if err != nil {
-			r.refused = asRefusal(err).at(synced[atTimestamp])
-			continue
-		}
-		r.columns[atTimestamp], r.unread = column, false
-	}
-	return nil
-}
-
-// moments returns what PostgreSQL reads each timestamp as, with that order of day,
-// month and year. It is empty for what is no timestamp.
-func (t *target) moments(order string, rows []*row) ([]string, error) {
-	texts := make([]string, len(rows))
-	for i, r := range rows {
-		texts[i] = pq.QuoteLiteral(string(r.columns[atTimestamp]))
-	}
-	got, err := t.read("SELECT text::timestamptz::text FROM unnest(ARRAY["+strings.Join(texts, ",")+"]::text[]) WITH ORDINALITY AS t (text, n) ORDER BY n",
-		"DateStyle = 'ISO, "+order+"'", "TimeZone = 'UTC'")
-	switch half := len(rows) / 2; {
-	case err == nil:
-		return got, nil
-	case !refusesContent(err):
-		return nil, err
-	case len(rows) == 1:
-		return []string{""}, nil
-	default:
-		first, err := t.moments(order, rows[:half])
-		if err != nil {
-			return nil, err
-		}
-		rest, err := t.moments(order, rows[half:])
-		return append(first, rest...), err
-	}
 }

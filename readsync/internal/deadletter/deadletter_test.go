@@ -1,4 +1,4 @@
-package main
+package deadletter
 
 import (
 	"bytes"
@@ -7,9 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"go.mongodb.org/mongo-driver/v2/bson"
-
-	"observability-hub/lib/cli"
 	"observability-hub/lib/diag"
 )
 
@@ -18,22 +15,18 @@ import (
 func TestDeadLettersAreThereOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "dead-letters.jsonl")
 	var said bytes.Buffer
-	env := &cli.Env{App: app(), Diag: &diag.Logger{Name: name, Service: family, Now: time.Now, W: &said}}
-	refused := func(id, text string) *row {
-		r := newBuilder(nulReject, datesFlag{}).row(marshal(t, bson.D{{Key: "_id", Value: id}, {Key: "payload", Value: text}}))
-		if r.refused == nil {
-			t.Fatalf("%s is not refused", id)
-		}
-		return &r
+	log := &diag.Logger{Name: "readsync", Service: "reading-sync", Now: time.Now, W: &said}
+	letter := func(id, text string) Letter {
+		return Letter{ID: id, Reason: "nul", Detail: "holds a NUL character", Document: []byte(`{"_id":"` + id + `","payload":"` + text + `"}`)}
 	}
-	write := func(rows ...*row) {
+	write := func(letters ...Letter) {
 		t.Helper()
-		d, err := openDeadLetters(env, path)
+		d, err := Open(log, path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer d.close()
-		if err := d.append(rows); err != nil {
+		defer d.Close()
+		if err := d.Append("reading-sync", letters); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -44,12 +37,12 @@ func TestDeadLettersAreThereOnce(t *testing.T) {
 		}
 		return bytes.Count(b, []byte("\n"))
 	}
-	write(refused("a", "\x00"), refused("b", "\x00"))
-	write(refused("a", "\x00"), refused("c", "\x00"))
+	write(letter("a", "\\u0000"), letter("b", "\\u0000"))
+	write(letter("a", "\\u0000"), letter("c", "\\u0000"))
 	if n := count(); n != 3 || said.Len() != 0 {
 		t.Errorf("%d letters, %s; want 3", n, said.String())
 	}
-	write(refused("a", "edited\x00"))
+	write(letter("a", "edited\\u0000"))
 	if n := count(); n != 4 {
 		t.Errorf("%d letters; want 4: the document has changed", n)
 	}
@@ -60,13 +53,13 @@ func TestDeadLettersAreThereOnce(t *testing.T) {
 	if err := os.Truncate(path, info.Size()-5); err != nil {
 		t.Fatal(err)
 	}
-	write(refused("a", "edited\x00"))
+	write(letter("a", "edited\\u0000"))
 	if n := count(); n != 4 || !bytes.Contains(said.Bytes(), []byte("dead_letters_torn")) {
 		t.Errorf("%d letters, %s; want 4, and a word about the half one", n, said.String())
 	}
-	d, err := openDeadLetters(env, path)
+	d, err := Open(log, path)
 	if err != nil || len(d.seen) != 4 {
 		t.Errorf("%d letters can be read, %v; want 4", len(d.seen), err)
 	}
-	d.close()
+	d.Close()
 }

@@ -1,4 +1,4 @@
-package main
+package extjson
 
 import (
 	"bytes"
@@ -9,18 +9,18 @@ import (
 	"unicode/utf8"
 )
 
-// checkText refuses text that a column of PostgreSQL cannot hold.
-func checkText(s []byte, nul nulPolicy) ([]byte, error) {
+// CheckText refuses text that a column of PostgreSQL cannot hold.
+func CheckText(s []byte, nul NULPolicy) ([]byte, error) {
 	if !utf8.Valid(s) {
-		return nil, &refusal{reason: "invalid_utf8"}
+		return nil, &Refusal{Reason: "invalid_utf8"}
 	}
 	switch {
-	case nul == nulKeep || bytes.IndexByte(s, 0) < 0:
+	case nul == KeepNUL || bytes.IndexByte(s, 0) < 0:
 		return s, nil
-	case nul == nulReplace:
+	case nul == ReplaceNUL:
 		return bytes.ReplaceAll(s, []byte{0}, []byte("\ufffd")), nil
 	}
-	return nil, &refusal{reason: "nul"}
+	return nil, &Refusal{Reason: "nul"}
 }
 
 // jsonText reads JSON, and refuses what jsonb would refuse or change.
@@ -28,14 +28,14 @@ type jsonText struct {
 	b      []byte
 	i      int
 	strict bool      // look at what only matters for jsonb
-	nul    nulPolicy // what becomes of \u0000
-	keys   keySet
+	nul    NULPolicy // what becomes of \u0000
+	keys   seenNames
 }
 
 var errSyntax = errors.New("not JSON")
 
-// objectFields calls visit for each field of the JSON object that b is.
-func objectFields(b []byte, visit func(key string, value []byte) error) error {
+// Fields calls visit for each field of the JSON object that b is.
+func Fields(b []byte, visit func(key string, value []byte) error) error {
 	s := &jsonText{b: b}
 	s.space()
 	if !s.next('{') {
@@ -85,22 +85,22 @@ func objectFields(b []byte, visit func(key string, value []byte) error) error {
 	return nil
 }
 
-// checkJSON refuses JSON that jsonb cannot hold as it is.
-func checkJSON(b []byte, nul nulPolicy) error {
+// CheckJSON refuses JSON that jsonb cannot hold as it is.
+func CheckJSON(b []byte, nul NULPolicy) error {
 	s := &jsonText{b: b, strict: true, nul: nul}
 	if err := s.value(0); err != nil {
-		return asRefusal(err)
+		return AsRefusal(err)
 	}
 	if s.i != len(b) {
-		return asRefusal(errSyntax)
+		return AsRefusal(errSyntax)
 	}
 	return nil
 }
 
-// plainText writes the escapes of characters beyond ASCII as those characters, and
-// of NUL as U+FFFD, in JSON that checkJSON has passed. jq -a writes such escapes, and
+// Unescape writes the escapes of characters beyond ASCII as those characters, and
+// of NUL as U+FFFD, in JSON that CheckJSON has passed. jq -a writes such escapes, and
 // a database whose encoding is SQL_ASCII does not take them.
-func plainText(b []byte) []byte {
+func Unescape(b []byte) []byte {
 	out := b[:0]
 	for {
 		i := bytes.IndexByte(b, '\\')
@@ -153,8 +153,8 @@ func (s *jsonText) next(c byte) bool {
 }
 
 func (s *jsonText) value(depth int) error {
-	if depth > maxDepth {
-		return &refusal{reason: "too_deep"}
+	if depth > MaxDepth {
+		return &Refusal{Reason: "too_deep"}
 	}
 	if s.i >= len(s.b) {
 		return errSyntax
@@ -202,7 +202,7 @@ func (s *jsonText) object(depth int) error {
 				key = []byte(text)
 			}
 			if !s.keys.add(frame, key) {
-				return (&refusal{reason: "duplicate_key"}).at(string(key))
+				return (&Refusal{Reason: "duplicate_key"}).At(string(key))
 			}
 		}
 		s.space()
@@ -224,8 +224,8 @@ func (s *jsonText) object(depth int) error {
 }
 
 func within(err error, rawKey []byte) error {
-	if r, ok := err.(*refusal); ok {
-		return r.at(string(rawKey[1 : len(rawKey)-1]))
+	if r, ok := err.(*Refusal); ok {
+		return r.At(string(rawKey[1 : len(rawKey)-1]))
 	}
 	return err
 }
@@ -238,8 +238,8 @@ func (s *jsonText) array(depth int) error {
 			return nil
 		}
 		if err := s.value(depth + 1); err != nil {
-			if r, ok := err.(*refusal); ok {
-				return r.at(strconv.Itoa(index))
+			if r, ok := err.(*Refusal); ok {
+				return r.At(strconv.Itoa(index))
 			}
 			return err
 		}
@@ -265,7 +265,7 @@ func (s *jsonText) str() ([]byte, error) {
 			s.i++
 			raw := s.b[start:s.i]
 			if !utf8.Valid(raw) {
-				return nil, &refusal{reason: "invalid_utf8"}
+				return nil, &Refusal{Reason: "invalid_utf8"}
 			}
 			return raw, nil
 		case c < ' ':
@@ -301,14 +301,14 @@ func (s *jsonText) escape() error {
 		return nil
 	}
 	switch {
-	case unit == 0 && s.nul == nulReject:
-		return &refusal{reason: "nul"}
+	case unit == 0 && s.nul == RejectNUL:
+		return &Refusal{Reason: "nul"}
 	case unit >= 0xdc00 && unit <= 0xdfff:
-		return &refusal{reason: "invalid_utf8"}
+		return &Refusal{Reason: "invalid_utf8"}
 	case unit >= 0xd800 && unit <= 0xdbff:
 		low, ok := s.unit(s.i)
 		if !ok || low < 0xdc00 || low > 0xdfff {
-			return &refusal{reason: "invalid_utf8"}
+			return &Refusal{Reason: "invalid_utf8"}
 		}
 		s.i += 6
 	}
@@ -327,7 +327,6 @@ func (s *jsonText) unit(i int) (uint64, bool) {
 // number passes a number. jsonb's have at most 131,072 digits before the point
 // and 16,383 behind it.
 func (s *jsonText) number() error {
-	start := s.i
 	s.next('-')
 	whole := s.digits()
 	if whole == 0 || whole > 1 && s.b[s.i-whole] == '0' {
@@ -355,8 +354,7 @@ func (s *jsonText) number() error {
 		exponent = n
 	}
 	if s.strict && (whole+exponent > 131072 || fraction-exponent > 16383) {
-		_ = start
-		return &refusal{reason: "number_out_of_range"}
+		return &Refusal{Reason: "number_out_of_range"}
 	}
 	return nil
 }
@@ -367,4 +365,20 @@ func (s *jsonText) digits() int {
 		s.i++
 	}
 	return s.i - from
+}
+
+// String decodes a JSON string.
+func String(raw []byte) (string, error) {
+	if len(raw) < 2 || raw[0] != '"' {
+		return "", errors.New("not a string")
+	}
+	return unquote(raw)
+}
+
+// HalfSurrogate reports whether a JSON string has half a surrogate pair, which
+// decoders replace without a word.
+func HalfSurrogate(raw []byte) bool {
+	s := &jsonText{b: raw, strict: true}
+	_, err := s.str()
+	return err != nil
 }

@@ -1,4 +1,6 @@
-package main
+// Package mongopeer knows a MongoDB deployment from outside: what a connection
+// string says of it, and what its errors mean to an administrator.
+package mongopeer
 
 import (
 	"crypto/x509"
@@ -14,9 +16,9 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// parseURI reads mongo_uri. No error quotes it: any part may be the password, where
+// ParseURI reads mongo_uri. No error quotes it: any part may be the password, where
 // a character of that is not encoded.
-func parseURI(uri string) (*options.ClientOptions, error) {
+func ParseURI(uri string) (*options.ClientOptions, error) {
 	if unescaped(uri) {
 		return nil, sysexits.New(sysexits.Config, "bad_configuration", errors.New("mongo_uri: the user or the password holds a character that must be percent-encoded")).
 			WithHint("write %40 for @, %3A for :, %2F for /, %3F for ?, %23 for # and %25 for %")
@@ -30,12 +32,12 @@ func parseURI(uri string) (*options.ClientOptions, error) {
 			return nil, sysexits.New(sysexits.Unavailable, "source_unavailable", errors.New("mongo_uri: the hosts that its name stands for cannot be looked up")).
 				WithHint("mongodb+srv:// needs a name server that has SRV records of _mongodb._tcp.NAME; mongodb:// names the hosts themselves")
 		}
-		return nil, sourceConfig(errors.New("mongo_uri: not a connection string that the MongoDB driver understands"))
+		return nil, BadConfiguration(errors.New("mongo_uri: not a connection string that the MongoDB driver understands"))
 	}
 	if opts.TLSConfig == nil && !saysTLS(uri) && !allLocal(opts.Hosts) {
 		opts = options.Client().ApplyURI(withTLS(uri))
 		if opts.Validate() != nil {
-			return nil, sourceConfig(errors.New("mongo_uri: say tls=true or tls=false"))
+			return nil, BadConfiguration(errors.New("mongo_uri: say tls=true or tls=false"))
 		}
 	}
 	return opts, nil
@@ -68,7 +70,7 @@ func checkFiles(uri string) error {
 		}
 		path, err := url.QueryUnescape(value)
 		if err != nil {
-			return sourceConfig(fmt.Errorf("mongo_uri: %s: not percent-encoded as it should be", key))
+			return BadConfiguration(fmt.Errorf("mongo_uri: %s: not percent-encoded as it should be", key))
 		}
 		content, err := os.ReadFile(path)
 		if err == nil && strings.Contains(strings.ToLower(key), "ca") && !strings.Contains(strings.ToLower(key), "key") && !x509.NewCertPool().AppendCertsFromPEM(content) &&
@@ -116,4 +118,10 @@ func allLocal(hosts []string) bool {
 		}
 	}
 	return true
+}
+
+// BadConfiguration is an error of what names the collection.
+func BadConfiguration(err error) error {
+	return sysexits.New(sysexits.Config, "bad_configuration", err).
+		WithHint("mongo_uri reads mongodb://user:password@host/?tls=true; MONGO_DB_NAME and MONGO_COLLECTION name the collection")
 }

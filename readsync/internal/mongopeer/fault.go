@@ -1,4 +1,4 @@
-package main
+package mongopeer
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"time"
 
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/description"
@@ -18,10 +19,18 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// fault gives an error of the driver its exit status and a hint: what the
+// Peer is what is known of a deployment when one of its answers is an error.
+type Peer struct {
+	Collection string   // database.collection
+	Hosts      []string // that mongo_uri names
+	TLS        bool     // is spoken
+	Timeout    time.Duration
+}
+
+// Fault gives an error of the driver its exit status and a hint: what the
 // administrator must change is bad configuration, everything else may be over by
 // the next run.
-func (s *source) fault(doing string, err error) error {
+func (p *Peer) Fault(doing string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -29,7 +38,7 @@ func (s *source) fault(doing string, err error) error {
 		return e
 	}
 	if e, ok := errors.AsType[topology.ServerSelectionError](err); ok {
-		return s.unreachable(doing, e)
+		return p.unreachable(doing, e)
 	}
 	err = fmt.Errorf("%s: %w", doing, err)
 	refused := func(hint string) error {
@@ -45,13 +54,13 @@ func (s *source) fault(doing string, err error) error {
 	case answered && e.Code == 18, strings.Contains(text, "auth error"):
 		return refused("check the user and password of mongo_uri, and authSource, the database that the user was created in")
 	case answered && (e.Code == 13 || e.Code == 8000 || e.Code == 31): // Unauthorized, AtlasError, RoleNotFound
-		return refused("the user of mongo_uri must be allowed to find and update in " + s.docs.Database().Name() + "." + s.docs.Name())
+		return refused("the user of mongo_uri must be allowed to find and update in " + p.Collection)
 	case answered && (e.Code == 166 || e.Code == 72 && strings.Contains(text, "view")): // CommandNotSupportedOnView
 		return refused("MONGO_COLLECTION must name the collection that documents are written to, not a view")
 	case answered && e.Code == 26, answered && e.Code == 73: // NamespaceNotFound, InvalidNamespace
 		return refused("check MONGO_DB_NAME and MONGO_COLLECTION")
-	case timedOut(err):
-		return unavailable(fmt.Sprintf("MongoDB did not answer within --timeout %v: an index on {status: 1, _id: 1} makes reading cheap; else give a longer --timeout", s.timeout))
+	case TimedOut(err):
+		return unavailable(fmt.Sprintf("MongoDB did not answer within --timeout %v: an index on {status: 1, _id: 1} makes reading cheap; else give a longer --timeout", p.Timeout))
 	case answered && slices.Contains([]int32{91, 189, 10107, 11600, 11602, 13435, 13436}, e.Code):
 		return unavailable("the replica set is changing its primary, or has none; run again when it has one")
 	case answered:
@@ -62,22 +71,22 @@ func (s *source) fault(doing string, err error) error {
 
 const tooOld = "this MongoDB is too old: readsync needs version 4.4 or later"
 
-// timedOut reports whether a query took too long: for the server, or for us.
-func timedOut(err error) bool {
+// TimedOut reports whether a query took too long: for the server, or for us.
+func TimedOut(err error) bool {
 	e, ok := errors.AsType[mongo.CommandError](err)
 	return ok && (e.Code == 50 || e.Code == 262) || mongo.IsTimeout(err) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // unreachable is the error of a deployment of which no server can be used. The
 // driver's own text describes all of it; the cause is that of the first server.
-func (s *source) unreachable(doing string, e topology.ServerSelectionError) error {
+func (p *Peer) unreachable(doing string, e topology.ServerSelectionError) error {
 	cause := e.Wrapped
 	var address string
 	foreign := false // mongo_uri does not name it
 	for _, server := range e.Desc.Servers {
 		if server.LastError != nil && !foreign {
 			cause, address = server.LastError, string(server.Addr)
-			foreign = !slices.ContainsFunc(s.hosts, func(h string) bool { return strings.EqualFold(h, address) || strings.EqualFold(h+":27017", address) })
+			foreign = !slices.ContainsFunc(p.Hosts, func(h string) bool { return strings.EqualFold(h, address) || strings.EqualFold(h+":27017", address) })
 		}
 	}
 	if cause == nil {
@@ -108,7 +117,7 @@ func (s *source) unreachable(doing string, e topology.ServerSelectionError) erro
 		return unavailable("the host name in mongo_uri cannot be looked up: check it, and this machine's name server")
 	case strings.Contains(text, "connection refused"):
 		return unavailable("is MongoDB up, and does it listen on the address that mongo_uri names?")
-	case s.tls && (errors.Is(cause, io.EOF) || strings.Contains(text, "connection reset")):
+	case p.TLS && (errors.Is(cause, io.EOF) || strings.Contains(text, "connection reset")):
 		return unavailable("the server ended the connection: does it speak TLS? If not, and if you trust the network, say tls=false in mongo_uri")
 	case errors.Is(cause, io.EOF), strings.Contains(text, "EOF"), strings.Contains(text, "connection reset"):
 		return unavailable("the server ended the connection: does it want TLS? tls=true in mongo_uri says so")

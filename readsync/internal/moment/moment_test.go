@@ -1,4 +1,4 @@
-package main
+package moment
 
 import (
 	"math"
@@ -6,6 +6,9 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"observability-hub/readsync/internal/extjson"
+	"observability-hub/readsync/internal/rawbson"
 )
 
 func TestMoment(t *testing.T) {
@@ -70,15 +73,19 @@ func TestMoment(t *testing.T) {
 		{"2023-11-14T22:13:20.Z", bad}, {"2023-11-14T22:13:20Zx", bad}, {"2023-11-14T22:13:20+", bad},
 		{"2023-11-14T22:13:20\x00", bad}, {"-2023-11-14T22:13:20Z", bad},
 	} {
-		got, err := appendMoment(nil, lookup(marshal(t, bson.D{{Key: "v", Value: tc.v}}), "v"))
+		doc, err := bson.Marshal(bson.D{{Key: "v", Value: tc.v}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := Append(nil, rawbson.Lookup(doc, "v"))
 		text := string(got)
-		if r, ok := err.(*refusal); ok {
-			text = r.reason
+		if r, ok := err.(*extjson.Refusal); ok {
+			text = r.Reason
 		} else if err != nil {
 			t.Errorf("%v: %v", tc.v, err)
 		}
 		if text != tc.want {
-			t.Errorf("appendMoment(%v) = %q; want %q", tc.v, text, tc.want)
+			t.Errorf("Append(%v) = %q; want %q", tc.v, text, tc.want)
 		}
 	}
 }
@@ -88,11 +95,11 @@ func FuzzMoment(f *testing.F) {
 	f.Add("2023-11-14T22:13:20.5+01:00")
 	f.Add("4714-11-24T00:00:00Z BC")
 	f.Fuzz(func(t *testing.T, s string) {
-		once, err := parseMoment(nil, []byte(s))
+		once, err := Parse(nil, []byte(s))
 		if err != nil {
 			return
 		}
-		again, err := parseMoment(nil, once)
+		again, err := Parse(nil, once)
 		if err != nil || string(again) != string(once) {
 			t.Fatalf("%q became %q, and that %q, %v", s, once, again, err)
 		}
@@ -116,8 +123,8 @@ func TestReadable(t *testing.T) {
 		"Sun Jan 04 2026 10:00:00 GMT+0100": false, "2026-01-04 10:00 UTC-3": false, "2026-01-04 10:00 Etc/GMT+1": false,
 		"04-01-26": false, "2026-01-04\t10:00": false, "2026-01-04\u00a010:00": false, "2026-01-04T10:00:00Z\x00": false,
 	} {
-		if got := readable([]byte(text)); got != want {
-			t.Errorf("readable(%q) = %v", text, got)
+		if got := Readable([]byte(text)); got != want {
+			t.Errorf("Readable(%q) = %v", text, got)
 		}
 	}
 }
