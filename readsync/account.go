@@ -2,10 +2,8 @@ package main
 
 import (
 	"fmt"
-	"time"
 
 	"observability-hub/lib/cli"
-	"observability-hub/lib/diag"
 	"observability-hub/lib/record"
 	"observability-hub/lib/sysexits"
 )
@@ -118,29 +116,9 @@ func (a *account) name(env *cli.Env, rows []*row) {
 	}
 }
 
-// seconds is how long something took, for the records.
-func seconds(since time.Time) float64 { return time.Since(since).Seconds() }
-
 // tooMany is the end of a run that set more aside than it was allowed to.
 func tooMany(n, allowed int64, path string) error {
 	return sysexits.New(sysexits.DataErr, "too_many_rejects",
 		fmt.Errorf("stopped: %s cannot become rows, more than --max-rejects %d; they are set aside in %s, and what was written before is kept", plural(n, "document"), allowed, path)).
 		WithHint("look at the reasons there; a further run goes on with the others; mend the cause, or give --nul=replace, then: readsync retry " + path)
-}
-
-func shortID(id string) string {
-	if len(id) > 200 {
-		return id[:200] + "…"
-	}
-	return id
-}
-
-func idField(id string) diag.Field         { return diag.Field{Key: "mongo_id", Value: shortID(id)} }
-func reasonField(reason string) diag.Field { return diag.Field{Key: "reason", Value: reason} }
-
-func plural(n int64, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }

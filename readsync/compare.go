@@ -55,7 +55,7 @@ func (t *target) compare(rows []*row, skipped []string) ([]outcome, error) {
 		}
 		differ = slices.DeleteFunc(differ, func(i int) bool { return outcomes[i] != differing })
 	}
-	if t.mode == replacing && len(differ) > 0 {
+	if t.mode.replace && len(differ) > 0 {
 		return outcomes, t.replaceRows(rows, differ, outcomes)
 	}
 	return outcomes, nil

@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"observability-hub/readsync/internal/copytext"
+	"observability-hub/readsync/internal/reading"
 )
 
 const copySQL = `COPY readsync_staging FROM STDIN`
@@ -62,7 +63,7 @@ func appendCopyLine(b []byte, r *row) []byte {
 		switch {
 		case c == nil:
 			b = append(b, copytext.Null...)
-		case i == atPayload || i == atMeta:
+		case i == reading.Payload || i == reading.Meta:
 			b = copytext.AppendJSON(b, c)
 		default:
 			b = copytext.AppendText(b, c)

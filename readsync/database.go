@@ -13,6 +13,7 @@ import (
 	"observability-hub/lib/postgres"
 	"observability-hub/lib/sysexits"
 	"observability-hub/readsync/internal/pgfault"
+	"observability-hub/readsync/internal/reading"
 )
 
 // database is a session with PostgreSQL.
@@ -93,7 +94,7 @@ func (c connection) copyIn(sql string, next func() []byte) (int64, error) {
 // databaseError gives an error of the driver its exit status and hint.
 func databaseError(err error) error {
 	if pe, ok := errors.AsType[*pq.Error](err); ok {
-		if hint := pgfault.Table(pe, columns[:]); hint != "" {
+		if hint := pgfault.Table(pe, reading.ColumnNames[:]); hint != "" {
 			return sysexits.New(sysexits.Config, "database_refused", err).WithHint(hint)
 		}
 	}

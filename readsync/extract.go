@@ -9,6 +9,7 @@ import (
 	"observability-hub/lib/record"
 	"observability-hub/readsync/internal/deadletter"
 	"observability-hub/readsync/internal/extjson"
+	"observability-hub/readsync/internal/reading"
 	"observability-hub/readsync/internal/stage"
 )
 
@@ -33,7 +34,7 @@ func (x *extractCmd) run(ctx context.Context, env *cli.Env) error {
 	defer s.close()
 	out := bufio.NewWriterSize(env.Stdout, 64<<10)
 	w := &walk{source: s, status: statusIngested}
-	b := newBuilder(extjson.KeepNUL, x.datesFlag)
+	b := x.builder(extjson.KeepNUL)
 	n := int64(0)
 	for {
 		limit := int64(batchDocuments)
@@ -52,9 +53,9 @@ func (x *extractCmd) run(ctx context.Context, env *cli.Env) error {
 		}
 		now := time.Now()
 		for _, doc := range docs {
-			b.reset(2 * len(doc))
+			b.Reset(2 * len(doc))
 			var d document
-			r := b.row(doc, &d)
+			r := readRow(b, doc, &d)
 			if _, err := out.Write(extractLine(now, env.Service, &r)); err != nil {
 				return err
 			}
@@ -79,18 +80,18 @@ func extractLine(now time.Time, service string, r *row) []byte {
 		for i, c := range r.columns {
 			switch {
 			case c == nil:
-				l.Null(columns[i])
-			case i == atPayload || i == atMeta:
-				l.Raw(columns[i], c)
+				l.Null(reading.ColumnNames[i])
+			case i == reading.Payload || i == reading.Meta:
+				l.Raw(reading.ColumnNames[i], c)
 			default:
-				l.String(columns[i], string(c))
+				l.String(reading.ColumnNames[i], string(c))
 			}
 		}
-		if r.unread || r.mayHoldNUL() { // load may have to set it aside, whole
+		if r.unread || r.columns.MayHoldNUL() { // load may have to set it aside, whole
 			text, raw := r.from.content(r)
 			deadletter.FillDocument(l, text, raw)
 		}
-		l.String("guard", r.from.guard())
+		l.String("guard", r.from.Guard())
 	}
 	return l.End()
 }

@@ -7,6 +7,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"observability-hub/readsync/internal/extjson"
+	"observability-hub/readsync/internal/reading"
 )
 
 // otherForms are the ways in which the same document may have become a row: with the
@@ -27,17 +28,17 @@ var otherForms = []func(*row) *row{
 // rewritten returns a row as a converter writes its document.
 func rewritten(r *row, c extjson.Converter, objectsOnly bool) *row {
 	other := *r
-	for i := range columns {
+	for i := range reading.ColumnNames {
 		v, err := r.from.value(r, i)
 		if err != nil {
 			return nil
 		}
 		switch i {
-		case atSource, atEventType:
+		case reading.Source, reading.EventType:
 			if c.Dialect == extjson.Legacy && v.Kind != bson.TypeString {
 				other.columns[i] = nil // older hubs took nothing but strings
 			}
-		case atPayload, atMeta:
+		case reading.Payload, reading.Meta:
 			switch {
 			case v.IsNull():
 				continue

@@ -34,13 +34,8 @@ func (f letterFlags) nul() extjson.NULPolicy {
 	return extjson.RejectNUL
 }
 
-// mode is what may be done to the table.
-func (f letterFlags) mode() tableMode {
-	if f.Differing == "replace" {
-		return replacing
-	}
-	return inserting
-}
+// mode is how rows are written.
+func (f letterFlags) mode() writeMode { return writeMode{replace: f.Differing == "replace"} }
 
 // path returns the file of dead letters.
 func (f letterFlags) path(dir *statedir.Dir) string {

@@ -97,7 +97,7 @@ func (l *loading) report(rows []*row) error {
 		if r.outcome == rejected {
 			rec.String("reason", r.refused.Reason)
 		}
-		if guard := r.from.guard(); guard != "" {
+		if guard := r.from.Guard(); guard != "" {
 			rec.String("guard", guard)
 		}
 		out = append(out, rec.End()...)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"go.mongodb.org/mongo-driver/v2/bson"
+
 	"observability-hub/lib/cli"
 	"observability-hub/lib/diag"
 	"observability-hub/lib/record"
@@ -141,11 +143,11 @@ func (s *session) markEnded(ctx context.Context, ends []ending, from string) err
 		var done, aside []*document
 		for i, raw := range raws {
 			d := &docs[i]
-			_ = d.read(raw) // a document that was refused is marked, too
-			found[d.text] = true
-			e, known := byID[d.text+" "+d.guard()]
+			_ = d.Read(raw) // a document that was refused is marked, too
+			found[d.Text] = true
+			e, known := byID[d.Text+" "+d.Guard()]
 			if !known {
-				e, known = byID[d.text+" "]
+				e, known = byID[d.Text+" "]
 			}
 			switch {
 			case !known:
@@ -208,4 +210,31 @@ func loadRecord(in stage.Line) (e ending, isRecord bool, err error) {
 		return e, false, fmt.Errorf("outcome %q: not one of inserted, identical, differing, replaced, rejected", name)
 	}
 	return e, true, nil
+}
+
+func parseOutcome(s string) outcome {
+	for o := inserted; o <= rejected; o++ {
+		if o.String() == s {
+			return o
+		}
+	}
+	return undecided
+}
+
+// byID reads documents by their ids, of a status if one is given, as many as one
+// answer holds.
+func (s *source) byID(ctx context.Context, ids []rawbson.Value, status, only string) ([]bson.Raw, error) {
+	wanted := make(bson.A, len(ids))
+	for i, id := range ids {
+		wanted[i] = bson.RawValue{Type: id.Kind, Value: id.Data}
+	}
+	filter := bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: wanted}}}}
+	if status != "" {
+		filter = append(filter, bson.E{Key: "status", Value: status})
+	}
+	docs, err := s.ask(ctx, question{filter: filter, only: only, limit: max(1, len(ids))})
+	if err != nil {
+		return nil, s.peer.Fault("read documents", err)
+	}
+	return docs, nil
 }

@@ -8,6 +8,7 @@ import (
 	"observability-hub/readsync/internal/extjson"
 	"observability-hub/readsync/internal/moment"
 	"observability-hub/readsync/internal/pgfault"
+	"observability-hub/readsync/internal/reading"
 )
 
 // readMoments has PostgreSQL read the timestamps of rows that only it can read, as
@@ -35,9 +36,9 @@ func (t *target) readMoments(rows []*row) error {
 		for i, r := range odd {
 			switch {
 			case moments[i] == "":
-				r.refused = (&extjson.Refusal{Reason: "bad_timestamp"}).At(synced[atTimestamp])
+				r.refused = (&extjson.Refusal{Reason: "bad_timestamp"}).At(reading.Fields[reading.Timestamp])
 			case before != nil && moments[i] != before[i]:
-				r.refused = (&extjson.Refusal{Reason: "bad_timestamp", Detail: "it means different days, as its reader orders day, month and year"}).At(synced[atTimestamp])
+				r.refused = (&extjson.Refusal{Reason: "bad_timestamp", Detail: "it means different days, as its reader orders day, month and year"}).At(reading.Fields[reading.Timestamp])
 			default:
 				still, read = append(still, r), append(read, moments[i])
 			}
@@ -47,10 +48,10 @@ func (t *target) readMoments(rows []*row) error {
 	for i, r := range odd {
 		column, err := moment.Parse(nil, []byte(before[i]))
 		if err != nil {
-			r.refused = extjson.AsRefusal(err).At(synced[atTimestamp])
+			r.refused = extjson.AsRefusal(err).At(reading.Fields[reading.Timestamp])
 			continue
 		}
-		r.columns[atTimestamp], r.unread = column, false
+		r.columns[reading.Timestamp], r.unread = column, false
 	}
 	return nil
 }
@@ -60,14 +61,14 @@ func (t *target) readMoments(rows []*row) error {
 func (t *target) moments(order string, rows []*row) ([]string, error) {
 	texts := make([]string, len(rows))
 	for i, r := range rows {
-		texts[i] = pq.QuoteLiteral(string(r.columns[atTimestamp]))
+		texts[i] = pq.QuoteLiteral(string(r.columns[reading.Timestamp]))
 	}
 	got, err := t.read("SELECT text::timestamptz::text FROM unnest(ARRAY["+strings.Join(texts, ",")+"]::text[]) WITH ORDINALITY AS t (text, n) ORDER BY n",
 		"DateStyle = 'ISO, "+order+"'", "TimeZone = 'UTC'")
 	switch half := len(rows) / 2; {
 	case err == nil:
 		return got, nil
-	case !pgfault.Content(err, columns[:]):
+	case !pgfault.Content(err, reading.ColumnNames[:]):
 		return nil, err
 	case len(rows) == 1:
 		return []string{""}, nil

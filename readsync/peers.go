@@ -6,6 +6,9 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"observability-hub/readsync/internal/extjson"
+	"observability-hub/readsync/internal/reading"
 )
 
 // peerFlags bound the conversation with the databases. Which they are comes from
@@ -26,4 +29,13 @@ func (p peerFlags) Validate() error {
 		return fmt.Errorf("--timeout %v: less than a second", p.Timeout)
 	}
 	return nil
+}
+
+// datesFlag says how dates and ObjectIDs inside of a payload are stored.
+type datesFlag struct {
+	Dates string `enum:"extended,text" default:"extended"`
+}
+
+func (d datesFlag) builder(nul extjson.NULPolicy) *reading.Builder {
+	return reading.NewBuilder(nul, d.Dates == "text")
 }

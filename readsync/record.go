@@ -9,6 +9,7 @@ import (
 	"observability-hub/readsync/internal/extjson"
 	"observability-hub/readsync/internal/moment"
 	"observability-hub/readsync/internal/rawbson"
+	"observability-hub/readsync/internal/reading"
 	"observability-hub/readsync/internal/stage"
 )
 
@@ -38,12 +39,12 @@ func recordRow(in stage.Line, nul extjson.NULPolicy) (*row, error) {
 		case "document", "bson":
 			hasDocument = true
 		}
-		for i, name := range columns {
+		for i, name := range reading.ColumnNames {
 			if key != name || string(raw) == "null" {
 				continue
 			}
 			switch i {
-			case atPayload, atMeta:
+			case reading.Payload, reading.Meta:
 				if err := extjson.CheckJSON(raw, nul); err != nil {
 					failed = extjson.AsRefusal(err).At(name)
 				} else if nul != extjson.KeepNUL {
@@ -59,7 +60,7 @@ func recordRow(in stage.Line, nul extjson.NULPolicy) (*row, error) {
 				if err == nil && extjson.HalfSurrogate(raw) {
 					err = &extjson.Refusal{Reason: "invalid_utf8"}
 				}
-				if err == nil && i == atTimestamp {
+				if err == nil && i == reading.Timestamp {
 					var plain []byte
 					if plain, err = moment.Parse(nil, column); err == nil {
 						column = plain
@@ -112,7 +113,7 @@ func oneLine(raw []byte) []byte {
 	return raw
 }
 
-func (x *extracted) guard() string { return x.digest }
+func (x *extracted) Guard() string { return x.digest }
 
 func (x *extracted) content(r *row) (text, raw []byte) {
 	if x.letter == nil {
@@ -130,7 +131,7 @@ func (x *extracted) value(r *row, column int) (rawbson.Value, error) {
 	switch {
 	case text == nil:
 		return rawbson.Value{}, nil
-	case column == atPayload || column == atMeta:
+	case column == reading.Payload || column == reading.Meta:
 		doc, err := extjson.Parse(append(append([]byte(`{"v":`), text...), '}'))
 		return rawbson.Lookup(doc, "v"), err
 	}
@@ -149,8 +150,8 @@ func assembled(r *row) []byte {
 		if c == nil {
 			continue
 		}
-		b = append(append(append(b, ',', '"'), synced[i]...), '"', ':')
-		if i == atPayload || i == atMeta {
+		b = append(append(append(b, ',', '"'), reading.Fields[i]...), '"', ':')
+		if i == reading.Payload || i == reading.Meta {
 			b = append(b, c...)
 		} else {
 			b = record.AppendString(b, string(c))

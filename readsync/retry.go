@@ -13,6 +13,7 @@ import (
 	"observability-hub/lib/sysexits"
 	"observability-hub/readsync/internal/deadletter"
 	"observability-hub/readsync/internal/extjson"
+	"observability-hub/readsync/internal/reading"
 )
 
 // retryCmd loads dead letters again.
@@ -49,7 +50,7 @@ func (r *retryCmd) Run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	defer try.file.Close()
-	if try.session, err = openSession(ctx, ctx, env, r.peerFlags, inserting); err != nil {
+	if try.session, err = openSession(ctx, ctx, env, r.peerFlags, writeMode{}); err != nil {
 		return err
 	}
 	defer try.close()
@@ -70,7 +71,7 @@ type sheaf struct {
 
 // all loads the letters that the file holds.
 func (r *retrying) all(ctx context.Context) error {
-	b, s := newBuilder(r.nul, r.datesFlag), &sheaf{}
+	b, s := r.builder(r.nul), &sheaf{}
 	for ctx.Err() == nil {
 		line, err := r.file.Lines.Next()
 		if err == io.EOF {
@@ -94,7 +95,7 @@ func (r *retrying) all(ctx context.Context) error {
 			if err := r.load(ctx, s); err != nil {
 				return err
 			}
-			b, s = newBuilder(r.nul, r.datesFlag), &sheaf{}
+			b, s = r.builder(r.nul), &sheaf{}
 		}
 	}
 	if err := r.load(ctx, s); err != nil {
@@ -104,7 +105,7 @@ func (r *retrying) all(ctx context.Context) error {
 }
 
 // add makes a row of a letter.
-func (s *sheaf) add(b *builder, line []byte) error {
+func (s *sheaf) add(b *reading.Builder, line []byte) error {
 	l, err := deadletter.Parse(line)
 	if err != nil {
 		return err
@@ -114,7 +115,7 @@ func (s *sheaf) add(b *builder, line []byte) error {
 		return err
 	}
 	d := &document{}
-	r := b.row(raw, d)
+	r := readRow(b, raw, d)
 	s.lines, s.guards, s.docs, s.rows = append(s.lines, line), append(s.guards, l.Guard), append(s.docs, d), append(s.rows, &r)
 	s.bytes += len(line)
 	return nil
@@ -132,7 +133,7 @@ func (r *retrying) load(ctx context.Context, s *sheaf) error {
 				}
 				continue
 			}
-			ends = append(ends, ending{id: row.id, key: s.docs[i].id, guard: s.guards[i], outcome: row.outcome})
+			ends = append(ends, ending{id: row.id, key: s.docs[i].ID, guard: s.guards[i], outcome: row.outcome})
 		}
 		return r.markEnded(ctx, ends, statusRejected)
 	})

@@ -11,22 +11,23 @@ import (
 	"observability-hub/lib/record"
 	"observability-hub/readsync/internal/deadletter"
 	"observability-hub/readsync/internal/extjson"
+	"observability-hub/readsync/internal/reading"
 )
 
 func TestRows(t *testing.T) {
 	oid := bson.ObjectID{1}
-	b := newBuilder(extjson.RejectNUL, datesFlag{})
+	b := reading.NewBuilder(extjson.RejectNUL, false)
 	var d document
-	r := b.row(marshal(t, bson.D{{Key: "_id", Value: oid}, {Key: "status", Value: "ingested"}, {Key: "timestamp", Value: bson.DateTime(0)},
+	r := readRow(b, marshal(t, bson.D{{Key: "_id", Value: oid}, {Key: "status", Value: "ingested"}, {Key: "timestamp", Value: bson.DateTime(0)},
 		{Key: "source", Value: "s\t"}, {Key: "event_type", Value: int32(5)}, {Key: "payload", Value: bson.A{1.0}}, {Key: "meta", Value: nil}, {Key: "more", Value: "\xff"}}), &d)
 	want := []string{"1970-01-01T00:00:00Z", "s\t", `{"$numberInt":"5"}`, "[1.0]"}
 	for i, w := range want {
 		if string(r.columns[i]) != w {
-			t.Errorf("%s = %s; want %s", columns[i], r.columns[i], w)
+			t.Errorf("%s = %s; want %s", reading.ColumnNames[i], r.columns[i], w)
 		}
 	}
-	if r.columns[atMeta] != nil || r.id != oid.Hex() || r.refused != nil {
-		t.Errorf("meta %s, id %s, refused %v", r.columns[atMeta], r.id, r.refused)
+	if r.columns[reading.Meta] != nil || r.id != oid.Hex() || r.refused != nil {
+		t.Errorf("meta %s, id %s, refused %v", r.columns[reading.Meta], r.id, r.refused)
 	}
 	if got := string(appendCopyLine(nil, &r)); got != oid.Hex()+"\t1970-01-01T00:00:00Z\ts\\t\t{\"$numberInt\":\"5\"}\t[1.0]\t\\N\n" {
 		t.Errorf("line %q", got)
@@ -45,7 +46,7 @@ func TestRows(t *testing.T) {
 		{bson.D{{Key: "_id", Value: 1}, {Key: "timestamp", Value: "yesterday"}}, "bad_timestamp"},
 		{bson.D{{Key: "_id", Value: 1}, {Key: "more", Value: 1}, {Key: "more", Value: 2}}, ""},
 	} {
-		r := b.row(marshal(t, tc.doc), &document{})
+		r := readRow(b, marshal(t, tc.doc), &document{})
 		reason := ""
 		if r.refused != nil {
 			reason = r.refused.Reason
@@ -64,9 +65,9 @@ func TestDeadLettersKeepTheDocument(t *testing.T) {
 	}
 	for _, v := range []any{"a\x00b", "\xed\xa0\x80", bson.D{{Key: "a", Value: 1}, {Key: "a", Value: 2}}, bson.DateTime(math.MaxInt64), deep} {
 		doc := marshal(t, bson.D{{Key: "_id", Value: int64(1)}, {Key: "timestamp", Value: v}, {Key: "payload", Value: v}, {Key: "all", Value: bson.A{math.NaN(), bson.MinKey{}, bson.Binary{Subtype: 2, Data: []byte("ab")}, bson.Symbol("s"), int64(1<<53 + 1), math.Copysign(0, -1)}}})
-		b := newBuilder(extjson.RejectNUL, datesFlag{})
+		b := reading.NewBuilder(extjson.RejectNUL, false)
 		d := &document{}
-		r := b.row(doc, d)
+		r := readRow(b, doc, d)
 		if r.refused == nil {
 			t.Errorf("%.40v is taken", v)
 			continue
@@ -82,7 +83,7 @@ func TestDeadLettersKeepTheDocument(t *testing.T) {
 		if err != nil || string(again) != string(doc) {
 			t.Errorf("%.40v: the document is another: %v", v, err)
 		}
-		if l.Guard != d.guard() || l.ID != r.id {
+		if l.Guard != d.Guard() || l.ID != r.id {
 			t.Errorf("%.40v: the letter is not known again", v)
 		}
 	}

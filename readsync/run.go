@@ -10,6 +10,7 @@ import (
 
 	"observability-hub/lib/cli"
 	"observability-hub/lib/record"
+	"observability-hub/readsync/internal/reading"
 )
 
 // runCmd syncs: all three stages in one process.
@@ -53,15 +54,15 @@ type syncing struct {
 	progress *progress
 	batches  int64
 
-	memory chan struct{} // a slot for each batch that may be in memory
-	free   chan *builder // that have no rows
+	memory chan struct{}         // a slot for each batch that may be in memory
+	free   chan *reading.Builder // that have no rows
 }
 
 // batch is documents on their way through a run.
 type batch struct {
 	docs  []document
 	rows  []*row
-	from  *builder // has the columns of the rows
+	from  *reading.Builder // has the columns of the rows
 	bytes int
 	err   error // of reading; the batch is empty then
 }
@@ -98,24 +99,25 @@ func (s *syncing) run(ctx context.Context, aside *letters) error {
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(stepGrace, cancel) })()
 	mode := s.mode()
-	if s.DryRun {
-		mode, aside = readingOnly, nil
+	if mode.dryRun = s.DryRun; s.DryRun {
+		aside = nil
 	}
 	opened, err := openSession(ctx, hard, s.env, s.peerFlags, mode)
 	if err != nil {
 		return err
 	}
-	s.session, s.letters = opened, aside
+	opened.letters = aside
+	s.session = opened
 	defer s.close()
 	s.progress = newProgress(ctx, s.env, s.source)
 	defer s.progress.end()
 
-	reading, stop := context.WithCancel(ctx)
+	readable, stop := context.WithCancel(ctx)
 	defer stop()
-	s.memory, s.free = make(chan struct{}, inMemory), make(chan *builder, inMemory)
+	s.memory, s.free = make(chan struct{}, inMemory), make(chan *reading.Builder, inMemory)
 	read, written := make(chan *batch), make(chan *batch)
 	marked := make(chan error, 1)
-	go s.readAll(reading, read)
+	go s.readAll(readable, read)
 	go func() { marked <- s.markAll(hard, written, stop) }()
 	err = s.writeAll(hard, read, written)
 	close(written)
@@ -191,14 +193,14 @@ func (s *syncing) fill(b *batch, raws []bson.Raw) {
 	select {
 	case b.from = <-s.free:
 	default:
-		b.from = newBuilder(s.nul(), s.datesFlag)
+		b.from = s.builder(s.nul())
 	}
-	b.from.reset(b.bytes + b.bytes/4)
+	b.from.Reset(b.bytes + b.bytes/4)
 	b.docs = make([]document, len(raws))
 	all := make([]row, len(raws))
 	b.rows = make([]*row, len(raws))
 	for i, raw := range raws {
-		all[i] = b.from.row(raw, &b.docs[i])
+		all[i] = readRow(b.from, raw, &b.docs[i])
 		b.rows[i] = &all[i]
 	}
 }
@@ -249,9 +251,9 @@ func (s *syncing) markAll(ctx context.Context, written <-chan *batch, stop func(
 
 // shrink gives back what the rows take, before the documents are sent.
 func (b *batch) shrink() {
-	b.from.buf = nil
+	b.from.Release()
 	for _, r := range b.rows {
-		r.columns = [len(columns)][]byte{}
+		r.columns = reading.Columns{}
 	}
 	debug.FreeOSMemory()
 }

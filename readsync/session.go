@@ -21,7 +21,7 @@ type session struct {
 
 // openSession connects to both sides. Writing ends with the second context, which may
 // outlast the first.
-func openSession(ctx, writing context.Context, env *cli.Env, f peerFlags, mode tableMode) (*session, error) {
+func openSession(ctx, writing context.Context, env *cli.Env, f peerFlags, mode writeMode) (*session, error) {
 	s := &session{env: env}
 	var err error
 	if s.source, err = openSource(ctx, env, f); err != nil {

@@ -41,24 +41,6 @@ func (s *source) ask(ctx context.Context, q question) ([]bson.Raw, error) {
 	return s.find(ctx, q)
 }
 
-// byID reads documents by their ids, of a status if one is given, as many as one
-// answer holds.
-func (s *source) byID(ctx context.Context, ids []rawbson.Value, status, only string) ([]bson.Raw, error) {
-	wanted := make(bson.A, len(ids))
-	for i, id := range ids {
-		wanted[i] = bson.RawValue{Type: id.Kind, Value: id.Data}
-	}
-	filter := bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: wanted}}}}
-	if status != "" {
-		filter = append(filter, bson.E{Key: "status", Value: status})
-	}
-	docs, err := s.ask(ctx, question{filter: filter, only: only, limit: max(1, len(ids))})
-	if err != nil {
-		return nil, s.peer.Fault("read documents", err)
-	}
-	return docs, nil
-}
-
 // Limits of a batch.
 const (
 	batchDocuments = 1000

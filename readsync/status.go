@@ -12,6 +12,7 @@ import (
 	"observability-hub/lib/record"
 	"observability-hub/lib/sysexits"
 	"observability-hub/readsync/internal/guard"
+	"observability-hub/readsync/internal/reading"
 )
 
 // marks counts documents whose status was to be set.
@@ -66,9 +67,9 @@ func (s *source) setStatus(ctx context.Context, m *marks, docs []*document, from
 func (s *source) updateTogether(ctx context.Context, docs []*document, from, to string) (int64, mongo.WriteErrors, error) {
 	guarded := make([]guard.Document, len(docs))
 	for i, d := range docs {
-		guarded[i] = guard.Document{ID: d.id, Fields: d.fields[:]}
+		guarded[i] = guard.Document{ID: d.ID, Fields: d.Fields[:]}
 	}
-	s.command = guard.AppendUpdate(s.command[:0], s.name, synced[:], guarded, from, to)
+	s.command = guard.AppendUpdate(s.command[:0], s.name, reading.Fields[:], guarded, from, to)
 	command := bson.Raw(s.command)
 	if cap(s.command) > 2*largeBatch {
 		s.command = nil

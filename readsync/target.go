@@ -9,23 +9,11 @@ import (
 
 	"github.com/lib/pq"
 
-	"observability-hub/lib/sysexits"
 	"observability-hub/readsync/internal/copytext"
 	"observability-hub/readsync/internal/extjson"
 	"observability-hub/readsync/internal/pgfault"
+	"observability-hub/readsync/internal/reading"
 )
-
-// tableSQL makes the table as hubs have it.
-const tableSQL = `CREATE TABLE IF NOT EXISTS reading_analytics (
-	id serial PRIMARY KEY,
-	mongo_id text UNIQUE NOT NULL,
-	event_timestamp timestamptz,
-	source text,
-	event_type text,
-	payload jsonb,
-	meta jsonb,
-	created_at timestamptz DEFAULT now()
-)`
 
 // stagingSQL makes the table that a batch is copied into. A temporary table writes
 // no log. It ends with its transaction, because a pooler may give the next
@@ -41,20 +29,17 @@ const insertSQL = `WITH new AS (
 	ON CONFLICT (mongo_id) DO NOTHING RETURNING mongo_id)
 SELECT s.n FROM readsync_staging s WHERE NOT EXISTS (SELECT FROM new WHERE new.mongo_id = s.mongo_id)`
 
-// tableMode is what may be done to the table.
-type tableMode int
-
-const (
-	readingOnly tableMode = iota // what would be done is tried, and rolled back
-	inserting
-	replacing // rows are replaced by documents that differ from them
-)
+// writeMode is how rows are written.
+type writeMode struct {
+	dryRun  bool // what would be done is tried, and rolled back
+	replace bool // rows are replaced by documents that differ from them
+}
 
 // target is the table that rows are written to.
 type target struct {
 	database
 	timeout time.Duration // of one statement
-	mode    tableMode
+	mode    writeMode
 	direct  bool   // the rows of the last batch were all new
 	never   bool   // the table does not take a COPY, or a trigger takes some rows
 	taken   bool   // a row that is neither new nor there was taken by a trigger
@@ -63,35 +48,16 @@ type target struct {
 
 // openTarget connects to the database and prepares the session. There is no
 // time limit for all of it, but one for each statement.
-func openTarget(ctx context.Context, f peerFlags, mode tableMode) (*target, error) {
+func openTarget(ctx context.Context, f peerFlags, mode writeMode) (*target, error) {
 	d, err := f.peers.database(ctx, f.Timeout)
 	if err != nil {
 		return nil, err
 	}
-	t := &target{database: d, timeout: f.Timeout, mode: mode, direct: mode != readingOnly}
+	t := &target{database: d, timeout: f.Timeout, mode: mode, direct: !mode.dryRun}
 	if err := t.prepare(); err != nil {
 		return nil, errors.Join(databaseError(fmt.Errorf("prepare the session: %w", err)), d.close())
 	}
 	return t, nil
-}
-
-func (t *target) prepare() error {
-	if t.mode == readingOnly {
-		return nil
-	}
-	if err := t.makeTable(); err != nil {
-		return err
-	}
-	if err := t.begin(readWrite); err != nil {
-		return err
-	}
-	// A COPY into a table without a unique index would double rows. PostgreSQL has no
-	// plan for this statement if there is no such index.
-	err := t.exec("EXPLAIN INSERT INTO reading_analytics (mongo_id) VALUES ('') ON CONFLICT (mongo_id) DO NOTHING")
-	if err == nil {
-		err = t.exec(stagingSQL)
-	}
-	return errors.Join(err, t.rollback())
 }
 
 // Modes of a transaction.
@@ -183,7 +149,7 @@ func (t *target) put(rows []*row) error {
 			rows = rows[n:]
 			continue
 		}
-		if !pgfault.Content(err, columns[:]) && !t.takesRows(err) {
+		if !pgfault.Content(err, reading.ColumnNames[:]) && !t.takesRows(err) {
 			return databaseError(fmt.Errorf("write rows: %w", err))
 		}
 		switch {
@@ -215,7 +181,7 @@ var control = row{id: "readsync"}
 // takesRows reports whether an error that says nothing about it is about the rows that
 // were written. It is, if the table takes another row.
 func (t *target) takesRows(err error) bool {
-	if t.broken() || !pgfault.Doubtful(err, columns[:]) || t.begin(readWrite) != nil {
+	if t.broken() || !pgfault.Doubtful(err, reading.ColumnNames[:]) || t.begin(readWrite) != nil {
 		return false
 	}
 	one := control
@@ -223,7 +189,7 @@ func (t *target) takesRows(err error) bool {
 	if t.rollback() != nil {
 		return false
 	}
-	return err == nil || pgfault.Content(err, columns[:])
+	return err == nil || pgfault.Content(err, reading.ColumnNames[:])
 }
 
 func refuse(r *row, err error) {
@@ -260,7 +226,7 @@ func (t *target) transaction(rows []*row, write func([]*row) ([]outcome, error))
 		return failedRow(err, len(rows)), errors.Join(err, t.rollback())
 	}
 	end := "COMMIT"
-	if t.mode == readingOnly {
+	if t.mode.dryRun {
 		end = "ROLLBACK"
 	}
 	if err := t.exec(end); err != nil {
@@ -285,7 +251,7 @@ func (t *target) insert(rows []*row) ([]outcome, error) {
 	if distinct(rows) < len(rows) {
 		return nil, errTwice
 	}
-	if t.mode == readingOnly {
+	if t.mode.dryRun {
 		if err := t.exec(tableSQL); err != nil {
 			return nil, err
 		}
@@ -300,48 +266,9 @@ func (t *target) insert(rows []*row) ([]outcome, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.direct = len(skipped) == 0 && !t.never && t.mode != readingOnly
+	t.direct = len(skipped) == 0 && !t.never && !t.mode.dryRun
 	return t.compare(rows, skipped)
 }
-
-// makeTable makes the table, if it is missing. A temporary one, which a search_path
-// that names pg_temp leads to, would lose every row with the session.
-func (t *target) makeTable() error {
-	const persistence = "SELECT relpersistence FROM pg_class WHERE oid = to_regclass('reading_analytics')"
-	found, err := t.read(persistence)
-	if err != nil {
-		return err
-	}
-	if len(found) == 0 {
-		if err := t.begin(readWrite); err != nil {
-			return err
-		}
-		err := t.exec(tableSQL)
-		if err == nil {
-			found, err = t.column(persistence)
-		}
-		if err == nil && len(found) == 1 && found[0] != temporary {
-			err = t.exec("COMMIT")
-		}
-		// Of two sessions that make it at once, the second one finds it done.
-		if err != nil && !pgfault.Code(err, "42P07", "23505") {
-			return errors.Join(err, t.rollback())
-		}
-		if err != nil || found[0] == temporary {
-			if err := t.rollback(); err != nil {
-				return err
-			}
-		}
-	}
-	if len(found) == 1 && found[0] == temporary {
-		return sysexits.New(sysexits.Config, "database_refused", errors.New("reading_analytics would be a temporary table, whose rows end with the session")).
-			WithHint("name a schema that the role may write to in its search_path: ALTER ROLE ... SET search_path")
-	}
-	return nil
-}
-
-// temporary is the relpersistence of a temporary table.
-const temporary = "t"
 
 // failedRow finds the row that a failed COPY names; -1, if it names none.
 func failedRow(err error, rows int) int {

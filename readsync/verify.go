@@ -56,7 +56,7 @@ func (v *verifyCmd) run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	defer check.source.close()
-	if check.target, err = openTarget(ctx, v.peerFlags, readingOnly); err != nil {
+	if check.target, err = openTarget(ctx, v.peerFlags, writeMode{dryRun: true}); err != nil {
 		return err
 	}
 	defer func() { _ = check.target.close() }()

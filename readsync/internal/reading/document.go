@@ -1,7 +1,8 @@
-package main
+// Package reading makes rows of readings: documents whose fields timestamp, source,
+// event_type, payload and meta become the columns of the table.
+package reading
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -13,30 +14,34 @@ import (
 	"observability-hub/readsync/internal/rawbson"
 )
 
-// synced are the fields of a document that become columns. The order is that of the
-// digest.
-var synced = [...]string{"timestamp", "source", "event_type", "payload", "meta"}
-
+// Numbers of the fields and their columns. The order is that of the digest.
 const (
-	atTimestamp = iota
-	atSource
-	atEventType
-	atPayload
-	atMeta
+	Timestamp = iota
+	Source
+	EventType
+	Payload
+	Meta
+	fields // how many there are
 )
 
-// document is a document that was read.
-type document struct {
-	raw    bson.Raw
-	id     rawbson.Value // its _id
-	text   string        // of the _id, which is the mongo_id of its row
-	fields [len(synced)]rawbson.Value
+// Fields are the fields of a document that become columns.
+var Fields = [fields]string{"timestamp", "source", "event_type", "payload", "meta"}
+
+// ColumnNames are the table's columns beside mongo_id.
+var ColumnNames = [fields]string{"event_timestamp", "source", "event_type", "payload", "meta"}
+
+// Document is a document that was read.
+type Document struct {
+	Raw    bson.Raw
+	ID     rawbson.Value // its _id
+	Text   string        // of the _id, which is the mongo_id of its row
+	Fields [fields]rawbson.Value
 }
 
-// read finds the fields of a document, and refuses one that cannot be told apart from
+// Read finds the fields of a document, and refuses one that cannot be told apart from
 // others. Also that one has its text, if it has an _id.
-func (d *document) read(raw bson.Raw) *extjson.Refusal {
-	d.raw = raw
+func (d *Document) Read(raw bson.Raw) *extjson.Refusal {
+	d.Raw = raw
 	var twice string
 	intact := rawbson.Elements(raw, func(key []byte, v rawbson.Value) bool {
 		field := d.field(key)
@@ -50,18 +55,18 @@ func (d *document) read(raw bson.Raw) *extjson.Refusal {
 		return true
 	})
 	var ambiguous *extjson.Refusal
-	if !d.id.Missing() {
-		text, err := extjson.AppendID(nil, d.id)
-		if d.text = string(text); err != nil {
+	if !d.ID.Missing() {
+		text, err := extjson.AppendID(nil, d.ID)
+		if d.Text = string(text); err != nil {
 			ambiguous = extjson.AsRefusal(err)
 		} else {
-			ambiguous = checkID(d.id, len(text))
+			ambiguous = checkID(d.ID, len(text))
 		}
 	}
 	switch {
 	case !intact:
 		return extjson.ErrCorrupt
-	case d.id.Missing():
+	case d.ID.Missing():
 		return (&extjson.Refusal{Reason: "no_id"}).At("_id")
 	case twice != "":
 		return (&extjson.Refusal{Reason: "duplicate_key"}).At(twice)
@@ -70,20 +75,20 @@ func (d *document) read(raw bson.Raw) *extjson.Refusal {
 }
 
 // field returns where a field's value belongs; nil, if it is not synced.
-func (d *document) field(key []byte) *rawbson.Value {
+func (d *Document) field(key []byte) *rawbson.Value {
 	switch string(key) {
 	case "_id":
-		return &d.id
+		return &d.ID
 	case "timestamp":
-		return &d.fields[atTimestamp]
+		return &d.Fields[Timestamp]
 	case "source":
-		return &d.fields[atSource]
+		return &d.Fields[Source]
 	case "event_type":
-		return &d.fields[atEventType]
+		return &d.Fields[EventType]
 	case "payload":
-		return &d.fields[atPayload]
+		return &d.Fields[Payload]
 	case "meta":
-		return &d.fields[atMeta]
+		return &d.Fields[Meta]
 	}
 	return nil
 }
@@ -111,37 +116,20 @@ func checkID(id rawbson.Value, size int) *extjson.Refusal {
 	return nil
 }
 
-// guard is the digest of a document's id and of the fields that become columns, so
+// Guard is the digest of a document's id and of the fields that become columns, so
 // that readsync mark can tell whether it is still the one that was read.
-func (d *document) guard() string {
+func (d *Document) Guard() string {
 	h := sha256.New()
-	for _, v := range append(d.fields[:], d.id) {
+	for _, v := range append(d.Fields[:], d.ID) {
 		h.Write(binary.LittleEndian.AppendUint32([]byte{byte(v.Kind)}, uint32(len(v.Data))))
 		h.Write(v.Data)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// content returns the document as a dead letter has it.
-func (d *document) content(r *row) (text, raw []byte) {
-	lossy := r.refused != nil && (r.refused.Reason == "invalid_utf8" || r.refused.Reason == "duplicate_key")
-	return deadletter.Encode(d.raw, lossy)
-}
-
-// value returns the value that became a column.
-func (d *document) value(_ *row, column int) (rawbson.Value, error) { return d.fields[column], nil }
-
-// mayHoldNUL reports whether a column may hold a NUL character; an escaped backslash
-// before u0000 counts as one, which costs no more than some bytes.
-func (r *row) mayHoldNUL() bool {
-	for i, c := range r.columns {
-		if i == atPayload || i == atMeta {
-			if bytes.Contains(c, []byte(`\u0000`)) {
-				return true
-			}
-		} else if bytes.IndexByte(c, 0) >= 0 {
-			return true
-		}
-	}
-	return false
+// Content returns the document as a dead letter has it, given why it cannot be a row
+// or nil.
+func (d *Document) Content(why *extjson.Refusal) (text, raw []byte) {
+	lossy := why != nil && (why.Reason == "invalid_utf8" || why.Reason == "duplicate_key")
+	return deadletter.Encode(d.Raw, lossy)
 }
