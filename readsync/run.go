@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -54,17 +55,18 @@ type syncing struct {
 	progress *progress
 	batches  int64
 
-	memory chan struct{}         // a slot for each batch that may be in memory
-	free   chan *reading.Builder // that have no rows
+	memory chan struct{} // a slot for each batch that may be in memory
+	free   chan *batch   // that are marked, and whose memory is used again
 }
 
 // batch is documents on their way through a run.
 type batch struct {
-	docs  []document
-	rows  []*row
-	from  *reading.Builder // has the columns of the rows
-	bytes int
-	err   error // of reading; the batch is empty then
+	docs    []document
+	made    []row
+	rows    []*row // all of made
+	columns *reading.Builder
+	bytes   int
+	err     error // of reading; the batch is empty then
 }
 
 const (
@@ -76,18 +78,18 @@ const (
 	stepGrace = 2500 * time.Millisecond
 )
 
-// slots is how much of the memory for batches one takes.
-func (b *batch) slots() int {
-	if b.bytes > largeBatch {
+// slots is how much of the memory for batches one of that size takes.
+func slots(bytes int) int {
+	if bytes > largeBatch {
 		return inMemory
 	}
 	return 1
 }
 
-// frugal allows two fifths of the garbage that Go usually does, as a batch is some
-// megabytes of it, until restore is called.
+// frugal allows less garbage than Go usually does, as a batch is a megabyte of it and
+// more, until restore is called.
 func frugal() (restore func()) {
-	before := debug.SetGCPercent(40)
+	before := debug.SetGCPercent(60)
 	return func() { debug.SetGCPercent(before) }
 }
 
@@ -114,7 +116,7 @@ func (s *syncing) run(ctx context.Context, aside *letters) error {
 
 	readable, stop := context.WithCancel(ctx)
 	defer stop()
-	s.memory, s.free = make(chan struct{}, inMemory), make(chan *reading.Builder, inMemory)
+	s.memory, s.free = make(chan struct{}, inMemory), make(chan *batch, inMemory)
 	read, written := make(chan *batch), make(chan *batch)
 	marked := make(chan error, 1)
 	go s.readAll(readable, read)
@@ -142,16 +144,11 @@ func (s *syncing) readAll(ctx context.Context, read chan<- *batch) {
 		}
 		for first := true; len(raws) > 0; first = false {
 			n, size := fitting(raws)
-			b := &batch{bytes: size}
-			more := b.slots()
+			more := slots(size)
 			if first {
 				more-- // it has one
 			}
-			if !s.reserve(ctx, more) {
-				return
-			}
-			s.fill(b, raws[:n])
-			if !send(ctx, read, b) {
+			if !s.reserve(ctx, more) || !send(ctx, read, s.batch(raws[:n], size)) {
 				return
 			}
 			raws = raws[n:]
@@ -188,21 +185,29 @@ func fitting(raws []bson.Raw) (n, size int) {
 	return n, size
 }
 
-// fill converts documents to the rows of a batch.
-func (s *syncing) fill(b *batch, raws []bson.Raw) {
+// batch converts documents to rows.
+func (s *syncing) batch(raws []bson.Raw, bytes int) *batch {
+	var b *batch
 	select {
-	case b.from = <-s.free:
+	case b = <-s.free:
 	default:
-		b.from = s.builder(s.nul())
+		b = &batch{columns: s.builder(s.nul())}
 	}
-	b.from.Reset(b.bytes + b.bytes/4)
-	b.docs = make([]document, len(raws))
-	all := make([]row, len(raws))
-	b.rows = make([]*row, len(raws))
+	b.bytes = bytes
+	b.columns.Reset(bytes + bytes/4)
+	b.docs, b.made, b.rows = emptied(b.docs, len(raws)), emptied(b.made, len(raws)), emptied(b.rows, len(raws))
 	for i, raw := range raws {
-		all[i] = readRow(b.from, raw, &b.docs[i])
-		b.rows[i] = &all[i]
+		b.made[i] = readRow(b.columns, raw, &b.docs[i])
+		b.rows[i] = &b.made[i]
 	}
+	return b
+}
+
+// emptied returns n zero values, in the memory of s if that is enough.
+func emptied[T any](s []T, n int) []T {
+	s = slices.Grow(s[:0], n)[:n]
+	clear(s)
+	return s
 }
 
 // writeAll writes batches until there is none, or one too many was rejected.
@@ -240,9 +245,9 @@ func (s *syncing) markAll(ctx context.Context, written <-chan *batch, stop func(
 		if b.bytes > largeBatch {
 			debug.FreeOSMemory()
 		} else {
-			s.free <- b.from // memory for another one
+			s.free <- b
 		}
-		for range b.slots() {
+		for range slots(b.bytes) {
 			<-s.memory
 		}
 	}
@@ -251,7 +256,7 @@ func (s *syncing) markAll(ctx context.Context, written <-chan *batch, stop func(
 
 // shrink gives back what the rows take, before the documents are sent.
 func (b *batch) shrink() {
-	b.from.Release()
+	b.columns.Release()
 	for _, r := range b.rows {
 		r.columns = reading.Columns{}
 	}

@@ -109,7 +109,7 @@ func (c *Converter) extended(dst []byte, v rawbson.Value, depth int) (_ []byte, 
 	case bson.TypeDateTime:
 		ms := int64(binary.LittleEndian.Uint64(v.Data))
 		if t := time.UnixMilli(ms).UTC(); c.Dialect == Stored && ms >= 0 && t.Year() <= 9999 {
-			return append(t.AppendFormat(append(dst, `{"$date":"`...), "2006-01-02T15:04:05.999Z"), `"}`...), nil
+			return append(t.AppendFormat(append(dst, `{"$date":"`...), time.RFC3339Nano), `"}`...), nil
 		}
 		return append(strconv.AppendInt(append(dst, `{"$date":{"$numberLong":"`...), ms, 10), `"}}`...), nil
 	case bson.TypeDecimal128:

@@ -88,7 +88,7 @@ func appendTime(dst []byte, t time.Time) ([]byte, error) {
 		dst = t.AppendFormat(append(dst, year...), "-01-02T15:04:05.999999Z")
 		return append(dst, " BC"...), nil
 	}
-	return t.AppendFormat(dst, "2006-01-02T15:04:05.999999Z"), nil
+	return t.AppendFormat(dst, time.RFC3339Nano), nil // of microseconds, and much faster than another layout
 }
 
 // Parse reads RFC 3339 in a wide sense: a date alone, no seconds, a blank for
