@@ -106,6 +106,11 @@ func TestRunDry(t *testing.T) {
 	h.table.rows[oid(99).Hex()] = fakeRow{`\N`, "s", `\N`, `"older"`, `\N`}
 	h.table.missing = true
 	before := maps.Clone(h.table.rows)
+	h.table.persistence = temporary
+	if r := h.run("run", "--dry-run"); r.status != sysexits.Config || !strings.Contains(r.stderr, "search_path") {
+		t.Errorf("into a temporary table: exit status %d\n%s", r.status, r.stderr)
+	}
+	h.table.persistence, h.table.missing = "p", true
 	h.expect(h.run("run", "--dry-run", "--max-rejects", "5"), sysexits.Partial, `{"read":11,"inserted":8,"differing":1,"rejected":2,"marked":0,"dry_run":true}`)
 	h.expect(h.run("run", "--dry-run"), sysexits.DataErr, `{"rejected":2}`)
 	if len(h.letters()) != 0 || h.statuses()[statusIngested] != 11 || !maps.Equal(before, h.table.rows) {
@@ -199,7 +204,15 @@ func TestRunFailures(t *testing.T) {
 		}, sysexits.Config, "database_refused", 0, 0},
 		"a temporary table":               {func(h *hub) { h.table.persistence = temporary }, sysexits.Config, "database_refused", 0, 0},
 		"a table that would be temporary": {func(h *hub) { h.table.missing, h.table.persistence = true, temporary }, sysexits.Config, "database_refused", 0, 0},
-		"no table yet":                    {func(h *hub) { h.table.missing = true }, 0, "", 2500, 2500},
+		"a table that takes no COPY": {func(h *hub) {
+			h.table.fail = func(sql string) error {
+				if sql == directSQL {
+					return &pq.Error{Code: "42809", Message: "cannot copy to view"}
+				}
+				return nil
+			}
+		}, 0, "", 2500, 2500},
+		"no table yet": {func(h *hub) { h.table.missing = true }, 0, "", 2500, 2500},
 		"no unique index": {func(h *hub) {
 			h.table.fail = func(sql string) error {
 				if strings.HasPrefix(sql, "EXPLAIN") {

@@ -39,41 +39,53 @@ func (t *target) prepare() error {
 	return errors.Join(err, t.rollback())
 }
 
-// makeTable makes the table, if it is missing. A temporary one, which a search_path
-// that names pg_temp leads to, would lose every row with the session.
+// makeTable makes the table, if it is missing.
 func (t *target) makeTable() error {
-	const persistence = "SELECT relpersistence FROM pg_class WHERE oid = to_regclass('reading_analytics')"
-	found, err := t.read(persistence)
-	if err != nil {
+	found, err := t.read(persistenceSQL)
+	if err != nil || len(found) > 0 {
+		return errors.Join(err, permanent(found))
+	}
+	if err := t.begin(readWrite); err != nil {
 		return err
 	}
-	if len(found) == 0 {
-		if err := t.begin(readWrite); err != nil {
-			return err
-		}
-		err := t.exec(tableSQL)
-		if err == nil {
-			found, err = t.column(persistence)
-		}
-		if err == nil && len(found) == 1 && found[0] != temporary {
-			err = t.exec("COMMIT")
-		}
-		// Of two sessions that make it at once, the second one finds it done.
-		if err != nil && !pgfault.Code(err, "42P07", "23505") {
-			return errors.Join(err, t.rollback())
-		}
-		if err != nil || found[0] == temporary {
-			if err := t.rollback(); err != nil {
-				return err
-			}
+	if err = t.makeInside(); err == nil {
+		err = t.exec("COMMIT")
+	}
+	if err == nil {
+		return nil
+	}
+	// Of two sessions that make it at once, the second one finds it done.
+	if pgfault.Code(err, "42P07", "23505") {
+		err = nil
+	}
+	return errors.Join(err, t.rollback())
+}
+
+// makeInside makes the table, if it is missing, in the transaction that has begun. A
+// CREATE TABLE alone might make a temporary one ahead of the table that is there.
+func (t *target) makeInside() error {
+	found, err := t.column(persistenceSQL)
+	if err == nil && len(found) == 0 {
+		if err = t.exec(tableSQL); err == nil {
+			found, err = t.column(persistenceSQL)
 		}
 	}
+	return errors.Join(err, permanent(found))
+}
+
+// persistenceSQL asks how long the rows of the table live; it has no answer if there
+// is no table.
+const persistenceSQL = "SELECT relpersistence FROM pg_class WHERE oid = to_regclass('reading_analytics')"
+
+// temporary is the relpersistence of a temporary table.
+const temporary = "t"
+
+// permanent refuses a temporary table, which a search_path that names pg_temp leads
+// to: it would lose every row with the session.
+func permanent(found []string) error {
 	if len(found) == 1 && found[0] == temporary {
 		return sysexits.New(sysexits.Config, "database_refused", errors.New("reading_analytics would be a temporary table, whose rows end with the session")).
 			WithHint("name a schema that the role may write to in its search_path: ALTER ROLE ... SET search_path")
 	}
 	return nil
 }
-
-// temporary is the relpersistence of a temporary table.
-const temporary = "t"

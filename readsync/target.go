@@ -207,7 +207,9 @@ func refuse(r *row, err error) {
 func (t *target) try(rows []*row) (at int, err error) {
 	if t.direct {
 		at, err = t.transaction(rows, t.copyDirect)
-		t.never = t.never || pgfault.Code(err, "0A000") && failedRow(err, len(rows)) < 0 || errors.Is(err, errTaken) // row-level security; a trigger
+		// It may be that the table does not take a COPY at all: it is a view, or has
+		// row-level security, or a trigger.
+		t.never = t.never || errors.Is(err, errTaken) || pgfault.Doubtful(err, reading.ColumnNames[:]) && at < 0 && !pgfault.Content(err, reading.ColumnNames[:])
 		if !t.never && !pgfault.Code(err, "23505") || t.broken() {
 			return at, err
 		}
@@ -252,7 +254,7 @@ func (t *target) insert(rows []*row) ([]outcome, error) {
 		return nil, errTwice
 	}
 	if t.mode.dryRun {
-		if err := t.exec(tableSQL); err != nil {
+		if err := t.makeInside(); err != nil {
 			return nil, err
 		}
 	}
