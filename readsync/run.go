@@ -89,7 +89,7 @@ func slots(bytes int) int {
 // frugal allows less garbage than Go usually does, as a batch is a megabyte of it and
 // more, until restore is called.
 func frugal() (restore func()) {
-	before := debug.SetGCPercent(60)
+	before := debug.SetGCPercent(80)
 	return func() { debug.SetGCPercent(before) }
 }
 
@@ -114,12 +114,12 @@ func (s *syncing) run(ctx context.Context, aside *letters) error {
 	s.progress = newProgress(ctx, s.env, s.source)
 	defer s.progress.end()
 
-	readable, stop := context.WithCancel(ctx)
+	untilStop, stop := context.WithCancel(ctx)
 	defer stop()
 	s.memory, s.free = make(chan struct{}, inMemory), make(chan *batch, inMemory)
 	read, written := make(chan *batch), make(chan *batch)
 	marked := make(chan error, 1)
-	go s.readAll(readable, read)
+	go s.readAll(untilStop, read)
 	go func() { marked <- s.markAll(hard, written, stop) }()
 	err = s.writeAll(hard, read, written)
 	close(written)
@@ -245,6 +245,7 @@ func (s *syncing) markAll(ctx context.Context, written <-chan *batch, stop func(
 		if b.bytes > largeBatch {
 			debug.FreeOSMemory()
 		} else {
+			clear(b.docs) // they hold what MongoDB has answered
 			s.free <- b
 		}
 		for range slots(b.bytes) {

@@ -452,3 +452,30 @@ func TestProgress(t *testing.T) {
 		t.Error("a progress without a terminal")
 	}
 }
+
+// Of two rows with one id in a batch, the second one meets the first.
+func TestSameIDTwice(t *testing.T) {
+	h := newHub(t)
+	target, err := openTarget(t.Context(), peerFlags{Timeout: time.Minute, peers: h.peers()}, writeMode{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := func(payload string) *row {
+		return &row{id: "a", columns: [5][]byte{3: []byte(payload)}, from: &extracted{}}
+	}
+	for _, direct := range []bool{true, false} {
+		h.table.rows = map[string]fakeRow{}
+		target.direct = direct
+		rows := []*row{made("1"), {id: "b", from: &extracted{}}, made("1"), made("2")}
+		if err := target.write(rows); err != nil {
+			t.Fatal(err)
+		}
+		var got []outcome
+		for _, r := range rows {
+			got = append(got, r.outcome)
+		}
+		if fmt.Sprint(got) != "[inserted inserted identical differing]" || len(h.table.rows) != 2 {
+			t.Errorf("direct %v: %v, %d rows", direct, got, len(h.table.rows))
+		}
+	}
+}
