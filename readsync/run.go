@@ -148,7 +148,7 @@ func (s *syncing) readAll(ctx context.Context, read chan<- *batch) {
 			if first {
 				more-- // it has one
 			}
-			if !s.reserve(ctx, more) || !send(ctx, read, s.batch(raws[:n], size)) {
+			if !s.reserve(ctx, more) || !send(ctx, read, s.convert(raws[:n], size)) {
 				return
 			}
 			raws = raws[n:]
@@ -185,8 +185,8 @@ func fitting(raws []bson.Raw) (n, size int) {
 	return n, size
 }
 
-// batch converts documents to rows.
-func (s *syncing) batch(raws []bson.Raw, bytes int) *batch {
+// convert makes a batch of documents and their rows.
+func (s *syncing) convert(raws []bson.Raw, bytes int) *batch {
 	var b *batch
 	select {
 	case b = <-s.free:
