@@ -179,7 +179,7 @@ func (s *session) markEnded(ctx context.Context, ends []ending, from string) err
 	return nil
 }
 
-// loadRecord reads how a document ended. A line of another kind is none.
+// loadRecord reads how a document ended. isRecord is false for a line of another kind.
 func loadRecord(in stage.Line) (e ending, isRecord bool, err error) {
 	if in.Err != nil {
 		return e, false, in.Err

@@ -121,7 +121,8 @@ func (s *sheaf) add(b *reading.Builder, line []byte) error {
 	return nil
 }
 
-// load loads letters and marks their documents, and keeps those that are no rows.
+// load loads letters and marks their documents. It keeps the letters of documents that
+// did not become rows.
 func (r *retrying) load(ctx context.Context, s *sheaf) error {
 	return r.writeDistinct(ctx, s.rows, func(from, to int) error {
 		var ends []ending

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/lib/pq"
+	"github.com/lib/pq/pqerror"
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 
@@ -243,7 +244,7 @@ func TestRunFailures(t *testing.T) {
 // another class, or by a trigger that lets them vanish. The others are written.
 func TestRefusedRows(t *testing.T) {
 	odd := map[string]bool{oid(0).Hex(): true, oid(700).Hex(): true, oid(1234).Hex(): true}
-	refuse := func(code pq.ErrorCode) func(string) *pq.Error {
+	refuse := func(code pqerror.Code) func(string) *pq.Error {
 		return func(id string) *pq.Error {
 			if odd[id] {
 				return &pq.Error{Code: code, Message: "odd"}
@@ -433,7 +434,7 @@ func TestOtherForms(t *testing.T) {
 	}
 }
 
-// progressOf is what a terminal shows.
+// A terminal shows how far a run is, at most twice a second.
 func TestProgress(t *testing.T) {
 	h := newHub(t, many(3, false)...)
 	env := &cli.Env{Diag: &diag.Logger{Terminal: true}}

@@ -158,7 +158,7 @@ func TestRetry(t *testing.T) {
 	}
 }
 
-// A retry that fails leaves the file as it was.
+// A retry that fails leaves the file unchanged.
 func TestRetryFails(t *testing.T) {
 	h := newHub(t, doc(oid(1), "a\x00b"))
 	h.run("run")

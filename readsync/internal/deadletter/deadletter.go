@@ -58,7 +58,7 @@ func Open(log *diag.Logger, path string) (*File, error) {
 // Wait is how long the file of another run is waited for.
 const Wait = 10 * time.Second
 
-// errNotRegular is a file of dead letters that is none: a device has no end to read
+// errNotRegular is a path that is not a regular file: a device has no end to read
 // up to, and keeps nothing.
 var errNotRegular = errors.New("not a regular file")
 

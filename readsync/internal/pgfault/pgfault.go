@@ -1,4 +1,4 @@
-// Package pgfault tells what an error of PostgreSQL is about: the content of a row,
+// Package pgfault reports what an error of PostgreSQL is about: the content of a row,
 // the table, another session, or the server.
 package pgfault
 
