@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"time"
 
 	"observability-hub/lib/cli"
 	"observability-hub/lib/record"
@@ -13,12 +12,8 @@ import (
 type account struct {
 	read, inserted, identical, differing, rejected int64
 	replaced                                       int64 // of the differing ones: the row is what the document is now
-	marked, unmarked                               int64
 
 	namedRejected, namedDiffering int64 // documents that were named
-
-	refused int64 // marks that MongoDB refused
-	refusal error // why it refused the last one
 }
 
 func (a *account) add(rows []*row) {
@@ -38,12 +33,6 @@ func (a *account) add(rows []*row) {
 			a.rejected++
 		}
 	}
-}
-
-// addMarks adds the marks that another account has counted.
-func (a *account) addMarks(b *account) {
-	a.marked, a.unmarked = a.marked+b.marked, a.unmarked+b.unmarked
-	a.refused, a.refusal = a.refused+b.refused, b.refusal
 }
 
 // fill adds the outcomes to a record.
@@ -92,7 +81,7 @@ func (a *account) verdict(letters string, allowed int64) error {
 		return sysexits.New(sysexits.Partial, "documents_differ", fmt.Errorf("%s differ from the rows with their ids, and stay ingested", plural(a.kept(), "document"))).
 			WithHint("run with --differing=replace to take the documents, or set their status to processed to keep the rows")
 	}
-	return a.marksRefused()
+	return nil
 }
 
 // forecast is the error that the outcomes of a dry run would lead to.
@@ -110,15 +99,6 @@ func (a *account) forecast(allowed int64) error {
 	return nil
 }
 
-// marksRefused is the error of marks that a rule of the collection forbids.
-func (a *account) marksRefused() error {
-	if a.refused == 0 {
-		return nil
-	}
-	return sysexits.New(sysexits.Partial, "marks_refused", fmt.Errorf("MongoDB refuses to mark %s: %w", plural(a.refused, "document"), a.refusal)).
-		WithHint("their rows are there; let the collection's validation rule allow the status processed and rejected, then run again")
-}
-
 // maxNamed is how many documents with a trouble a run names one by one.
 const maxNamed = 20
 
@@ -128,7 +108,7 @@ func (a *account) name(env *cli.Env, rows []*row) {
 		switch {
 		case r.outcome == rejected && a.namedRejected < maxNamed:
 			a.namedRejected++
-			env.Diag.Warn("document_rejected", "document "+shortID(r.id)+": "+r.refused.Error(), idField(r.id), reasonField(r.refused.reason))
+			env.Diag.Warn("document_rejected", "document "+shortID(r.id)+": "+r.refused.Error(), idField(r.id), reasonField(r.refused.Reason))
 		case r.outcome == differing && a.namedDiffering < maxNamed:
 			a.namedDiffering++
 			env.Diag.Warn("document_differs", "document "+shortID(r.id)+" differs from the row that has its id", idField(r.id))
@@ -136,5 +116,9 @@ func (a *account) name(env *cli.Env, rows []*row) {
 	}
 }
 
-// seconds is how long something took, for the records.
-func seconds(since time.Time) float64 { return time.Since(since).Seconds() }
+// tooMany is the end of a run that set more aside than it was allowed to.
+func tooMany(n, allowed int64, path string) error {
+	return sysexits.New(sysexits.DataErr, "too_many_rejects",
+		fmt.Errorf("stopped: %s cannot become rows, more than --max-rejects %d; they are set aside in %s, and what was written before is kept", plural(n, "document"), allowed, path)).
+		WithHint("look at the reasons there; a further run goes on with the others; mend the cause, or give --nul=replace, then: readsync retry " + path)
+}

@@ -1,10 +1,7 @@
 package main
 
 import (
-	"errors"
 	"testing"
-
-	"github.com/lib/pq"
 
 	"observability-hub/lib/sysexits"
 )
@@ -28,7 +25,6 @@ func TestAccount(t *testing.T) {
 		{account{rejected: 1}, 0, sysexits.DataErr},
 		{account{rejected: 1}, 1, sysexits.Partial},
 		{account{differing: 1}, 0, sysexits.Partial},
-		{account{refused: 1, refusal: errors.New("no")}, 0, sysexits.Partial},
 	} {
 		if got := sysexits.Code(tc.a.verdict("file", tc.allowed)); got != tc.status {
 			t.Errorf("%+v with --max-rejects %d: %d; want %d", tc.a, tc.allowed, got, tc.status)
@@ -46,28 +42,5 @@ func TestOutcomeNames(t *testing.T) {
 		if parseOutcome(s) != undecided {
 			t.Errorf("%q is an outcome", s)
 		}
-	}
-}
-
-// A failed COPY names the line, whichever table it was for.
-func TestCopyLine(t *testing.T) {
-	for _, tc := range []struct {
-		where string
-		want  int
-	}{
-		{"COPY readsync_staging, line 7, column payload: \"…\"", 6},
-		{"JSON data, line 1: {\"a\":…\nCOPY readsync_staging, line 3, column payload: \"{\"", 2},
-		{"COPY reading_analytics, line 10", 9},
-		{"COPY readsync_staging, line 11", -1},
-		{"COPY readsync_staging, line 0", -1},
-		{"COPY other, line 2", -1},
-		{"", -1},
-	} {
-		if got := copyLine(&pq.Error{Where: tc.where}, 10); got != tc.want {
-			t.Errorf("copyLine(%q) = %d; want %d", tc.where, got, tc.want)
-		}
-	}
-	if got := copyLine(errors.New("x"), 10); got != -1 {
-		t.Errorf("copyLine of another error = %d; want -1", got)
 	}
 }

@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
-
-	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
 // compareSQL says of the rows with the numbers %s whether the table has them with
@@ -58,7 +55,7 @@ func (t *target) compare(rows []*row, skipped []string) ([]outcome, error) {
 		}
 		differ = slices.DeleteFunc(differ, func(i int) bool { return outcomes[i] != differing })
 	}
-	if t.replace && len(differ) > 0 {
+	if t.mode.replace && len(differ) > 0 {
 		return outcomes, t.replaceRows(rows, differ, outcomes)
 	}
 	return outcomes, nil
@@ -132,59 +129,4 @@ func (t *target) differing(numbers []string, outcomes []outcome) (differ []int, 
 	}
 	slices.Sort(differ)
 	return differ, nil
-}
-
-// otherForms are the ways in which the same document may have become a row: with the
-// other policy of --dates, and by the versions of the hub before this tool. Of the
-// first of these, whatever encoding/json made of a payload; of the second, null for a
-// payload that is no object. A form is nil if it is not known.
-var otherForms = []func(*row) *row{
-	func(r *row) *row { return rewritten(r, converter{dialect: stored, nul: nulReplace}, false) },
-	func(r *row) *row {
-		return rewritten(r, converter{dialect: stored, nul: nulReplace, textDates: true}, false)
-	},
-	func(r *row) *row { return rewritten(r, converter{dialect: legacy}, false) },
-	func(r *row) *row { return rewritten(r, converter{dialect: legacy}, true) },
-}
-
-// rewritten returns a row as a converter writes its document.
-func rewritten(r *row, c converter, objectsOnly bool) *row {
-	other := *r
-	for _, i := range []int{atPayload, atMeta} {
-		v := r.fields[i]
-		if r.doc == nil && r.columns[i] != nil { // a record has the value in Extended JSON
-			doc, err := parseExtended(append(append([]byte(`{"v":`), r.columns[i]...), '}'))
-			if err != nil {
-				return nil
-			}
-			v = lookup(doc, "v")
-		}
-		if v.isNull() {
-			continue
-		}
-		if objectsOnly && v.kind != bson.TypeEmbeddedDocument {
-			other.columns[i] = nil
-			continue
-		}
-		text, err := c.append(nil, v)
-		if err != nil && c.dialect != legacy {
-			return nil
-		}
-		if err != nil {
-			text = nil // it stored NULL for what it could not marshal
-		}
-		if text != nil && checkJSON(text, nulReject) != nil {
-			return nil
-		}
-		other.columns[i] = text
-	}
-	for _, i := range []int{atSource, atEventType} {
-		if r.doc != nil && c.dialect == legacy && r.fields[i].kind != bson.TypeString {
-			other.columns[i] = nil // it took nothing but strings
-		}
-	}
-	if slices.EqualFunc(other.columns[:], r.columns[:], bytes.Equal) {
-		return nil // compared already
-	}
-	return &other
 }

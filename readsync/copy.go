@@ -2,15 +2,11 @@ package main
 
 import (
 	"bytes"
-	"context"
-	"database/sql/driver"
-	"errors"
 	"slices"
 	"strconv"
-	"strings"
-	"unsafe"
 
-	"github.com/lib/pq"
+	"observability-hub/readsync/internal/copytext"
+	"observability-hub/readsync/internal/reading"
 )
 
 const copySQL = `COPY readsync_staging FROM STDIN`
@@ -21,61 +17,29 @@ const directSQL = `COPY reading_analytics (mongo_id, event_timestamp, source, ev
 // copy sends rows to the table of a COPY statement. Those of the staging table are
 // numbered.
 func (t *target) copy(sql string, rows []*row) error {
-	stmt, err := t.conn.Prepare(sql)
-	if err != nil {
-		return err
-	}
-	lines, ok := stmt.(interface {
-		CopyData(context.Context, string) (driver.Result, error)
-	})
-	if !ok {
-		return errors.New("the PostgreSQL driver cannot copy lines")
-	}
-	send := func() error {
-		if len(t.buf) == 0 {
-			return nil
-		}
-		// The driver copies the text before it returns, and adds a line break.
-		_, err := lines.CopyData(context.Background(), unsafe.String(&t.buf[0], len(t.buf)-1))
-		if t.buf = t.buf[:0]; cap(t.buf) > 4*copyBytes {
+	at := 0
+	n, err := t.copyIn(sql, func() []byte {
+		t.buf = t.buf[:0]
+		if cap(t.buf) > 4*copyBytes {
 			t.buf = nil
 		}
-		return err
-	}
-	for i, r := range rows {
-		size := copySize(r)
-		if len(t.buf)+size > copyBytes {
-			if err = send(); err != nil {
-				break // Exec says what the server said
+		for ; at < len(rows); at++ {
+			size := copySize(rows[at])
+			if len(t.buf) > 0 && len(t.buf)+size > copyBytes {
+				break
 			}
+			t.buf = slices.Grow(t.buf, size)
+			if sql == copySQL {
+				t.buf = append(strconv.AppendInt(t.buf, int64(at), 10), '\t')
+			}
+			t.buf = appendCopyLine(t.buf, rows[at])
 		}
-		t.buf = slices.Grow(t.buf, size)
-		if sql == copySQL {
-			t.buf = append(strconv.AppendInt(t.buf, int64(i), 10), '\t')
-		}
-		t.buf = appendCopyLine(t.buf, r)
+		return t.buf
+	})
+	if err == nil && n != int64(len(rows)) {
+		err = errTaken
 	}
-	if err == nil {
-		err = send()
-	}
-	t.buf = t.buf[:0]
-	//lint:ignore SA1019 a COPY of this driver has no other end
-	done, end := stmt.Exec(nil)
-	// Where the server's error was there already, Exec did not wait for the end of
-	// its answer: the connection would still be in the middle of it.
-	if closed := stmt.Close(); end == nil {
-		end = closed
-	}
-	if end != nil {
-		return end
-	}
-	if err != nil {
-		return err
-	}
-	if n, err := done.RowsAffected(); err != nil || n != int64(len(rows)) {
-		return errors.Join(err, errTaken)
-	}
-	return nil
+	return err
 }
 
 // copyBytes is how much is given to the driver at a time, if a row is not longer.
@@ -93,76 +57,17 @@ func copySize(r *row) int {
 
 // appendCopyLine appends a row in the text format of COPY.
 func appendCopyLine(b []byte, r *row) []byte {
-	b = appendCopyText(b, []byte(r.id))
+	b = copytext.AppendText(b, []byte(r.id))
 	for i, c := range r.columns {
 		b = append(b, '\t')
 		switch {
 		case c == nil:
-			b = append(b, `\N`...)
-		case i == atPayload || i == atMeta:
-			b = appendCopyJSON(b, c)
+			b = append(b, copytext.Null...)
+		case i == reading.Payload || i == reading.Meta:
+			b = copytext.AppendJSON(b, c)
 		default:
-			b = appendCopyText(b, c)
+			b = copytext.AppendText(b, c)
 		}
 	}
 	return append(b, '\n')
-}
-
-// appendCopyJSON appends JSON, in whose strings nothing but the backslash means
-// something to COPY; between them, a record may have a tab.
-func appendCopyJSON(b, text []byte) []byte {
-	for {
-		i := bytes.IndexByte(text, '\\')
-		if i < 0 {
-			return append(b, text...)
-		}
-		b = append(append(b, text[:i]...), '\\', '\\')
-		text = text[i+1:]
-	}
-}
-
-func appendCopyText(b, text []byte) []byte {
-	for {
-		i := bytes.IndexAny(text, "\\\t\n\r")
-		if i < 0 {
-			return append(b, text...)
-		}
-		b = append(b, text[:i]...)
-		switch text[i] {
-		case '\t':
-			b = append(b, '\\', 't')
-		case '\n':
-			b = append(b, '\\', 'n')
-		case '\r':
-			b = append(b, '\\', 'r')
-		default:
-			b = append(b, '\\', '\\')
-		}
-		text = text[i+1:]
-	}
-}
-
-// copyLine finds the row that a failed COPY names: "COPY readsync_staging, line 7, column payload". It
-// is -1 if it names none.
-func copyLine(err error, rows int) int {
-	pe, ok := errors.AsType[*pq.Error](err)
-	if !ok {
-		return -1
-	}
-	_, rest, ok := strings.Cut(pe.Where, "COPY readsync_staging, line ")
-	if !ok {
-		_, rest, ok = strings.Cut(pe.Where, "COPY reading_analytics, line ")
-	}
-	if !ok {
-		return -1
-	}
-	end := 0
-	for end < len(rest) && rest[end] >= '0' && rest[end] <= '9' {
-		end++
-	}
-	n, err := strconv.Atoi(rest[:end])
-	if err != nil || n < 1 || n > rows {
-		return -1
-	}
-	return n - 1
 }

@@ -5,54 +5,96 @@ import (
 	"database/sql/driver"
 	"errors"
 	"time"
+	"unsafe"
 
 	"github.com/lib/pq"
 
 	"observability-hub/lib/libpq"
 	"observability-hub/lib/postgres"
 	"observability-hub/lib/sysexits"
+	"observability-hub/readsync/internal/pgfault"
+	"observability-hub/readsync/internal/reading"
 )
 
-// databaseConfig returns how to reach the database; ok is false if nothing says
-// so.
-func databaseConfig() (cfg libpq.Config, ok bool, err error) { return libpq.Configured(name) }
-
-// database is an open session.
-type database struct {
-	*postgres.Conn
-	conn    driver.Conn
-	timeout time.Duration // of one exchange with the server
+// database is a session with PostgreSQL.
+type database interface {
+	// exec runs statements that have no parameters, in one round trip.
+	exec(sql string) error
+	// column runs one query and returns the first column of its rows as text; NULL is
+	// the empty string.
+	column(sql string) ([]string, error)
+	// copyIn sends pieces of whole lines to a COPY, until next returns none, and
+	// returns how many rows the server has taken.
+	copyIn(sql string, next func() []byte) (int64, error)
+	// broken reports whether the session is lost.
+	broken() bool
+	close() error
 }
 
-// connect opens a session that ends with ctx, and in which no peer is waited for
+// connection is a database behind the driver.
+type connection struct{ conn *postgres.Conn }
+
+// dialDatabase opens a session that ends with ctx, and in which no peer is waited for
 // longer than timeout at a time.
-func connect(ctx context.Context, cfg libpq.Config, timeout time.Duration) (*database, error) {
+func dialDatabase(ctx context.Context, timeout time.Duration) (database, error) {
+	cfg, ok, err := libpq.Configured(name)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, libpq.BadConfiguration(errors.New("no database_url: neither the credential nor $DATABASE_URL or libpq's PGHOST, PGDATABASE, … are there"))
+	}
 	conn, err := postgres.Connect(ctx, cfg, timeout)
 	if err != nil {
 		return nil, err
 	}
-	return &database{conn, conn.Driver(), timeout}, nil
+	return connection{conn}, nil
 }
 
-func (d *database) close() error { return d.Close() }
-
-// broken reports whether the session is lost.
-func (d *database) broken() bool { return d.Broken() }
-
-// exec runs statements that have no parameters, in one round trip.
-func (d *database) exec(sql string) error {
-	_, err := d.Exec(sql)
+func (c connection) exec(sql string) error {
+	_, err := c.conn.Exec(sql)
 	return err
 }
 
-// column runs one query and returns the first column of its rows as text; NULL
-// is the empty string.
-func (d *database) column(sql string) ([]string, error) { return d.Column(sql) }
+func (c connection) column(sql string) ([]string, error) { return c.conn.Column(sql) }
+func (c connection) broken() bool                        { return c.conn.Broken() }
+func (c connection) close() error                        { return c.conn.Close() }
+
+func (c connection) copyIn(sql string, next func() []byte) (int64, error) {
+	stmt, err := c.conn.Driver().Prepare(sql)
+	if err != nil {
+		return 0, err
+	}
+	lines, ok := stmt.(interface {
+		CopyData(context.Context, string) (driver.Result, error)
+	})
+	if !ok {
+		return 0, errors.New("the PostgreSQL driver cannot copy lines")
+	}
+	for piece := next(); len(piece) > 0 && err == nil; piece = next() {
+		// The driver copies the text before it returns, and adds a line break.
+		_, err = lines.CopyData(context.Background(), unsafe.String(&piece[0], len(piece)-1))
+	}
+	//lint:ignore SA1019 a COPY of this driver has no other end
+	done, end := stmt.Exec(nil) // which says what the server said, if CopyData failed
+	// Where the server's error was there already, Exec did not wait for the end of
+	// its answer: the connection would still be in the middle of it.
+	if closed := stmt.Close(); end == nil {
+		end = closed
+	}
+	if end != nil {
+		return 0, end
+	}
+	if err != nil {
+		return 0, err
+	}
+	return done.RowsAffected()
+}
 
 // databaseError gives an error of the driver its exit status and hint.
 func databaseError(err error) error {
 	if pe, ok := errors.AsType[*pq.Error](err); ok {
-		if hint := tableFault(pe); hint != "" {
+		if hint := pgfault.Table(pe, reading.ColumnNames[:]); hint != "" {
 			return sysexits.New(sysexits.Config, "database_refused", err).WithHint(hint)
 		}
 	}
@@ -63,6 +105,3 @@ func databaseError(err error) error {
 		Slow:   "--timeout may be too short for this table; verify reads all of it",
 	})
 }
-
-// class returns the first two characters of the SQLSTATE.
-func class(e *pq.Error) string { return postgres.Class(e) }

@@ -3,40 +3,15 @@ package main
 import (
 	"bufio"
 	"context"
-	"fmt"
 	"time"
 
-	"go.mongodb.org/mongo-driver/v2/bson"
-
 	"observability-hub/lib/cli"
-	"observability-hub/lib/diag"
 	"observability-hub/lib/record"
+	"observability-hub/readsync/internal/deadletter"
+	"observability-hub/readsync/internal/extjson"
+	"observability-hub/readsync/internal/reading"
+	"observability-hub/readsync/internal/stage"
 )
-
-const objectKind = bson.TypeEmbeddedDocument
-
-func shortID(id string) string {
-	if len(id) > 200 {
-		return id[:200] + "…"
-	}
-	return id
-}
-
-func idField(id string) diag.Field         { return diag.Field{Key: "mongo_id", Value: shortID(id)} }
-func reasonField(reason string) diag.Field { return diag.Field{Key: "reason", Value: reason} }
-
-// peerFlags bound the conversation with the databases. Which they are comes from
-// credentials and the environment.
-type peerFlags struct {
-	Timeout time.Duration `default:"1m"`
-}
-
-func (p peerFlags) Validate() error {
-	if p.Timeout < time.Second {
-		return fmt.Errorf("--timeout %v: less than a second", p.Timeout)
-	}
-	return nil
-}
 
 // extractCmd prints documents as records.
 type extractCmd struct {
@@ -52,14 +27,14 @@ func (x *extractCmd) Run(ctx context.Context, env *cli.Env) error {
 
 func (x *extractCmd) run(ctx context.Context, env *cli.Env) error {
 	defer frugal()()
-	s, err := openSource(ctx, env, x.Timeout)
+	s, err := openSource(ctx, env, x.peerFlags)
 	if err != nil {
 		return err
 	}
 	defer s.close()
 	out := bufio.NewWriterSize(env.Stdout, 64<<10)
-	k := &keyset{source: s, status: statusIngested}
-	b := newBuilder(nulKeep, x.datesFlag)
+	w := &walk{source: s, status: statusIngested}
+	b := x.builder(extjson.KeepNUL)
 	n := int64(0)
 	for {
 		limit := int64(batchDocuments)
@@ -69,7 +44,7 @@ func (x *extractCmd) run(ctx context.Context, env *cli.Env) error {
 		if limit == 0 {
 			break
 		}
-		docs, err := k.next(ctx, int(limit))
+		docs, err := w.next(ctx, int(limit))
 		if err != nil {
 			return err
 		}
@@ -78,15 +53,16 @@ func (x *extractCmd) run(ctx context.Context, env *cli.Env) error {
 		}
 		now := time.Now()
 		for _, doc := range docs {
-			b.reset(2 * len(doc))
-			r := b.row(doc)
+			b.Reset(2 * len(doc))
+			var d document
+			r := readRow(b, doc, &d)
 			if _, err := out.Write(extractLine(now, env.Service, &r)); err != nil {
 				return err
 			}
 			n++
 		}
 	}
-	if _, err := out.Write(trailer(n)); err != nil {
+	if _, err := out.Write(stage.Trailer(n)); err != nil {
 		return err
 	}
 	return out.Flush()
@@ -98,24 +74,24 @@ func (x *extractCmd) run(ctx context.Context, env *cli.Env) error {
 func extractLine(now time.Time, service string, r *row) []byte {
 	l := record.New(now, record.Info, "extract", service)
 	if r.refused != nil {
-		r.deadLetter().fill(l)
+		r.letter().Fill(l)
 	} else {
 		l.String("mongo_id", r.id)
 		for i, c := range r.columns {
 			switch {
 			case c == nil:
-				l.Null(columns[i])
-			case i == atPayload || i == atMeta:
-				l.Raw(columns[i], c)
+				l.Null(reading.ColumnNames[i])
+			case i == reading.Payload || i == reading.Meta:
+				l.Raw(reading.ColumnNames[i], c)
 			default:
-				l.String(columns[i], string(c))
+				l.String(reading.ColumnNames[i], string(c))
 			}
 		}
-		if r.unread || r.hasNUL() { // load may have to set it aside, whole
-			text, raw := r.document()
-			fillDocument(l, text, raw)
+		if r.unread || r.columns.MayHoldNUL() { // load may have to set it aside, whole
+			text, raw := r.from.content(r)
+			deadletter.FillDocument(l, text, raw)
 		}
-		l.String("guard", r.digest())
+		l.String("guard", r.from.Guard())
 	}
 	return l.End()
 }

@@ -34,20 +34,24 @@ func main() {
 
 // app is everything that can be said to the tool. The flags of a command are
 // the fields of its struct.
-func app() cli.App {
+func app() cli.App { return appBetween(peers{dialCollection, dialDatabase}) }
+
+// appBetween is the tool between two sides.
+func appBetween(p peers) cli.App {
+	f := peerFlags{peers: p}
 	return cli.App{
 		Name:        name,
 		Service:     family,
 		Description: "Sync documents from MongoDB to PostgreSQL: every document once, or a line that says why not.",
 		Commands: []cli.Command{
-			{Name: "run", Help: "Sync what is there: extract, load and mark in one.", Grammar: &runCmd{}},
-			{Name: "extract", Help: "Print the documents to sync, a record each.", Grammar: &extractCmd{}},
-			{Name: "load", Help: "Make rows of the records that stdin holds, and print what became of each.", Grammar: &loadCmd{}},
-			{Name: "mark", Help: "Mark the documents that load has brought in.", Grammar: &markCmd{}},
-			{Name: "retry", Help: "Load dead letters again.", Grammar: &retryCmd{}},
-			{Name: "verify", Help: "Compare documents and rows, both ways.", Grammar: &verifyCmd{}},
+			{Name: "run", Help: "Sync what is there: extract, load and mark in one.", Grammar: &runCmd{peerFlags: f}},
+			{Name: "extract", Help: "Print the documents to sync, a record each.", Grammar: &extractCmd{peerFlags: f}},
+			{Name: "load", Help: "Make rows of the records that stdin holds, and print what became of each.", Grammar: &loadCmd{peerFlags: f}},
+			{Name: "mark", Help: "Mark the documents that load has brought in.", Grammar: &markCmd{peerFlags: f}},
+			{Name: "retry", Help: "Load dead letters again.", Grammar: &retryCmd{peerFlags: f}},
+			{Name: "verify", Help: "Compare documents and rows, both ways.", Grammar: &verifyCmd{peerFlags: f}},
 			{Name: "trigger", Help: "Call the Proxy Service, or readsync serve, until all is synced.", Grammar: &triggerCmd{pace: usualPace()}},
-			{Name: "serve", Help: "Answer one call on stdin, as a Proxy Service does.", Grammar: &serveCmd{}},
+			{Name: "serve", Help: "Answer one call on stdin, as a Proxy Service does.", Grammar: &serveCmd{peerFlags: f}},
 		},
 		Flags: flagHelp,
 		Examples: `  readsync run --dry-run

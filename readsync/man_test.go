@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"observability-hub/lib/mantest"
+	"observability-hub/readsync/internal/extjson"
 )
 
 func TestManPageFlags(t *testing.T) { mantest.Flags(t, app) }
@@ -17,7 +18,7 @@ func TestManPageReasons(t *testing.T) {
 	section := mantest.Read(t, app()).Section("DOCUMENTS AND ROWS")
 	for _, reason := range []string{"nul", "invalid_utf8", "duplicate_key", "too_deep", "corrupt_bson", "bad_timestamp",
 		"timestamp_out_of_range", "number_out_of_range", "id_too_long", "no_id", "bad_json", "refused"} {
-		if text := (&refusal{reason: reason}).Error(); text == reason {
+		if text := (&extjson.Refusal{Reason: reason}).Error(); text == reason {
 			t.Errorf("%s: no text says what it means", reason)
 		}
 		if !strings.Contains(section, "_"+reason+"_") {

@@ -6,10 +6,15 @@ import (
 	"fmt"
 	"time"
 
+	"go.mongodb.org/mongo-driver/v2/bson"
+
 	"observability-hub/lib/cli"
 	"observability-hub/lib/diag"
 	"observability-hub/lib/record"
 	"observability-hub/lib/sysexits"
+	"observability-hub/readsync/internal/extjson"
+	"observability-hub/readsync/internal/rawbson"
+	"observability-hub/readsync/internal/stage"
 )
 
 // markCmd sets the status of documents whose rows are there.
@@ -17,147 +22,151 @@ type markCmd struct {
 	peerFlags
 }
 
+// marking is the state of a mark.
+type marking struct {
+	session
+	read, rejected, bad int64 // records
+}
+
 // Run is what kong calls.
 func (m *markCmd) Run(ctx context.Context, env *cli.Env) error {
-	return m.run(ctx, env)
-}
-
-// toMark is what a load record says.
-type toMark struct {
-	id      string
-	key     value // the _id, if it is known
-	guard   string
-	outcome outcome
-}
-
-func (m *markCmd) run(ctx context.Context, env *cli.Env) error {
 	defer frugal()()
-	s, err := openSource(ctx, env, m.Timeout)
+	s, err := openSource(ctx, env, m.peerFlags)
 	if err != nil {
 		return err
 	}
-	defer s.close()
-	in := readStream(ctx, env.Stdin)
-	var a account
-	var bad, seen int64
-	err = nil
+	mark := &marking{session: session{env: env, source: s}}
+	defer mark.close()
+	in := stage.Open(ctx, env.Stdin, streamLimit)
 	for more := true; more && err == nil; {
-		var batch []streamLine
-		batch, more = in.batch(ctx)
-		var marks []toMark
-		for _, line := range batch {
-			mark, isRecord, failed := line.mark()
-			switch {
-			case failed != nil:
-				bad++
-				env.Diag.Warn("bad_record", fmt.Sprintf("stdin line %d: %v; left out", line.number, failed), diag.Field{Key: "line", Value: line.number})
-			case isRecord:
-				marks = append(marks, mark)
-			}
-			if failed != nil || isRecord {
-				seen++
-			}
-		}
-		for _, mark := range marks {
-			a.read++
-			if mark.outcome == rejected {
-				a.rejected++
-			}
-		}
-		err = s.settle(ctx, marks, statusIngested, &a)
+		var lines []stage.Line
+		lines, more = in.Next(ctx)
+		err = mark.markEnded(ctx, mark.records(lines), statusIngested)
 	}
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	err = errors.Join(err, in.verdict(seen, "mark", "load"))
-	if bad > 0 {
-		err = errors.Join(err, sysexits.New(sysexits.DataErr, "bad_input", fmt.Errorf("left out %s of stdin; the others are taken", plural(bad, "line"))).
+	return mark.finish(err, in)
+}
+
+// records reads the load records among lines.
+func (m *marking) records(lines []stage.Line) (ends []ending) {
+	for _, in := range lines {
+		e, isRecord, err := loadRecord(in)
+		switch {
+		case err != nil:
+			m.bad++
+			m.env.Diag.Warn("bad_record", fmt.Sprintf("stdin line %d: %v; left out", in.Number, err), diag.Field{Key: "line", Value: in.Number})
+		case isRecord:
+			m.read++
+			if e.outcome == rejected {
+				m.rejected++
+			}
+			ends = append(ends, e)
+		}
+	}
+	return ends
+}
+
+// finish prints the marked record and returns err, or what the marks lead to.
+func (m *marking) finish(err error, in *stage.Input) error {
+	err = errors.Join(err, in.Verdict(m.read+m.bad, "mark", "load"))
+	if m.bad > 0 {
+		err = errors.Join(err, sysexits.New(sysexits.DataErr, "bad_input", fmt.Errorf("left out %s of stdin; the others are taken", plural(m.bad, "line"))).
 			WithHint("mark reads what readsync load prints"))
 	}
 	if err == nil {
-		err = a.marksRefused()
+		err = m.marks.verdict()
 	}
 	level := record.Info
-	if err != nil || a.unmarked > 0 {
+	if err != nil || m.marks.missed > 0 {
 		level = record.Warn
 	}
-	l := record.New(time.Now(), level, "marked", env.Service)
-	l.Int("read", a.read)
-	l.Int("marked", a.marked)
-	l.Int("unmarked", a.unmarked)
-	l.Int("rejected", a.rejected)
-	l.Int("bad", bad)
+	l := record.New(time.Now(), level, "marked", m.env.Service)
+	l.Int("read", m.read)
+	m.marks.fill(l)
+	l.Int("rejected", m.rejected)
+	l.Int("bad", m.bad)
 	out := l.End()
-	if in.complete {
-		out = append(out, trailer(1)...)
+	if in.Complete {
+		out = append(out, stage.Trailer(1)...)
 	}
-	return errors.Join(err, env.Stdout.Record(record.Info, out))
+	return errors.Join(err, m.env.Stdout.Record(record.Info, out))
 }
 
-// settle marks documents that have the status from: what is inserted or identical
-// as processed, and what is rejected as that; what differs stays as it is.
+// ending is how a document ended, by its id: what a load record says, or a dead letter
+// that was loaded again.
+type ending struct {
+	id      string
+	key     rawbson.Value // the _id, if it is known
+	guard   string
+	outcome outcome
+}
+
+// markEnded marks documents that have the status from and are known by their ids: what
+// is inserted or identical as processed, and what is rejected as that; what differs
+// stays as it is.
 //
 // The documents are read again, an answer at a time: those that are not what was
 // read before stay as they are, and the update itself is guarded by what is read
 // here.
-func (s *source) settle(ctx context.Context, marks []toMark, from string, a *account) error {
-	var ids []value
-	byID := make(map[string]toMark, len(marks)) // by the guard too: ids that are refused may have the text of others
-	wanted := make(map[string]bool, len(marks))
-	for _, m := range marks {
-		if m.outcome == differing {
+func (s *session) markEnded(ctx context.Context, ends []ending, from string) error {
+	var ids []rawbson.Value
+	byID := make(map[string]ending, len(ends)) // by the guard too: ids that are refused may have the text of others
+	wanted := make(map[string]bool, len(ends))
+	for _, e := range ends {
+		if e.outcome == differing {
 			continue
 		}
-		if m.key.missing() {
+		if e.key.Missing() {
 			var err error
-			if m.key, err = parseID(m.id); err != nil {
-				a.unmarked++ // no document has it
+			if e.key, err = extjson.ParseID(e.id); err != nil {
+				s.marks.missed++ // no document has it
 				continue
 			}
 		}
-		if !wanted[m.id] {
-			ids = append(ids, m.key)
+		if !wanted[e.id] {
+			ids = append(ids, e.key)
 		}
-		wanted[m.id], byID[m.id+" "+m.guard] = true, m
+		wanted[e.id], byID[e.id+" "+e.guard] = true, e
 	}
 	for len(ids) > 0 {
-		docs, err := s.find(ctx, ids, from)
+		raws, err := s.source.byID(ctx, ids, from, "")
 		if err != nil {
 			return err
 		}
-		if len(docs) == 0 {
+		if len(raws) == 0 {
 			break // the others have another status
 		}
-		found := make(map[string]bool, len(docs))
-		var done, aside []*row
-		b := newBuilder(nulKeep, datesFlag{})
-		for _, doc := range docs {
-			r := b.fields(doc)
-			found[r.id] = true
-			m, known := byID[r.id+" "+r.digest()]
+		found := make(map[string]bool, len(raws))
+		docs := make([]document, len(raws))
+		var done, aside []*document
+		for i, raw := range raws {
+			d := &docs[i]
+			_ = d.Read(raw) // a document that was refused is marked, too
+			found[d.Text] = true
+			e, known := byID[d.Text+" "+d.Guard()]
 			if !known {
-				m, known = byID[r.id+" "]
+				e, known = byID[d.Text+" "]
 			}
 			switch {
 			case !known:
-				a.unmarked++
-			case m.outcome == rejected:
-				aside = append(aside, &r)
-			default:
-				done = append(done, &r)
+				s.marks.missed++
+			case e.outcome != rejected:
+				done = append(done, d)
+			case from != statusRejected:
+				aside = append(aside, d)
 			}
 		}
-		if err := s.mark(ctx, a, done, from, statusProcessed); err != nil {
+		if err := s.source.setStatus(ctx, &s.marks, done, from, statusProcessed); err != nil {
 			return err
 		}
-		if from != statusRejected {
-			if err := s.mark(ctx, a, aside, from, statusRejected); err != nil {
-				return err
-			}
+		if err := s.source.setStatus(ctx, &s.marks, aside, from, statusRejected); err != nil {
+			return err
 		}
 		rest := ids[:0]
 		for _, id := range ids {
-			if text, _ := appendID(nil, id); !found[string(text)] {
+			if text, _ := extjson.AppendID(nil, id); !found[string(text)] {
 				rest = append(rest, id)
 			}
 		}
@@ -166,39 +175,66 @@ func (s *source) settle(ctx context.Context, marks []toMark, from string, a *acc
 		}
 		ids = rest
 	}
-	a.unmarked += int64(len(ids))
+	s.marks.missed += int64(len(ids))
 	return nil
 }
 
-// mark reads a load record. A line of another kind is none.
-func (in streamLine) mark() (m toMark, isRecord bool, err error) {
-	if in.err != nil {
-		return m, false, in.err
+// loadRecord reads how a document ended. isRecord is false for a line of another kind.
+func loadRecord(in stage.Line) (e ending, isRecord bool, err error) {
+	if in.Err != nil {
+		return e, false, in.Err
 	}
 	var msg, name string
-	err = objectFields(in.text, func(key string, raw []byte) (err error) {
+	err = extjson.Fields(in.Text, func(key string, raw []byte) (err error) {
 		switch key {
 		case "msg":
-			msg, err = jsonString(raw)
+			msg, err = extjson.String(raw)
 		case "mongo_id":
-			m.id, err = jsonString(raw)
+			e.id, err = extjson.String(raw)
 		case "guard":
-			m.guard, err = jsonString(raw)
+			e.guard, err = extjson.String(raw)
 		case "outcome":
-			name, err = jsonString(raw)
+			name, err = extjson.String(raw)
 		}
 		return err
 	})
-	m.outcome = parseOutcome(name)
+	e.outcome = parseOutcome(name)
 	switch {
 	case err != nil:
-		return m, false, fmt.Errorf("not a record: %w", err)
+		return e, false, fmt.Errorf("not a record: %w", err)
 	case msg == "loaded":
-		return m, false, nil
-	case m.id == "":
-		return m, false, errors.New("no mongo_id")
-	case m.outcome == undecided:
-		return m, false, fmt.Errorf("outcome %q: not one of inserted, identical, differing, replaced, rejected", name)
+		return e, false, nil
+	case e.id == "":
+		return e, false, errors.New("no mongo_id")
+	case e.outcome == undecided:
+		return e, false, fmt.Errorf("outcome %q: not one of inserted, identical, differing, replaced, rejected", name)
 	}
-	return m, true, nil
+	return e, true, nil
+}
+
+func parseOutcome(s string) outcome {
+	for o := inserted; o <= rejected; o++ {
+		if o.String() == s {
+			return o
+		}
+	}
+	return undecided
+}
+
+// byID reads documents by their ids, of a status if one is given, as many as one
+// answer holds.
+func (s *source) byID(ctx context.Context, ids []rawbson.Value, status, only string) ([]bson.Raw, error) {
+	wanted := make(bson.A, len(ids))
+	for i, id := range ids {
+		wanted[i] = bson.RawValue{Type: id.Kind, Value: id.Data}
+	}
+	filter := bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: wanted}}}}
+	if status != "" {
+		filter = append(filter, bson.E{Key: "status", Value: status})
+	}
+	docs, err := s.ask(ctx, question{filter: filter, only: only, limit: max(1, len(ids))})
+	if err != nil {
+		return nil, s.peer.Fault("read documents", err)
+	}
+	return docs, nil
 }

@@ -27,7 +27,7 @@ func newProgress(ctx context.Context, env *cli.Env, s *source) *progress {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	// Without a number there is no rest to show.
-	p.total, _ = s.docs.CountDocuments(ctx, bson.D{{Key: "status", Value: statusIngested}})
+	p.total, _ = s.count(ctx, bson.D{{Key: "status", Value: statusIngested}})
 	return p
 }
 

@@ -3,58 +3,73 @@ package main
 import (
 	"errors"
 	"fmt"
+
+	"observability-hub/lib/record"
+	"observability-hub/readsync/internal/deadletter"
+	"observability-hub/readsync/internal/extjson"
+	"observability-hub/readsync/internal/moment"
+	"observability-hub/readsync/internal/rawbson"
+	"observability-hub/readsync/internal/reading"
+	"observability-hub/readsync/internal/stage"
 )
 
-// row makes a row of an extract record.
-func (in streamLine) row(nul nulPolicy) (*row, error) {
-	if in.err != nil {
-		return nil, in.err
+// extracted is a record of readsync extract, of which another process makes a row.
+type extracted struct {
+	digest string // of the document
+	letter []byte // the record, if it holds the document
+}
+
+// recordRow makes a row of a line.
+func recordRow(in stage.Line, nul extjson.NULPolicy) (*row, error) {
+	if in.Err != nil {
+		return nil, in.Err
 	}
-	r := &row{}
+	from := &extracted{}
+	r := &row{from: from}
 	isLetter, hasDocument := false, false
-	var failed *refusal
-	err := objectFields(in.text, func(key string, raw []byte) (err error) {
+	var failed *extjson.Refusal
+	err := extjson.Fields(in.Text, func(key string, raw []byte) (err error) {
 		switch key {
 		case "mongo_id":
-			r.id, err = jsonString(raw)
+			r.id, err = extjson.String(raw)
 		case "guard":
-			r.guard, err = jsonString(raw)
+			from.digest, err = extjson.String(raw)
 		case "reason":
 			isLetter = true
 		case "document", "bson":
 			hasDocument = true
 		}
-		for i, name := range columns {
+		for i, name := range reading.ColumnNames {
 			if key != name || string(raw) == "null" {
 				continue
 			}
 			switch i {
-			case atPayload, atMeta:
-				if err := checkJSON(raw, nul); err != nil {
-					failed = asRefusal(err).at(name)
-				} else if nul != nulKeep {
-					raw = plainText(raw)
+			case reading.Payload, reading.Meta:
+				if err := extjson.CheckJSON(raw, nul); err != nil {
+					failed = extjson.AsRefusal(err).At(name)
+				} else if nul != extjson.KeepNUL {
+					raw = extjson.Unescape(raw)
 				}
 				r.columns[i] = oneLine(raw)
 			default:
-				text, err := jsonString(raw)
+				text, err := extjson.String(raw)
 				if err != nil {
 					return fmt.Errorf("%s: %w", name, err)
 				}
-				column, err := checkText([]byte(text), nul)
-				if err == nil && halfSurrogate(raw) {
-					err = &refusal{reason: "invalid_utf8"}
+				column, err := extjson.CheckText([]byte(text), nul)
+				if err == nil && extjson.HalfSurrogate(raw) {
+					err = &extjson.Refusal{Reason: "invalid_utf8"}
 				}
-				if err == nil && i == atTimestamp {
-					var moment []byte
-					if moment, err = parseMoment(nil, column); err == nil {
-						column = moment
-					} else if readable(column) {
+				if err == nil && i == reading.Timestamp {
+					var plain []byte
+					if plain, err = moment.Parse(nil, column); err == nil {
+						column = plain
+					} else if moment.Readable(column) {
 						r.unread, err = true, nil
 					}
 				}
 				if r.columns[i] = column; err != nil {
-					failed = asRefusal(err).at(name)
+					failed = extjson.AsRefusal(err).At(name)
 					r.columns[i] = []byte(text)
 				}
 			}
@@ -67,21 +82,21 @@ func (in streamLine) row(nul nulPolicy) (*row, error) {
 	case r.id == "" && !isLetter:
 		return nil, errors.New("no mongo_id")
 	case isLetter:
-		l, err := parseLetter(in.text)
+		l, err := deadletter.Parse(in.Text)
 		if err != nil {
 			return nil, fmt.Errorf("not a record: %w", err)
 		}
-		r.id = l.id
-		r.letter, r.refused = in.text, &refusal{reason: l.reason, text: l.detail}
-	case len(r.id) > maxID:
-		r.refused = (&refusal{reason: "id_too_long"}).at("mongo_id")
+		r.id = l.ID
+		from.letter, r.refused = in.Text, &extjson.Refusal{Reason: l.Reason, Text: l.Detail}
+	case len(r.id) > extjson.MaxID:
+		r.refused = (&extjson.Refusal{Reason: "id_too_long"}).At("mongo_id")
 	default:
 		r.refused = failed
-		if _, err := checkText([]byte(r.id), nulReject); err != nil {
-			r.refused = asRefusal(err).at("mongo_id")
+		if _, err := extjson.CheckText([]byte(r.id), extjson.RejectNUL); err != nil {
+			r.refused = extjson.AsRefusal(err).At("mongo_id")
 		}
 		if hasDocument {
-			r.letter = in.text
+			from.letter = in.Text
 		}
 	}
 	return r, nil
@@ -98,10 +113,57 @@ func oneLine(raw []byte) []byte {
 	return raw
 }
 
-// halfSurrogate reports whether a JSON string has half a surrogate pair, which
-// decoders replace without a word.
-func halfSurrogate(raw []byte) bool {
-	s := &jsonText{b: raw, strict: true}
-	_, err := s.str()
-	return err != nil
+func (x *extracted) Guard() string { return x.digest }
+
+func (x *extracted) content(r *row) (text, raw []byte) {
+	if x.letter == nil {
+		return assembled(r), nil
+	}
+	if l, err := deadletter.Parse(x.letter); err == nil {
+		return l.Document, l.BSON
+	}
+	return []byte("null"), nil
+}
+
+// value reads a column of which only the text is known.
+func (x *extracted) value(r *row, column int) (rawbson.Value, error) {
+	text := r.columns[column]
+	switch {
+	case text == nil:
+		return rawbson.Value{}, nil
+	case column == reading.Payload || column == reading.Meta:
+		doc, err := extjson.Parse(append(append([]byte(`{"v":`), text...), '}'))
+		return rawbson.Lookup(doc, "v"), err
+	}
+	return rawbson.String(string(text)), nil
+}
+
+// assembled is the document that the columns of a row were made of.
+func assembled(r *row) []byte {
+	b := append([]byte(nil), `{"_id":`...)
+	if len(r.id) == 24 && r.id[0] != '"' && r.id[0] != '{' {
+		b = append(append(append(b, `{"$oid":"`...), r.id...), `"}`...)
+	} else {
+		b = append(b, r.id...)
+	}
+	for i, c := range r.columns {
+		if c == nil {
+			continue
+		}
+		b = append(append(append(b, ',', '"'), reading.Fields[i]...), '"', ':')
+		if i == reading.Payload || i == reading.Meta {
+			b = append(b, c...)
+		} else {
+			b = record.AppendString(b, string(c))
+		}
+	}
+	b = append(b, '}')
+	// In canonical form, if it is Extended JSON at all.
+	if doc, err := extjson.Parse(b); err == nil {
+		c := extjson.Converter{Dialect: extjson.Canonical}
+		if text, err := c.Append(nil, rawbson.Document(doc)); err == nil {
+			return text
+		}
+	}
+	return record.AppendString(nil, string(b))
 }

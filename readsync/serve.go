@@ -21,13 +21,13 @@ import (
 // call, from the connection that systemd passes as stdin (Accept=yes).
 type serveCmd struct {
 	peerFlags
-	deadLetterFlags
+	letterFlags
 	datesFlag
 	AllowHost []string `placeholder:"NAME"`
 }
 
 func (s *serveCmd) Validate() error {
-	return errors.Join(s.peerFlags.Validate(), s.deadLetterFlags.Validate())
+	return errors.Join(s.peerFlags.Validate(), s.letterFlags.Validate())
 }
 
 // Run answers the call. SIGTERM is a good end, unless documents were left behind.
@@ -37,7 +37,7 @@ func (s *serveCmd) Run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	e := &endpoint{env: env, hosts: s.AllowHost, sync: func(ctx context.Context) (int64, error) {
-		run := &runCmd{peerFlags: s.peerFlags, deadLetterFlags: s.deadLetterFlags, datesFlag: s.datesFlag}
+		run := &runCmd{peerFlags: s.peerFlags, letterFlags: s.letterFlags, datesFlag: s.datesFlag}
 		a, err := run.sync(ctx, env)
 		return a.inserted + a.identical + a.replaced, err
 	}}

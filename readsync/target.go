@@ -5,26 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/lib/pq"
 
-	"observability-hub/lib/libpq"
-	"observability-hub/lib/sysexits"
+	"observability-hub/readsync/internal/copytext"
+	"observability-hub/readsync/internal/extjson"
+	"observability-hub/readsync/internal/pgfault"
+	"observability-hub/readsync/internal/reading"
 )
-
-// tableSQL makes the table as hubs have it.
-const tableSQL = `CREATE TABLE IF NOT EXISTS reading_analytics (
-	id serial PRIMARY KEY,
-	mongo_id text UNIQUE NOT NULL,
-	event_timestamp timestamptz,
-	source text,
-	event_type text,
-	payload jsonb,
-	meta jsonb,
-	created_at timestamptz DEFAULT now()
-)`
 
 // stagingSQL makes the table that a batch is copied into. A temporary table writes
 // no log. It ends with its transaction, because a pooler may give the next
@@ -40,11 +29,17 @@ const insertSQL = `WITH new AS (
 	ON CONFLICT (mongo_id) DO NOTHING RETURNING mongo_id)
 SELECT s.n FROM readsync_staging s WHERE NOT EXISTS (SELECT FROM new WHERE new.mongo_id = s.mongo_id)`
 
-// target is a session that writes rows.
+// writeMode is how rows are written.
+type writeMode struct {
+	dryRun  bool // what would be done is tried, and rolled back
+	replace bool // rows are replaced by documents that differ from them
+}
+
+// target is the table that rows are written to.
 type target struct {
-	*database
-	dryRun  bool
-	replace bool   // rows are replaced by documents that differ from them
+	database
+	timeout time.Duration // of one statement
+	mode    writeMode
 	direct  bool   // the rows of the last batch were all new
 	never   bool   // the table does not take a COPY, or a trigger takes some rows
 	taken   bool   // a row that is neither new nor there was taken by a trigger
@@ -53,42 +48,16 @@ type target struct {
 
 // openTarget connects to the database and prepares the session. There is no
 // time limit for all of it, but one for each statement.
-func openTarget(ctx context.Context, timeout time.Duration, dryRun bool) (*target, error) {
-	cfg, ok, err := databaseConfig()
+func openTarget(ctx context.Context, f peerFlags, mode writeMode) (*target, error) {
+	d, err := f.peers.database(ctx, f.Timeout)
 	if err != nil {
 		return nil, err
 	}
-	if !ok {
-		return nil, libpq.BadConfiguration(errors.New("no database_url: neither the credential nor $DATABASE_URL or libpq's PGHOST, PGDATABASE, … are there"))
-	}
-	d, err := connect(ctx, cfg, timeout)
-	if err != nil {
-		return nil, err
-	}
-	t := &target{database: d, dryRun: dryRun, direct: !dryRun}
+	t := &target{database: d, timeout: f.Timeout, mode: mode, direct: !mode.dryRun}
 	if err := t.prepare(); err != nil {
 		return nil, errors.Join(databaseError(fmt.Errorf("prepare the session: %w", err)), d.close())
 	}
 	return t, nil
-}
-
-func (t *target) prepare() error {
-	if t.dryRun {
-		return nil
-	}
-	if err := t.makeTable(); err != nil {
-		return err
-	}
-	if err := t.begin(readWrite); err != nil {
-		return err
-	}
-	// A COPY into a table without a unique index would double rows. PostgreSQL has no
-	// plan for this statement if there is no such index.
-	err := t.exec("EXPLAIN INSERT INTO reading_analytics (mongo_id) VALUES ('') ON CONFLICT (mongo_id) DO NOTHING")
-	if err == nil {
-		err = t.exec(stagingSQL)
-	}
-	return errors.Join(err, t.rollback())
 }
 
 // Modes of a transaction.
@@ -168,7 +137,7 @@ func (t *target) put(rows []*row) error {
 		if err == nil {
 			return nil
 		}
-		if (errors.Is(err, errGone) || hasCode(err, "40001", "40P01")) && attempt < 10 && !t.broken() {
+		if (errors.Is(err, errGone) || pgfault.Code(err, "40001", "40P01")) && attempt < 10 && !t.broken() {
 			attempt++ // another session was in the way
 			continue
 		}
@@ -180,7 +149,7 @@ func (t *target) put(rows []*row) error {
 			rows = rows[n:]
 			continue
 		}
-		if !refusesContent(err) && !t.takesRows(err) {
+		if !pgfault.Content(err, reading.ColumnNames[:]) && !t.takesRows(err) {
 			return databaseError(fmt.Errorf("write rows: %w", err))
 		}
 		switch {
@@ -209,15 +178,10 @@ func (t *target) put(rows []*row) error {
 // control is a row that every table takes.
 var control = row{id: "readsync"}
 
-// takesRows reports whether an error is about the rows that were written, although
-// its class does not say so: SQL_ASCII has no JSON escapes, a trigger may answer
-// anything. It is, if the table takes another row.
+// takesRows reports whether an error that says nothing about it is about the rows that
+// were written. It is, if the table takes another row.
 func (t *target) takesRows(err error) bool {
-	pe, ok := errors.AsType[*pq.Error](err)
-	if !ok || t.broken() || tableFault(pe) != "" || slices.Contains([]string{"08", "25", "28", "3D", "40", "53", "55", "57", "58"}, class(pe)) {
-		return false
-	}
-	if t.begin(readWrite) != nil {
+	if t.broken() || !pgfault.Doubtful(err, reading.ColumnNames[:]) || t.begin(readWrite) != nil {
 		return false
 	}
 	one := control
@@ -225,11 +189,11 @@ func (t *target) takesRows(err error) bool {
 	if t.rollback() != nil {
 		return false
 	}
-	return err == nil || refusesContent(err)
+	return err == nil || pgfault.Content(err, reading.ColumnNames[:])
 }
 
 func refuse(r *row, err error) {
-	r.refused = &refusal{reason: "refused", detail: err.Error()}
+	r.refused = &extjson.Refusal{Reason: "refused", Detail: err.Error()}
 	r.outcome = rejected
 }
 
@@ -243,8 +207,10 @@ func refuse(r *row, err error) {
 func (t *target) try(rows []*row) (at int, err error) {
 	if t.direct {
 		at, err = t.transaction(rows, t.copyDirect)
-		t.never = t.never || hasCode(err, "0A000") && copyLine(err, len(rows)) < 0 || errors.Is(err, errTaken) // row-level security; a trigger
-		if !t.never && !hasCode(err, "23505") || t.broken() {
+		// It may be that the table does not take a COPY at all: it is a view, or has
+		// row-level security, or a trigger.
+		t.never = t.never || errors.Is(err, errTaken) || pgfault.Doubtful(err, reading.ColumnNames[:]) && at < 0 && !pgfault.Content(err, reading.ColumnNames[:])
+		if !t.never && !pgfault.Code(err, "23505") || t.broken() {
 			return at, err
 		}
 		t.direct = false
@@ -259,10 +225,10 @@ func (t *target) transaction(rows []*row, write func([]*row) ([]outcome, error))
 	}
 	outcomes, err := write(rows)
 	if err != nil {
-		return copyLine(err, len(rows)), errors.Join(err, t.rollback())
+		return failedRow(err, len(rows)), errors.Join(err, t.rollback())
 	}
 	end := "COMMIT"
-	if t.dryRun {
+	if t.mode.dryRun {
 		end = "ROLLBACK"
 	}
 	if err := t.exec(end); err != nil {
@@ -270,7 +236,7 @@ func (t *target) transaction(rows []*row, write func([]*row) ([]outcome, error))
 	}
 	for i, r := range rows {
 		if r.outcome = outcomes[i]; r.outcome == rejected {
-			r.refused = &refusal{reason: "refused", detail: "a trigger of the table lets the row vanish, or row-level security hides the one that is there"}
+			r.refused = &extjson.Refusal{Reason: "refused", Detail: "a trigger of the table lets the row vanish, or row-level security hides the one that is there"}
 		}
 	}
 	return 0, nil
@@ -287,8 +253,8 @@ func (t *target) insert(rows []*row) ([]outcome, error) {
 	if distinct(rows) < len(rows) {
 		return nil, errTwice
 	}
-	if t.dryRun {
-		if err := t.exec(tableSQL); err != nil {
+	if t.mode.dryRun {
+		if err := t.makeInside(); err != nil {
 			return nil, err
 		}
 	}
@@ -302,48 +268,18 @@ func (t *target) insert(rows []*row) ([]outcome, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.direct = len(skipped) == 0 && !t.never && !t.dryRun
+	t.direct = len(skipped) == 0 && !t.never && !t.mode.dryRun
 	return t.compare(rows, skipped)
 }
 
-// makeTable makes the table, if it is missing. A temporary one, which a search_path
-// that names pg_temp leads to, would lose every row with the session.
-func (t *target) makeTable() error {
-	const persistence = "SELECT relpersistence FROM pg_class WHERE oid = to_regclass('reading_analytics')"
-	found, err := t.read(persistence)
-	if err != nil {
-		return err
+// failedRow finds the row that a failed COPY names; -1, if it names none.
+func failedRow(err error, rows int) int {
+	pe, ok := errors.AsType[*pq.Error](err)
+	if !ok {
+		return -1
 	}
-	if len(found) == 0 {
-		if err := t.begin(readWrite); err != nil {
-			return err
-		}
-		err := t.exec(tableSQL)
-		if err == nil {
-			found, err = t.column(persistence)
-		}
-		if err == nil && len(found) == 1 && found[0] != temporary {
-			err = t.exec("COMMIT")
-		}
-		// Of two sessions that make it at once, the second one finds it done.
-		if err != nil && !hasCode(err, "42P07", "23505") {
-			return errors.Join(err, t.rollback())
-		}
-		if err != nil || found[0] == temporary {
-			if err := t.rollback(); err != nil {
-				return err
-			}
-		}
-	}
-	if len(found) == 1 && found[0] == temporary {
-		return sysexits.New(sysexits.Config, "database_refused", errors.New("reading_analytics would be a temporary table, whose rows end with the session")).
-			WithHint("name a schema that the role may write to in its search_path: ALTER ROLE ... SET search_path")
-	}
-	return nil
+	return copytext.FailedLine(pe.Where, rows, "readsync_staging", "reading_analytics")
 }
-
-// temporary is the relpersistence of a temporary table.
-const temporary = "t"
 
 // rollback ends a transaction that failed; a connection that is gone has none.
 func (t *target) rollback() error {
@@ -351,38 +287,4 @@ func (t *target) rollback() error {
 		return nil
 	}
 	return t.exec("ROLLBACK")
-}
-
-// refusesContent tells an error that the content of a row causes from one of
-// the database's state: data exceptions, violated constraints, exceeded limits.
-func refusesContent(err error) bool {
-	pe, ok := errors.AsType[*pq.Error](err)
-	if !ok || tableFault(pe) != "" {
-		return false
-	}
-	switch class(pe) {
-	case "22", "23", "44", "54", "P0":
-		return true
-	}
-	return pe.Routine == "ExecWithCheckOptions" // a policy of row-level security that forbids this row
-}
-
-// tableFault returns what to do about a table that takes no row, whatever it
-// holds: a column of its own that must not be null, or ids that have run out. It
-// is empty for other errors.
-func tableFault(e *pq.Error) string {
-	switch {
-	case e.Code == "23502" && e.Column != "mongo_id" && !slices.Contains(columns[:], e.Column):
-		return "reading_analytics has a column that readsync does not know and that must not be null: give it a default"
-	case e.Code == "2200H", e.Code == "22003" && e.Routine == "int84":
-		return "the ids of reading_analytics have run out: make its id and the sequence behind it bigint"
-	case e.Code == "23505" && strings.Contains(e.Detail, "(id)=("):
-		return "the sequence of reading_analytics is behind its rows, as after a restore: SELECT setval(pg_get_serial_sequence('reading_analytics', 'id'), max(id)) FROM reading_analytics"
-	}
-	return ""
-}
-
-func hasCode(err error, codes ...string) bool {
-	pe, ok := errors.AsType[*pq.Error](err)
-	return ok && slices.Contains(codes, string(pe.Code))
 }

@@ -45,10 +45,15 @@ func hurry(t *testing.T, args ...string) ran {
 
 func runApp(t *testing.T, app cli.App, args ...string) ran {
 	t.Helper()
+	return runInput(t, app, "", args...)
+}
+
+func runInput(t *testing.T, app cli.App, stdin string, args ...string) ran {
+	t.Helper()
 	stdout, stderr := nameless(t), nameless(t)
 	defer stdout.Close()
 	defer stderr.Close()
-	r := ran{status: cli.Main(app, args, strings.NewReader(""), stdout, stderr)}
+	r := ran{status: cli.Main(app, args, strings.NewReader(stdin), stdout, stderr)}
 	for f, text := range map[*os.File]*string{stdout: &r.stdout, stderr: &r.stderr} {
 		b, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<30))
 		if err != nil {

@@ -11,12 +11,15 @@ import (
 
 	"github.com/lib/pq"
 	"go.mongodb.org/mongo-driver/v2/bson"
-	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"observability-hub/lib/cli"
 	"observability-hub/lib/record"
 	"observability-hub/lib/statedir"
 	"observability-hub/lib/sysexits"
+	"observability-hub/readsync/internal/deadletter"
+	"observability-hub/readsync/internal/extjson"
+	"observability-hub/readsync/internal/rawbson"
+	"observability-hub/readsync/internal/stage"
 )
 
 // verifyCmd compares the two sides.
@@ -49,14 +52,14 @@ type verifying struct {
 func (v *verifyCmd) run(ctx context.Context, env *cli.Env) error {
 	check := &verifying{verifyCmd: *v, env: env}
 	var err error
-	if check.source, err = openSource(ctx, env, v.Timeout); err != nil {
+	if check.source, err = openSource(ctx, env, v.peerFlags); err != nil {
 		return err
 	}
 	defer check.source.close()
-	if check.target, err = openTarget(ctx, v.Timeout, true); err != nil {
+	if check.target, err = openTarget(ctx, v.peerFlags, writeMode{dryRun: true}); err != nil {
 		return err
 	}
-	defer check.target.close()
+	defer func() { _ = check.target.close() }()
 	if err := check.readLetters(); err != nil {
 		return err
 	}
@@ -79,7 +82,7 @@ func (v *verifying) readLetters() error {
 		if err != nil {
 			return err
 		}
-		path = deadLetterFlags{}.path(&statedir.Dir{Path: dir})
+		path = letterFlags{}.path(&statedir.Dir{Path: dir})
 	}
 	f, err := os.Open(path)
 	v.DeadLetters = path
@@ -91,32 +94,32 @@ func (v *verifying) readLetters() error {
 		return fmt.Errorf("read the dead letters: %w", err)
 	}
 	defer f.Close()
-	in := newLines(f)
+	in := stage.NewLines(f)
 	for {
-		line, err := in.next()
+		line, err := in.Next()
 		if err == io.EOF {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("read %s: %w", path, err)
 		}
-		if l, err := parseLetter(line); err == nil {
-			v.letters[l.id] = true
+		if l, err := deadletter.Parse(line); err == nil {
+			v.letters[l.ID] = true
 		}
 	}
 }
 
 // documents looks for the row of every document.
 func (v *verifying) documents(ctx context.Context) error {
-	k := &keyset{source: v.source, brief: true}
+	w := &walk{source: v.source, brief: true}
 	for {
-		docs, err := k.next(ctx, batchDocuments)
+		docs, err := w.next(ctx, batchDocuments)
 		if err != nil || len(docs) == 0 {
 			return err
 		}
 		ids := make([]string, len(docs))
 		for i, doc := range docs {
-			id, _ := appendID(nil, lookup(doc, "_id"))
+			id, _ := extjson.AppendID(nil, rawbson.Lookup(doc, "_id"))
 			ids[i] = string(id)
 		}
 		there, err := v.there(ids)
@@ -124,20 +127,20 @@ func (v *verifying) documents(ctx context.Context) error {
 			return err
 		}
 		for i, doc := range docs {
-			if err := v.document(ids[i], lookup(doc, "status"), there[ids[i]]); err != nil {
+			if err := v.document(ids[i], rawbson.Lookup(doc, "status"), there[ids[i]]); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-func (v *verifying) document(id string, status value, hasRow bool) error {
+func (v *verifying) document(id string, status rawbson.Value, hasRow bool) error {
 	if hasRow {
 		v.matched++
 	}
 	text := ""
-	if status.kind == bson.TypeString {
-		text = string(status.text())
+	if status.Kind == bson.TypeString {
+		text = string(status.Text())
 	}
 	switch text {
 	case statusProcessed:
@@ -165,7 +168,7 @@ func (v *verifying) there(ids []string) (map[string]bool, error) {
 	there := make(map[string]bool, len(ids))
 	var list []string
 	for _, id := range ids {
-		if len(id) <= maxID {
+		if len(id) <= extjson.MaxID {
 			list = append(list, pq.QuoteLiteral(id))
 		}
 	}
@@ -213,26 +216,20 @@ func (v *verifying) table(ctx context.Context) error {
 
 // withoutDocument counts the ids that no document has.
 func (v *verifying) withoutDocument(ctx context.Context, ids []string) error {
-	var known []value
+	var known []rawbson.Value
 	for _, id := range ids {
-		if key, err := parseID(id); err == nil {
+		if key, err := extjson.ParseID(id); err == nil {
 			known = append(known, key)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, v.Timeout)
-	defer cancel()
-	cursor, err := v.source.docs.Find(ctx, bson.D{{Key: "_id", Value: anyOf(known)}}, options.Find().SetProjection(bson.D{{Key: "_id", Value: 1}}))
+	docs, err := v.source.byID(ctx, known, "", "_id")
 	if err != nil {
-		return v.source.fault("read ids", err)
+		return err
 	}
-	defer cursor.Close(ctx)
 	found := make(map[string]bool, len(ids))
-	for cursor.Next(ctx) {
-		id, _ := appendID(nil, lookup(cursor.Current, "_id"))
+	for _, doc := range docs {
+		id, _ := extjson.AppendID(nil, rawbson.Lookup(doc, "_id"))
 		found[string(id)] = true
-	}
-	if err := cursor.Err(); err != nil {
-		return v.source.fault("read ids", err)
 	}
 	for _, id := range ids {
 		if found[id] {
@@ -250,7 +247,7 @@ func (v *verifying) withoutDocument(ctx context.Context, ids []string) error {
 
 // mismatch prints what is on one side only.
 func (v *verifying) mismatch(id, problem, level string) error {
-	if len(id) > maxID { // which no row has; the journal would split the line
+	if len(id) > extjson.MaxID { // which no row has; the journal would split the line
 		id = shortID(id)
 	}
 	l := record.New(time.Now(), level, "mismatch", v.env.Service)

@@ -112,3 +112,57 @@ func TestTriggerTakesRows(t *testing.T) {
 		})
 	}
 }
+
+// TestNoTemporaryTable has search paths and objects that shadow the table. Rows in a temporary table end with the session: no document
+// may ever count as inserted there.
+func TestNoTemporaryTable(t *testing.T) {
+	t.Parallel()
+	h := newHub(t, mongowire.Config{})
+	state := h.state
+	const table = `CREATE TABLE reading_analytics (id serial PRIMARY KEY, ` + usualColumns + `); `
+	for i, test := range []struct {
+		name, setup string
+		rows        string // where the rows must be; "" if the table is refused
+	}{
+		{"nothing but pg_temp", "ALTER ROLE hub SET search_path = pg_temp", ""},
+		{"no schema that exists, then pg_temp", "ALTER ROLE hub SET search_path = absent, pg_temp", ""},
+		{"pg_temp last, public not writable", "REVOKE CREATE ON SCHEMA public FROM PUBLIC, hub; ALTER ROLE hub SET search_path = public, pg_temp", ""},
+		{"an empty path", "ALTER ROLE hub SET search_path = ''", ""},
+		{"pg_temp last, public writable", "ALTER ROLE hub SET search_path = public, pg_temp", "public.reading_analytics"},
+		{"pg_temp first, the table behind it", "SET ROLE hub; " + table + "RESET ROLE; ALTER ROLE hub SET search_path = pg_temp, public", "public.reading_analytics"},
+		{"a schema ahead of public", "SET ROLE hub; " + table + "RESET ROLE; CREATE SCHEMA ahead AUTHORIZATION hub; ALTER ROLE hub SET search_path = ahead, public", "public.reading_analytics"},
+		{"a view of a table", "SET ROLE hub; " + strings.Replace(table, "reading_analytics", "readings", 1) + "CREATE VIEW reading_analytics AS SELECT * FROM readings", "public.readings"},
+		{"a sequence of that name", "CREATE SEQUENCE reading_analytics; GRANT ALL ON reading_analytics TO hub", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := *h
+			h.TB, h.state = t, state+strconv.Itoa(i)
+			h.mongo.Drop(database, collection)
+			if err := h.pg.Exec("RESET ROLE; DROP SCHEMA public CASCADE; DROP SCHEMA IF EXISTS ahead CASCADE; CREATE SCHEMA public; GRANT ALL ON SCHEMA public TO hub; ALTER ROLE hub RESET search_path; " + test.setup); err != nil {
+				t.Fatal(err)
+			}
+			h.fill(30)
+			status := exitConfig
+			if test.rows != "" {
+				status = 0
+			}
+			h.want(status, h.command("run", "--dry-run"))
+			if s := h.statuses(); s["ingested"] != 30 {
+				t.Errorf("after a dry run: %v", s)
+			}
+			for _, cmd := range []string{"readsync extract | readsync load", "readsync run"} {
+				got := h.want(status, h.shell(cmd))
+				if test.rows == "" && !strings.Contains(got.stderr, `"hint":`) {
+					t.Errorf("%s says not what to do\n%s", cmd, clip(got.stderr))
+				}
+			}
+			if test.rows == "" {
+				if s := h.statuses(); s["ingested"] != 30 || len(h.letters()) > 0 {
+					t.Errorf("statuses %v, %d dead letters; want all 30 ingested and none", s, len(h.letters()))
+				}
+			} else if got := h.rows("SELECT count(*) FROM " + test.rows); got[0][0] != "30" || h.statuses()["processed"] != 30 {
+				t.Errorf("%v rows, %v; want 30", got, h.statuses())
+			}
+		})
+	}
+}

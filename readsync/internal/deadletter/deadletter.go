@@ -1,0 +1,264 @@
+// Package deadletter keeps documents that cannot become rows: a file of lines, each
+// with a reason and the whole document, that several processes may use and that a
+// crash leaves readable.
+package deadletter
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"observability-hub/lib/diag"
+	"observability-hub/lib/record"
+	"observability-hub/lib/statedir"
+	"observability-hub/lib/sysexits"
+	"observability-hub/readsync/internal/extjson"
+	"observability-hub/readsync/internal/rawbson"
+	"observability-hub/readsync/internal/stage"
+)
+
+// File is a file of documents that cannot become rows: a line each, with
+// the reason and the whole document in canonical Extended JSON. Where that cannot
+// hold the document, its BSON is there too.
+type File struct {
+	log  *diag.Logger
+	path string
+	f    *os.File
+	seen map[[sha256.Size]byte]bool // what the file holds
+}
+
+// Open opens the file for appending, and cuts off half a line that a
+// killed run left.
+func Open(log *diag.Logger, path string) (*File, error) {
+	_, err := os.Stat(path)
+	isNew := errors.Is(err, os.ErrNotExist)
+	f, err := Lock(path, os.O_RDWR|os.O_CREATE)
+	if err != nil {
+		if _, ok := errors.AsType[*sysexits.Error](err); !ok {
+			err = statedir.Unwritable(err)
+		}
+		return nil, err
+	}
+	d := &File{log: log, path: path, f: f, seen: map[[sha256.Size]byte]bool{}}
+	if err := d.load(isNew); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// Wait is how long the file of another run is waited for.
+const Wait = 10 * time.Second
+
+// errNotRegular is a path that is not a regular file: a device has no end to read
+// up to, and keeps nothing.
+var errNotRegular = errors.New("not a regular file")
+
+// Lock opens a file of dead letters for one process alone. The lock of the
+// state directory is not enough: root's retry of the service's file has another
+// one.
+func Lock(path string, flag int) (*os.File, error) {
+	deadline := time.Now().Add(Wait)
+	for {
+		f, err := statedir.OpenFile(path, flag)
+		if err != nil {
+			return nil, err
+		}
+		info, err := f.Stat()
+		if err == nil && !info.Mode().IsRegular() {
+			err = &os.PathError{Op: "open", Path: path, Err: errNotRegular}
+		}
+		if err == nil {
+			err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		}
+		if err == nil {
+			// Who held it may have put another file into its place.
+			if now, err := os.Stat(path); err == nil && os.SameFile(now, info) {
+				return f, nil
+			}
+		}
+		f.Close()
+		switch {
+		case err != nil && !errors.Is(err, syscall.EWOULDBLOCK):
+			return nil, err
+		case time.Now().After(deadline):
+			return nil, sysexits.New(sysexits.TempFail, "locked", fmt.Errorf("lock %s: another run holds it", path)).
+				WithHint("wait for the other run to end; fuser -v shows who holds it")
+		}
+		time.Sleep(20 * time.Millisecond) // flock(2) has no time-out of its own
+	}
+}
+
+func (d *File) load(isNew bool) error {
+	if isNew {
+		if err := SyncDir(filepath.Dir(d.path)); err != nil {
+			return err
+		}
+	}
+	r := stage.NewLines(d.f)
+	var whole int64
+	for {
+		line, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil && !errors.Is(err, stage.ErrTooLong) {
+			return fmt.Errorf("read %s: %w", d.path, err)
+		}
+		if !r.Complete {
+			d.log.Warn("dead_letters_torn", fmt.Sprintf("%s: cut off half a line, which a killed run left", d.path))
+			break
+		}
+		whole = r.Read
+		if l, err := Parse(line); err == nil {
+			d.seen[l.key()] = true
+		}
+	}
+	if err := d.f.Truncate(whole); err != nil {
+		return statedir.Unwritable(err)
+	}
+	_, err := d.f.Seek(whole, io.SeekStart)
+	return err
+}
+
+// Append writes letters, as lines of that service, and waits until they are on
+// disk. One that is there already, from a run that was killed before it could mark
+// the document, is not written again.
+func (d *File) Append(service string, letters []Letter) error {
+	w := bufio.NewWriterSize(d.f, 64<<10)
+	for _, l := range letters {
+		if key := l.key(); !d.seen[key] {
+			d.seen[key] = true
+			if _, err := w.Write(l.line(service)); err != nil {
+				return statedir.Unwritable(err)
+			}
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return statedir.Unwritable(err)
+	}
+	if err := d.f.Sync(); err != nil {
+		return statedir.Unwritable(err)
+	}
+	return nil
+}
+
+// Close ends the use of the file, and its lock.
+func (d *File) Close() error { return d.f.Close() }
+
+// SyncDir waits until the names in a directory are on disk.
+func SyncDir(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return statedir.Unwritable(err)
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil {
+		return statedir.Unwritable(fmt.Errorf("fsync %s: %w", path, err))
+	}
+	return nil
+}
+
+// letter is one dead letter.
+type Letter struct {
+	ID, Reason, Detail string
+	Document           []byte // canonical Extended JSON, or null
+	BSON               []byte // only if that is not the whole truth
+	Guard              string // the digest of the document's fields
+}
+
+// key identifies what a letter is about: the document of that id, as long as the
+// fields that become columns are the same.
+func (l Letter) key() [sha256.Size]byte {
+	content := []byte(l.Guard)
+	if len(content) == 0 {
+		content = append(append(content, l.Document...), l.BSON...)
+	}
+	// Ids that are not UTF-8 may have the same text.
+	return sha256.Sum256(fmt.Appendf(nil, "%d %s %x %s", len(l.ID), l.ID, rawbson.Lookup(l.BSON, "_id").Data, content))
+}
+
+// line is how a letter stands in the file.
+func (l Letter) line(service string) []byte {
+	line := record.New(time.Now(), record.Warn, "dead_letter", service)
+	l.Fill(line)
+	return line.End()
+}
+
+// Fill adds the letter to a record.
+func (l Letter) Fill(line *record.Line) {
+	line.String("mongo_id", l.ID)
+	line.String("reason", l.Reason)
+	line.String("detail", l.Detail)
+	FillDocument(line, l.Document, l.BSON)
+	if l.Guard != "" {
+		line.String("guard", l.Guard)
+	}
+}
+
+// FillDocument adds a document, as [Encode] returns it.
+func FillDocument(line *record.Line, text, raw []byte) {
+	line.Raw("document", text)
+	if raw != nil {
+		line.String("bson", base64.StdEncoding.EncodeToString(raw))
+	}
+}
+
+// Parse reads a line.
+func Parse(b []byte) (l Letter, err error) {
+	err = extjson.Fields(b, func(key string, raw []byte) (err error) {
+		switch key {
+		case "mongo_id":
+			l.ID, err = extjson.String(raw)
+		case "reason":
+			l.Reason, err = extjson.String(raw)
+		case "detail":
+			l.Detail, err = extjson.String(raw)
+		case "guard":
+			l.Guard, err = extjson.String(raw)
+		case "document":
+			l.Document = raw
+		case "bson":
+			var text string
+			if text, err = extjson.String(raw); err == nil {
+				l.BSON, err = base64.StdEncoding.DecodeString(text)
+			}
+		}
+		return err
+	})
+	if err == nil && l.Document == nil && l.BSON == nil {
+		err = errors.New("no dead letter: neither document nor bson is there")
+	}
+	return l, err
+}
+
+// Doc returns the document of a letter.
+func (l Letter) Doc() ([]byte, error) {
+	if l.BSON != nil {
+		return l.BSON, nil
+	}
+	return extjson.Parse(l.Document)
+}
+
+// Encode returns a document in canonical Extended JSON, and its BSON where that
+// cannot hold it: text that is not UTF-8, double keys, deep nesting. Lossy says
+// that it is known to.
+func Encode(doc []byte, lossy bool) (text, raw []byte) {
+	c := extjson.Converter{Dialect: extjson.Canonical}
+	text, err := c.Append(nil, rawbson.Document(doc))
+	if err != nil {
+		return []byte("null"), doc
+	}
+	if again, err := extjson.Parse(text); lossy || err != nil || !bytes.Equal(again, doc) {
+		return text, doc
+	}
+	return text, nil
+}

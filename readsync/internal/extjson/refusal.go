@@ -1,0 +1,66 @@
+package extjson
+
+import "fmt"
+
+// Refusal says why a document cannot become a row.
+type Refusal struct {
+	Reason string // nul, invalid_utf8, duplicate_key, ...
+	Path   string // of the value at fault: payload.readings.3
+	Detail string
+	Text   string // all of it, if another stage has found it
+}
+
+// ErrCorrupt is a document that is not BSON.
+var ErrCorrupt = &Refusal{Reason: "corrupt_bson"}
+
+// At returns the same refusal of a value that is inside of a field.
+func (r *Refusal) At(name string) *Refusal {
+	inside := *r
+	switch {
+	case len(inside.Path) > 200: // deep nesting makes no better message
+	case inside.Path == "":
+		inside.Path = name
+	default:
+		inside.Path = name + "." + inside.Path
+	}
+	return &inside
+}
+
+func (r *Refusal) Error() string {
+	if r.Text != "" {
+		return r.Text
+	}
+	text, ok := map[string]string{
+		"nul":                    "holds a NUL character, which PostgreSQL cannot store",
+		"invalid_utf8":           "holds text that is not UTF-8 (or half a surrogate pair)",
+		"duplicate_key":          "is there twice, of which PostgreSQL would keep one",
+		"too_deep":               fmt.Sprintf("is nested deeper than %d levels", MaxDepth),
+		"corrupt_bson":           "is not well-formed BSON",
+		"bad_timestamp":          "is not one plain moment: a date, a text that PostgreSQL reads, or seconds or milliseconds since 1970",
+		"timestamp_out_of_range": "is a time that PostgreSQL does not have",
+		"number_out_of_range":    "is a number that PostgreSQL does not have",
+		"id_too_long":            fmt.Sprintf("is longer than %d bytes, more than a unique index takes", MaxID),
+		"ambiguous_id":           "has the text of another id in Extended JSON, as its keys begin with $",
+		"no_id":                  "is missing",
+		"bad_json":               "is not what JSON allows",
+		"refused":                "is refused by PostgreSQL",
+	}[r.Reason]
+	if !ok {
+		text = r.Reason
+	}
+	if r.Path != "" {
+		text = r.Path + " " + text
+	}
+	if r.Detail != "" {
+		text += ": " + r.Detail
+	}
+	return text
+}
+
+// AsRefusal returns the refusal that err is, or that of what is not JSON.
+func AsRefusal(err error) *Refusal {
+	if r, ok := err.(*Refusal); ok {
+		return r
+	}
+	return &Refusal{Reason: "bad_json", Detail: err.Error()}
+}

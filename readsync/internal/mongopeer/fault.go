@@ -1,0 +1,134 @@
+package mongopeer
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/description"
+	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/topology"
+
+	"observability-hub/lib/sysexits"
+)
+
+// Peer is what is known of a deployment when one of its answers is an error.
+type Peer struct {
+	Collection string   // database.collection
+	Hosts      []string // that mongo_uri names
+	TLS        bool     // is spoken
+	Timeout    time.Duration
+}
+
+// Fault gives an error of the driver its exit status and a hint: what the
+// administrator must change is bad configuration, everything else may be over by
+// the next run.
+func (p *Peer) Fault(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := errors.AsType[*sysexits.Error](err); ok {
+		return e
+	}
+	if e, ok := errors.AsType[topology.ServerSelectionError](err); ok {
+		return p.unreachable(doing, e)
+	}
+	err = fmt.Errorf("%s: %w", doing, err)
+	refused := func(hint string) error {
+		return sysexits.New(sysexits.Config, "source_refused", err).WithHint(hint)
+	}
+	unavailable := func(hint string) error {
+		return sysexits.New(sysexits.Unavailable, "source_unavailable", err).WithHint(hint)
+	}
+	e, answered := errors.AsType[mongo.CommandError](err)
+	switch text := err.Error(); {
+	case strings.Contains(text, "wire version"):
+		return refused(tooOld)
+	case answered && e.Code == 18, strings.Contains(text, "auth error"):
+		return refused("check the user and password of mongo_uri, and authSource, the database that the user was created in")
+	case answered && (e.Code == 13 || e.Code == 8000 || e.Code == 31): // Unauthorized, AtlasError, RoleNotFound
+		return refused("the user of mongo_uri must be allowed to find and update in " + p.Collection)
+	case answered && (e.Code == 166 || e.Code == 72 && strings.Contains(text, "view")): // CommandNotSupportedOnView
+		return refused("MONGO_COLLECTION must name the collection that documents are written to, not a view")
+	case answered && e.Code == 26, answered && e.Code == 73: // NamespaceNotFound, InvalidNamespace
+		return refused("check MONGO_DB_NAME and MONGO_COLLECTION")
+	case TimedOut(err):
+		return unavailable(fmt.Sprintf("MongoDB did not answer within --timeout %v: an index on {status: 1, _id: 1} makes reading cheap; else give a longer --timeout", p.Timeout))
+	case answered && slices.Contains([]int32{91, 189, 10107, 11600, 11602, 13435, 13436}, e.Code):
+		return unavailable("the replica set is changing its primary, or has none; run again when it has one")
+	case answered:
+		return unavailable("the server is there and cannot do it now; its own log says more")
+	}
+	return unavailable("the connection to MongoDB was lost; its log says more")
+}
+
+const tooOld = "this MongoDB is too old: readsync needs version 4.4 or later"
+
+// TimedOut reports whether a query took too long: for the server, or for us.
+func TimedOut(err error) bool {
+	e, ok := errors.AsType[mongo.CommandError](err)
+	return ok && (e.Code == 50 || e.Code == 262) || mongo.IsTimeout(err) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// unreachable is the error of a deployment of which no server can be used. The
+// driver's own text describes all of it; the cause is that of the first server.
+func (p *Peer) unreachable(doing string, e topology.ServerSelectionError) error {
+	cause := e.Wrapped
+	var address string
+	foreign := false // mongo_uri does not name it
+	for _, server := range e.Desc.Servers {
+		if server.LastError != nil && !foreign {
+			cause, address = server.LastError, string(server.Addr)
+			foreign = !slices.ContainsFunc(p.Hosts, func(h string) bool { return strings.EqualFold(h, address) || strings.EqualFold(h+":27017", address) })
+		}
+	}
+	if cause == nil {
+		cause = errors.New("no server can be used")
+	}
+	err := fmt.Errorf("%s: connect to MongoDB at %s: %w", doing, address, cause)
+	refused := func(hint string) error {
+		return sysexits.New(sysexits.Config, "source_refused", err).WithHint(hint)
+	}
+	unavailable := func(hint string) error {
+		return sysexits.New(sysexits.Unavailable, "source_unavailable", err).WithHint(hint)
+	}
+	switch text := cause.Error(); {
+	case e.Desc.CompatibilityErr != nil, strings.Contains(text, "wire version"):
+		if e.Desc.CompatibilityErr != nil {
+			err = fmt.Errorf("%s: %w", doing, e.Desc.CompatibilityErr)
+		}
+		return refused(tooOld)
+	case strings.Contains(text, "auth error"), strings.Contains(text, "AuthenticationFailed"):
+		return refused("check the user and password of mongo_uri, and authSource, the database that the user was created in")
+	case distrusted(cause):
+		return refused("the server's certificate must be valid, name that host, and be signed by an authority of this host or of tlsCAFile=/path in mongo_uri")
+	case errors.As(cause, new(tls.RecordHeaderError)):
+		return refused("the server does not speak TLS there: say tls=false in mongo_uri if you trust the network")
+	case foreign && e.Desc.Kind == description.TopologyKindReplicaSetNoPrimary:
+		return unavailable(fmt.Sprintf("the replica set names its member %s, which this machine cannot reach: make that name lead there, or say directConnection=true in mongo_uri", address))
+	case errors.As(cause, new(*net.DNSError)):
+		return unavailable("the host name in mongo_uri cannot be looked up: check it, and this machine's name server")
+	case strings.Contains(text, "connection refused"):
+		return unavailable("is MongoDB up, and does it listen on the address that mongo_uri names?")
+	case p.TLS && (errors.Is(cause, io.EOF) || strings.Contains(text, "connection reset")):
+		return unavailable("the server ended the connection: does it speak TLS? If not, and if you trust the network, say tls=false in mongo_uri")
+	case errors.Is(cause, io.EOF), strings.Contains(text, "EOF"), strings.Contains(text, "connection reset"):
+		return unavailable("the server ended the connection: does it want TLS? tls=true in mongo_uri says so")
+	case e.Desc.Kind == description.TopologyKindReplicaSetNoPrimary:
+		return unavailable("the replica set has no primary that can be reached")
+	}
+	return unavailable("is MongoDB up, and does it speak TLS? tls=true or tls=false in mongo_uri says whether it must")
+}
+
+// distrusted reports whether a certificate is the cause of an error.
+func distrusted(err error) bool {
+	return errors.As(err, new(*tls.CertificateVerificationError)) || errors.As(err, new(x509.UnknownAuthorityError)) ||
+		errors.As(err, new(x509.HostnameError)) || errors.As(err, new(x509.CertificateInvalidError))
+}

@@ -1,0 +1,127 @@
+// Package mongopeer knows a MongoDB deployment from outside: what a connection
+// string says of it, and what its errors mean to an administrator.
+package mongopeer
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"observability-hub/lib/sysexits"
+)
+
+// ParseURI reads mongo_uri. No error quotes it: any part may be the password, where
+// a character of that is not encoded.
+func ParseURI(uri string) (*options.ClientOptions, error) {
+	if unescaped(uri) {
+		return nil, sysexits.New(sysexits.Config, "bad_configuration", errors.New("mongo_uri: the user or the password holds a character that must be percent-encoded")).
+			WithHint("write %40 for @, %3A for :, %2F for /, %3F for ?, %23 for # and %25 for %")
+	}
+	if err := checkFiles(uri); err != nil {
+		return nil, err
+	}
+	opts := options.Client().ApplyURI(uri) // looks up the hosts of mongodb+srv://
+	if err := opts.Validate(); err != nil {
+		if strings.HasPrefix(uri, "mongodb+srv://") && strings.Contains(err.Error(), "lookup ") {
+			return nil, sysexits.New(sysexits.Unavailable, "source_unavailable", errors.New("mongo_uri: the hosts that its name stands for cannot be looked up")).
+				WithHint("mongodb+srv:// needs a name server that has SRV records of _mongodb._tcp.NAME; mongodb:// names the hosts themselves")
+		}
+		return nil, BadConfiguration(errors.New("mongo_uri: not a connection string that the MongoDB driver understands"))
+	}
+	if opts.TLSConfig == nil && !saysTLS(uri) && !allLocal(opts.Hosts) {
+		opts = options.Client().ApplyURI(withTLS(uri))
+		if opts.Validate() != nil {
+			return nil, BadConfiguration(errors.New("mongo_uri: say tls=true or tls=false"))
+		}
+	}
+	return opts, nil
+}
+
+// unescaped reports whether the user or the password of a URI holds a character
+// that ends it too early. The driver would take a part of it for a host.
+func unescaped(uri string) bool {
+	_, rest, _ := strings.Cut(uri, "://")
+	head, _, _ := strings.Cut(rest, "?")
+	at := strings.LastIndexByte(head, '@')
+	if at < 0 {
+		return strings.Contains(rest, "@") && !strings.Contains(head, "/") // a ? in the password
+	}
+	userinfo := head[:at]
+	_, err := url.PathUnescape(userinfo)
+	return err != nil || strings.ContainsAny(userinfo, "/#[]@ ") || strings.Count(userinfo, ":") > 1
+}
+
+// checkFiles reads the files that a URI names, which the driver reports in words
+// that quote more than their names.
+func checkFiles(uri string) error {
+	_, query, _ := strings.Cut(uri, "?")
+	for parameter := range strings.FieldsFuncSeq(query, func(r rune) bool { return r == '&' || r == ';' }) {
+		key, value, _ := strings.Cut(parameter, "=")
+		switch strings.ToLower(key) {
+		case "tlscafile", "sslcertificateauthorityfile", "tlscertificatekeyfile", "sslclientcertificatekeyfile", "tlscertificatefile", "tlsprivatekeyfile":
+		default:
+			continue
+		}
+		path, err := url.QueryUnescape(value)
+		if err != nil {
+			return BadConfiguration(fmt.Errorf("mongo_uri: %s: not percent-encoded as it should be", key))
+		}
+		content, err := os.ReadFile(path)
+		if err == nil && strings.Contains(strings.ToLower(key), "ca") && !strings.Contains(strings.ToLower(key), "key") && !x509.NewCertPool().AppendCertsFromPEM(content) &&
+			(strings.EqualFold(key, "tlsCAFile") || strings.EqualFold(key, "sslCertificateAuthorityFile")) {
+			err = fmt.Errorf("%s holds no certificate in PEM", path)
+		}
+		if err != nil {
+			return sysexits.New(sysexits.Config, "bad_configuration", fmt.Errorf("mongo_uri: %s: %w", key, err)).
+				WithHint("the file must be there, in PEM, and readable to the user of this run: the unit's is server, and /home is hidden from it")
+		}
+	}
+	return nil
+}
+
+// saysTLS reports whether the URI decides about TLS, or leaves that to its scheme.
+func saysTLS(uri string) bool {
+	lower := strings.ToLower(uri)
+	_, query, _ := strings.Cut(lower, "?")
+	return strings.HasPrefix(lower, "mongodb+srv:") || strings.Contains("&"+query, "&tls=") || strings.Contains("&"+query, "&ssl=")
+}
+
+// withTLS adds tls=true to a URI.
+func withTLS(uri string) string {
+	if strings.Contains(uri, "?") {
+		return uri + "&tls=true"
+	}
+	if rest := uri[strings.Index(uri, "://")+3:]; !strings.Contains(rest[strings.LastIndexByte(rest, '@')+1:], "/") {
+		uri += "/"
+	}
+	return uri + "?tls=true"
+}
+
+// allLocal reports whether every host is this machine.
+func allLocal(hosts []string) bool {
+	for _, h := range hosts {
+		if strings.HasSuffix(h, ".sock") {
+			continue
+		}
+		host, _, err := net.SplitHostPort(h)
+		if err != nil {
+			host = strings.Trim(h, "[]")
+		}
+		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			return false
+		}
+	}
+	return true
+}
+
+// BadConfiguration is an error of what names the collection.
+func BadConfiguration(err error) error {
+	return sysexits.New(sysexits.Config, "bad_configuration", err).
+		WithHint("mongo_uri reads mongodb://user:password@host/?tls=true; MONGO_DB_NAME and MONGO_COLLECTION name the collection")
+}

@@ -1,0 +1,57 @@
+// Package pgfault reports what an error of PostgreSQL is about: the content of a row,
+// the table, another session, or the server.
+package pgfault
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/lib/pq"
+
+	"observability-hub/lib/postgres"
+)
+
+// Content reports whether the content of a row causes an error: data exceptions,
+// violated constraints, exceeded limits. Known are the columns that readsync fills.
+func Content(err error, known []string) bool {
+	pe, ok := errors.AsType[*pq.Error](err)
+	if !ok || Table(pe, known) != "" {
+		return false
+	}
+	switch postgres.Class(pe) {
+	case "22", "23", "44", "54", "P0":
+		return true
+	}
+	return pe.Routine == "ExecWithCheckOptions" // a policy of row-level security that forbids this row
+}
+
+// Table returns what to do about a table that takes no row, whatever it holds: a
+// column of its own that must not be null, or ids that have run out. It is empty for
+// other errors.
+func Table(e *pq.Error, known []string) string {
+	switch {
+	case e.Code == "23502" && e.Column != "mongo_id" && !slices.Contains(known, e.Column):
+		return "reading_analytics has a column that readsync does not know and that must not be null: give it a default"
+	case e.Code == "2200H", e.Code == "22003" && e.Routine == "int84":
+		return "the ids of reading_analytics have run out: make its id and the sequence behind it bigint"
+	case e.Code == "23505" && strings.Contains(e.Detail, "(id)=("):
+		return "the sequence of reading_analytics is behind its rows, as after a restore: SELECT setval(pg_get_serial_sequence('reading_analytics', 'id'), max(id)) FROM reading_analytics"
+	}
+	return ""
+}
+
+// Doubtful reports whether an error may be about a row although its class does not
+// say so: SQL_ASCII has no JSON escapes, a trigger may answer anything. It is not, if
+// its class is that of the connection, the transaction, the rights or the server.
+func Doubtful(err error, known []string) bool {
+	pe, ok := errors.AsType[*pq.Error](err)
+	return ok && Table(pe, known) == "" &&
+		!slices.Contains([]string{"08", "25", "28", "3D", "40", "53", "55", "57", "58"}, postgres.Class(pe))
+}
+
+// Code reports whether an error has one of these SQLSTATEs.
+func Code(err error, codes ...string) bool {
+	pe, ok := errors.AsType[*pq.Error](err)
+	return ok && slices.Contains(codes, string(pe.Code))
+}

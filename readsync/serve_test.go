@@ -1,0 +1,131 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Of one connection one request is read, and answered, whatever it is.
+func TestCall(t *testing.T) {
+	const post = "POST /api/sync/reading HTTP/1.1\r\nHost: localhost\r\n"
+	for name, tc := range map[string]struct {
+		request string
+		want    string // the beginning of the answer
+		synced  int
+	}{
+		"a call":               {post + "\r\n", "HTTP/1.1 200 OK\r\n", 1},
+		"HTTP/1.0":             {"POST /api/sync/reading HTTP/1.0\r\n\r\n", "HTTP/1.1 200 OK\r\n", 1},
+		"a body":               {post + "Content-Length: 2\r\n\r\n{}", "HTTP/1.1 200 OK\r\n", 1},
+		"a body that is asked": {post + "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n{}", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n", 1},
+		"half a body":          {post + "Content-Length: 20\r\n\r\n{}", "HTTP/1.1 400 Bad Request\r\n", 0},
+		"a body too large":     {post + "Content-Length: 70000\r\n\r\n" + strings.Repeat("x", 70000), "HTTP/1.1 413 ", 0},
+		"no Host":              {"POST /api/sync/reading HTTP/1.1\r\n\r\n", "HTTP/1.1 400 Bad Request\r\n", 0},
+		"no HTTP":              {"SSH-2.0-x\r\n\r\n", "HTTP/1.1 400 Bad Request\r\n", 0},
+		"an endless header":    {post + "X: " + strings.Repeat("x", maxHeader), "HTTP/1.1 431 ", 0},
+		"another path":         {"POST / HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 404 Not Found\r\n", 0},
+		"two at once":          {post + "\r\n" + post + "\r\n", "HTTP/1.1 200 OK\r\n", 1},
+		"nothing":              {"", "", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synced := 0
+			var out bytes.Buffer
+			withEndpoint(t, func(context.Context) (int64, error) { synced++; return 5, nil }, func(e *endpoint) {
+				c := &call{in: strings.NewReader(tc.request), out: &out}
+				c.serve(e.stopping, e)
+			})
+			if !strings.HasPrefix(out.String(), tc.want) || tc.want == "" && out.Len() > 0 || synced != tc.synced || strings.Count(out.String(), "HTTP/1.1 200") > 1 {
+				t.Errorf("%d syncs, %.300s", synced, out.String())
+			}
+			if tc.want != "" && !strings.Contains(out.String(), "Connection: close\r\n") {
+				t.Errorf("the connection is not closed: %.300s", out.String())
+			}
+		})
+	}
+	// The answer to HEAD has no body, but its length.
+	var out bytes.Buffer
+	withEndpoint(t, nil, func(e *endpoint) {
+		(&call{in: strings.NewReader("HEAD /api/sync/reading HTTP/1.1\r\nHost: localhost\r\n\r\n"), out: &out}).serve(e.stopping, e)
+	})
+	if head, body, _ := strings.Cut(out.String(), "\r\n\r\n"); body != "" || !strings.Contains(head, "405") || strings.Contains(head, "Content-Length: 0") {
+		t.Errorf("HEAD: %q", out.String())
+	}
+}
+
+// A caller that hangs up, or that is there when the service is stopped, gets no answer.
+func TestCallStopped(t *testing.T) {
+	r, w := io.Pipe()
+	defer w.Close()
+	var out bytes.Buffer
+	withEndpoint(t, nil, func(e *endpoint) {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		(&call{in: r, out: &out}).serve(ctx, e)
+	})
+	if out.Len() > 0 {
+		t.Errorf("an answer: %s", out.String())
+	}
+	slow := &timely{r, time.Now().Add(-time.Second)}
+	if _, err := slow.Read(make([]byte, 1)); !os.IsTimeout(err) {
+		t.Errorf("a body that does not come: %v; want a time-out", err)
+	}
+}
+
+// A TCP connection gets the answer although the caller still sends.
+func TestCallOverTCP(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		conn, err := l.Accept()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		tcp := conn.(*net.TCPConn)
+		withEndpoint(t, func(context.Context) (int64, error) { return 7, nil }, func(e *endpoint) {
+			(&call{in: tcp, out: tcp, tcp: tcp}).serve(e.stopping, e)
+		})
+		tcp.Close()
+	}()
+	resp, err := http.Post("http://"+l.Addr().String()+syncPath, "application/json", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if n, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != 200 || !bytes.Contains(n, []byte(`"processed_count":7`)) {
+		t.Errorf("%s, %s, %v", resp.Status, n, err)
+	}
+	<-done
+}
+
+// What is neither a connection nor a pipe is not waited for.
+func TestServeNotByHand(t *testing.T) {
+	null, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	p := startTool(t, func(cmd *exec.Cmd) { cmd.Stdin = null }, "serve")
+	if status := p.wait(); status != 64 || !strings.Contains(p.stderr(), "neither a socket nor a pipe") {
+		t.Errorf("exit status %d\n%s", status, p.stderr())
+	}
+	// From a pipe, the answer is on stdout and the records are on stderr.
+	p = startTool(t, func(cmd *exec.Cmd) {
+		cmd.Stdin = strings.NewReader("POST /api/sync/reading HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	}, "serve")
+	if status := p.wait(); status != 0 || !strings.HasPrefix(p.stdout(), "HTTP/1.1 500 ") || !strings.Contains(p.stderr(), `"msg":"synced"`) {
+		t.Errorf("exit status %d\n%s\n%s", status, p.stdout(), p.stderr())
+	}
+}

@@ -1,0 +1,29 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"observability-hub/lib/diag"
+)
+
+// shortID is an id as messages name it.
+func shortID(id string) string {
+	if len(id) > 200 {
+		return id[:200] + "…"
+	}
+	return id
+}
+
+func idField(id string) diag.Field         { return diag.Field{Key: "mongo_id", Value: shortID(id)} }
+func reasonField(reason string) diag.Field { return diag.Field{Key: "reason", Value: reason} }
+
+func plural(n int64, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// seconds is how long something took, for the records.
+func seconds(since time.Time) float64 { return time.Since(since).Seconds() }
