@@ -51,7 +51,7 @@ func (r *restic) inventory() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := statedir.MkdirAll(dir, 0o700); err != nil {
 		return "", statedir.Unwritable(err)
 	}
 	return filepath.Join(dir, "restic"), nil
