@@ -404,6 +404,18 @@ func TestInstall(t *testing.T) {
 	if err := os.Remove(other); err != nil {
 		t.Fatal(err)
 	}
+	// The script says which version was installed, too.
+	if out, err := exec.Command("make", "-C", root, "install", "TOOLS=volbackup", "DESTDIR="+dest).CombinedOutput(); err != nil {
+		t.Fatalf("make install TOOLS=volbackup: %v\n%s", err, out)
+	}
+	script, err := exec.Command(filepath.Join(dest, "usr/local/bin/manage_volume.sh"), "--version").Output()
+	if describe, _ := exec.Command("git", "-C", root, "describe", "--always", "--dirty").Output(); err != nil ||
+		string(script) != "manage_volume.sh "+string(describe) {
+		t.Errorf("version %q, %v; want that of %q", script, err, describe)
+	}
+	if out, err := exec.Command("make", "-C", root, "uninstall", "TOOLS=volbackup", "DESTDIR="+dest).CombinedOutput(); err != nil {
+		t.Fatalf("make uninstall TOOLS=volbackup: %v\n%s", err, out)
+	}
 	for range 2 { // to uninstall what is not there is no error
 		run("uninstall")
 		if got := files(); len(got) > 0 {

@@ -1,24 +1,84 @@
 #!/bin/bash
-# manage_volume.sh - Docker volumes as tar streams, read while nothing writes to them.
+# manage_volume.sh - read and replace Docker volumes, as tar streams, while nothing writes to them.
 #
-# Everything that touches Docker is here; everything that touches backups is in
-# volbackup. See manage_volume(1). Needs bash, coreutils, GNU tar, util-linux and
-# the docker client; pulls no image and starts no container of its own.
+# This script is everything that touches Docker; volbackup is everything that touches backups. The manual is
+# manage_volume(1). It needs bash 5, coreutils, GNU tar, util-linux and the docker client. It pulls no image, and starts
+# no container that it has not stopped.
 #
-# How nothing stays down: before the first container is stopped, what is about
-# to be stopped is on disk, in $state_dir/quiesced/VOLUME. The file goes when all
-# of it runs again, by whoever comes first: this run (an EXIT trap), `resume`
-# (the unit's ExecStopPost=) or the next run. Who works on a volume holds a
-# flock(2) on its folder, so what nobody holds was left by a run that died.
+# READER'S GUIDE. What `export VOLUME` and `with VOLUME... -- CMD` do to the containers of a volume:
+#
+#   1. begin            lock the volume; start what a run that was killed has left down (resume_dead)
+#   2. run_hooks        run hub.backup.exec in each container
+#   3. look_at_users    ask Docker which containers use the volume; decide what is done with each of them (decide)
+#   4. write_journal    put on disk which containers will be stopped or paused, before the first of them is
+#   5. bring_down       stop or pause them, dependants first
+#   6. export_volume    read the volume; or run the command (with_volumes)
+#   7. resume_journal   start them again, dependants last (revive); then delete the journal
+#
+# Steps 2 to 5 are quiesce. `import` unpacks the stream beside the old content before step 3, and exchanges the two in
+# place of step 6. Step 7 is done by whichever of these comes first: this run when it ends in any way (finish, the EXIT
+# trap), `resume` (the unit's ExecStopPost=, and a unit at boot), or step 1 of the next run. A run is alive as long as it
+# holds a flock(2) on the directory of its volume, so a journal whose locks are free was left by a run that died.
 set -euo pipefail
-
-readonly service=volume-backup
-# What nobody else may add to.
+# The caller's environment must not add to what tar does.
 unset TAR_OPTIONS TAPE POSIXLY_CORRECT
 
-# The same tree must give the same bytes, which volbackup turns into a hard
-# link: names sorted, no process number in a header (exthdr.name; the 1.0 sparse
-# format has one that cannot be set, 0.0 has none), no times of our own reading.
+# --- state ------------------------------------------------------------------
+# Every variable that outlives a function: the functions that write it, and what it is. A test compares this page with
+# the functions. Everything else is an argument or a local. Where the comment of a function says that it runs as a child
+# (supervise), what it writes here is lost when it ends.
+
+# `make install` writes the version here.
+readonly version=devel
+readonly service=volume-backup unit_state=/var/lib/volume-backup
+readonly staging_name=.hub-import # beside the content of a volume: what an import unpacks
+
+state_dir=''         # main (--state-dir), open_state: where volbackup and this script keep their state
+journals=''          # open_state: the directory of the journals
+volumes=()           # begin: the volumes of this run, as they were named
+declare -A folder=() # locate: the directory of each volume, .../VOLUME/_data
+lock_fds=()          # take_lock, drop_locks: descriptors of the locks that this process holds
+lock_paths=()        # take_lock, drop_locks: the directories of these locks, .../VOLUME
+claims=''            # lock_claims: the descriptor of the lock on $journals
+journal=''           # begin_reading, import_volume: the journal of this run; the file exists while containers are down
+at_rest=''           # begin_reading, import_volume: set once Docker has done all that it was asked
+killed=''            # report_kills: set if a container did not stop in time
+created=''           # import_volume: the volume that it has created, which is removed if the import fails
+
+answer=()    # query_for: what docker printed, a line each
+complaint='' # query_for, diagnose, is_gone, must_be_down: what docker printed to stderr, if it failed
+trouble=''   # query_for, diagnose, is_gone, must_be_down: why it failed, if it did: silent, away, denied or refused
+
+users=()                # look_at_users: the containers that use the volumes, newest first
+declare -A container=() # look_at_users, decide: what is known of each, as container[ID.FIELD]. The fields are those below
+# and "verb", which decide adds: what is done with the container, stop, pause or nothing.
+declare -rA question=(
+  [id]=.Id
+  [name]=.Name
+  [state]=.State.Status # Docker's word
+  [code]=.State.ExitCode
+  [remove]=.HostConfig.AutoRemove                            # true: a stop removes it (--rm)
+  [task]='(index .Config.Labels "com.docker.swarm.task.id")' # not empty: a stop replaces it
+  [grace]='(index .Config "StopTimeout")'                    # how many seconds a stop may take, -1 for any
+  [mode]='(index .Config.Labels "hub.backup.quiesce")'       # stop, pause or none
+  [hook]='(index .Config.Labels "hub.backup.exec")'          # a command
+  [project]='(index .Config.Labels "com.docker.compose.project")'
+  [service]='(index .Config.Labels "com.docker.compose.service")'
+  [needs]='(index .Config.Labels "com.docker.compose.depends_on")' # db:service_healthy:false,cache:service_started:true
+  [mounts]=.Mounts
+)
+
+patience=90 # revive: for how many seconds a daemon that is away is waited for. The unit's TimeoutStopSec= is longer.
+child=''    # supervise, with_volumes, await_child: the process that is waited for
+caught=''   # on_signal: the signal that ends this run
+status=0    # await_child, finish: how the child ended; how this process ends
+verdict=0   # heed: the exit status that the messages of tar come to
+exec {stderr}>&2
+readonly stderr # the descriptor of stderr while await_child silences descriptor 2
+
+# How a directory becomes a tar stream is decided here alone. The same tree must give the same bytes, which volbackup
+# turns into a hard link: names are sorted, and headers contain neither a process number (exthdr.name; the 1.0 sparse
+# format has one that cannot be set, 0.0 has none) nor times that reading changes.
 readonly tar_create=(
   tar --create --file=- --format=posix --sort=name --numeric-owner --xattrs '--xattrs-include=*' --acls
   --sparse --sparse-version=0.0 --quoting-style=escape
@@ -28,6 +88,8 @@ readonly tar_extract=(
   tar --extract --file=- --numeric-owner --same-owner --same-permissions --delay-directory-restore
   --xattrs '--xattrs-include=*' --acls --quoting-style=escape --block-number --ignore-zeros
 )
+
+# --- usage ------------------------------------------------------------------
 
 usage() {
   cat <<'TXT'
@@ -43,6 +105,7 @@ Commands:
   resume                 start what an interrupted run has left stopped
   backup [VOLUME...]     back up with volbackup
   restore VOLUME[@ID]    restore with volbackup
+  tar DIR                write a directory to stdout, as export writes a volume
 
 Containers that use the volume are stopped while it is read, unless their label
 hub.backup.quiesce says pause or none. import refuses while containers run,
@@ -56,59 +119,101 @@ Example:
 TXT
 }
 
-# --- what is said -----------------------------------------------------------
+# --- json -------------------------------------------------------------------
 
-# json TEXT: TEXT as a JSON string. Names of volumes and containers, and tar's
-# escaped paths, are ASCII; of anything else only the shape remains.
+# json TEXT: prints TEXT as a JSON string. A byte that is not UTF-8 (RFC 3629: no overlong form, no surrogate, nothing
+# above U+10FFFF) becomes U+FFFD. manage_volume.sh and hub-failure both contain this function, and a test compares them:
+# each script must work as the only file that is installed.
 json() {
-  local LC_ALL=C text=${1//$'\n'/ }
-  text=${text//\\/\\\\}
-  text=${text//\"/\\\"}
-  printf '"%s"' "${text//[^ -~]/?}"
+  # Bytes, not characters, whatever the locale of the caller.
+  local LC_ALL=C rest=$1 out='' next more=$'[\x80-\xbf]' plain
+  plain=$'[] !#-[^-\x7f]|[\xc2-\xdf]'$more$'|\xe0[\xa0-\xbf]'$more$'|[\xe1-\xec\xee\xef]'$more$more$'|\xed[\x80-\x9f]'$more
+  plain+=$'|\xf0[\x90-\xbf]'$more$more$'|[\xf1-\xf3]'$more$more$more$'|\xf4[\x80-\x8f]'$more$more
+  while [[ -n $rest ]]; do
+    if [[ $rest =~ ^($plain)+ ]]; then
+      next=${BASH_REMATCH[0]}
+      out+=$next
+    else
+      next=${rest:0:1}
+      case $next in
+        \" | \\) out+=\\$next ;;
+        $'\n') out+='\n' ;;
+        $'\t') out+='\t' ;;
+        [$'\x01'-$'\x1f']) printf -v out '%s\\u%04x' "$out" "'$next" ;;
+        *) out+='\ufffd' ;;
+      esac
+    fi
+    rest=${rest:${#next}}
+  done
+  printf '"%s"' "$out"
 }
 
-# envelope LEVEL EVENT: the start of every line.
+# unquote NAME...: replaces JSON in the caller's variables by its text, if it is a string or null. The escapes of JSON are
+# those of printf %b, except \".
+unquote() {
+  local -n quoted
+  for quoted; do
+    case $quoted in
+      null) quoted= ;;
+      \"*)
+        quoted=${quoted:1:-1}
+        printf -v quoted %b "${quoted//\\\"/\"}"
+        ;;
+    esac
+  done
+}
+
+# --- messages ---------------------------------------------------------------
+
+# envelope LEVEL EVENT: prints the beginning of a line.
 envelope() {
   local LC_ALL=C TZ=UTC now=$EPOCHREALTIME
   printf '{"time":"%(%Y-%m-%dT%H:%M:%S)T.%.3sZ","level":"%s","msg":"%s","service":"%s"' \
     "${now%.*}" "${now#*.}" "$1" "$2" "$service"
 }
 
-# say LEVEL EVENT TEXT [HINT [FIELDS]]: a diagnostic, in the form that stderr wants. FIELDS are JSON that begins with a comma.
+# emit EVENT FIELDS: prints a record to stdout. FIELDS are JSON, without braces.
+emit() {
+  printf '%s,%s}\n' "$(envelope INFO "$1")" "$2" 2>/dev/null || fail 73 output_failed "cannot write the record $1"
+}
+
+# say LEVEL EVENT TEXT [HINT [FIELDS]]: a diagnostic, in the form that stderr wants. FIELDS are JSON, without braces.
 say() {
-  local level=$1 event=$2 text=${3:0:4000} hint=${4:-} word=warning key=detail prefix=
+  local level=$1 event=$2 text=${3:0:4000} hint=${4:-} fields=${5:-} word=warning key=detail prefix=
   if [[ $level == ERROR ]]; then word=error key=error; fi
   if [[ -t 2 ]]; then
-    if [[ $level == DEBUG ]]; then return; fi
+    if [[ $level == DEBUG ]]; then return 0; fi
     text=${text//[[:cntrl:]]/ }
     printf 'manage_volume.sh: %s: %s\n%s' "$word" "$text" "${hint:+manage_volume.sh: hint: $hint$'\n'}" >&2 || :
-    return
+    return 0
   fi
-  # systemd names the journal's stream; children inherit the name also when their own stderr is another.
+  # systemd names the stream of the journal; children inherit the name also when their own stderr is another stream.
   if [[ -n ${JOURNAL_STREAM:-} && $(stat -L -c %d:%i - <&2 2>/dev/null) == "$JOURNAL_STREAM" ]]; then
     case $level in
       ERROR) prefix='<3>' ;;
       WARN) prefix='<4>' ;;
     esac
   fi
-  printf '%s%s,"%s":%s%s}\n' "$prefix" "$(envelope "$level" "$event")" "$key" "$(json "$text")" \
-    "${hint:+,\"hint\":$(json "$hint")}${5:-}" >&2 || :
+  printf '%s%s,"%s":%s%s%s}\n' "$prefix" "$(envelope "$level" "$event")" "$key" "$(json "$text")" \
+    "${hint:+,\"hint\":$(json "$hint")}" "${fields:+,$fields}" >&2 || :
 }
 
-# fail STATUS EVENT TEXT [HINT]: the last word of this process.
+# fail STATUS EVENT TEXT [HINT]: says why this process ends, and ends it.
 fail() {
-  local status=$1
-  shift
-  say ERROR "$@"
-  exit "$status"
+  say ERROR "${@:2}"
+  exit "$1"
 }
 
-# --- children and signals ---------------------------------------------------
+# takes MIN MAX SYNOPSIS ARG...: a usage error, unless there are so many arguments.
+takes() {
+  local given=$(($# - 3))
+  if ((given < $1 || given > $2)); then fail 64 usage "$given arguments are not right here" "manage_volume.sh $3"; fi
+}
 
-child='' caught='' status=0 stderr=''
+# --- children ---------------------------------------------------------------
 
-# supervise CMD…: runs a command or function as a process group of its own, so
-# that a signal ends all of it, and leaves its exit status in $status.
+# supervise CMD...: runs a command or function as a child with a process group of its own, so that a signal ends all of
+# it. Leaves its exit status in $status.
 supervise() {
   set -m
   "$@" <&0 &
@@ -119,35 +224,14 @@ supervise() {
 
 await_child() {
   status=0
-  # Bash would tell of a child that died of a signal, in a form of its own.
+  # Bash reports a child that a signal ended, in a form of its own.
   { wait "$child"; } 2>/dev/null || status=$?
   child=
 }
 
-on_signal() {
-  caught=$1
-  exec 2>&"$stderr" # it may be silenced, see await_child
-  # Once is enough, and the work of clearing up must not be cut short.
-  trap '' TERM HUP INT
-  local try
-  if [[ -n $child ]]; then
-    signal_child "$caught"
-    for ((try = 0; try < 20; try++)); do
-      if ! kill -0 "$child" 2>/dev/null; then break; fi
-      sleep 0.1
-    done
-    signal_child KILL
-  fi
-  exit 1
-}
-
-signal_child() {
-  kill -s "$1" -- "-$child" 2>/dev/null || kill -s "$1" "$child" 2>/dev/null || :
-}
-
-# mortal SIGNAL CMD…: becomes CMD, which gets the signal when this script dies: whoever reads a stream must not take it
-# for whole, and nothing may read a volume that is resumed. In the unit's sandbox setpriv may not run; there systemd
-# ends what is left. Only for a child of its own.
+# mortal SIGNAL CMD...: becomes CMD, which gets the signal when this script dies: a reader must not take half a stream for
+# a whole one, and nothing may read a volume that is resumed. Where setpriv may not run, in the sandbox of the unit,
+# systemd ends what is left.
 mortal() {
   if setpriv --pdeathsig "$1" -- true 2>/dev/null; then
     exec setpriv --pdeathsig "$1" -- "${@:2}"
@@ -155,189 +239,253 @@ mortal() {
   exec "${@:2}"
 }
 
-# finish runs last, whatever happened. A run that was told to end has five
-# seconds; a container that is still busy stopping may take longer.
+# ended PID TRIES: whether a process ends within so many tenths of a second.
+ended() {
+  local try
+  for ((try = 0; try < $2; try++)); do
+    if ! kill -0 "$1" 2>/dev/null || [[ $(cat "/proc/$1/stat" 2>/dev/null) == *') Z '* ]]; then return 0; fi
+    sleep 0.1
+  done
+  return 1
+}
+
+signal_child() {
+  kill -s "$1" -- "-$child" 2>/dev/null || kill -s "$1" "$child" 2>/dev/null || :
+}
+
+# --- how a run ends ---------------------------------------------------------
+
+# on_signal SIGNAL: the trap of signals.
+on_signal() {
+  caught=$1
+  exec 2>&"$stderr"
+  # One signal is enough, and another one must not cut the clean-up short.
+  trap '' TERM HUP INT
+  if [[ -n $child ]]; then
+    signal_child "$caught"
+    ended "$child" 20 || :
+    signal_child KILL
+  fi
+  exit 1
+}
+
+# finish: the trap of EXIT. A run that a signal ends has five seconds, and a container may take longer to stop: then a
+# resume in the background waits for that. Functions that it calls say "return 0": in a trap, "return" alone means the
+# status from before the trap.
 finish() {
   status=$?
   set +e
-  # Where the caller was killed, nobody reads stderr any more, and a complaint must not be the end of this.
+  # If the caller was killed nobody reads stderr any more, and a message must not end this.
   trap '' TERM HUP INT PIPE
-  if [[ -n $caught ]]; then
-    if [[ -n $own_journal && -e $own_journal ]]; then
+  if [[ -n $journal && -e $journal ]]; then
+    if [[ -z $caught ]]; then
+      resume_journal "$journal" "$at_rest"
+    else
       drop_locks
       setsid "$BASH" "$0" --state-dir "$state_dir" resume </dev/null >/dev/null &
-      local helper=$! try
-      for ((try = 0; try < 20; try++)); do
-        if ! kill -0 "$helper" 2>/dev/null; then break; fi
-        sleep 0.1
-      done
-      if kill -0 "$helper" 2>/dev/null; then
-        say WARN still_resuming "containers of $volume are still stopping; they are started again as soon as they have"
-      fi
+      ended "$!" 20 || say WARN still_resuming "containers of ${volumes[*]} are still stopping; they are started as soon as they have stopped"
     fi
-    if [[ -n $created ]]; then query volume rm "$volume"; fi
+  fi
+  if [[ -n $created ]]; then query volume rm "$created"; fi
+  if [[ -n $caught ]]; then
     trap - "$caught"
     kill -s "$caught" "$$"
-  elif [[ -n $own_journal && -e $own_journal ]]; then
-    resume_journal "$own_journal"
   fi
-  # Made for what did not come.
-  if [[ -n $created ]]; then query volume rm "$volume"; fi
   exit "$status"
 }
 
 # --- docker -----------------------------------------------------------------
 
-# query ARG…: leaves docker's answer in $answer, a line each, and returns its
-# status; what it complained of is in $complaint. A daemon that hangs is given up after $patience seconds, 0 for never.
-query() {
-  local line code=0 lines=() patience=${patience:-60}
-  answer=() complaint=
-  # A signal interrupts mapfile, as it would not a command.
-  mapfile -t lines < <(exec timeout --foreground --kill-after=5 "$patience" docker "$@" 2> >(exec sed -u 's/^/!/') </dev/null)
+# query ARG...: asks docker, for a minute at most, and returns whether it answered.
+query() { query_for 60 "$@"; }
+
+# query_for SECONDS ARG...: the same with another limit, 0 for none.
+query_for() {
+  local line code=0 lines=()
+  answer=() complaint='' trouble=''
+  # The lines of stderr begin with "!", those of an answer never do: it is JSON, or ids. A signal interrupts mapfile, but
+  # would not interrupt a command.
+  mapfile -t lines < <(exec timeout --foreground --kill-after=5 "$1" docker "${@:2}" 2> >(exec sed -u 's/^/!/') </dev/null)
   wait "$!" || code=$?
   for line in "${lines[@]}"; do
-    case $line in
-      '!WARNING'*) ;;
-      '!'*) complaint+=${complaint:+ }${line:1} ;;
-      *) answer+=("$line") ;;
-    esac
+    if [[ $line == '!'* ]]; then complaint+=${complaint:+ }${line:1}; else answer+=("$line"); fi
   done
-  case $code in
-    124 | 137) complaint="$no_answer within $patience s" ;;
-  esac
-  return "$code"
+  if ((code)); then
+    diagnose "$code" "$1"
+    return 1
+  fi
+  complaint=''
 }
 
-readonly no_answer='Docker gave no answer'
-readonly daemon_hint='is the daemon up? try: systemctl status docker'
-
-# unreachable: whether what docker complained of is that there is no daemon.
-unreachable() {
-  [[ $complaint == *'annot connect to the Docker daemon'* || $complaint == *'error during connect'* || $complaint == *'dial unix'* ]]
+# diagnose STATUS SECONDS: leaves in $trouble why docker failed. The client exits with status 1 for any reason, and its
+# messages change with its version: ask for something that every daemon answers instead, and look at the socket.
+diagnose() {
+  local socket
+  complaint=${complaint:-docker ended with status $1}
+  if (($1 == 124 || $1 == 137)); then
+    trouble=silent complaint="Docker gave no answer within $2 s"
+  elif timeout --foreground --kill-after=5 30 docker version --format '{{json .Server.Version}}' &>/dev/null </dev/null; then
+    trouble=refused
+  else
+    trouble=away socket=$(docker_host)
+    socket=${socket#unix://}
+    if [[ -S $socket && ! -w $socket ]]; then trouble=denied; fi
+  fi
 }
 
 # explain WHAT: ends the run because docker did not do WHAT.
 explain() {
-  local text="$1: ${complaint:-$no_answer}"
-  case $complaint in
-    *'ermission denied while trying to connect'* | *'connect: permission denied'*)
-      fail 78 docker_denied "$text" 'run as root, or as a member of the group docker'
-      ;;
+  case $trouble in
+    denied) fail 78 docker_denied "$1: $complaint" 'run as root, or as a member of the group docker' ;;
+    refused) fail 69 docker_failed "$1: $complaint" 'the daemon knows more: journalctl -u docker' ;;
+    *) fail 69 docker_unavailable "$1: $complaint" "$daemon_hint" ;;
   esac
-  if unreachable || [[ -z $complaint || $complaint == "$no_answer"* ]]; then fail 69 docker_unavailable "$text" "$daemon_hint"; fi
-  fail 69 docker_failed "$text" 'the daemon knows more: journalctl -u docker'
 }
+readonly daemon_hint='is the daemon up? try: systemctl status docker'
+
+# is_gone container|volume NAME: whether that is why docker has just refused something.
+is_gone() {
+  local said=$complaint
+  if [[ $trouble != refused ]]; then return 1; fi
+  case $1 in
+    container) query ps --all --quiet --no-trunc --filter "id=$2" || return 1 ;;
+    volume) query volume ls --quiet --filter "name=$2" || return 1 ;;
+  esac
+  trouble=refused complaint=$said
+  [[ " ${answer[*]} " != *" $2 "* ]]
+}
+
+# --- which daemon -----------------------------------------------------------
 
 need_docker() {
   command -v docker >/dev/null || fail 78 no_docker 'there is no docker on this host' 'apt-get install docker.io'
 }
 
-check_name() {
-  [[ $1 =~ ^[a-zA-Z0-9][a-zA-Z0-9_.-]*$ ]] || fail 64 usage "not the name of a volume: $1" 'manage_volume.sh list prints their names'
+# docker_host: prints where the daemon is.
+docker_host() {
+  echo "${DOCKER_HOST:-$(docker context inspect --format '{{.Endpoints.docker.Host}}' 2>/dev/null)}"
 }
 
-# look_up VOLUME: leaves the folder of a volume in $mountpoint, or returns 1 if there is no such volume.
-look_up() {
-  if ! query volume inspect --format '{{json .Driver}} {{json .Mountpoint}} {{json .Options}}' "$1"; then
-    if [[ ${complaint,,} == *'no such volume'* ]]; then return 1; fi
-    explain "look at volume $1"
-  fi
-  local driver rest options
-  read -r driver rest <<<"${answer[0]}"
-  # A Go string in JSON; a folder with a quote or a backslash in its name is not one of Docker's own.
-  [[ $rest =~ ^\"([^\"\\]*)\"\ (.*)$ ]] || fail 65 volume_refused "volume $1 has an odd mount point: $rest"
-  mountpoint=${BASH_REMATCH[1]} options=${BASH_REMATCH[2]}
-  if [[ $driver != '"local"' ]]; then
-    fail 65 volume_refused "volume $1 is kept by the driver $driver, not on this host" "use the driver's own backup, and label the volume hub.backup=false"
-  fi
-  if [[ -z $mountpoint ]]; then
-    fail 65 volume_refused "volume $1 has no mount point" 'label it hub.backup=false'
-  fi
-  if [[ $options =~ \"(device|type|o)\": && ! $options =~ ^\{\"o\":\"size=[^,\"]*\"\}$ ]]; then
-    # Its folder is empty whenever no container runs.
-    fail 65 volume_refused "volume $1 is a mount of something else: $options" 'back up what it mounts, and label the volume hub.backup=false'
-  fi
-  local host=${DOCKER_HOST:-}
-  if [[ -z $host ]] && query context inspect --format '{{.Endpoints.docker.Host}}'; then host=${answer[0]}; fi
+# need_local_docker: the daemon must be on this host, because its volumes are.
+need_local_docker() {
+  local host
+  need_docker
+  host=$(docker_host)
   if [[ -n $host && $host != unix://* && ! $host =~ ^tcp://(localhost|127\.[0-9.]+|\[::1\])(:|$) ]]; then
     fail 78 remote_docker "the Docker daemon is on another host, and so is the volume: ${host##*@}" 'run this on that host, by ssh'
   fi
 }
 
-# resolve VOLUME: the same for a volume that must be there, whose folder this user must be able to enter.
-resolve() {
-  need_docker
-  look_up "$1" || fail 65 no_such_volume "no such volume: $1" 'manage_volume.sh list prints those that are there'
-  see_folder
+# --- volumes ----------------------------------------------------------------
+
+check_name() {
+  [[ $1 =~ ^[a-zA-Z0-9][a-zA-Z0-9_.-]*$ ]] || fail 64 usage "not the name of a volume: $1" 'manage_volume.sh list prints their names'
 }
 
-see_folder() {
-  if [[ ! -d $mountpoint && ! -d ${mountpoint%/*} || ! -x ${mountpoint%/*} || ! -r ${mountpoint%/*} ]]; then
-    fail 78 volume_unreadable "cannot enter $mountpoint as $(id -un)" 'run as root, or with the capability CAP_DAC_READ_SEARCH, which volume-backup.service has'
+# refusal DRIVER DIRECTORY OPTIONS: prints why a volume cannot be read, nothing if it can. OPTIONS are JSON.
+refusal() {
+  local type=none device=something
+  if [[ $1 != local ]]; then
+    echo "is kept by the driver $1, not on this host"
+  elif [[ -z $2 || $2 == *[[:cntrl:]]* ]]; then
+    echo 'has no directory on this host'
+  elif [[ $3 =~ \"(device|type|o)\": && ! $3 =~ ^\{\"o\":\"size=[^,\"]*\"\}$ ]]; then
+    # Docker mounts it when a container starts; at other times the directory is empty. "o" may contain a password.
+    if [[ $3 =~ \"type\":\"([^\"]*)\" ]]; then type=${BASH_REMATCH[1]}; fi
+    if [[ $3 =~ \"device\":\"([^\"]*)\" ]]; then device=${BASH_REMATCH[1]}; fi
+    echo "is a mount of something else: $device, of type $type"
   fi
+}
+readonly refusal_hint='back it up by other means, and leave it out here: volbackup run --exclude'
+
+# locate VOLUME: leaves the directory of a volume in $folder, or returns 1 if there is no such volume.
+locate() {
+  local driver directory options why
+  if ! query volume inspect --format $'{{json .Driver}}\t{{json .Mountpoint}}\t{{json .Options}}' "$1"; then
+    if is_gone volume "$1"; then return 1; fi
+    explain "look at volume $1"
+  fi
+  IFS=$'\t' read -r driver directory options <<<"${answer[0]}"
+  unquote driver directory
+  why=$(refusal "$driver" "$directory" "$options")
+  if [[ -n $why ]]; then fail 65 volume_refused "volume $1 $why" "$refusal_hint"; fi
+  folder[$1]=$directory
+}
+
+# unreadable DIRECTORY
+unreadable() {
+  fail 78 volume_unreadable "cannot read all of $1 as $(id -un)" \
+    'run as root, or with the capability CAP_DAC_READ_SEARCH, which volume-backup.service has'
+}
+
+# begin VOLUME...: locates and locks the volumes of this run, and finds the state directory.
+begin() {
+  local name parent
+  for name; do check_name "$name"; done
+  need_local_docker
+  volumes=("$@")
+  # Sorted, so that two runs on the same volumes do not wait for each other.
+  while read -r name; do
+    locate "$name" || fail 65 no_such_volume "no such volume: $name" 'manage_volume.sh list prints those that are there'
+    parent=${folder[$name]%/*}
+    if [[ ! -d ${folder[$name]} && ! -d $parent || ! -x $parent || ! -r $parent ]]; then unreadable "$parent"; fi
+    # Long enough for a run that only looks whether the lock is held.
+    take_lock "$parent" 2 || fail 75 locked "another run works on volume $name" 'wait for it to end'
+  done < <(printf '%s\n' "$@" | sort -u)
+  open_state
 }
 
 # --- locks ------------------------------------------------------------------
+# One run at a time works on a volume, whichever user and state directory it has. Children inherit the locks.
 
-# lock_volume: one run at a time on a volume, whichever user and state directory it has.
-lock_volume() {
+# take_lock DIRECTORY SECONDS: returns 1 if another process holds the lock, 2 if the directory cannot be opened.
+take_lock() {
   local fd
-  exec {fd}<"${mountpoint%/*}"
-  # Long enough for a run that only looks whether the lock is held.
-  flock -w 2 "$fd" || fail 75 locked "another run works on volume $volume" 'wait for it to end'
-  volume_locks+=("$fd")
-  our_locks+=("${mountpoint%/*}")
+  { exec {fd}<"$1"; } 2>/dev/null || return 2
+  if ! flock -w "$2" "$fd"; then
+    exec {fd}<&-
+    return 1
+  fi
+  lock_fds+=("$fd") lock_paths+=("$1")
 }
 
-# drop_locks: closes this process's descriptors of the locks. Another process of the run may hold them still.
+# drop_locks [N]: closes the locks of this process, except the first N. A child may hold them still.
 drop_locks() {
-  local fd
-  for fd in "${volume_locks[@]}"; do exec {fd}<&-; done
+  local keep=${1:-0} fd
+  for fd in "${lock_fds[@]:keep}"; do exec {fd}<&-; done
+  lock_fds=("${lock_fds[@]:0:keep}") lock_paths=("${lock_paths[@]:0:keep}")
 }
 
-# is_ours PATH: whether this process holds the lock on PATH.
+# is_ours DIRECTORY: whether this process holds the lock.
 is_ours() {
   local path
-  for path in "${our_locks[@]}"; do
+  for path in "${lock_paths[@]}"; do
     if [[ $path == "$1" ]]; then return 0; fi
   done
   return 1
 }
 
-# held JOURNAL: whether the run that wrote the journal is alive. A living run holds its locks, so a journal whose lock
-# this process holds belongs to this run or to a dead one, in whatever state directory it lies.
-held() {
-  local path fd taken=0 paths
-  mapfile -t paths < <(sed -n 's/^lock //p' "$1")
-  for path in "${paths[@]}"; do
-    if is_ours "$path"; then return 1; fi
-  done
-  for path in "${paths[@]}"; do
-    if [[ ! -d $path ]]; then continue; fi
-    { exec {fd}<"$path"; } 2>/dev/null || return 0
-    flock -s -n "$fd" || taken=1
-    exec {fd}<&-
-    if ((taken)); then return 0; fi
-  done
-  return 1
-}
-
-# lock_claims: while it is held, nobody else decides what to stop or to start.
+# lock_claims: while it is held, no other run decides what to stop or to start.
 lock_claims() {
-  exec {mutex}<"$journals"
-  flock "$mutex"
+  exec {claims}<"$journals"
+  flock "$claims"
 }
 
 unlock_claims() {
-  exec {mutex}<&-
+  exec {claims}<&-
 }
 
-# --- the journal ------------------------------------------------------------
+# give_way SECONDS ID: waits, and lets other runs decide. Returns 1 if one of them has the container down by now.
+give_way() {
+  unlock_claims
+  sleep "$1"
+  lock_claims
+  ! claimed "$2"
+}
 
-volume='' mountpoint='' state_dir='' journals='' own_journal='' mutex='' volume_locks=() our_locks=()
+# --- where the journals are -------------------------------------------------
 
-# open_state: sets $state_dir and $journals. By hand, root uses the directory of the unit, which resumes at each boot.
+# open_state: finds the state directory. By hand, root uses that of the unit, which resumes at each boot.
 open_state() {
   local given=${STATE_DIRECTORY:-}
   state_dir=${state_dir:-${given%%:*}}
@@ -346,51 +494,85 @@ open_state() {
     state_dir=$(user_state) || fail 78 no_state_directory 'no state directory: HOME is not set' 'give --state-dir'
   fi
   journals=$state_dir/quiesced
-  if ! (umask 077 && mkdir -p "$journals" && { ((EUID)) || chown --reference="$state_dir" "$journals"; }) 2>/dev/null || [[ ! -w $journals ]]; then
+  if ! (umask 077 && mkdir -p "$journals" && give "$journals" "$state_dir") 2>/dev/null || [[ ! -w $journals ]]; then
     fail 73 state_unwritable "cannot write to $journals" 'name a directory that this user can write to with --state-dir'
   fi
 }
-readonly unit_state=/var/lib/$service
 
 # user_state: prints the state directory of a run by hand.
 user_state() {
   [[ -n ${XDG_STATE_HOME:-${HOME:-}} ]] && echo "${XDG_STATE_HOME:-$HOME/.local/state}/$service"
 }
 
-# all_journals: those of this state directory, of the unit, and of earlier runs of this user by hand.
+# give FILE DIRECTORY: what root writes belongs to the owner of the state directory.
+give() {
+  ((EUID)) || chown --reference="$2" "$1"
+}
+
+# all_journals: prints the journals in this state directory, in that of the unit, and in that of runs by hand.
 all_journals() {
-  local dir seen=()
+  local dir seen=' '
   for dir in "$state_dir" "$unit_state" "$(user_state)"; do
     dir=$(realpath --quiet -- "$dir/quiesced") || continue
-    case " ${seen[*]} " in *" $dir "*) continue ;; esac
-    seen+=("$dir")
+    if [[ $seen == *" $dir "* ]]; then continue; fi
+    seen+="$dir "
     compgen -G "$dir/[a-zA-Z0-9]*" || :
   done
 }
 
-# record LINE…: writes this run's journal to disk before anything in it is done. The caller holds the claims. Containers
-# that an earlier run of this volume has left down stay in it.
-record() {
-  local temporary=$journals/.new # the claims are held; a volume's name may be as long as a file's
-  if ! { { printf '%s\n' "owner $$" "at ${EPOCHREALTIME/,/.}" "${our_locks[@]/#/lock }" "$@" && unfinished "$@"; } >"$temporary" \
-    && { ((EUID)) || chown --reference="$journals" "$temporary"; } \
-    && sync "$temporary" && mv -T "$temporary" "$journals/$volume" && sync "$journals"; } 2>/dev/null; then
+# --- the journal ------------------------------------------------------------
+# $journals/VOLUME, a line each:
+#
+#   owner PID                          the run, and
+#   at SECONDS                         when it wrote this
+#   lock DIRECTORY                     for each volume of the run
+#   import DIRECTORY                   an import exchanges the content of DIRECTORY
+#   stop|pause ID NAME GRACE HEALTHY   in the order in which they start again; HEALTHY is "yes" if others wait for its health
+
+# write_journal FILE SWAP LINE...: puts the journal on disk. SWAP is the directory that an import exchanges, or empty;
+# LINEs are those of containers. The caller holds the claims. Containers that an earlier run of the volume has left down
+# stay in the journal.
+write_journal() {
+  local file=$1 swap=$2 text temporary=$journals/.new # the name of a volume may be as long as that of a file
+  shift 2
+  text=$(
+    printf '%s\n' "owner $$" "at ${EPOCHREALTIME/,/.}" "${lock_paths[@]/#/lock }" ${swap:+"import $swap"}
+    left_down "$file" "$*"
+    if (($#)); then printf '%s\n' "$@"; fi
+  )
+  if ! { echo "$text" >"$temporary" && give "$temporary" "$journals" && sync "$temporary" \
+    && mv -T "$temporary" "$file" && sync "$journals"; } 2>/dev/null; then
     rm -f "$temporary"
     fail 73 state_unwritable "cannot write the journal to $journals" 'make room there; nothing has been stopped'
   fi
 }
 
-# unfinished LINE…: prints the containers of the journal that is there, except those of the lines.
-unfinished() {
+# left_down JOURNAL LINES: prints the containers in the journal that are not in the lines.
+left_down() {
   local verb id rest
-  if [[ ! -e $journals/$volume ]]; then return; fi
+  if [[ ! -e $1 ]]; then return 0; fi
   while read -r verb id rest; do
-    if [[ $verb == stop || $verb == pause ]] && [[ " $* " != *" $id "* ]]; then echo "$verb $id $rest"; fi
-  done <"$journals/$volume"
+    if [[ $verb == @(stop|pause) && " $2 " != *" $id "* ]]; then echo "$verb $id $rest"; fi
+  done <"$1"
 }
 
-# claimed ID: whether another run, which is alive, has the container stopped or paused. Its journal lists the container,
-# and it starts the container when it ends.
+# locks_of JOURNAL: prints the directories that its run holds locks on.
+locks_of() {
+  sed -n 's/^lock //p' "$1"
+}
+
+# held JOURNAL: whether the run that wrote the journal is alive. A journal whose lock this process holds belongs to this
+# run or to a dead one, in whichever state directory it is.
+held() {
+  local path alive=1
+  while read -r path; do
+    if is_ours "$path"; then return 1; fi
+    if [[ -d $path ]] && ! flock --shared --nonblock "$path" true 2>/dev/null; then alive=0; fi
+  done < <(locks_of "$1")
+  return "$alive"
+}
+
+# claimed ID: whether another run, which is alive, has the container down. That run will start it.
 claimed() {
   local file
   while read -r file; do
@@ -399,545 +581,496 @@ claimed() {
   return 1
 }
 
-# --- quiescing --------------------------------------------------------------
+# --- which containers -------------------------------------------------------
 
-# users: leaves the containers of the volume in $answer, newest first, a line each.
-users() {
-  local try
+# ask_users ARG...: asks docker ps about the containers that use the volumes.
+ask_users() {
+  query ps "$@" "${volumes[@]/#/--filter=volume=}"
+}
+
+# look_at_users: asks Docker about the containers that use the volumes.
+look_at_users() {
+  local try line field value values format=''
+  # Every field is JSON, so tabs are between fields only.
+  for field in "${!question[@]}"; do format+="{{json ${question[$field]}}}"$'\t'; done
   for try in 1 2 3; do
-    query ps --all --quiet --no-trunc "${filters[@]}" || explain "look for the containers of $volume"
-    if ((${#answer[@]} == 0)); then return; fi
-    # One may be removed just now.
-    if query inspect --type container --format "$container_format" "${answer[@]}"; then return; fi
+    ask_users --all --quiet --no-trunc || explain "look for the containers of ${volumes[*]}"
+    if ((${#answer[@]} == 0)); then break; fi
+    # A container that is removed at this moment makes this fail.
+    if query inspect --type container --format "$format" "${answer[@]}"; then break; fi
+    if ((try == 3)); then explain "look at the containers of ${volumes[*]}"; fi
   done
-  explain "look at the containers of $volume"
+  users=() container=()
+  for line in "${answer[@]}"; do
+    local -A one=()
+    IFS=$'\t' read -r -a values <<<"$line"
+    for field in "${!question[@]}"; do
+      value=${values[0]} values=("${values[@]:1}")
+      unquote value
+      one[$field]=$value
+    done
+    users+=("${one[id]}")
+    one[name]=${one[name]#/} one[mode]=${one[mode]:-stop} one[grace]=${one[grace]:-10}
+    for field in "${!one[@]}"; do container[${one[id]}.$field]=${one[$field]}; done
+  done
 }
-# shellcheck disable=SC2016 # a Go template
-readonly container_format='{{.Id}} {{.Name}} {{.State.Running}} {{.State.Paused}} {{.HostConfig.AutoRemove}}
-{{- if index .Config.Labels "com.docker.swarm.task.id"}} swarm{{else}} -{{end}}
-{{- with index .Config "StopTimeout"}} {{.}}{{else}} 10{{end}}
-{{- if index .Config.Labels "hub.backup.exec"}} exec{{else}} -{{end}}
-{{- with index .Config.Labels "hub.backup.quiesce"}} {{.}}{{else}} stop{{end}}'
 
-# run_hooks: hub.backup.exec of every running container.
+# is_up ID: whether the container can write.
+is_up() {
+  [[ ${container[$1.state]} == @(running|restarting) ]]
+}
+
+# is_fragile ID: whether the container does not survive a stop.
+is_fragile() {
+  [[ ${container[$1.remove]} == true || -n ${container[$1.task]} ]]
+}
+
+# --- hub.backup.exec --------------------------------------------------------
+
+# run_hooks: runs hub.backup.exec of every container that is up.
 run_hooks() {
-  local line id name running paused remove swarm grace hook mode output code hooks=()
-  users
-  for line in "${answer[@]}"; do
-    read -r id name running paused remove swarm grace hook mode <<<"$line"
-    case $mode in
-      stop | pause | none) ;;
-      *) fail 78 bad_label "container ${name#/} has the label hub.backup.quiesce=$mode" 'it can be stop, pause or none' ;;
-    esac
-    if [[ $hook == exec && $paused == false ]]; then
-      if [[ $running == true ]]; then hooks+=("$id ${name#/}"); elif claimed "$id"; then
-        fail 75 locked "container ${name#/} is stopped by another run, and its hub.backup.exec cannot run" 'wait for that run to end'
-      fi
+  local id name output code
+  look_at_users
+  for id in "${users[@]}"; do
+    name=${container[$id.name]}
+    if [[ ${container[$id.mode]} != @(stop|pause|none) ]]; then
+      fail 78 bad_label "container $name has the label hub.backup.quiesce=${container[$id.mode]}" 'it can be stop, pause or none'
+    fi
+    if [[ -n ${container[$id.hook]} && ${container[$id.state]} != paused ]] && ! is_up "$id" && claimed "$id"; then
+      fail 75 locked "container $name is stopped by another run, and its hub.backup.exec cannot run" 'wait for that run to end'
     fi
   done
-  for line in "${hooks[@]}"; do
-    read -r id name <<<"$line"
-    # Behind a dot each: a line that begins with ! would count as a complaint of docker's.
-    query inspect --type container --format '{{range split (index .Config.Labels "hub.backup.exec") "\n"}}.{{println .}}{{end}}' "$id" \
-      || explain "look at container $name"
+  for id in "${users[@]}"; do
+    if [[ -z ${container[$id.hook]} ]] || ! is_up "$id"; then continue; fi
     code=0
-    output=$(docker exec "$id" sh -c "$(printf '%s\n' "${answer[@]#.}")" 2>&1 </dev/null | tail -c 2000) || code=$?
+    output=$(docker exec "$id" sh -c "${container[$id.hook]}" 2>&1 </dev/null | tail -c 2000) || code=$?
     if ((code)); then
-      fail 69 exec_failed "hub.backup.exec of container $name ended with status $code: $output" 'nothing was stopped, and nothing is exported'
+      fail 69 exec_failed "hub.backup.exec of container ${container[$id.name]} ended with status $code: $output" \
+        'nothing was stopped, and nothing is exported'
     fi
   done
 }
 
-# quiesce: brings the volume to rest: hooks, then the journal, then the containers. With "replace", files are
-# about to go that even a paused container has open, so everything must stop.
+# --- in which order ---------------------------------------------------------
+
+# needs ID OTHER [CONDITION]: whether compose starts the container after the other one, under that condition. The label
+# com.docker.compose.depends_on is "db:service_healthy:false,cache:service_started:true".
+needs() {
+  local id=$1 other=$2
+  [[ $id != "$other" && -n ${container[$id.project]} && ${container[$id.project]} == "${container[$other.project]}" &&
+    ,${container[$id.needs]} == *",${container[$other.service]}:${3:-}"* ]]
+}
+
+# waves ID...: prints the containers in the order in which they stop. Those of a line stop together: no other one that is
+# left needs them, or they need each other in a circle.
+waves() {
+  local left=("$@") wave rest id other
+  while ((${#left[@]})); do
+    wave=() rest=()
+    for id in "${left[@]}"; do
+      for other in "${left[@]}"; do
+        if needs "$other" "$id"; then
+          rest+=("$id")
+          continue 2
+        fi
+      done
+      wave+=("$id")
+    done
+    if ((${#wave[@]} == 0)); then wave=("${left[@]}") rest=(); fi
+    echo "${wave[*]}"
+    left=("${rest[@]}")
+  done
+}
+
+# --- coming to rest ---------------------------------------------------------
+
+# decide ID MODE: leaves in container[ID.verb] what is done with the container: stop, pause or nothing.
+decide() {
+  local id=$1 verb=$2
+  if [[ $verb == none ]]; then
+    verb=
+  elif ! is_up "$id" && ! claimed "$id"; then
+    verb= # a person has stopped it
+  elif [[ ${container[$id.state]} == paused ]]; then
+    verb=pause # by another run, and this one needs it down as well
+  elif [[ $verb == stop ]] && is_up "$id" && is_fragile "$id"; then
+    say WARN pause_instead "container ${container[$id.name]} would not survive a stop; it is paused instead"
+    verb=pause
+  fi
+  container[$id.verb]=$verb
+}
+
+# quiesce [SWAP MAY_STOP]: brings the containers to rest. SWAP is the directory that an import exchanges: then even a
+# paused container has files open that are about to be deleted, so all of them must stop. Runs as a child.
 quiesce() {
-  local purpose=${1:-read} line id name running paused remove swarm grace hook mode entries=() stops=() pauses=() longest=0
-  if [[ $purpose == read ]]; then run_hooks; fi
+  local swap=${1:-} may_stop=${2:-} id other healthy wave order=() down=() lines=()
+  if [[ -z $swap ]]; then run_hooks; fi
   lock_claims
-  users
-  for line in "${answer[@]}"; do
-    read -r id name running paused remove swarm grace hook mode <<<"$line"
-    name=${name#/}
-    if [[ $purpose == replace ]]; then
-      if [[ $running == true && ($paused == true || $remove == true || $swarm == swarm) ]] || claimed "$id"; then
-        fail 75 in_use "container $name uses volume $volume and cannot be stopped for a while" 'stop it yourself: it is paused, a --rm container, a swarm task, or part of another run'
-      fi
-      mode=stop
-    fi
-    if [[ $mode == none ]]; then continue; fi
-    if [[ $running == false || $paused == true ]]; then
-      # Down already, by somebody's will; or by a run on another volume, and then we need it down as well.
-      if ! claimed "$id"; then continue; fi
-      if [[ $paused == true ]]; then mode=pause; fi
-    elif [[ $mode == stop && ($remove == true || $swarm == swarm) ]]; then
-      # Stopped, it would be removed, or replaced by another.
-      say WARN pause_instead "container $name would not survive a stop; it is paused instead"
-      mode=pause
-    fi
-    # The oldest first: what was made before the others is what they need.
-    entries=("$mode $id $name $grace" "${entries[@]}")
-    if [[ $mode == pause ]]; then
+  look_at_users
+  if [[ -n $swap ]]; then refuse_users "$may_stop"; fi
+  for id in "${users[@]}"; do
+    if [[ -n $swap ]]; then decide "$id" stop; else decide "$id" "${container[$id.mode]}"; fi
+    if [[ -n ${container[$id.verb]} ]]; then down+=("$id"); fi
+  done
+  if ((${#down[@]} == 0)); then
+    unlock_claims
+    return 0
+  fi
+  mapfile -t order < <(waves "${down[@]}")
+  # shellcheck disable=SC2048 # words
+  for id in ${order[*]}; do
+    healthy=no
+    for other in "${down[@]}"; do
+      if needs "$other" "$id" service_healthy; then healthy=yes; fi
+    done
+    lines=("${container[$id.verb]} $id ${container[$id.name]} ${container[$id.grace]} $healthy" "${lines[@]}")
+  done
+  write_journal "$journal" "$swap" "${lines[@]}"
+  unlock_claims
+  # A child of a run that was killed must not stop what has just been resumed.
+  kill -0 "$$" 2>/dev/null || exit 1
+  for wave in "${order[@]}"; do
+    # shellcheck disable=SC2086 # a wave is words
+    bring_down $wave
+  done
+}
+
+# bring_down ID...: stops or pauses containers, all at once.
+bring_down() {
+  local id grace limit=60 stops=() pauses=()
+  for id; do
+    grace=${container[$id.grace]}
+    if [[ ${container[$id.verb]} == pause ]]; then
       pauses+=("$id")
       continue
     fi
     stops+=("$id")
-    # Without a time limit, -1, it may take for ever.
-    if ((grace < 0 || longest < 0)); then longest=-60; elif ((grace > longest)); then longest=$grace; fi
+    # A grace of -1 has no limit, and 0 is no limit of query_for.
+    if ((grace < 0 || limit == 0)); then limit=0; elif ((grace + 60 > limit)); then limit=$((grace + 60)); fi
   done
-  if ((${#entries[@]} == 0)) && [[ $purpose == read ]]; then
-    unlock_claims
-    return
-  fi
-  if [[ $purpose == replace ]]; then entries=("import $mountpoint" "${entries[@]}"); fi
-  record "${entries[@]}"
-  unlock_claims
-  # An orphan of a killed run must not stop what has just been resumed.
-  kill -0 "$$" 2>/dev/null || exit 1
-  if ((${#stops[@]})); then
-    bring_down "$longest"
-    tell_killed "${stops[@]}"
-  fi
-  for id in "${pauses[@]}"; do
-    query pause "$id" || [[ $complaint == *'already paused'* ]] || gone_or_fail "$id"
-  done
+  if ((${#stops[@]})); then query_for "$limit" stop "${stops[@]}" || must_be_down "${stops[@]}"; fi
+  if ((${#pauses[@]})); then query pause "${pauses[@]}" || must_be_down "${pauses[@]}"; fi
 }
 
-# bring_down SECONDS: stops the containers of $stops. Those that depend on others, by the labels of compose, stop first.
-bring_down() {
-  local id ranks=()
-  in_order stops
-  for id in "${ordered[@]}"; do
-    if ((${#ranks[@]})) && [[ ${rank[$id]} != "${rank[${ranks[0]}]}" ]]; then
-      patience=$(($1 + 60)) query stop "${ranks[@]}" || gone_or_fail "${ranks[@]}"
-      ranks=()
-    fi
-    ranks+=("$id")
-  done
-  patience=$(($1 + 60)) query stop "${ranks[@]}" || gone_or_fail "${ranks[@]}"
-}
-
-# in_order ARRAY: leaves the ids of the array in $ordered, those that depend on others first, and their depth in $rank:
-# 0 for what nothing depends on. com.docker.compose.depends_on is "db:service_healthy:false,cache:service_started:true".
-in_order() {
-  local -n ids=$1
-  local line id project part depends other round changed=yes
-  local -A projects=() services=() needs=()
-  rank=() ordered=() healthy=() answer=()
-  for id in "${ids[@]}"; do rank[$id]=0; done
-  # The labels of a single container order nothing.
-  if ((${#ids[@]} > 1)) && ! query inspect --type container --format "$compose_format" "${ids[@]}" && [[ $complaint == "$no_answer"* ]]; then
-    absences=0 absence=$complaint
-  fi
-  for line in "${answer[@]}"; do
-    read -r id project part depends <<<"$line"
-    if [[ -z $id || -z ${rank[$id]:-} ]]; then continue; fi
-    projects[$id]=$project services[$id]=$part needs[$id]=",$depends"
-  done
-  # A cycle ends after as many rounds as there are containers.
-  for ((round = 0; round < ${#ids[@]}; round++)); do
-    if [[ -z $changed ]]; then break; fi
-    changed=
-    for id in "${!needs[@]}"; do
-      for other in "${!needs[@]}"; do
-        if [[ ${projects[$id]} == - || ${projects[$id]} != "${projects[$other]}" || ${needs[$id]} != *",${services[$other]}:"* ]]; then continue; fi
-        if [[ ${needs[$id]} == *",${services[$other]}:service_healthy"* ]]; then healthy[$other]=yes; fi
-        if ((rank[$other] <= rank[$id] && rank[$id] < ${#ids[@]})); then
-          rank[$other]=$((rank[$id] + 1))
-          changed=yes
-        fi
-      done
-    done
-  done
-  mapfile -t ordered < <(for id in "${ids[@]}"; do echo "${rank[$id]} $id"; done | sort -s -n -k 1,1 | cut -d ' ' -f 2)
-}
-# shellcheck disable=SC2016 # a Go template
-readonly compose_format='{{.Id}} {{with index .Config.Labels "com.docker.compose.project"}}{{.}}{{else}}-{{end}}
-{{- with index .Config.Labels "com.docker.compose.service"}} {{.}}{{else}} -{{end}} {{index .Config.Labels "com.docker.compose.depends_on"}}'
-# Containers in the order in which they stop; how deep each is; those whose health others wait for.
-declare -A rank=() healthy=()
-ordered=()
-
-# tell_killed ID…: tells of each container that Docker had to kill, because it did not stop in its time: what it had not
-# written yet is not in the volume. Sets $killed.
-tell_killed() {
-  local line id name code mounts each
-  query inspect --type container --format '{{.Id}} {{.Name}} {{.State.ExitCode}}{{range .Mounts}}{{if eq .Type "volume"}} {{.Name}}{{end}}{{end}}' "$@" || [[ ${complaint,,} == *'no such'* ]] \
-    || explain "look at the containers of $volume"
-  for line in "${answer[@]}"; do
-    read -r id name code mounts <<<"$line"
-    # 128 + SIGKILL; also if the kernel killed it for want of memory.
-    if [[ $code != 137 ]]; then continue; fi
-    killed=11
-    for each in "${!mountpoints[@]}"; do
-      if [[ " $mounts " == *" $each "* ]]; then say_killed "$each" "${name#/}"; fi
-    done
-  done
-}
-
-# 11 if a container of the volume was killed at its stop timeout.
-killed=0
-
-# say_killed VOLUME CONTAINER
-say_killed() {
-  say WARN container_killed "container $2 did not stop in time and was killed; what it had not written is not in volume $1" \
-    'give it more time: docker run --stop-timeout, or stop_grace_period in compose' ",\"volume\":$(json "$1"),\"container\":$(json "$2")"
-}
-
-# gone_or_fail ID…: after docker refused to stop: fine if they do not run any more, and docker says so.
-gone_or_fail() {
-  local said=$complaint id
-  for id in "$@"; do
-    if query inspect --type container --format '{{.State.Running}} {{.State.Paused}}' "$id"; then
-      if [[ ${answer[0]} != 'true false' ]]; then continue; fi
-    elif [[ ${complaint,,} == *'no such'* ]]; then
+# must_be_down ID...: after docker has failed: ends the run, unless none of the containers is up, and Docker says so.
+must_be_down() {
+  local said=$complaint why=$trouble id
+  for id; do
+    if query inspect --type container --format '{{json .State.Status}}' "$id"; then
+      if [[ ${answer[0]} != '"running"' && ${answer[0]} != '"restarting"' ]]; then continue; fi
+    elif is_gone container "$id"; then
       continue
     fi
-    complaint=$said
-    explain "bring the containers of $volume to rest"
+    complaint=$said trouble=$why
+    explain "bring the containers of ${volumes[*]} to rest"
   done
 }
 
-# disturbed: whether something may have been writing although all was brought to rest, or was not given the time to end
-# well. A daemon that was away meanwhile has its own mind about what to start.
+# --- what disturbs a reader -------------------------------------------------
+
+# report_kills: reports each container that Docker had to kill because it did not stop in time. Sets $killed.
+report_kills() {
+  local id name volume
+  if [[ ! -e $journal ]]; then return 0; fi
+  look_at_users
+  for id in "${users[@]}"; do
+    # 128 + SIGKILL; also if the kernel killed it for want of memory.
+    if [[ ${container[$id.code]} != 137 ]] || ! grep -q "^stop $id " "$journal"; then continue; fi
+    killed=yes name=${container[$id.name]}
+    for volume in "${!folder[@]}"; do
+      if [[ ${container[$id.mounts]} != *"\"Name\":\"$volume\""* ]]; then continue; fi
+      say WARN container_killed "container $name did not stop in time and was killed; what it had not written is not in volume $volume" \
+        'give it more time: docker run --stop-timeout, or stop_grace_period in compose' \
+        "\"volume\":$(json "$volume"),\"container\":$(json "$name")"
+    done
+  done
+}
+
+# disturbed: whether something may have been written although all was brought to rest, or a container was not given the
+# time to write what it had. A daemon that was restarted meanwhile starts containers by their restart policies.
 disturbed() {
-  local line id name state what found=1
-  if ((killed)); then found=0; fi
-  query ps --all --no-trunc "${filters[@]}" \
-    --format '{{.ID}} {{.Names}} {{.State}} {{.Label "hub.backup.quiesce"}} {{.Status}}' || {
-    say WARN cannot_tell "nobody can tell whether a container wrote to volume $volume while it was read: ${complaint:-$no_answer}"
-    return
-  }
+  local line name mode found=1
+  if [[ -n $killed ]]; then found=0; fi
+  if ! ask_users --all --no-trunc --filter status=running --format $'{{json .Names}}\t{{json (.Label "hub.backup.quiesce")}}'; then
+    say WARN cannot_tell "cannot find out whether a container wrote to ${volumes[*]} while it was read: $complaint"
+    return 0
+  fi
   for line in "${answer[@]}"; do
-    read -r id name state what <<<"$line"
-    if [[ $state == running && $what != none* ]]; then
-      say WARN started_meanwhile "container $name ran while volume $volume was read"
+    IFS=$'\t' read -r name mode <<<"$line"
+    unquote name mode
+    if [[ $mode != none ]]; then
+      say WARN started_meanwhile "container $name ran while ${volumes[*]} was read"
       found=0
     fi
   done
   return "$found"
 }
 
-# --- resuming ---------------------------------------------------------------
+# --- starting what a journal lists ------------------------------------------
 
-# resume_journal FILE: undoes what the journal tells, and removes it. Whoever calls it holds the volume's lock, or
-# there is no volume any more.
+# resume_journal FILE AT_REST: undoes what the journal says, and deletes it when all of it is undone. AT_REST is not empty
+# if Docker has done all that it was asked. The caller holds the locks of the journal, if there still is a volume.
 resume_journal() {
-  local file=$1 verb rest id name grace health at=0 swapped='' left=()
-  [[ -e $file ]] || return 0
+  local file=$1 at_rest=$2 verb rest id name grace healthy at=0 swapped='' stays=0
+  if [[ ! -e $file ]]; then return 0; fi
   lock_claims
-  in_start_order "$file"
   while read -r verb rest; do
     case $verb in
-      at) at=$rest ;;
+      at) at=${rest%.*} ;;
       import)
         swapped=$rest
-        if ! undo_swap "$rest"; then left+=("$verb $rest"); fi
+        if ! undo_swap "$rest"; then
+          stays=1
+          break
+        fi
         ;;
       stop | pause)
-        read -r id name grace health <<<"$rest"
-        if ((${#left[@]})) && [[ ${left[0]} == import* ]]; then
-          left+=("$verb $rest")
-        elif claimed "$id"; then
+        read -r id name grace healthy <<<"$rest"
+        # What was done long ago is done.
+        if [[ -n $at_rest ]]; then at=0 grace=0; fi
+        if claimed "$id"; then
           continue # the other run starts it
         elif ! revive "$verb" "$id" "$name" "${grace:-10}" "$at"; then
-          left+=("$verb $rest")
-        elif [[ $health == yes ]]; then
+          stays=1
+        elif [[ $healthy == yes ]]; then
           await_health "$id" "$name"
         fi
         ;;
     esac
-  done < <(printf '%s\n' "${journal_lines[@]}")
+  done <"$file"
   unlock_claims
-  # The journal stays whole: what runs by then is no work for the next attempt.
-  if ((${#left[@]})); then return 69; fi
-  # By now the containers run.
+  # The journal stays whole: what runs by then needs nothing from the next attempt.
+  if ((stays)); then return 69; fi
   if [[ -n $swapped ]]; then rm -rf --one-file-system "${swapped%/*}/${staging_name:?}" || return 73; fi
   rm -f "$file" && sync "${file%/*}" || return 73
 }
 
-# in_start_order JOURNAL: leaves the journal in $journal_lines, its containers in the order in which they start.
-in_start_order() {
-  local verb id rest downs=()
-  local -A lines=()
-  journal_lines=()
-  while read -r verb id rest; do
-    case $verb in
-      stop | pause)
-        downs+=("$id")
-        lines[$id]="$verb $id $rest"
-        ;;
-      *) journal_lines+=("$verb $id $rest") ;;
-    esac
-  done <"$1"
-  if ((${#downs[@]} == 0)); then return; fi
-  in_order downs
-  local i
-  for ((i = ${#ordered[@]} - 1; i >= 0; i--)); do
-    id=${ordered[i]}
-    # Only where something is to be started later.
-    journal_lines+=("${lines[$id]} ${healthy[$id]:-no}")
-  done
-}
-
-# await_health ID NAME: waits until a container is healthy whose dependants ask for that, at most a minute.
-await_health() {
-  local try
-  for ((try = 0; try < 120; try++)); do
-    query inspect --type container --format '{{with index .State "Health"}}{{.Status}}{{else}}none{{end}}' "$1" || return 0
-    if [[ ${answer[0]} != starting && ${answer[0]} != unhealthy ]]; then return; fi
-    pause_claims 0.5
-  done
-  say WARN not_healthy "container $2 is not healthy after a minute; what depends on it is started all the same" "see docker logs $2"
-}
-
-# undo_swap MOUNTPOINT: after an import that was killed, the volume is the old one again, or the new one if it had come
-# that far.
+# undo_swap DIRECTORY: after an import that was killed, the volume is the old one again, or the new one if the import had
+# come so far.
 undo_swap() {
-  local folder=${1%/*} staging=${1%/*}/$staging_name
-  if [[ ! -d $staging || ! -d $staging/old ]]; then return 0; fi
+  local staging=${1%/*}/$staging_name
+  if [[ ! -d $staging/old ]]; then return 0; fi
   if [[ ! -e $1 ]]; then
-    if ! mv -T "$staging/old" "$1" || ! sync "$folder"; then
-      say ERROR import_interrupted "volume ${folder##*/} is in $staging/old" 'run manage_volume.sh resume as root'
+    if ! mv -T "$staging/old" "$1" || ! sync "${1%/*}"; then
+      say ERROR import_interrupted "the content of $1 is in $staging/old" 'run manage_volume.sh resume as root'
       return 1
     fi
   elif [[ -d $staging/new ]]; then
-    say ERROR import_interrupted "an import was interrupted, and somebody has made $1 meanwhile; the volume is in $staging/old" \
-      "decide which one it shall be, and remove $staging"
+    say ERROR import_interrupted "an import was interrupted, and $1 was created meanwhile; the old content is in $staging/old" \
+      "decide which of the two you want to keep, and delete $staging"
     return 1
   fi
 }
-readonly staging_name=.hub-import
 
-# revive VERB ID NAME GRACE AT: makes one container run again, and returns 0 only if it was seen running, has ended well
-# after the start, or is gone. A daemon that is being restarted is waited for; one that hangs, or stays away, is not
-# asked again.
+# --- starting one container -------------------------------------------------
+
+# revive VERB ID NAME GRACE AT: makes one container run again, after VERB was asked of Docker at the second AT. Returns 0
+# only if the container was seen running, has ended well after the start, does not exist any more, or belongs to another
+# run. A daemon that is away is waited for; one that does not answer is not asked again.
 revive() {
-  local verb=$1 id=$2 name=$3 grace=$4 at=$5 attempts=4 started=
-  while ((attempts > 0 && absences > 0)); do
-    if ! query inspect --type container --format '{{.State.Running}} {{.State.Paused}} {{.State.Restarting}} {{.State.ExitCode}}' "$id"; then
-      if [[ ${complaint,,} == *'no such'* ]]; then
-        say WARN container_gone "container $name was removed while it was to be started again"
-        return 0
-      fi
-      if [[ $complaint == "$no_answer"* ]]; then
-        absences=0
-      elif unreachable; then
-        absences=$((absences - 1))
-        pause_claims 1
-        if claimed "$id"; then return 0; fi
-      else
-        attempts=$((attempts - 1))
-      fi
-      absence=$complaint
+  local verb=$1 id=$2 name=$3 grace=$4 at=$5 tries=4 started='' why='' hint="see docker logs $3"
+  while ((tries > 0 && patience > 0)); do
+    if query inspect --type container --format '{{json .State.Status}} {{json .State.ExitCode}}' "$id"; then
+      case $started:${answer[0]} in
+        *:'"running" '*)
+          if ! under_way "$verb" "$id" "$grace" "$at"; then return 0; fi
+          if ((grace < 0 && EPOCHSECONDS > at + 60)); then
+            why='Docker is still stopping it, without a time limit'
+            break
+          fi
+          give_way 0.1 "$id" || return 0
+          continue
+          ;;
+        *:'"restarting" '*) return 0 ;;
+        *:'"paused" '*) if query unpause "$id"; then continue; fi ;;
+        started:'"exited" 0') return 0 ;; # a job that has done its work
+        *) if query start "$id"; then started=started; fi ;;
+      esac
+      why=${complaint:-it ends as soon as it is started}
+    elif is_gone container "$id"; then
+      say WARN container_gone "container $name was removed while it was to be started again"
+      return 0
+    elif [[ $trouble != refused ]]; then
+      patience=$((patience - 1))
+      if [[ $trouble == silent ]]; then patience=0; else give_way 1 "$id" || return 0; fi
       continue
+    else
+      why=$complaint
     fi
-    case $started:$verb:${answer[0]} in
-      *:stop:'true false false '*)
-        if ! stopping "$id" "$grace" "$at"; then return 0; fi
-        if ((grace < 0 && EPOCHSECONDS > ${at%.*} + 60)); then
-          complaint='Docker is still stopping it, without a time limit'
-          break
-        fi
-        pause_claims 0.1
-        if claimed "$id"; then return 0; fi
-        continue
-        ;;
-      *:pause:'true false false '*)
-        # A client that was killed may have had the last word with the daemon.
-        if [[ -n $at_rest ]] || ((EPOCHSECONDS > ${at%.*} + 3)); then return 0; fi
-        sleep 0.1
-        continue
-        ;;
-      *:'true true '*) if query unpause "$id"; then continue; fi ;;
-      # Its restart policy starts it again.
-      *:'true false true '*) return 0 ;;
-      # A job that has done its work.
-      started:*:'false false false 0') return 0 ;;
-      *) if query start "$id"; then started=started; fi ;;
-    esac
-    if [[ -n $started && -z $complaint ]]; then complaint='it ends as soon as it is started'; fi
-    attempts=$((attempts - 1))
+    tries=$((tries - 1))
     sleep 0.2
   done
-  local hint="see docker logs $name"
-  if ((absences == 0)); then complaint=$absence hint=$daemon_hint; fi
-  say ERROR not_resumed "container $name does not start again: $complaint" "$hint; then run: manage_volume.sh resume"
+  if ((patience == 0)); then why=$complaint hint=$daemon_hint; fi
+  say ERROR not_resumed "container $name does not start again: $why" "$hint; then run: manage_volume.sh resume"
   return 1
 }
-# How often, a second apart, a daemon that is away is waited for, by all containers together; the unit's TimeoutStopSec=
-# is longer. What it was that was waited for.
-absences=90 absence=
 
-# pause_claims SECONDS: waits, and lets others decide meanwhile.
-pause_claims() {
-  unlock_claims
-  sleep "$1"
-  lock_claims
-}
-
-# Set when Docker has done all that it was asked to: nothing is under way any more.
-at_rest=
-
-# stopping ID GRACE AT: whether the daemon may still be about to stop a container that runs. It goes on with what it was
-# asked to do when whoever asked is dead, and `start` does nothing while the container runs.
-stopping() {
-  local id=$1 grace=$2 at=$3
-  if [[ -n $at_rest ]] || ((grace >= 0 && EPOCHSECONDS > ${at%.*} + grace + 5)); then return 1; fi
-  query events --since "$at" --until "${EPOCHREALTIME/,/.}" --filter "container=$id" --filter event=kill --filter event=start \
-    --format '{{.Action}}' || return 0
+# under_way VERB ID GRACE AT: whether Docker may still stop or pause a container that runs. It goes on with what it was
+# asked after the client is dead, and `start` does nothing while the container runs.
+under_way() {
+  local verb=$1 id=$2 grace=$3 at=$4
   # What a client that was killed has sent may take the daemon a moment to read.
-  [[ ${answer[*]: -1} == kill ]] || ((EPOCHSECONDS <= ${at%.*} + 3))
+  if ((EPOCHSECONDS <= at + 3)); then return 0; fi
+  if [[ $verb == pause ]] || ((grace >= 0 && EPOCHSECONDS > at + grace + 5)); then return 1; fi
+  query events --since "$at" --until "${EPOCHREALTIME/,/.}" --filter "container=$id" --filter event=kill --filter event=start \
+    --format '{{json .Action}}' || return 0
+  [[ ${answer[*]: -1} == '"kill"' ]]
 }
 
-# lives PID: whether a process is there and stays. One that has just been killed can still be signalled.
-lives() {
+# await_health ID NAME: waits until a container is healthy that others ask it of, at most a minute.
+await_health() {
   local try
-  for try in 1 2 3; do
-    if ! kill -0 "$1" 2>/dev/null || [[ $(cat "/proc/$1/stat" 2>/dev/null) == *') Z '* ]]; then return 1; fi
-    sleep 0.2
+  for ((try = 0; try < 120; try++)); do
+    query inspect --type container --format '{{with .State.Health}}{{json .Status}}{{end}}' "$1" || return 0
+    if [[ ${answer[0]} != '"starting"' && ${answer[0]} != '"unhealthy"' ]]; then return 0; fi
+    give_way 0.5 "$1" || return 0
   done
+  say WARN not_healthy "container $2 is not healthy after a minute; the containers that depend on it are started nevertheless" "see docker logs $2"
 }
 
-# take_over JOURNAL: locks the volumes of a dead run, and adds to $fds and $our_locks. Returns 10 if the run is alive.
-take_over() {
-  local path fd owner paths
-  mapfile -t paths < <(sed -n 's/^lock //p' "$1")
-  for path in "${paths[@]}"; do
-    if [[ ! -d $path ]] || is_ours "$path"; then continue; fi
-    if ! { exec {fd}<"$path"; } 2>/dev/null; then
-      say ERROR not_resumed "cannot enter $path as $(id -un), where ${1##*/} was left stopped" 'run manage_volume.sh resume as root'
-      return 78
-    fi
-    fds+=("$fd")
-    if ! flock -n "$fd"; then
-      owner=$(sed -n 's/^owner //p' "$1") || return 10
-      # It has started us to do this; or it is alive; or it is dead, and a child of it has yet to end.
-      if [[ $owner != "$PPID" ]] && lives "$owner"; then return 10; fi
-      if ! flock -w 60 "$fd"; then
-        say ERROR not_resumed "volume ${1##*/} is still held by what a dead run has started" 'see fuser -v '"$path"
-        return 75
-      fi
-    fi
-    our_locks+=("$path")
-  done
-}
+# --- what dead runs have left -----------------------------------------------
 
-# resume_stale: resumes what dead runs have left, and returns 69 if something stays down.
-resume_stale() {
-  local file worst=0 path fd fds kept at_rest='' our_locks=("${our_locks[@]}")
+# resume_dead: resumes what dead runs have left. Returns an exit status if something stays down.
+resume_dead() {
+  local file code worst=0 kept=${#lock_fds[@]}
   lock_claims
   rm -f "$journals"/.[a-zA-Z0-9]*
   unlock_claims
   while read -r file <&3; do
-    if [[ ! -r $file ]]; then
-      if [[ ! -e $file ]]; then continue; fi
-      say ERROR not_resumed "cannot read the journal $file as $(id -un)" 'run manage_volume.sh resume as root'
-      worst=78
-      continue
-    fi
-    fds=() kept=${#our_locks[@]}
-    if take_over "$file"; then resume_journal "$file" || worst=$?; else
-      path=$?
-      if ((path != 10)); then worst=$path; fi
-    fi
-    for fd in "${fds[@]}"; do exec {fd}<&-; done
-    our_locks=("${our_locks[@]:0:kept}")
+    code=0
+    take_over "$file" || code=$?
+    if ((code == 0)); then resume_journal "$file" '' || code=$?; fi
+    if ((code && code != 10)); then worst=$code; fi
+    drop_locks "$kept"
   done 3< <(all_journals)
   return "$worst"
 }
 
-# --- reading ----------------------------------------------------------------
-
-# begin VOLUME: a volume that is there, ours alone, and as whole as it was before whoever died at work on it.
-begin() {
-  local name
-  for name in "$@"; do check_name "$name"; done
-  # Sorted, so that two runs on the same volumes do not wait for each other.
-  while read -r name; do
-    volume=$name
-    resolve "$name"
-    lock_volume
-    mountpoints[$name]=$mountpoint
-    filters+=(--filter "volume=$name")
-  done < <(printf '%s\n' "$@" | sort -u)
-  open_state
-  resume_stale || :
-  volume=$1 mountpoint=${mountpoints[$1]}
-  own_journal=$journals/$volume
-  for name in "${!mountpoints[@]}"; do
-    mountpoint=${mountpoints[$name]}
-    [[ ! -e ${mountpoint%/*}/$staging_name/old || -e $mountpoint ]] \
-      || fail 78 import_interrupted "an import of volume $name was interrupted" 'run manage_volume.sh resume as root'
-    [[ -r $mountpoint && -x $mountpoint ]] \
-      || fail 78 volume_unreadable "cannot read $mountpoint as $(id -un)" 'run as root, or with the capability CAP_DAC_READ_SEARCH, which volume-backup.service has'
+# take_over JOURNAL: takes the locks of a dead run. Returns 10 if there is nothing to do: the run is alive, or has ended.
+take_over() {
+  local path paths owner code
+  if [[ ! -e $1 ]]; then return 10; fi
+  if [[ ! -r $1 ]]; then
+    say ERROR not_resumed "cannot read the journal $1 as $(id -un)" 'run manage_volume.sh resume as root'
+    return 78
+  fi
+  mapfile -t paths < <(locks_of "$1")
+  for path in "${paths[@]}"; do
+    if [[ ! -d $path ]] || is_ours "$path"; then continue; fi
+    code=0
+    take_lock "$path" 0 || code=$?
+    if ((code == 1)); then
+      owner=$(sed -n 's/^owner //p' "$1") || return 10
+      # Wait if the owner has started this process for that, or is dead, and a child of it has yet to end. One that has
+      # just been killed can still be signalled.
+      if [[ $owner != "$PPID" ]] && ! ended "$owner" 6; then return 10; fi
+      if ! take_lock "$path" 60; then
+        say ERROR not_resumed "volume ${1##*/} is still held by a child of a dead run" "see fuser -v $path"
+        return 75
+      fi
+    elif ((code)); then
+      say ERROR not_resumed "cannot enter $path as $(id -un), where ${1##*/} was left stopped" 'run manage_volume.sh resume as root'
+      return 78
+    fi
   done
-  mountpoint=${mountpoints[$1]}
 }
-# The mount points of all volumes of this run, and docker's filters for their containers.
-declare -A mountpoints=()
-filters=()
 
-# relay [strict]: passes on what tar says, and returns the status that it comes to. On extraction nothing is harmless.
+# --- tar --------------------------------------------------------------------
+
+# write_tar DIRECTORY: becomes tar, which writes the directory to stdout.
+write_tar() {
+  LC_ALL=C mortal KILL "${tar_create[@]}" --directory="$1" .
+}
+
+# heed MODE CMD...: supervises tar, or a function that runs it, and leaves in $verdict the exit status that its messages
+# on stderr come to: 0, 73 for a full disk, 78 for a lack of permission; if MODE is strict, 65 for any other one.
+heed() {
+  local messages listener
+  exec {messages}> >(relay "$1")
+  listener=$!
+  supervise "${@:2}" 2>&"$messages"
+  exec {messages}>&-
+  verdict=0
+  wait "$listener" || verdict=$?
+}
+
+# relay MODE: passes on the messages of tar from stdin, and returns the verdict of heed.
 relay() {
-  local line worst=0 shown=0
-  # It ends only after all who might tell something, among them who resumes the volume, and needs its lock.
+  local line level worst=0 shown=0
+  # It ends only after all processes that may write a message, and one of them needs the locks.
   drop_locks
   while IFS= read -r line; do
-    line=${line#tar: }
+    line=${line#tar: } level=WARN
     case $line in
-      *': socket ignored')
-        say DEBUG tar_message "volume $volume: $line"
-        continue
-        ;;
       'Exiting with failure status'* | *'Error is not recoverable'*) continue ;;
+      *': socket ignored') level=DEBUG ;;
       *'No space left on device'* | *'Disk quota exceeded'* | *'Wrote only '*) worst=73 ;;
       *'Permission denied'* | *'Operation not permitted'*) if ((worst != 73)); then worst=78; fi ;;
-      *) if [[ ${1:-} == strict ]] && ((worst == 0)); then worst=65; fi ;;
+      *) if [[ $1 == strict ]] && ((worst == 0)); then worst=65; fi ;;
     esac
-    shown=$((shown + 1))
-    if ((shown <= 20)); then say WARN tar_message "volume $volume: $line"; fi
+    if [[ $level == WARN ]]; then shown=$((shown + 1)); fi
+    if ((shown <= 20)); then say "$level" tar_message "volume ${volumes[0]}: $line"; fi
   done
-  if ((shown > 20)); then say WARN tar_message "volume $volume: and $((shown - 20)) more messages"; fi
+  if ((shown > 20)); then say WARN tar_message "volume ${volumes[0]}: and $((shown - 20)) more messages"; fi
   return "$worst"
 }
 
-# read_out: the volume as tar on stdout. Leaves tar's 0 or 1 in $status, or one of ours.
-read_out() {
-  local errors listener said=0
-  exec {errors}> >(relay)
-  listener=$!
-  supervise tar_out
-  exec {errors}>&-
-  wait "$listener" || said=$?
-  case $status:$said in
+# --- reading: export, with --------------------------------------------------
+
+# begin_reading VOLUME...: the volumes are this run's alone, as whole as they were before a run on them died, and at rest.
+begin_reading() {
+  local name directory
+  begin "$@"
+  resume_dead || :
+  for name; do
+    directory=${folder[$name]}
+    if [[ ! -r $directory || ! -x $directory ]]; then unreadable "$directory"; fi
+  done
+  journal=$journals/$1
+  supervise quiesce
+  if ((status)); then exit "$status"; fi
+  at_rest=yes
+  report_kills
+}
+
+# export_volume VOLUME
+export_volume() {
+  local directory
+  takes 1 1 'export VOLUME >FILE' "$@"
+  [[ ! -t 1 ]] || fail 64 usage 'a tar stream is nothing for a terminal' 'send it to a file or a pipe'
+  begin_reading "$1"
+  directory=${folder[$1]}
+  if [[ -n ${UNLESS_TREE:-} && -z $killed ]]; then
+    supervise tell_tree "$directory"
+    if ((status == 10)); then exit 0; fi
+  fi
+  heed lenient write_tar "$directory"
+  case $status:$verdict in
     2:73) fail 73 output_failed 'the stream cannot be written' 'make room where it goes' ;;
-    2:78) fail 78 volume_unreadable "not all of volume $volume can be read as $(id -un)" 'run as root, or with the capability CAP_DAC_READ_SEARCH, which volume-backup.service has' ;;
-    2:*) fail 69 read_failed "tar cannot read volume $volume" ;;
+    2:78) unreadable "$directory" ;;
+    2:*) fail 69 read_failed "tar cannot read volume $1" ;;
   esac
+  if ((status == 0)) && disturbed; then exit 1; fi
+  exit "$status"
 }
 
-tar_out() {
-  LC_ALL=C mortal KILL "${tar_create[@]}" --directory="$mountpoint" . 2>&"$errors"
-}
-
-# tell_tree: writes the digest of the volume's metadata to descriptor 3, and returns 10 if it is $UNLESS_TREE: then no
-# file has changed since, whatever its length and times of modification say, as nobody can set the time of an inode's
-# change. One that changed just now may change again within the same tick of the clock: its digest is like no other.
-# Only where all containers are stopped, as a page that a paused one has mapped changes without a trace, and on file
-# systems that are known to keep that time also for mapped files. Otherwise there is no digest.
+# tell_tree DIRECTORY: writes the digest of the metadata of all files to descriptor 3, and returns 10 if it is
+# $UNLESS_TREE. Then no file has changed since, whatever its length and times of modification say, because no program can
+# set the time of an inode's change. A file that changed just now may change again within the same tick of the clock: its
+# digest is different each time. There is no digest if a container runs or is paused, because a mapped page changes
+# without a trace, nor on file systems that are not known to keep that time for mapped files. Runs as a child.
 tell_tree() {
   local sum
-  if ((killed)); then return; fi
-  query ps --quiet "${filters[@]}" --filter status=running --filter status=paused --filter status=restarting || return 0
-  if ((${#answer[@]})); then return; fi
-  case $(stat -f -c %T "$mountpoint") in
+  ask_users --quiet --filter status=running --filter status=paused --filter status=restarting || return 0
+  if ((${#answer[@]})); then return 0; fi
+  case $(stat -f -c %T "$1") in
     ext2/ext3 | xfs | btrfs) ;;
-    *) return ;;
+    *) return 0 ;;
   esac
   sum=$(
     {
       printf '%s\0' "${tar_create[@]}"
-      mortal KILL find "$mountpoint" -newerct "@$((EPOCHSECONDS - 1))" -printf "$EPOCHREALTIME\\0" -o \
+      mortal KILL find "$1" -newerct "@$((EPOCHSECONDS - 1))" -printf "$EPOCHREALTIME\\0" -o \
         -printf '%P\0%D %i %y %m %U %G %n %s %T@ %C@ %l\0'
     } | sha256sum
   ) 2>/dev/null || return 0
@@ -946,284 +1079,282 @@ tell_tree() {
   if [[ $sum == "$UNLESS_TREE" ]]; then return 10; fi
 }
 
-# bring_to_rest: quiesces the volume for a reader, and sets $killed and $at_rest.
-bring_to_rest() {
-  supervise quiesce_and_tell
-  case $status in
-    0) ;;
-    11) killed=11 ;;
-    *) exit "$status" ;;
-  esac
-  at_rest=yes
-}
-
-# quiesce_and_tell: runs quiesce in a process of its own; the exit status carries $killed.
-quiesce_and_tell() {
-  quiesce
-  return "$killed"
-}
-
-export_volume() {
-  [[ ! -t 1 ]] || fail 64 usage 'a tar stream is nothing for a terminal' 'send it to a file or a pipe'
-  begin "$1"
-  bring_to_rest
-  if [[ -n ${UNLESS_TREE:-} ]]; then
-    supervise tell_tree
-    if ((status == 10)); then exit 0; fi
-  fi
-  read_out
-  if ((status == 0)) && disturbed; then status=1; fi
-  exit "$status"
-}
-
-# with_volumes VOLUME… -- CMD…
+# with_volumes VOLUME... -- CMD...
 with_volumes() {
-  local names=() variables=() name
-  while [[ $1 != -- ]]; do
+  local names=() paths=() name
+  while (($#)) && [[ $1 != -- ]]; do
     names+=("$1")
     shift
   done
+  if ((${#names[@]} == 0 || $# < 2)); then
+    fail 64 usage 'with takes the names of volumes, -- and a command' 'manage_volume.sh with VOLUME... -- COMMAND'
+  fi
   shift
-  begin "${names[@]}"
-  for name in "${names[@]}"; do variables+=("VOLUME_PATH_$((${#variables[@]} + 1))=${mountpoints[$name]}"); done
-  bring_to_rest
-  # Not a process group of its own: the command may talk to the terminal. Without one, bash makes it deaf to Ctrl-C.
-  run_command "VOLUME_PATH=$mountpoint" "${variables[@]}" "$@" <&0 &
+  begin_reading "${names[@]}"
+  paths=("VOLUME_PATH=${folder[${names[0]}]}")
+  for name in "${names[@]}"; do paths+=("VOLUME_PATH_${#paths[@]}=${folder[$name]}"); done
+  # Not by supervise: the command may talk to the terminal, so it stays in our process group.
+  run_command "${paths[@]}" "$@" <&0 &
   child=$!
   await_child
   disturbed || :
   exit "$status"
 }
 
+# run_command ARG...: becomes env. Bash makes a child in the background deaf to Ctrl-C.
 run_command() {
   drop_locks
   mortal TERM env --default-signal=INT,QUIT "$@"
 }
 
-# --- writing ----------------------------------------------------------------
+# --- writing: import --------------------------------------------------------
 
-# import_volume [--stop] VOLUME: the new tree grows beside the old one, in the volume's own folder, which the daemon
-# does not look into. Two renames make it the volume; until the second one undo_swap brings the old one back.
+# import_volume [--stop] VOLUME: unpacks beside the old content, in the volume's own directory, which the daemon does not
+# look into. Two renames exchange the contents; until the second one undo_swap brings the old one back.
 import_volume() {
-  may_stop=
-  if [[ $1 == --stop ]]; then
+  local may_stop='' volume directory staging identical
+  if [[ ${1:-} == --stop ]]; then
     may_stop=yes
     shift
   fi
+  takes 1 1 'import [--stop] VOLUME <FILE' "$@"
+  volume=$1
   [[ ! -t 0 ]] || fail 64 usage 'import reads a tar stream from stdin' 'manage_volume.sh import VOLUME <FILE'
   ((EUID == 0)) || fail 78 not_root 'only root can give files back their owners' 'sudo manage_volume.sh import …'
-  volume=$1
   check_name "$volume"
-  filters=(--filter "volume=$volume")
-  need_docker
-  if ! look_up "$volume"; then
+  need_local_docker
+  if ! locate "$volume"; then
     query volume create "$volume" || explain "create volume $volume"
-    created=yes
-    look_up "$volume" || explain "create volume $volume"
+    created=$volume
   fi
-  see_folder
-  mountpoints[$volume]=$mountpoint
-  open_state
-  lock_volume
-  resume_stale || fail 75 import_interrupted 'what an earlier run has left cannot be put right' 'see the messages above'
-  if [[ ! -d $mountpoint || -L $mountpoint || $(stat -c %d "$mountpoint") != "$(stat -c %d "${mountpoint%/*}")" ]]; then
-    fail 65 volume_refused "the folder $mountpoint is a link or a mount; it cannot be exchanged"
-  fi
-  no_mounts_inside
-  in_use
-  own_journal=$journals/$volume
+  begin "$volume"
+  directory=${folder[$volume]} staging=${folder[$volume]%/*}/$staging_name
+  resume_dead || fail 75 import_interrupted 'what an earlier run has left cannot be put right' 'see the messages above'
+  refuse_mounts "$directory"
+  look_at_users
+  refuse_users "$may_stop"
+
   lock_claims
-  record "import $mountpoint"
+  write_journal "$journals/$volume" "$directory"
+  journal=$journals/$volume
   unlock_claims
-  staging=${mountpoint%/*}/$staging_name
   rm -rf --one-file-system "$staging"
-  mkdir -m 700 "$staging" || fail 73 output_failed "cannot write to ${mountpoint%/*}"
-  supervise unpack
+  mkdir -m 700 "$staging" "$staging/new" || fail 73 output_failed "cannot write to ${staging%/*}"
+  # An archive may have no entry for its root.
+  chown --reference="$directory" "$staging/new"
+  chmod --reference="$directory" "$staging/new"
+  unpack "$staging" "volume $volume is unchanged"
+  supervise compare "$staging" "volume $volume is unchanged"
+  case $status in
+    0) identical=true ;;
+    10) identical=false ;;
+    *) exit "$status" ;;
+  esac
+  supervise exchange "$directory" "$staging" "$may_stop"
   if ((status)); then exit "$status"; fi
-  supervise replace
-  if ((status)); then exit "$status"; fi
-  at_rest=yes
-  created=
-  local identical
-  identical=$(<"$staging/identical")
-  printf '%s,"volume":%s,"identical":%s}\n' "$(envelope INFO imported)" "$(json "$volume")" "$identical" 2>/dev/null \
-    || fail 73 output_failed 'cannot write the record'
-}
-created='' may_stop='' staging=''
-
-# in_use: refuses early what replace would refuse after all the work.
-in_use() {
-  local id name running rest
-  users
-  for line in "${answer[@]}"; do
-    read -r id name running rest <<<"$line"
-    if [[ $running == true && -z $may_stop ]]; then
-      fail 75 in_use "container ${name#/} uses volume $volume" 'stop it, or give --stop'
-    fi
-  done
+  at_rest=yes created=
+  emit imported "\"volume\":$(json "$volume"),\"identical\":$identical"
 }
 
-# no_mounts_inside: refuses a volume in which something else is mounted. It would move away with the old tree, and be
-# emptied with it.
-no_mounts_inside() {
-  local escaped=$mountpoint field
-  # As mountinfo writes it, proc(5).
-  escaped=${escaped//\\/\\134}
-  escaped=${escaped// /\\040}
+# refuse_mounts DIRECTORY: ends an import into a directory that is a link, or at or in which something is mounted: that
+# would move away with the old content, and be deleted with it.
+refuse_mounts() {
+  local directory=$1 field
+  if [[ ! -d $directory || -L $directory ]]; then fail 65 volume_refused "$directory is not a directory; it cannot be exchanged"; fi
   while read -r _ _ _ _ field _; do
-    if [[ $field == "$escaped"/* ]]; then
-      fail 65 volume_refused "something is mounted inside volume $volume: $field" 'unmount it; only a volume of files alone can be exchanged'
+    printf -v field %b "$field" # a space is \040, see proc(5)
+    if [[ $field/ == "$directory"/* ]]; then
+      fail 65 volume_refused "something is mounted in the volume: $field" 'unmount it; only a volume of files alone can be exchanged'
     fi
   done </proc/self/mountinfo
 }
 
-# unpack: stdin becomes $staging/new, and is proved to be there.
+# refuse_users MAY_STOP: ends an import while a container is up, unless it may be stopped and would survive that.
+refuse_users() {
+  local id name
+  for id in "${users[@]}"; do
+    name=${container[$id.name]}
+    if is_up "$id" && [[ -z $1 ]]; then
+      fail 75 in_use "container $name uses volume ${volumes[0]}" 'stop it, or give --stop'
+    fi
+    if [[ ${container[$id.state]} == paused ]] || { is_up "$id" && is_fragile "$id"; } || claimed "$id"; then
+      fail 75 in_use "container $name uses volume ${volumes[0]} and cannot be stopped for a while" \
+        'stop it yourself: it is paused, a --rm container, a swarm task, or part of another run'
+    fi
+  done
+}
+
+# --- unpacking --------------------------------------------------------------
+
+# unpack STAGING UNCHANGED: makes STAGING/new of stdin, and ends the run if not all of the stream is there. UNCHANGED is
+# the hint.
 unpack() {
-  local errors listener sum summer said=0 codes new=$staging/new
-  mkdir -m 700 "$new"
-  # An archive need not have an entry for its root.
-  chown --reference="$mountpoint" "$new"
-  chmod --reference="$mountpoint" "$new"
-  exec {errors}> >(relay strict)
-  listener=$!
-  exec {sum}> >(drop_locks && exec b2sum >"$staging/sum" 2>/dev/null)
+  heed strict extract "$1"
+  case $verdict:$status in
+    0:0) ;;
+    73:*) fail 73 output_failed 'no room for the new volume beside the old one' "make room on that file system; $2" ;;
+    0:11) fail 65 import_refused 'the stream ends early: it has no end-of-archive mark' "$2" ;;
+    0:12) fail 65 import_refused 'the stream goes on after its end-of-archive mark' "$2; import one archive at a time" ;;
+    0:13) fail 73 output_failed "cannot write to $1" "$2" ;;
+    *) fail 65 import_refused 'tar cannot unpack the stream' "$2" ;;
+  esac
+}
+
+# extract STAGING: runs tar on stdin, and leaves the digest of the stream in STAGING/sum, and how many entries and bytes
+# it has in STAGING/entries. Returns 11 if the stream ends early, 12 if it goes on after its end, 13 if a file cannot be
+# written. Runs as a child.
+extract() {
+  local sum summer codes
+  exec {sum}> >(drop_locks && exec b2sum >"$1/sum" 2>/dev/null)
   summer=$!
   set +e
-  tee "/dev/fd/$sum" \
-    | LC_ALL=C "${tar_extract[@]}" --warning=no-timestamp -vv --directory="$new" 2>&"$errors" \
+  tee "/dev/fd/$sum" 2>/dev/null \
+    | LC_ALL=C "${tar_extract[@]}" --warning=no-timestamp -vv --directory="$1/new" \
     | LC_ALL=C awk '
       $3 == "**" { if ($4 == "Block") zeros++; next }
       zeros { behind = 1 }
       $3 !~ /^[dV]/ { entries++ }
       $3 ~ /^-/ { bytes += $5 }
-      END { printf "%d %.0f\n", entries, bytes; exit behind ? 3 : zeros < 2 }' >"$staging/entries" 2>/dev/null
+      END { printf "%d %.0f\n", entries, bytes; exit behind ? 12 : zeros < 2 ? 11 : 0 }' >"$1/entries" 2>/dev/null
   codes=("${PIPESTATUS[@]}")
-  set -e
-  exec {errors}>&- {sum}>&-
-  wait "$listener" || said=$?
-  wait "$summer" || codes[0]=$?
-  if ((said == 73)); then
-    fail 73 output_failed "no room for the new volume beside the old one" "make room on that file system; volume $volume is as it was"
-  fi
-  if ((codes[1] || said)); then
-    fail 65 import_refused 'tar cannot unpack the stream' "volume $volume is as it was"
-  fi
-  if ((codes[0])); then fail 73 output_failed "cannot write to $staging"; fi
-  if ((codes[2] == 3)); then
-    fail 65 import_refused 'the stream goes on after its end-of-archive mark' "volume $volume is as it was; import one archive at a time"
-  fi
-  if ((codes[2])); then
-    fail 65 import_refused 'the stream ends early: it has no end-of-archive mark' "volume $volume is as it was"
-  fi
-  compare "$new"
-  sync -f "$new"
+  exec {sum}>&-
+  wait "$summer" || return 13
+  if ((codes[1])); then return 1; fi
+  if ((codes[0])); then return 13; fi
+  return "${codes[2]}"
 }
 
-# compare FOLDER: what has been unpacked against the stream: the same number of entries and bytes; and the bytes
-# themselves, if the stream is what we would write of this folder.
+# compare STAGING UNCHANGED: compares what was unpacked with the stream: the same number of entries and bytes; and the
+# bytes themselves, if the stream is what this script writes of that directory: returns 10 if it is not. Runs as a child.
 compare() {
   local unpacked again
-  unpacked=$(find "$1" ! -type d -printf '%y %D:%i %s\n' | LC_ALL=C awk '
+  unpacked=$(find "$1/new" ! -type d -printf '%y %D:%i %s\n' | LC_ALL=C awk '
     { entries++ }
     $1 == "f" && !seen[$2]++ { bytes += $3 }
     END { printf "%d %.0f\n", entries, bytes }')
-  if [[ $unpacked != "$(<"$staging/entries")" ]]; then
-    fail 65 import_refused "unpacked (entries, bytes): $unpacked; in the stream: $(<"$staging/entries")" \
-      "volume $volume is as it was; a stream that has a name twice, as tar -r makes, cannot be compared: unpack it elsewhere, and import what tar makes of that"
+  if [[ $unpacked != "$(<"$1/entries")" ]]; then
+    fail 65 import_refused "unpacked (entries, bytes): $unpacked; in the stream: $(<"$1/entries")" \
+      "$2; a stream that has a name twice, as tar -r makes, cannot be compared: unpack it elsewhere, and import what tar makes of that"
   fi
-  again=$(LC_ALL=C "${tar_create[@]}" --directory="$1" . 2>/dev/null | b2sum)
-  if [[ $again == "$(<"$staging/sum")" ]]; then echo true; else echo false; fi >"$staging/identical"
+  again=$(write_tar "$1/new" 2>/dev/null | b2sum)
+  sync -f "$1/new"
+  [[ $again == "$(<"$1/sum")" ]] || return 10
 }
 
-replace() {
-  quiesce replace
-  mv -T "$mountpoint" "$staging/old"
-  mv -T "$staging/new" "$mountpoint"
-  sync "${mountpoint%/*}"
+# exchange DIRECTORY STAGING MAY_STOP: exchanges the contents while the containers are at rest. Runs as a child.
+exchange() {
+  quiesce "$1" "$3"
+  report_kills
+  mv -T "$1" "$2/old"
+  mv -T "$2/new" "$1"
+  sync "${1%/*}"
 }
 
-# --- the other commands -----------------------------------------------------
+# --- list -------------------------------------------------------------------
 
+# list_volumes [--all]
 list_volumes() {
   # Bytes are counted, not characters.
-  local LC_ALL=C all='' line names=() users tab=$'\t' record labels
+  local LC_ALL=C all='' line names name driver directory options labels why
   if [[ ${1:-} == --all ]]; then
     all=yes
     shift
   fi
-  (($# == 0)) || fail 64 usage "list takes no argument: $1" 'manage_volume.sh --help'
+  takes 0 0 'list [--all]' "$@"
   need_docker
-  # Read once, for all volumes.
-  declare -A users=()
-  query ps --quiet --no-trunc || explain 'list containers'
-  if ((${#answer[@]})); then
-    # shellcheck disable=SC2016 # a Go template
-    query inspect --type container --format \
-      '{{$name := .Name}}{{range .Mounts}}{{if eq .Type "volume"}}{{.Name}} {{$name}}{{"\n"}}{{end}}{{end}}' "${answer[@]}" || :
-    local name container known
-    for line in "${answer[@]}"; do
-      read -r name container <<<"$line"
-      if [[ -z $name ]]; then continue; fi
-      known=${users[$name]:-}
-      # journald splits what is longer than 48 KiB.
-      if ((${#known} < 10000)); then users[$name]=$known${known:+,}"\"${container#/}\""; fi
-    done
-  fi
+  local -A containers=() mounts=()
+  list_mounts containers mounts
   query volume ls --quiet || explain 'list volumes'
   names=("${answer[@]}")
-  if ((${#names[@]} == 0)); then return; fi
-  # One that is removed just now fails the call, after the others are printed.
-  query volume inspect --format "{{.Name}}$tab{{json .Driver}}$tab{{json .Mountpoint}}$tab{{if .Labels}}{{json .Labels}}{{else}}{}{{end}}$tab{{with .Labels}}{{index . \"hub.backup\"}}{{end}}" "${names[@]}" \
-    || [[ ${complaint,,} == *'no such volume'* ]] || explain 'look at volumes'
-  local driver folder backup
+  if ((${#names[@]} == 0)); then return 0; fi
+  # A volume that is removed at this moment makes this fail, after the others are printed.
+  query volume inspect --format $'{{.Name}}\t{{json .Driver}}\t{{json .Mountpoint}}\t{{json .Options}}\t{{json .Labels}}' "${names[@]}" \
+    || [[ $trouble == refused ]] || explain 'look at volumes'
   for line in "${answer[@]}"; do
-    IFS=$tab read -r name driver folder labels backup <<<"$line"
-    if [[ $backup == false && -z $all ]]; then continue; fi
-    record="$(envelope INFO volume),\"volume\":$(json "$name"),\"driver\":$driver,\"mountpoint\":$folder"
-    if ((${#labels} > 30000)); then labels='{"truncated":"true"}'; fi
-    printf '%s,"labels":%s,"containers":[%s]}\n' "$record" "$labels" "${users[$name]:-}" 2>/dev/null \
-      || fail 73 output_failed 'cannot write the list'
+    IFS=$'\t' read -r name driver directory options labels <<<"$line"
+    if [[ -z $all && $labels == *'"hub.backup":"false"'* ]]; then continue; fi
+    if [[ $labels == null ]]; then labels={}; fi
+    if ((${#labels} > 30000)); then labels='{"truncated":"true"}'; fi # journald splits what is longer than 48 KiB
+    line="\"volume\":\"$name\",\"driver\":$driver,\"mountpoint\":$directory,\"labels\":$labels"
+    line+=",\"containers\":[${containers[$name]:-}],\"mounts\":[${mounts[$name]:-}]"
+    if [[ $driver$options != '"local"null' ]]; then
+      unquote driver directory
+      why=$(refusal "$driver" "$directory" "$options")
+      if [[ -n $why ]]; then line+=",\"refused\":$(json "it $why")"; fi
+    fi
+    emit volume "$line"
   done
 }
 
+# list_mounts CONTAINERS MOUNTS: adds to two arrays of the caller, by volume, the containers that run and use it, and
+# where they mount it, as the inside of JSON arrays.
+# shellcheck disable=SC2004 # the subscripts are texts
+list_mounts() {
+  local -n by_container=$1 by_mount=$2
+  local line volume container destination
+  query ps --quiet --no-trunc || explain 'list containers'
+  if ((${#answer[@]} == 0)); then return 0; fi
+  # shellcheck disable=SC2016 # a Go template
+  # A container that is removed at this moment makes this fail, after the others are printed.
+  query inspect --type container --format \
+    $'{{$name := .Name}}{{range .Mounts}}{{if eq .Type "volume"}}{{.Name}}\t{{json $name}}\t{{json .Destination}}\n{{end}}{{end}}' "${answer[@]}" || :
+  for line in "${answer[@]}"; do
+    IFS=$'\t' read -r volume container destination <<<"$line"
+    if [[ -z $volume ]] || ((${#by_mount[$volume]} > 10000)); then continue; fi
+    container=\"${container#\"/}
+    by_container[$volume]+=${by_container[$volume]:+,}$container
+    by_mount[$volume]+=${by_mount[$volume]:+,}"{\"container\":$container,\"destination\":$destination}"
+  done
+}
+
+# --- the other commands -----------------------------------------------------
+
 create_volumes() {
-  (($#)) || fail 64 usage 'create needs the name of a volume' 'manage_volume.sh create VOLUME...'
-  local made
+  local volume new
+  takes 1 9999 'create VOLUME...' "$@"
   need_docker
-  for volume in "$@"; do check_name "$volume"; done
-  for volume in "$@"; do
-    made=false
+  for volume; do check_name "$volume"; done
+  for volume; do
+    new=false
     if ! query volume inspect "$volume"; then
-      if [[ ${complaint,,} != *'no such volume'* ]]; then explain "look at volume $volume"; fi
+      is_gone volume "$volume" || explain "look at volume $volume"
       query volume create "$volume" || explain "create volume $volume"
-      made=true
+      new=true
     fi
-    printf '%s,"volume":%s,"new":%s}\n' "$(envelope INFO volume_created)" "$(json "$volume")" "$made" 2>/dev/null \
-      || fail 73 output_failed 'cannot write the record'
+    emit volume_created "\"volume\":$(json "$volume"),\"new\":$new"
   done
 }
 
 resume() {
+  takes 0 0 resume "$@"
   open_state
-  # Without a journal there is nothing to ask Docker for, which may not be installed.
+  # Without a journal there is nothing to ask Docker, which may not be installed.
   if [[ -n $(all_journals) ]]; then need_docker; fi
-  resume_stale
+  resume_dead
 }
 
-# volbackup ARG…: becomes volbackup, which calls this script.
+# volbackup ARG...: becomes volbackup, which calls this script.
 volbackup() {
   local tool
+  if [[ $1 == restore ]]; then takes 2 9999 'restore VOLUME[@ID]' "$@"; fi
   tool=$(type -P volbackup) || fail 78 no_volbackup 'there is no volbackup on this host' 'make install TOOLS=volbackup'
   if [[ -n $state_dir ]]; then export STATE_DIRECTORY=$state_dir; fi
   trap - EXIT
   exec "$tool" "$@"
 }
 
+tar_directory() {
+  takes 1 1 'tar DIR >FILE' "$@"
+  trap - EXIT
+  write_tar "$1"
+}
+
 main() {
+  local command signal
   while (($#)); do
     case $1 in
       --state-dir)
-        (($# > 1)) || fail 64 usage '--state-dir needs a folder'
+        (($# > 1)) || fail 64 usage '--state-dir needs a directory'
         state_dir=$2
         shift 2
         ;;
@@ -1233,56 +1364,35 @@ main() {
         ;;
       -h | --help | help)
         usage || fail 73 output_failed 'cannot write the help'
-        return
+        return 0
         ;;
       --version)
-        echo "manage_volume.sh ${version}"
-        return
+        echo "manage_volume.sh $version" || fail 73 output_failed 'cannot write the version'
+        return 0
         ;;
       *) break ;;
     esac
   done
-  exec {stderr}>&2
   trap finish EXIT
-  local signal
   for signal in TERM INT HUP; do
     # shellcheck disable=SC2064 # the value of now
     trap "on_signal $signal" "$signal"
   done
-  local command=${1:-}
+  command=${1:-}
   shift || :
   case $command in
     list) list_volumes "$@" ;;
     create) create_volumes "$@" ;;
-    export)
-      (($# == 1)) || fail 64 usage 'export takes the name of one volume' 'manage_volume.sh export VOLUME >FILE'
-      export_volume "$1"
-      ;;
-    import)
-      if [[ $# != 1 && ($# != 2 || $1 != --stop) ]]; then
-        fail 64 usage 'import takes the name of one volume' 'manage_volume.sh import [--stop] VOLUME <FILE'
-      fi
-      import_volume "$@"
-      ;;
-    with)
-      if [[ $# -lt 3 || $1 == -- || " ${*:2:$#-2} " != *' -- '* ]]; then
-        fail 64 usage 'with takes the names of volumes, -- and a command' 'manage_volume.sh with VOLUME... -- COMMAND'
-      fi
-      with_volumes "$@"
-      ;;
-    resume)
-      (($# == 0)) || fail 64 usage "resume takes no argument: $1"
-      resume
-      ;;
+    export) export_volume "$@" ;;
+    import) import_volume "$@" ;;
+    with) with_volumes "$@" ;;
+    resume) resume "$@" ;;
     backup) volbackup run "$@" ;;
-    restore)
-      (($#)) || fail 64 usage 'restore takes the name of one volume' 'manage_volume.sh restore VOLUME[@ID]'
-      volbackup restore "$@"
-      ;;
+    restore) volbackup restore "$@" ;;
+    tar) tar_directory "$@" ;;
     '') fail 64 usage 'no command' 'manage_volume.sh --help' ;;
     *) fail 64 usage "no such command: $command" 'manage_volume.sh --help' ;;
   esac
 }
-readonly version=devel
 
 main "$@"

@@ -10,6 +10,7 @@ import (
 type catCmd struct {
 	repositoryFlags
 	identityFlags
+	scriptFlags
 	engineFlags
 	stagingFlags
 	Archive string `arg:"" name:"volume[@id]" help:"The volume; without an id, its newest archive."`
@@ -24,7 +25,7 @@ func (c *catCmd) Run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return err
 	}
-	e, err := c.engine(env, c.repositoryFlags, c.identityFlags, c.stagingFlags)
+	e, err := c.engine(env, c.repositoryFlags, c.identityFlags, c.stagingFlags, c.scriptFlags)
 	if err != nil {
 		return err
 	}

@@ -109,26 +109,47 @@ func isAnonymous(name string) bool {
 }
 
 // nameAnonymous gives each anonymous volume the name of the container that uses it,
-// which stays when the container is made anew and Docker makes another volume for
-// it. Where a container has several, or its name is that of a volume, the volume
-// keeps its own name: it cannot be known next time.
+// which stays when the container is created anew and Docker creates another volume for
+// it. If a container has several, the place at which it mounts each is part of the
+// name. A volume keeps its own name if two of them would have the same.
 func nameAnonymous(all []volume) {
-	users, taken := map[string]int{}, map[string]bool{}
+	several, taken := map[string]int{}, map[string]int{}
 	for _, v := range all {
-		taken[v.Volume] = true
+		taken[v.Volume]++
 		if isAnonymous(v.Volume) && len(v.Containers) > 0 {
-			users[slices.Min(v.Containers)]++
+			several[slices.Min(v.Containers)]++
 		}
 	}
+	names := make([]string, len(all))
 	for i, v := range all {
 		if !isAnonymous(v.Volume) || len(v.Containers) == 0 {
 			continue
 		}
-		name := slices.Min(v.Containers)
-		if users[name] == 1 && !taken[name] && repository.CheckVolume(name) == nil {
+		container, place := slices.Min(v.Containers), ""
+		if several[container] > 1 {
+			if place = v.place(container); place == "" {
+				continue
+			}
+		}
+		names[i] = container + place
+		taken[names[i]]++
+	}
+	for i, name := range names {
+		if taken[name] == 1 && repository.CheckVolume(name) == nil {
 			all[i].name = name
 		}
 	}
+}
+
+// place returns where a container mounts the volume, in characters of a name:
+// "-data-db" for /data/db.
+func (v volume) place(container string) string {
+	for _, m := range v.Mounts {
+		if m.Container == container {
+			return strings.ReplaceAll(m.Destination, "/", "-")
+		}
+	}
+	return ""
 }
 
 // refusal returns why a volume cannot be backed up ever, empty for any other error.

@@ -451,14 +451,43 @@ func TestChoose(t *testing.T) {
 	if _, _, err := (choiceFlags{Include: []string{"nosuch"}}).choose(all()); sysexits.Code(err) != sysexits.Config {
 		t.Errorf("a pattern that matches nothing: %v", err)
 	}
-	// The name of a container that is also that of a volume, or that has two such volumes, is not taken.
-	two := []volume{{Volume: hex, name: hex, Containers: []string{"db"}}, {Volume: other, name: other, Containers: []string{"db"}}}
-	if nameAnonymous(two); two[0].name != hex || two[1].name != other {
-		t.Errorf("%s, %s", two[0].name, two[1].name)
+}
+
+func TestNameAnonymous(t *testing.T) {
+	a, b, c := strings.Repeat("a", 64), strings.Repeat("b", 64), strings.Repeat("c", 64)
+	v := func(name string, uses ...string) volume { // CONTAINER:DESTINATION
+		v := volume{Volume: name, name: name}
+		for _, use := range uses {
+			container, destination, _ := strings.Cut(use, ":")
+			v.Containers = append(v.Containers, container)
+			if destination != "" { // an earlier manage_volume.sh does not print it
+				v.Mounts = append(v.Mounts, mount{container, destination})
+			}
+		}
+		return v
 	}
-	taken := []volume{{Volume: hex, name: hex, Containers: []string{"db"}}, {Volume: "db", name: "db"}}
-	if nameAnonymous(taken); taken[0].name != hex {
-		t.Errorf("%s", taken[0].name)
+	for _, test := range []struct {
+		volumes []volume
+		want    string
+	}{
+		{[]volume{v(a, "web:/data"), v("data", "web:/x")}, "web data"},
+		{[]volume{v(a, "mongo:/data/db"), v(b, "mongo:/data/configdb")}, "mongo-data-db mongo-data-configdb"},
+		{[]volume{v(a, "web:/data", "app:/srv"), v(b, "app:/run")}, "app-srv app-run"},
+		{[]volume{v(a, "db"), v(b, "db:/b")}, a + " db-b"},
+		{[]volume{v(a, "db:/data"), v("db", "db:/x")}, a + " db"},
+		{[]volume{v(a, "db:/a-b"), v(b, "db:/a/b"), v(c, "web:/data")}, a + " " + b + " web"},
+		{[]volume{v(a, "db:/a"), v(b, "db:/b"), v(c, "db-a:/data")}, a + " db-b " + c},
+		{[]volume{v(a, "db:/a b"), v(b, "db:/b")}, a + " db-b"},
+		{[]volume{v(a)}, a},
+	} {
+		var names []string
+		nameAnonymous(test.volumes)
+		for _, v := range test.volumes {
+			names = append(names, v.name)
+		}
+		if got := strings.Join(names, " "); got != test.want {
+			t.Errorf("%v: %s; want %s", test.volumes, got, test.want)
+		}
 	}
 }
 

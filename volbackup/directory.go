@@ -117,11 +117,10 @@ func (v volume) manifest() *repository.Manifest {
 }
 
 // readAll writes a tar stream of each volume to the descriptors from 4 on, and to
-// descriptor 3 how each tar ended.
-var readAll = `unset TAR_OPTIONS TAPE POSIXLY_CORRECT
-for ((n = 1; n <= $#; n++)); do
+// descriptor 3 how each tar ended. Its name is manage_volume.sh.
+const readAll = `for ((n = 1; n <= $#; n++)); do
   path=VOLUME_PATH_$n status=0
-  LC_ALL=C '` + strings.Join(tarCommand, `' '`) + `' --directory="${!path}" . >&"$((n + 3))" 3>&- || status=$?
+  "$0" tar "${!path}" >&"$((n + 3))" 3>&- || status=$?
   echo "$status" >&3
 done`
 
@@ -153,7 +152,7 @@ func (d *directory) together(ctx context.Context, group []volume, done func(outc
 	if err := d.s.checkRoom(true, needs...); err != nil {
 		return failed(err)
 	}
-	p := d.producer(slices.Concat([]string{"with"}, names, []string{"--", "bash", "-c", readAll, "bash"}, names)...)
+	p := d.producer(slices.Concat([]string{"with"}, names, []string{"--", "bash", "-c", readAll, d.run.ManageVolume}, names)...)
 	for i := range group {
 		if spools[i], err = d.s.stage(); err != nil {
 			return failed(err)

@@ -44,9 +44,9 @@ type engineFlags struct {
 func (f engineFlags) isRestic() bool { return f.Engine == "restic" }
 
 // engine returns what --engine chooses.
-func (f engineFlags) engine(env *cli.Env, repo repositoryFlags, keys identityFlags, staging stagingFlags) (engine, error) {
+func (f engineFlags) engine(env *cli.Env, repo repositoryFlags, keys identityFlags, staging stagingFlags, script scriptFlags) (engine, error) {
 	if f.isRestic() {
-		return newRestic(env, repo, staging)
+		return newRestic(env, repo, staging, script)
 	}
 	r, err := repo.open()
 	if err != nil {

@@ -25,7 +25,7 @@ func (c *listCmd) Run(ctx context.Context, env *cli.Env) error {
 	if err := checkVolumes(c.Volumes); err != nil {
 		return err
 	}
-	e, err := c.engine(env, c.repositoryFlags, identityFlags{}, stagingFlags{})
+	e, err := c.engine(env, c.repositoryFlags, identityFlags{}, stagingFlags{}, scriptFlags{})
 	if err != nil {
 		return err
 	}

@@ -31,17 +31,18 @@ type restic struct {
 	host    string
 	state   repositoryFlags // where the inventory is
 	staging stagingFlags
+	script  scriptFlags
 	run     *runCmd // of run: its flags
 
 	outcomes []outcome // of run: those that settle finishes
 }
 
-func newRestic(env *cli.Env, state repositoryFlags, staging stagingFlags) (*restic, error) {
+func newRestic(env *cli.Env, state repositoryFlags, staging stagingFlags, script scriptFlags) (*restic, error) {
 	host, err := os.Hostname()
 	if err != nil {
 		return nil, fmt.Errorf("host name: %w", err)
 	}
-	return &restic{env: env, host: host, state: state, staging: staging}, nil
+	return &restic{env: env, host: host, state: state, staging: staging, script: script}, nil
 }
 
 func (r *restic) where() string { return "the restic repository" }
@@ -51,7 +52,7 @@ func (r *restic) inventory() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := statedir.MkdirAll(dir, 0o700); err != nil {
 		return "", statedir.Unwritable(err)
 	}
 	return filepath.Join(dir, "restic"), nil
@@ -240,7 +241,7 @@ func (r *restic) backUp(ctx context.Context, group []volume, _ func(outcome)) {
 		named, names = append(named, v.Volume), append(names, v.name)
 	}
 	err := r.within(ctx, func(ctx context.Context) error {
-		p := &producer{args: slices.Concat([]string{r.run.ManageVolume, "with"}, named, []string{"--", "bash", "-c", resticBackup, "bash"}, names), said: said{Diag: r.env.Diag}}
+		p := &producer{args: slices.Concat([]string{r.script.ManageVolume, "with"}, named, []string{"--", "bash", "-c", resticBackup, "bash"}, names), said: said{Diag: r.env.Diag}}
 		out, err := p.open(ctx, "", nil)
 		if err != nil {
 			return err
@@ -406,7 +407,7 @@ func (r *restic) find(ctx context.Context, volume, id string) (*repository.Manif
 	}
 	m := &repository.Manifest{Volume: volume, ID: s.ID}
 	return m, func(ctx context.Context, w io.Writer) (string, error) {
-		p := &producer{args: append(slices.Clone(tarCommand), "--directory="+filepath.Join(dir, s.Paths[0]), ".")}
+		p := &producer{args: []string{r.script.ManageVolume, "tar", filepath.Join(dir, s.Paths[0])}}
 		in, err := p.open(ctx, "", nil)
 		if err != nil {
 			return "", err
@@ -452,8 +453,3 @@ func (r *restic) forget(ctx context.Context, volume string, keep repository.Rete
 	}
 	return removed, nil
 }
-
-// tarCommand is GNU tar with all that a file system has, as manage_volume.sh uses
-// it: the same directory must give the same bytes.
-var tarCommand = []string{"tar", "--create", "--file=-", "--format=posix", "--sort=name", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls",
-	"--sparse", "--sparse-version=0.0", "--quoting-style=escape", "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime"}

@@ -32,7 +32,7 @@ func (c *restoreCmd) Run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return err
 	}
-	e, err := c.engine(env, c.repositoryFlags, c.identityFlags, c.stagingFlags)
+	e, err := c.engine(env, c.repositoryFlags, c.identityFlags, c.stagingFlags, c.scriptFlags)
 	if err != nil {
 		return err
 	}

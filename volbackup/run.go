@@ -56,7 +56,7 @@ func (c *runCmd) Run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return err
 	}
-	e, err := c.engine(env, c.repositoryFlags, identityFlags{}, c.stagingFlags)
+	e, err := c.engine(env, c.repositoryFlags, identityFlags{}, c.stagingFlags, c.scriptFlags)
 	if err != nil {
 		return err
 	}

@@ -24,9 +24,16 @@ type volume struct {
 	Mountpoint string            `json:"mountpoint"`
 	Labels     map[string]string `json:"labels"`
 	Containers []string          `json:"containers"` // the running ones
+	Mounts     []mount           `json:"mounts"`     // where they mount it
 
 	named bool   // on the command line
 	name  string // under which it is kept in the repository
+}
+
+// mount is a place at which a container mounts a volume.
+type mount struct {
+	Container   string `json:"container"`
+	Destination string `json:"destination"`
 }
 
 // held reports whether a container may be down while the volume is read. Nothing

@@ -36,7 +36,7 @@ func (c *statusCmd) Run(ctx context.Context, env *cli.Env) error {
 	if err := checkVolumes(c.Volumes); err != nil {
 		return err
 	}
-	e, err := c.engine(env, c.repositoryFlags, identityFlags{}, stagingFlags{})
+	e, err := c.engine(env, c.repositoryFlags, identityFlags{}, stagingFlags{}, scriptFlags{})
 	if err != nil {
 		return err
 	}

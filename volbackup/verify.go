@@ -16,7 +16,7 @@ type verifyCmd struct {
 
 // Run checks archives and keeps the result in their manifests.
 func (c *verifyCmd) Run(ctx context.Context, env *cli.Env) error {
-	e, err := c.engine(env, c.repositoryFlags, c.identityFlags, stagingFlags{})
+	e, err := c.engine(env, c.repositoryFlags, c.identityFlags, stagingFlags{}, scriptFlags{})
 	if err != nil {
 		return err
 	}

@@ -79,7 +79,7 @@ func sources(tb testing.TB) map[string][]string {
 	inScript := func(path string) error {
 		b, err := os.ReadFile(path)
 		// In a line of JSON, or as what a function that writes one is called with.
-		for _, m := range regexp.MustCompile(`(?:\\?"msg\\?": *\\?"|\bfail [0-9]+ |\bsay [A-Z]+ |\benvelope INFO )([a-z_]+)`).FindAllSubmatch(b, -1) {
+		for _, m := range regexp.MustCompile(`(?:\\?"msg\\?": *\\?"|\bfail [0-9]+ |\bsay [A-Z]+ |\bemit )([a-z_]+)`).FindAllSubmatch(b, -1) {
 			found[string(m[1])] = append(found[string(m[1])], strings.TrimPrefix(path, root+"/"))
 		}
 		return err

@@ -26,7 +26,7 @@ func TestScript(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pg := postgres.Run(t, postgres.Config{})
+	pg := postgres.Run(t, postgres.Config{TCP: true})
 	var databases atomic.Int64
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
@@ -54,6 +54,7 @@ func TestScript(t *testing.T) {
 				// For the scripts' own use.
 				"READINGS": strings.Join([]string{database, collection}, "."),
 				"PSQL":     url,
+				"PG_TCP":   fmt.Sprintf("127.0.0.1:%d/%s", pg.Port, name), // where a password is asked for
 			} {
 				env.Setenv(name, value)
 			}

@@ -81,7 +81,7 @@ func TestDockerEvents(t *testing.T) {
 	provoke("cannot_tell", `mkdir mute; printf '#!/bin/sh\n[ "$3" != --no-trunc ] || exit 1\nexec %s "$@"\n' "$(command -v docker)" >mute/docker; chmod +x mute/docker
 		PATH=$PWD/mute:$PATH "$M" export vol >vol.tar`)
 	provoke("docker_unavailable", `DOCKER_HOST=unix:///nowhere "$M" list`)
-	provoke("docker_failed", `mkdir broken; printf '#!/bin/sh\necho broken >&2; exit 1\n' >broken/docker; chmod +x broken/docker; PATH=$PWD/broken:$PATH "$M" list`)
+	provoke("docker_failed", `mkdir broken; printf '#!/bin/sh\n[ "$1" = version ] || { echo broken >&2; exit 1; }\n' >broken/docker; chmod +x broken/docker; PATH=$PWD/broken:$PATH "$M" list`)
 	provoke("docker_denied", `setpriv --reuid=nobody --regid=nogroup --clear-groups "$M" list`)
 	provoke("volume_unreadable", `setpriv --reuid=nobody --regid=nogroup --groups=docker "$M" export vol >vol.tar`)
 	provoke("not_root", `setpriv --reuid=nobody --regid=nogroup --groups=docker "$M" import vol </dev/null`)

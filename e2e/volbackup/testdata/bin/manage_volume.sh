@@ -2,12 +2,13 @@
 # Stands in for scripts/manage_volume.sh where Docker does not matter: a volume is
 # a folder in $VOLUMES. The file NAME.status holds the status that export ends
 # with, NAME.before a shell script that it runs first, NAME.labels the labels,
-# NAME.containers the running containers, NAME.refused says that Docker keeps no
+# NAME.containers the running containers, NAME.mounts where they mount it, NAME.refused says that Docker keeps no
 # files of it, NAME.killed that its container does not stop in time. ALONE is set
 # where with takes one volume, as in earlier versions.
 set -eu
 say() { echo "$*" >>"${LOG:-/dev/null}"; }
 say "$*"
+script=$(dirname "$(realpath "$0")")/../../../../scripts/manage_volume.sh # what is stood in for
 refuse() {
   if [ -e "$VOLUMES/$1.refused" ]; then
     echo '{"level":"ERROR","msg":"volume_refused","error":"volume '"$1"' is a mount of something else","hint":"exclude it"}' >&2
@@ -21,11 +22,12 @@ case $1 in
   list)
     for dir in "$VOLUMES"/*/; do
       v=$(basename "$dir")
-      labels='{}' containers='[]'
+      labels='{}' containers='[]' mounts='[]'
       if [ -e "$VOLUMES/$v.labels" ]; then labels=$(cat "$VOLUMES/$v.labels"); fi
       if [ -e "$VOLUMES/$v.containers" ]; then containers=$(cat "$VOLUMES/$v.containers"); fi
-      printf '{"msg":"volume","volume":"%s","driver":"local","mountpoint":"%s","labels":%s,"containers":%s}\n' \
-        "$v" "$VOLUMES/$v" "$labels" "$containers"
+      if [ -e "$VOLUMES/$v.mounts" ]; then mounts=$(cat "$VOLUMES/$v.mounts"); fi
+      printf '{"msg":"volume","volume":"%s","driver":"local","mountpoint":"%s","labels":%s,"containers":%s,"mounts":%s}\n' \
+        "$v" "$VOLUMES/$v" "$labels" "$containers" "$mounts"
     done
     ;;
   export)
@@ -36,9 +38,7 @@ case $1 in
       echo '{"level":"ERROR","msg":"no_such_volume","error":"no such volume: '"$2"'","hint":"look"}' >&2
       exit 65
     fi
-    # As scripts/manage_volume.sh does it: a volume has the same bytes alone and with others.
-    tar --create --file=- --format=posix --sort=name --numeric-owner --xattrs '--xattrs-include=*' --acls --sparse --sparse-version=0.0 \
-      --quoting-style=escape '--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime' -C "$VOLUMES/$2" .
+    "$script" tar "$VOLUMES/$2"
     if [ -e "$VOLUMES/$2.status" ]; then exit "$(cat "$VOLUMES/$2.status")"; fi
     ;;
   import)
@@ -68,5 +68,6 @@ case $1 in
     export VOLUME_PATH="$first"
     exec "$@"
     ;;
+  tar) exec "$script" "$@" ;;
   *) exit 64 ;;
 esac
