@@ -76,7 +76,7 @@ func (a *account) verdict(letters string, allowed int64) error {
 		return tooMany(a.rejected, allowed, letters)
 	case a.rejected > 0:
 		return sysexits.New(sysexits.Partial, "documents_rejected", fmt.Errorf("set %s aside in %s", plural(a.rejected, "document"), letters)).
-			WithHint("look at the reasons there; mend the cause, or give --nul=replace, then: readsync retry " + letters)
+			WithHint("look at the reasons there; correct the cause, or give --nul=replace, then: readsync retry " + letters)
 	case a.kept() > 0:
 		return sysexits.New(sysexits.Partial, "documents_differ", fmt.Errorf("%s differ from the rows with their ids, and stay ingested", plural(a.kept(), "document"))).
 			WithHint("run with --differing=replace to take the documents, or set their status to processed to keep the rows")
@@ -120,5 +120,5 @@ func (a *account) name(env *cli.Env, rows []*row) {
 func tooMany(n, allowed int64, path string) error {
 	return sysexits.New(sysexits.DataErr, "too_many_rejects",
 		fmt.Errorf("stopped: %s cannot become rows, more than --max-rejects %d; they are set aside in %s, and what was written before is kept", plural(n, "document"), allowed, path)).
-		WithHint("look at the reasons there; a further run goes on with the others; mend the cause, or give --nul=replace, then: readsync retry " + path)
+		WithHint("look at the reasons there; a further run goes on with the others; correct the cause, or give --nul=replace, then: readsync retry " + path)
 }

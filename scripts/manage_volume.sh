@@ -430,7 +430,7 @@ begin() {
     parent=${folder[$name]%/*}
     if [[ ! -d ${folder[$name]} && ! -d $parent || ! -x $parent || ! -r $parent ]]; then unreadable "$parent"; fi
     # Long enough for a run that only looks whether the lock is held.
-    take_lock "$parent" 2 || fail 75 locked "another run works on volume $name" 'wait for it to end'
+    take_lock "$parent" 2 || fail 75 locked "another run works on volume $name" "wait for it to end; fuser -v $parent shows its process"
   done < <(printf '%s\n' "$@" | sort -u)
   open_state
 }
@@ -491,7 +491,7 @@ open_state() {
   state_dir=${state_dir:-${given%%:*}}
   if [[ -z $state_dir && $EUID == 0 && -d $unit_state ]]; then state_dir=$unit_state; fi
   if [[ -z $state_dir ]]; then
-    state_dir=$(user_state) || fail 78 no_state_directory 'no state directory: HOME is not set' 'give --state-dir'
+    state_dir=$(user_state) || fail 78 no_state_directory 'no state directory: HOME is not set' 'set HOME, or pass --state-dir DIR'
   fi
   journals=$state_dir/quiesced
   if ! (umask 077 && mkdir -p "$journals" && give "$journals" "$state_dir") 2>/dev/null || [[ ! -w $journals ]]; then
@@ -852,12 +852,12 @@ undo_swap() {
   if [[ ! -d $staging/old ]]; then return 0; fi
   if [[ ! -e $1 ]]; then
     if ! mv -T "$staging/old" "$1" || ! sync "${1%/*}"; then
-      say ERROR import_interrupted "the content of $1 is in $staging/old" 'run manage_volume.sh resume as root'
+      say ERROR import_interrupted "the content of $1 is in $staging/old" 'run as root: manage_volume.sh resume'
       return 1
     fi
   elif [[ -d $staging/new ]]; then
     say ERROR import_interrupted "an import was interrupted, and $1 was created meanwhile; the old content is in $staging/old" \
-      "decide which of the two you want to keep, and delete $staging"
+      "keep $1: rm -r $staging; or take the old content: move $1 away, then mv $staging/old $1 && rm -r $staging"
     return 1
   fi
 }
@@ -951,7 +951,7 @@ take_over() {
   local path paths owner code
   if [[ ! -e $1 ]]; then return 10; fi
   if [[ ! -r $1 ]]; then
-    say ERROR not_resumed "cannot read the journal $1 as $(id -un)" 'run manage_volume.sh resume as root'
+    say ERROR not_resumed "cannot read the journal $1 as $(id -un)" 'run as root: manage_volume.sh resume'
     return 78
   fi
   mapfile -t paths < <(locks_of "$1")
@@ -965,11 +965,11 @@ take_over() {
       # just been killed can still be signalled.
       if [[ $owner != "$PPID" ]] && ! ended "$owner" 6; then return 10; fi
       if ! take_lock "$path" 60; then
-        say ERROR not_resumed "volume ${1##*/} is still held by a child of a dead run" "see fuser -v $path"
+        say ERROR not_resumed "volume ${1##*/} is still held by a child of a dead run" "fuser -v $path shows the process; end it, then run: manage_volume.sh resume"
         return 75
       fi
     elif ((code)); then
-      say ERROR not_resumed "cannot enter $path as $(id -un), where ${1##*/} was left stopped" 'run manage_volume.sh resume as root'
+      say ERROR not_resumed "cannot enter $path as $(id -un), where ${1##*/} was left stopped" 'run as root: manage_volume.sh resume'
       return 78
     fi
   done
@@ -1048,7 +1048,7 @@ export_volume() {
   case $status:$verdict in
     2:73) fail 73 output_failed 'the stream cannot be written' 'make room where it goes' ;;
     2:78) unreadable "$directory" ;;
-    2:*) fail 69 read_failed "tar cannot read volume $1" ;;
+    2:*) fail 69 read_failed "tar cannot read volume $1" 'the messages of tar before this one name the file; dmesg -l err shows a failing disk' ;;
   esac
   if ((status == 0)) && disturbed; then exit 1; fi
   exit "$status"
@@ -1129,7 +1129,7 @@ import_volume() {
   fi
   begin "$volume"
   directory=${folder[$volume]} staging=${folder[$volume]%/*}/$staging_name
-  resume_dead || fail 75 import_interrupted 'what an earlier run has left cannot be put right' 'see the messages above'
+  resume_dead || fail 75 import_interrupted 'what an earlier run has left cannot be put right' 'the messages before this one say why; then run as root: manage_volume.sh resume'
   refuse_mounts "$directory"
   look_at_users
   refuse_users "$may_stop"
@@ -1139,7 +1139,7 @@ import_volume() {
   journal=$journals/$volume
   unlock_claims
   rm -rf --one-file-system "$staging"
-  mkdir -m 700 "$staging" "$staging/new" || fail 73 output_failed "cannot write to ${staging%/*}"
+  mkdir -m 700 "$staging" "$staging/new" || fail 73 output_failed "cannot write to ${staging%/*}" "make room there: df -h ${staging%/*}"
   # An archive may have no entry for its root.
   chown --reference="$directory" "$staging/new"
   chmod --reference="$directory" "$staging/new"

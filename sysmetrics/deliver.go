@@ -138,7 +138,7 @@ func (d *delivery) finish(err error) error {
 	}
 	if d.aside != "" {
 		err = errors.Join(err, sysexits.New(sysexits.Partial, "records_rejected", fmt.Errorf("set %s aside in %s", plural(int(d.rejected), "record"), d.aside)).
-			WithHint("mend them or the table, then run: sysmetrics flush < "+d.aside+", and remove that file"))
+			WithHint("correct the table or the records, then run as root: sysmetrics flush <"+d.aside+" && rm "+d.aside))
 	}
 	return err
 }

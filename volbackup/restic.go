@@ -432,7 +432,7 @@ func (r *restic) check(ctx context.Context, deep bool) error {
 	}
 	_, err := r.call(ctx, args...)
 	if e, ok := errors.AsType[*sysexits.Error](err); ok && e.Code == sysexits.Unavailable && strings.Contains(e.Error(), "repository contains errors") {
-		return sysexits.New(sysexits.DataErr, "archives_damaged", e.Err).WithHint("restic check says more; restic rebuild-index and restic backup mend what can be mended")
+		return sysexits.New(sysexits.DataErr, "archives_damaged", e.Err).WithHint("restic check says more; restic rebuild-index and restic backup repair what can be repaired")
 	}
 	return err
 }

@@ -91,7 +91,7 @@ func Lock(path string, flag int) (*os.File, error) {
 			return nil, err
 		case time.Now().After(deadline):
 			return nil, sysexits.New(sysexits.TempFail, "locked", fmt.Errorf("lock %s: another run holds it", path)).
-				WithHint("wait for the other run to end; fuser -v shows who holds it")
+				WithHint("wait for the other run to end; fuser -v " + path + " shows which process holds it")
 		}
 		time.Sleep(20 * time.Millisecond) // flock(2) has no time-out of its own
 	}

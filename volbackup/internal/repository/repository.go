@@ -67,7 +67,7 @@ func (r *Repository) lockError(err error) error {
 	switch sysexits.Code(err) {
 	case sysexits.TempFail:
 		return sysexits.New(sysexits.TempFail, "locked", fmt.Errorf("lock %s: another run holds it", r.Root)).
-			WithHint("wait for the other run to end; fuser -v shows who holds it")
+			WithHint("wait for the other run to end; fuser -v " + r.Root + " shows which process holds it")
 	case sysexits.CantCreate:
 		if e, ok := errors.AsType[*fs.PathError](err); ok {
 			return Unwritable(e)
