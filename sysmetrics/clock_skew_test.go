@@ -17,7 +17,7 @@ import (
 )
 
 func TestGuarded(t *testing.T) {
-	// A server that speaks German quotes in its own way.
+	// A German server uses other quotation marks.
 	for _, quotes := range []string{`"%s"`, "»%s«", "« %s »"} {
 		message := fmt.Sprintf("invalid input syntax for type integer: "+quotes, fmt.Sprintf("%s%d.25", guardClock, time.Now().Add(-time.Hour).Unix()))
 		err := guarded(&pq.Error{Code: "22P02", Message: message})
@@ -35,7 +35,7 @@ func TestGuarded(t *testing.T) {
 		}
 	}
 	if err := guarded(&pq.Error{Code: "22P02", Message: guardClock + "soon"}); err == nil {
-		t.Error("a time that is none is taken")
+		t.Error("guarded accepted an invalid time")
 	}
 }
 
@@ -49,7 +49,7 @@ func TestCompareClocks(t *testing.T) {
 	}
 }
 
-// A batch is marked where it waits, behind older records, which stay as they are.
+// mark changes a spooled batch. The older records before it stay unchanged.
 func TestMark(t *testing.T) {
 	dir, err := statedir.Open(t.Context(), t.TempDir(), 0)
 	if err != nil {
@@ -76,10 +76,10 @@ func TestMark(t *testing.T) {
 		t.Errorf("the spool holds\n%swant\n%s", data, want)
 	}
 	if !strings.Contains(content(t, stderr), "clock_differs") {
-		t.Error("nothing is said")
+		t.Error("there is no clock_differs warning")
 	}
 	if err := (queue{dir, "absent", 1}).replaceTail(1, nil); err == nil {
-		t.Error("the tail of a file that is not there is replaced")
+		t.Error("replaceTail of a missing file succeeded; want an error")
 	}
 }
 

@@ -39,48 +39,50 @@ type collectCmd struct {
 	OsRelease string `hidden:""`
 	Now       string `hidden:""`
 
-	ask func(context.Context, []string) []statfs.Answer `kong:"-"` // in tests: what the mounts of the copy say
+	ask func(context.Context, []string) []statfs.Answer `kong:"-"` // used by tests: answers for the mounts of a copied /proc
 }
 
 func (c *collectCmd) Validate() error {
 	if c.Interval < 0 || c.Interval > time.Hour {
-		return fmt.Errorf("--interval %v: not between 0 and 1h", c.Interval)
+		return fmt.Errorf("--interval must be from 0 to 1h, got %v", c.Interval)
 	}
 	if _, err := c.wall(); err != nil {
 		return err
 	}
 	if len(c.Host) > maxName {
-		return fmt.Errorf("--host: longer than %d bytes", maxName)
+		return fmt.Errorf("--host must not be longer than %d bytes", maxName)
 	}
 	return validate(c.stateFlags, c.databaseFlags)
 }
 
-// maxName bounds what stands before the payload, in bytes: host and system.
+// maxName is the maximum length of host and os, which precede the payload, in
+// bytes.
 const maxName = 255
 
-// wall returns the time of --now, zero if it was not given.
+// wall returns the time of --now, or zero if that flag was not given.
 func (c *collectCmd) wall() (time.Time, error) {
 	if c.Now == "" {
 		return time.Time{}, nil
 	}
 	t, err := time.Parse(time.RFC3339Nano, c.Now)
 	if err != nil {
-		return t, fmt.Errorf("--now %q: not a time in RFC 3339, such as 2026-01-02T03:04:05Z", c.Now)
+		return t, fmt.Errorf("--now must be a time in RFC 3339, such as 2026-01-02T03:04:05Z, got %q", c.Now)
 	}
 	return t, nil
 }
 
-// reading is everything that one pass over the kernel's files gave.
+// reading is the result of one pass over the kernel's files.
 type reading struct {
 	snapshot
 	machineID string
 	resources []*resource
 }
 
-// written is what one pass has read of a resource.
+// written is what one pass read about a resource. It can write the payload.
 type written interface{ write(payload) }
 
-// resource is what becomes one record: what was read, and what could not be.
+// resource becomes one record. It holds what was read, and notes on what could
+// not be read.
 type resource struct {
 	metricType string
 	state      written
@@ -92,11 +94,11 @@ func (c *collectCmd) Run(ctx context.Context, env *cli.Env) error {
 	return c.run(ctx, env)
 }
 
-// Immediate is cli's question whether a signal may end the run anywhere.
+// Immediate implements [cli.Immediate].
 func (c *collectCmd) Immediate() bool { return !c.waits() }
 
-// waits reports whether the run may wait for anything: a database, the end of
-// the interval, or a mount that does not answer.
+// waits reports whether the run waits for a database or for the end of the
+// interval.
 func (c *collectCmd) waits() bool {
 	return c.Flush || c.Interval > 0
 }
@@ -114,7 +116,7 @@ func (c *collectCmd) run(ctx context.Context, env *cli.Env) error {
 	}
 	dir, err := c.open(ctx, env)
 	if code := sysexits.Code(err); code == sysexits.CantCreate || code == sysexits.Config {
-		// Without state there are still numbers to show, over the time since boot.
+		// Without state the tool still prints its numbers, with rates since boot.
 		return errors.Join(c.sample(ctx, env, h, nil), err)
 	}
 	if err != nil {
@@ -124,8 +126,8 @@ func (c *collectCmd) run(ctx context.Context, env *cli.Env) error {
 	return c.sample(ctx, env, h, dir)
 }
 
-// clock returns what tells the time: the kernel, or, for a copied /proc, the
-// uptime that was copied with it.
+// clock returns the kernel's clocks or, for a copied /proc, the uptime in the
+// copy.
 func (c *collectCmd) clock(h *host) (clock, error) {
 	k, err := readClock()
 	if err != nil {
@@ -141,7 +143,7 @@ func (c *collectCmd) clock(h *host) (clock, error) {
 	}
 	data, err := h.read("uptime")
 	if err != nil {
-		return k, nil // a copy without it: this machine's clocks will do
+		return k, nil // a copy without the file: use this machine's clocks
 	}
 	k.monotonic, err = parseUptime(data)
 	k.boottime = k.monotonic
@@ -157,14 +159,15 @@ func (c *collectCmd) open(ctx context.Context, env *cli.Env) (*statedir.Dir, err
 	return statedir.Open(ctx, path, 0)
 }
 
-// sample reads the host, makes the records and hands them on. What cannot be
-// kept in dir (nil if there is none) is an error, after the records are out.
+// sample reads the host, makes the records, and prints or delivers them. dir is
+// nil if there is no state directory. If the state cannot be kept in dir, sample
+// returns an error, but only after it has printed or delivered the records.
 func (c *collectCmd) sample(ctx context.Context, env *cli.Env, h *host, dir *statedir.Dir) error {
 	var prev *snapshot
 	if dir != nil {
 		var err error
 		if prev, err = loadState(dir); err != nil {
-			env.Diag.Warn("state_unreadable", err.Error()+"; rates begin anew, since boot")
+			env.Diag.Warn("state_unreadable", err.Error()+"; the rates of this run are averages since boot")
 		}
 	}
 	cur, err := c.read(ctx, h, prev)
@@ -186,10 +189,12 @@ func (c *collectCmd) sample(ctx context.Context, env *cli.Env, h *host, dir *sta
 	if err != nil {
 		return err
 	}
-	// What nobody has seen or stored stays in the next run's window.
+	// The state is kept only after the records were printed or stored. If they
+	// were not, the next run's window covers this run's window too.
 	keep := nothing
 	if dir != nil {
-		// The counters are of no use after a power loss, which begins another boot.
+		// No fsync: after a power loss the boot is another one, and its counters
+		// cannot be compared with these.
 		keep = func() error { return dir.ReplaceVolatile(stateFile, cur.encode()) }
 	}
 	if c.Flush {
@@ -209,14 +214,15 @@ func (c *collectCmd) sample(ctx context.Context, env *cli.Env, h *host, dir *sta
 	return cli.Uninterrupted(keep)
 }
 
-// read makes one pass over the kernel's files. Of the one before, it needs the
-// mounts that hang; those of another boot are other mounts.
+// read makes one pass over the kernel's files. From the previous pass it takes
+// the mounts that hung, if that pass was in the same boot: after a reboot the
+// mounts are other mounts.
 func (c *collectCmd) read(ctx context.Context, h *host, prev *snapshot) (*reading, error) {
 	r := &reading{}
 	r.counters = make(counters, 256)
 	var err error
 	if r.bootID, err = h.bootID(); err != nil {
-		r.bootID = "unknown" // then a reboot shows as a monotonic clock that went back
+		r.bootID = "unknown" // then the sign of a reboot is a monotonic clock that went back
 	}
 	if prev != nil && prev.bootID == r.bootID {
 		r.hung = prev.hung
@@ -277,8 +283,8 @@ func (c *collectCmd) records(env *cli.Env, h *host, prev *snapshot, cur *reading
 	return lines, nil
 }
 
-// writeSelf adds what this run has cost so far: CPU time in milliseconds and
-// the largest resident size in bytes.
+// writeSelf adds the cost of this run so far: its CPU time in milliseconds and
+// its maximum resident size in bytes.
 func writeSelf(l *record.Line) {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

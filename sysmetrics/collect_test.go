@@ -13,11 +13,11 @@ import (
 	"observability-hub/sysmetrics/internal/statfs"
 )
 
-// The defaults are what the hub's dashboards have always been about: the
-// host's own network, and its own disks.
+// By default the host's own network interfaces and disks are selected, as the
+// hub's dashboards expect.
 func TestDefaultFilters(t *testing.T) {
 	c := parsed(t)
-	h := &host{sysRoot: t.TempDir(), buf: make([]byte, 4096)} // a copy without /sys: the names are all there is
+	h := &host{sysRoot: t.TempDir(), buf: make([]byte, 4096)} // without /sys only the names decide
 	for _, tc := range []struct {
 		names string
 		want  bool
@@ -91,7 +91,7 @@ func TestFilterFlags(t *testing.T) {
 	}
 }
 
-// parsed returns the command collect as the command line sets it.
+// parsed returns the collect command after the command line was parsed.
 func parsed(t *testing.T, args ...string) *collectCmd {
 	t.Helper()
 	root := t.TempDir()
@@ -107,7 +107,7 @@ func parsed(t *testing.T, args ...string) *collectCmd {
 	return c
 }
 
-// minimalProc is the least that collect can do with.
+// minimalProc is the smallest /proc from which collect makes its records.
 var minimalProc = map[string]string{
 	"sys/kernel/random/boot_id": "0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0\n",
 	"sys/kernel/hostname":       "web1\n",
@@ -118,8 +118,8 @@ var minimalProc = map[string]string{
 	"diskstats":                 "",
 }
 
-// A host may have more than a line of the journal can hold. Then the rest is
-// left out, and the record says so.
+// A host may have more resources than fit into one line of the journal. The
+// record then leaves some out and says so.
 func TestLongPayloads(t *testing.T) {
 	wide := func(n int) string { // an interface name has at most 15 bytes
 		return fmt.Sprintf("x%014d", n)
@@ -155,12 +155,12 @@ func TestLongPayloads(t *testing.T) {
 			map[string]string{"network": "_interfaces"}},
 		{"all mounts fail", map[string]string{"1/mountinfo": mountinfo.String()},
 			nil, func(string) (statfs.Usage, error) { return statfs.Usage{}, errors.New("statfs: permission denied") }, nil},
-		{"names as long as they can be", map[string]string{"1/mountinfo": longNames(4095, "\\001", "\\001")},
+		{"names of maximum length", map[string]string{"1/mountinfo": longNames(4095, "\\001", "\\001")},
 			nil, func(string) (statfs.Usage, error) {
 				return statfs.Usage{Total: 1 << 60, Free: 1 << 50, Available: 1 << 50, Inodes: 1 << 40, InodesFree: 1 << 40, Magic: 0xef53}, nil
 			},
 			map[string]string{"disk": "_mounts"}},
-		{"names as long as they can be, that fail", map[string]string{"1/mountinfo": longNames(4095, "\\001", "x")},
+		{"names of maximum length, all mounts fail", map[string]string{"1/mountinfo": longNames(4095, "\\001", "x")},
 			nil, func(string) (statfs.Usage, error) { return statfs.Usage{}, errors.New("statfs: permission denied") }, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -187,7 +187,7 @@ func TestLongPayloads(t *testing.T) {
 	}
 }
 
-// longNames is a mountinfo of 20 mounts whose points and devices have n bytes.
+// longNames returns a mountinfo of 20 mounts whose points and devices have n bytes.
 func longNames(n int, inPoint, inSource string) string {
 	var b strings.Builder
 	for i := range 20 {
@@ -224,8 +224,8 @@ func checkLong(t *testing.T, out string, says map[string]string) {
 	}
 }
 
-// A run in a container takes the host that is mounted at --rootfs: its mount
-// points, /proc, /sys and /etc.
+// With --rootfs a run in a container samples the host that is mounted there: its
+// mount points, /proc, /sys and /etc.
 func TestRootfs(t *testing.T) {
 	root := t.TempDir()
 	proc := make(map[string]string)
@@ -249,7 +249,7 @@ func TestRootfs(t *testing.T) {
 		t.Errorf("disk = %v, asked %q; want / and /srv below %s", disk, asked, root)
 	}
 	if cpu["package_temp"] != 48.0 || !strings.Contains(r.stdout, `"os":"alpine 3.20"`) || strings.Count(r.stdout, `"machine_id":"0123456789abcdef0123456789abcdef"`) != 4 {
-		t.Errorf("not the other host: %s", r.stdout)
+		t.Errorf("the records are not those of the host at --rootfs: %s", r.stdout)
 	}
 	for _, id := range []string{"", "uninitialized\n", "0123\n", strings.Repeat("x", 32)} {
 		writeTree(t, root, map[string]string{"etc/machine-id": id})
@@ -258,7 +258,7 @@ func TestRootfs(t *testing.T) {
 		}
 	}
 	if r := run(t, nil, "", "--rootfs=/nowhere", "--state-dir="+t.TempDir()); r.status != 78 {
-		t.Errorf("no root there: status %d; want 78", r.status)
+		t.Errorf("--rootfs=/nowhere: status %d; want 78", r.status)
 	}
 }
 

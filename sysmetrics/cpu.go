@@ -12,16 +12,16 @@ import (
 // architecture that Go runs on.
 const userHZ = 100
 
-// cpuModes are the columns of a cpu line in proc_stat(5). The last two are
-// contained in user and nice, so they are shown but never added.
+// cpuModes are the columns of a cpu line in proc_stat(5). The kernel counts the
+// last two in user and nice as well, so they are reported but never added up.
 var cpuModes = []string{"user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal", "guest", "guest_nice"}
 
 // cpuTimes are the ticks of one cpu line, in the order of cpuModes.
 type cpuTimes [10]uint64
 
-// cpuState is what /proc/stat says beyond counters.
+// cpuState holds the values of the CPU files that are not counters.
 type cpuState struct {
-	cpus             []string // names of the per-CPU lines that were there
+	cpus             []string // names of the per-CPU lines
 	running, blocked uint64   // procs_running, procs_blocked
 	hasRun, hasBlock bool
 	load             [3]float64 // over 1, 5 and 15 minutes
@@ -30,9 +30,9 @@ type cpuState struct {
 	pressure         pressure
 }
 
-// parseStat reads proc_stat(5) into c and returns the rest. Lines that it does
-// not know, and columns that an old kernel does not have, are passed over. A
-// line that cannot be read is passed to odd.
+// parseStat reads proc_stat(5). It puts the counters into c and returns the
+// other values. It skips unknown lines, and accepts lines without the columns
+// that old kernels lack. It calls odd for each line that it cannot parse.
 func parseStat(data []byte, c counters, odd func([]byte, error)) *cpuState {
 	s := &cpuState{}
 	for line := range bytes.Lines(data) {
@@ -68,13 +68,13 @@ func parseStat(data []byte, c counters, odd func([]byte, error)) *cpuState {
 	return s
 }
 
-// parseCPU reads the columns of one cpu line, all of them or none.
+// parseCPU reads the columns of one cpu line. After an error it has added none.
 func (s *cpuState) parseCPU(cpu string, f fields, c counters) error {
 	var ticks []uint64
 	for i := range cpuModes {
 		v, err := f.uint()
 		if i >= 4 && err == io.ErrUnexpectedEOF {
-			break // the columns after idle came one by one, up to Linux 2.6.33
+			break // the columns after idle were added one by one, up to Linux 2.6.33
 		}
 		if err != nil {
 			return err
@@ -104,13 +104,13 @@ func (s *cpuState) parseLoadavg(data []byte, odd func([]byte, error)) {
 	}
 }
 
-// readCPU fills the counters and the state of the CPUs.
+// readCPU reads the CPU counters into c and returns the other CPU values.
 func (h *host) readCPU(c counters, n *notes) *cpuState {
 	s := &cpuState{}
 	if data, err := h.read("stat"); err != nil {
 		n.miss("stat", err)
 	} else if s = parseStat(data, c, n.odd("stat")); len(c) == 0 {
-		n.fail("stat", "it has no cpu line")
+		n.fail("stat", "no cpu line")
 	}
 	if data, err := h.read("loadavg"); err != nil {
 		n.miss("load", err)
@@ -128,14 +128,15 @@ type cpuShares struct {
 	modes [10]float64
 }
 
-// cpuSlack is how far a mode may step back and count as standing still: idle
-// and iowait jitter on tickless kernels by some ticks, and no reset is that small.
+// cpuSlack is the largest backward step of a mode, in ticks, that counts as no
+// change. On tickless kernels idle and iowait jitter by a few ticks. A reset is
+// larger than that.
 const cpuSlack = 3 * userHZ
 
-// cpuUsage returns the shares of one cpu line. Busy is all time that is
-// neither idle nor iowait; guest time is inside user already. cpus is how many
-// CPUs the line sums up: a mode that claims much more time than has passed on
-// them (steal does, after a live migration) makes the window worthless.
+// cpuUsage returns the shares of one cpu line. Busy is all time except idle and
+// iowait; guest time is already part of user. cpus is the number of CPUs that
+// the line sums up. If a mode grew by much more time than has passed on them, as
+// steal does after a live migration, the window has no usable shares.
 func (w *window) cpuUsage(cpu string, cpus int) (s cpuShares, o outcome) {
 	var d cpuTimes
 	for i, mode := range cpuModes {
@@ -163,7 +164,7 @@ func (w *window) cpuUsage(cpu string, cpus int) (s cpuShares, o outcome) {
 		total += float64(ticks)
 	}
 	if total == 0 {
-		return s, unknown // no tick has passed
+		return s, unknown // no tick in the window
 	}
 	for i := range d {
 		s.modes[i], _ = percentOf(float64(d[i]), total)
@@ -172,7 +173,7 @@ func (w *window) cpuUsage(cpu string, cpus int) (s cpuShares, o outcome) {
 	return s, counted
 }
 
-// writeCPU writes the cpu payload.
+// write writes the cpu payload.
 func (s *cpuState) write(p payload) {
 	all, o := p.cpuUsage("cpu", max(len(s.cpus), 1))
 	p.number("usage", "cpu", all.usage, o)
@@ -200,7 +201,7 @@ func (s *cpuState) write(p payload) {
 	s.pressure.write(p, "pressure")
 }
 
-// optional adds a number, or null where the host does not tell it.
+// optional adds the field key: v, or null if ok is false.
 func optional(p payload, key string, v float64, ok bool) {
 	if !ok {
 		p.Null(key)

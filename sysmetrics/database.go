@@ -12,8 +12,8 @@ import (
 	"observability-hub/lib/postgres"
 )
 
-// databaseConfig returns how to reach the database; ok is false if nothing says
-// so.
+// databaseConfig returns how to reach the database. ok is false if no database is
+// configured.
 func databaseConfig() (cfg libpq.Config, ok bool, err error) { return libpq.Configured(name) }
 
 // database is an open session.
@@ -22,9 +22,10 @@ type database struct {
 	deadline time.Time // of the session
 }
 
-// connect opens a session that no peer can keep for longer than ctx lasts; it
-// must have a deadline. The connection itself ends with ctx, so the statements
-// are run without one, which would take the driver a goroutine for each.
+// connect opens a session that ends with ctx, even if the server does not answer.
+// ctx must have a deadline. Because the connection itself ends with ctx, the
+// statements are run without a context. With one, the driver would start a
+// goroutine for each statement.
 func connect(ctx context.Context, cfg libpq.Config) (*database, error) {
 	conn, err := postgres.Connect(ctx, cfg, 0)
 	if err != nil {
@@ -36,30 +37,31 @@ func connect(ctx context.Context, cfg libpq.Config) (*database, error) {
 
 func (d *database) close() error { return d.Close() }
 
-// limited puts limits of the server's own in front of statements, in the same
-// message and transaction: a server does not notice that its client has gone
-// while it waits for a lock, and would keep a backend for each run that gave up.
+// limited puts the server's own timeouts in front of statements, in the same
+// message and transaction. While a server waits for a lock it does not notice
+// that its client is gone. Without these timeouts it would keep one backend for
+// each run that gave up.
 func (d *database) limited(sql string) string {
-	// Neither 0, which is no limit, nor more than the setting takes.
+	// At least 1, because 0 means no limit, and at most the largest valid setting.
 	left := min(max(time.Until(d.deadline).Milliseconds(), 1), math.MaxInt32)
 	return fmt.Sprintf("SET LOCAL statement_timeout = %d;\nSET LOCAL lock_timeout = %d;\n%s", left, left, sql)
 }
 
-// exec runs statements that have no parameters, several at once in one
-// transaction, in one round trip, and returns the last one's number of rows.
+// exec runs one or more statements without parameters, in one transaction and one
+// round trip. It returns the number of rows of the last statement.
 func (d *database) exec(sql string) (int64, error) { return d.Exec(d.limited(sql)) }
 
-// column runs one query and returns the first column of its rows as text; NULL
-// is the empty string.
+// column runs one query and returns the first column of its rows as text. NULL
+// becomes the empty string.
 func (d *database) column(sql string) ([]string, error) { return d.Column(d.limited(sql)) }
 
-// databaseError gives an error of the driver its exit status and hint.
+// databaseError adds an exit status and a hint to an error of the driver.
 func databaseError(err error) error {
 	return postgres.Failure(err, postgres.Needs{
 		Table:  "system_metrics",
 		Rights: "SELECT, INSERT",
-		Make:   "run: sysmetrics schema | psql, as the role that is to own the table system_metrics",
-		Slow:   "a table without the index of sysmetrics schema is slow: run sysmetrics schema | psql",
+		Make:   "run: sysmetrics schema | psql, as the role that should own the table system_metrics",
+		Slow:   "a large table without an index is slow: sysmetrics schema | psql adds the index",
 	})
 }
 

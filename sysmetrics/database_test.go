@@ -16,7 +16,7 @@ import (
 	"observability-hub/sysmetrics/internal/statfs"
 )
 
-// where says in one line how a configuration reaches the database.
+// where returns a configuration in one line: user, hosts, database, TLS modes.
 func where(cfg libpq.Config) string {
 	var hosts, modes []string
 	for _, h := range cfg.Hosts {
@@ -41,11 +41,11 @@ func TestDatabaseConfig(t *testing.T) {
 		want      string // "" for none
 	}{
 		{"nothing", "", nil, ""},
-		{"a password alone is no database", "", map[string]string{"PGPASSWORD": "p", "PGSSLMODE": "require", "PGPORT": "5433"}, ""},
+		{"a password alone names no database", "", map[string]string{"PGPASSWORD": "p", "PGSSLMODE": "require", "PGPORT": "5433"}, ""},
 		{"the local socket", "postgres:///hub", map[string]string{"PGUSER": "u"}, "u@/run/postgresql/hub disable"},
 		{"the local socket, which has no TLS", "postgres://u@/hub?sslmode=require", nil, "u@/run/postgresql/hub disable"},
-		{"a name that holds a keyword", "postgres://hostaddr:service@/customerservice", nil, "hostaddr@/run/postgresql/customerservice disable"},
-		{"a name that holds a keyword, in words", "user=hostmaster dbname=service", nil, "hostmaster@/run/postgresql/service disable"},
+		{"a name that is a keyword", "postgres://hostaddr:service@/customerservice", nil, "hostaddr@/run/postgresql/customerservice disable"},
+		{"a name that is a keyword, in a keyword string", "user=hostmaster dbname=service", nil, "hostmaster@/run/postgresql/service disable"},
 		{"another socket", "postgres:///hub?host=/tmp/pg&user=u", nil, "u@/tmp/pg/hub disable"},
 		{"postgresql://", "postgresql://u@db.example.com/hub", nil, "u@db.example.com/hub verify-full"},
 		{"loopback", "postgres://u:p@127.0.0.1:5433/hub", nil, "u@127.0.0.1/hub disable"},
@@ -56,25 +56,25 @@ func TestDatabaseConfig(t *testing.T) {
 		{"hostaddr", "user=u hostaddr=192.0.2.7 dbname=hub", nil, "u@192.0.2.7/hub verify-full"},
 		{"hostaddr decides, not the name", "user=u host=localhost hostaddr=192.0.2.7 dbname=hub", nil, "u@192.0.2.7/hub verify-full"},
 		{"an explicit mode is kept", "postgres://u@db.example.com/hub?sslmode=verify-ca", nil, "u@db.example.com/hub verify-ca"},
-		{"also one that is weak", "postgres://u@db.example.com/hub?sslmode=disable", nil, "u@db.example.com/hub disable"},
-		{"also on loopback", "postgres://u@localhost/hub?sslmode=verify-full", nil, "u@localhost/hub verify-full"},
+		{"an explicit weak mode is kept", "postgres://u@db.example.com/hub?sslmode=disable", nil, "u@db.example.com/hub disable"},
+		{"an explicit mode is kept on loopback", "postgres://u@localhost/hub?sslmode=verify-full", nil, "u@localhost/hub verify-full"},
 		{"mode from PGSSLMODE", "postgres://u@db.example.com/hub", map[string]string{"PGSSLMODE": "require"}, "u@db.example.com/hub require"},
 		{"keywords", "user=u host=db.example.com dbname=hub", nil, "u@db.example.com/hub verify-full"},
 		{"keywords without a host", "user=u dbname=hub", nil, "u@/run/postgresql/hub disable"},
-		{"host is in another word", "user=u password=localhost-host=x dbname=ghost", nil, "u@/run/postgresql/ghost disable"},
-		{"host is in a quoted word", `user=u password='a host=x \' host=y' dbname=hub`, nil, "u@/run/postgresql/hub disable"},
+		{"host occurs in other values", "user=u password=localhost-host=x dbname=ghost", nil, "u@/run/postgresql/ghost disable"},
+		{"host occurs in a quoted value", `user=u password='a host=x \' host=y' dbname=hub`, nil, "u@/run/postgresql/hub disable"},
 		{"spaces around =", "user = u host = db.example.com dbname = hub", nil, "u@db.example.com/hub verify-full"},
 		{"a service", "service=hub", map[string]string{"PGSERVICEFILE": service}, "u@db.example.com/hub verify-full"},
 		{"PGSERVICE", "", map[string]string{"PGSERVICE": "hub", "PGSERVICEFILE": service}, "u@db.example.com/hub verify-full"},
 		{"PGHOST", "", map[string]string{"PGHOST": "db.example.com", "PGUSER": "u", "PGDATABASE": "hub"}, "u@db.example.com/hub verify-full"},
-		{"PGHOST is a folder", "", map[string]string{"PGHOST": "/tmp/pg", "PGUSER": "u", "PGDATABASE": "hub"}, "u@/tmp/pg/hub disable"},
+		{"PGHOST is a directory", "", map[string]string{"PGHOST": "/tmp/pg", "PGUSER": "u", "PGDATABASE": "hub"}, "u@/tmp/pg/hub disable"},
 		{"PGDATABASE alone", "", map[string]string{"PGDATABASE": "hub", "PGUSER": "u"}, "u@/run/postgresql/hub disable"},
-		{"PGHOST for what the URL leaves out", "postgres://u@/hub", map[string]string{"PGHOST": "db.example.com"}, "u@db.example.com/hub verify-full"},
-		{"the URL before PGHOST", "postgres://u@db.example.com/hub", map[string]string{"PGHOST": "localhost"}, "u@db.example.com/hub verify-full"},
+		{"PGHOST if the URL names no host", "postgres://u@/hub", map[string]string{"PGHOST": "db.example.com"}, "u@db.example.com/hub verify-full"},
+		{"the URL wins over PGHOST", "postgres://u@db.example.com/hub", map[string]string{"PGHOST": "localhost"}, "u@db.example.com/hub verify-full"},
 		{"two hosts", "postgres://u@a.example.com,b.example.com/hub", nil, "u@a.example.com,b.example.com/hub verify-full"},
-		{"two hosts, one of them here", "postgres://u@localhost,b.example.com/hub", nil, "u@localhost,b.example.com/hub disable,verify-full"},
-		{"two hosts here", "user=u host=localhost,127.0.0.1 dbname=hub", nil, "u@localhost,127.0.0.1/hub disable"},
-		{"two hosts, in plain text if that is what is said", "user=u host=/tmp/pg,b.example.com dbname=hub sslmode=disable", nil, "u@/tmp/pg,b.example.com/hub disable"},
+		{"two hosts, one of them local", "postgres://u@localhost,b.example.com/hub", nil, "u@localhost,b.example.com/hub disable,verify-full"},
+		{"two local hosts", "user=u host=localhost,127.0.0.1 dbname=hub", nil, "u@localhost,127.0.0.1/hub disable"},
+		{"two hosts, explicit sslmode=disable", "user=u host=/tmp/pg,b.example.com dbname=hub sslmode=disable", nil, "u@/tmp/pg,b.example.com/hub disable"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Setenv("DATABASE_URL", tc.url)
@@ -96,8 +96,8 @@ func TestDatabaseConfig(t *testing.T) {
 	}
 }
 
-// A socket has no TLS; another machine behind it keeps its own.
-func TestDatabaseConfigKeepsTLSBehindASocket(t *testing.T) {
+// A socket has no TLS. A remote host in the same list keeps its TLS mode.
+func TestDatabaseConfigKeepsTLSBesideASocket(t *testing.T) {
 	for url, want := range map[string]string{
 		"user=u host=/tmp/pg,b.example.com dbname=hub":                      "disable,verify-full",
 		"user=u host=/tmp/pg,b.example.com dbname=hub sslmode=require":      "disable,require",
@@ -111,7 +111,7 @@ func TestDatabaseConfigKeepsTLSBehindASocket(t *testing.T) {
 	}
 }
 
-// The credential of the unit comes before the environment.
+// The unit's credential wins over the environment.
 func TestDatabaseConfigCredential(t *testing.T) {
 	dir := t.TempDir()
 	writeTree(t, dir, map[string]string{"database_url": "postgres://u:p@db.example.com/hub?connect_timeout=9&application_name=mine\n"})
@@ -124,9 +124,9 @@ func TestDatabaseConfigCredential(t *testing.T) {
 	}
 }
 
-// Whatever is wrong with a connection string, no part of it is shown: the
-// driver's own messages quote what they do not understand.
-func TestDatabaseConfigTellsNoSecret(t *testing.T) {
+// An error about a connection string shows no part of it, although the driver's
+// own messages quote what they cannot parse.
+func TestDatabaseConfigShowsNoSecret(t *testing.T) {
 	const secret = "hunter2S3cret"
 	for _, url := range []string{
 		"postgres://u:" + secret + "@db.example.com:port/hub",
@@ -161,7 +161,7 @@ func TestDatabaseConfigTellsNoSecret(t *testing.T) {
 			_, ok, err := databaseConfig()
 			if err == nil {
 				if ok {
-					return // understood; then nothing is said
+					return // the string is valid, so there is no error
 				}
 				t.Fatalf("databaseConfig(%q) = none; want an error", url)
 			}
@@ -170,15 +170,15 @@ func TestDatabaseConfigTellsNoSecret(t *testing.T) {
 			}
 			for i := range len(secret) - 4 {
 				if part := secret[i : i+5]; strings.Contains(err.Error(), part) {
-					t.Fatalf("the error tells %q: %s", part, err)
+					t.Fatalf("the error shows %q of the secret: %s", part, err)
 				}
 			}
 		})
 	}
 }
 
-// A run that is given such a string must not tell it either.
-func TestRunTellsNoSecret(t *testing.T) {
+// A run with such a connection string shows no part of it either.
+func TestRunShowsNoSecret(t *testing.T) {
 	const secret = "hunter2S3cret"
 	root := t.TempDir()
 	writeTree(t, root, minimalProc)

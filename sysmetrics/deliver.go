@@ -13,37 +13,39 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// delivery brings records into the database: through the spool, so that none
-// is lost whenever the run ends. Its numbers become the flushed record.
+// delivery inserts records into the database. It first writes them to the spool,
+// so that no record is lost if the run is killed. Its counts become the flushed
+// record.
 type delivery struct {
 	env *cli.Env
 	stateFlags
 	databaseFlags
 
 	db       *database // the session of the current batch
-	offUntil time.Time // do not ask a database again that failed just now
-	failed   bool      // a database is configured, and not all is in it
-	aside    string    // where rejected records are, if there are any
-	settled  int       // of the batch that is inserted, the records that are done with for certain
+	offUntil time.Time // until then a database that failed is not tried again
+	failed   bool      // a database is configured, and some records are not in it
+	aside    string    // path of the file of rejected records, "" if there are none
+	settled  int       // number of records at the start of the current batch that are inserted or set aside
 
 	sampled time.Time // when this run took the batch; zero for records from stdin
 
-	known map[uint64]bool // hashes of the lines in rejectedFile, once one is needed
+	known map[uint64]bool // hashes of the lines in rejectedFile; nil until first needed
 
 	inserted, duplicates, rejected, spooled, dropped, lost int64
 	spoolBytes                                             int64
 }
 
-// deliver spools a batch and then inserts all that the spool holds, oldest
-// first. Without a database, or with one that fails, the batch stays in the
-// spool. dir is nil if there is no place for one: then only the batch itself
-// can be inserted. keep is called once the batch is safe: in the spool, or, if
-// that took nothing, in the database.
+// deliver spools a batch and then inserts all records of the spool, oldest
+// first. If no database is configured, or if the database fails, the batch stays
+// in the spool. dir is nil if there is no state directory: then there is no
+// spool, and only the batch itself can be inserted. deliver calls keep as soon
+// as the batch is safe: when it is in the spool or, if it could not be spooled,
+// when it is in the database.
 func (d *delivery) deliver(ctx context.Context, dir *statedir.Dir, batch []entry, keep func() error) error {
 	var spoolErr, keepErr error
 	spool := queue{dir, spoolFile, d.SpoolMax << 20}
 	safe := false       // the batch is in the spool
-	alone := dir == nil // nothing is to insert but the batch itself
+	alone := dir == nil // the spool holds no records but the batch
 	if dir != nil {
 		var before int64
 		if before, spoolErr = d.spool(spool, batch); spoolErr == nil {
@@ -65,7 +67,8 @@ func (d *delivery) deliver(ctx context.Context, dir *statedir.Dir, batch []entry
 			}
 			return d.drain(spool)
 		}
-		// The spool takes nothing, and perhaps gives nothing: the batch does not depend on it.
+		// The spool cannot be written, and perhaps not read. The batch is inserted
+		// even if draining the spool fails.
 		spoolErr = errors.Join(spoolErr, d.drain(spool))
 		return d.insertSampled(spool, batch, safe)
 	})
@@ -91,7 +94,7 @@ func (d *delivery) deliver(ctx context.Context, dir *statedir.Dir, batch []entry
 	return errors.Join(err, spoolErr, keepErr)
 }
 
-// keptInSpool adds to the hint of a database's error that nothing is lost.
+// keptInSpool adds to the hint of a database error that the records are kept.
 func keptInSpool(err error) error {
 	e, ok := errors.AsType[*sysexits.Error](err)
 	if !ok {
@@ -112,8 +115,9 @@ func plural(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// finish prints the flushed record and returns err, which the batches left,
-// behind what is worse and before what is less.
+// finish prints the flushed record and returns err, the joined error of the
+// batches. It puts the error for lost records before err, because the first
+// error decides the exit status, and the error for rejected records after it.
 func (d *delivery) finish(err error) error {
 	level := record.Info
 	if d.failed || d.rejected+d.dropped+d.lost > 0 {
@@ -131,7 +135,7 @@ func (d *delivery) finish(err error) error {
 	if d.lost > 0 {
 		code := sysexits.CantCreate
 		if sysexits.Code(err) == sysexits.TempFail {
-			code = sysexits.TempFail // whoever sends them again can succeed
+			code = sysexits.TempFail // the caller can send them again
 		}
 		err = errors.Join(sysexits.New(code, "records_lost",
 			fmt.Errorf("lost %s: neither the state directory nor the database took them", plural(int(d.lost), "record"))), err)

@@ -10,18 +10,20 @@ import (
 // (Documentation/admin-guide/iostats.rst).
 type blockDevice struct {
 	name     string
-	key      string // what its counters begin with: by number, as names can be swapped
+	key      string // prefix of its counters; it has the device's number, because names can be swapped
 	mapped   string // the name of a device-mapper device, such as vg0-root
 	inFlight uint64
 }
 
 func (d blockDevice) counter(name string) string { return d.key + name }
 
-// sectorSize is the unit of /proc/diskstats, whatever the device's own is.
+// sectorSize is the unit of sectors in /proc/diskstats, in bytes. It does not
+// depend on the device.
 const sectorSize = 512
 
-// deviceColumns are the columns of /proc/diskstats that count here, by
-// position behind the name. Later kernels have more, for discards and flushes.
+// deviceColumns are the columns of /proc/diskstats that the tool reads, by
+// position after the name. Later kernels have more columns, for discards and
+// flushes.
 var deviceColumns = []struct {
 	column int
 	name   string
@@ -43,9 +45,9 @@ func deviceCounters(yield func(string) bool) {
 	}
 }
 
-// parseDiskstats returns the devices that the filter allows and that are no
-// partitions. The numbers of others are not looked at. identify completes a
-// device whose key is its number; a line that cannot be read is passed to odd.
+// parseDiskstats returns the devices that the filter allows, without partitions.
+// It does not parse the numbers of other devices. It calls identify to complete
+// a device whose key is only its number, and odd for a line that it cannot parse.
 func parseDiskstats(data []byte, f filter, identify func(*blockDevice), c counters, odd func([]byte, error)) (devices []blockDevice) {
 	names := make(map[string]bool)
 	for line := range bytes.Lines(data) {
@@ -59,11 +61,11 @@ func parseDiskstats(data []byte, f filter, identify func(*blockDevice), c counte
 		name := head[2]
 		if name == "" {
 			if len(line) > 0 {
-				odd(line, fmt.Errorf("it is short"))
+				odd(line, fmt.Errorf("line is too short"))
 			}
 			continue
 		}
-		names[name] = true // a partition comes behind its disk
+		names[name] = true // a partition is listed after its disk
 		if !f.allows(name) || isPartition(name, names) {
 			continue
 		}
@@ -92,9 +94,9 @@ func (h *host) readDevices(f filter, c counters, n *notes) []blockDevice {
 	return parseDiskstats(data, f, h.identify, c, n.odd("diskstats"))
 }
 
-// identify adds to a device what /sys/block knows: the sequence number, which
-// another disk of the same number does not have (from Linux 5.15), and the
-// name of a device-mapper device.
+// identify completes a device from /sys/block: with the sequence number, which is
+// different for another disk with the same device number (from Linux 5.15), and
+// with the name of a device-mapper device.
 func (h *host) identify(d *blockDevice) {
 	dir := h.sysRoot + "/block/" + strings.ReplaceAll(d.name, "/", "!")
 	if seq := h.line(dir + "/diskseq"); seq != "" && !strings.ContainsAny(seq, " \n") {
@@ -105,9 +107,9 @@ func (h *host) identify(d *blockDevice) {
 	}
 }
 
-// isPartition reports whether name is a partition of another device there: the
-// disk's name and a number, with a p between them if that name ends in a digit
-// (block/partitions/core.c).
+// isPartition reports whether name is a partition of another device in names. A
+// partition is called by the disk's name and a number, with a p between them if
+// the disk's name ends in a digit (block/partitions/core.c).
 func isPartition(name string, names map[string]bool) bool {
 	disk := strings.TrimRight(name, "0123456789")
 	if disk == name || disk == "" {
@@ -121,9 +123,9 @@ func isPartition(name string, names map[string]bool) bool {
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
-// write adds the device's rates: bytes and operations per second, the mean
-// time that an operation took in milliseconds (null if there was none), and
-// the percentage of the window in which the device was busy.
+// write adds the device's rates: bytes and operations per second, the mean time
+// of an operation in milliseconds (null if there was no operation), and the
+// percentage of the window in which the device was busy.
 func (d blockDevice) write(p payload) {
 	p = p.device(d.key, "disk "+d.name+" ", deviceCounters)
 	p.rate("read_bytes_per_s", d.counter("read_bytes"))

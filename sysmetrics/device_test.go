@@ -15,7 +15,7 @@ func TestParseDiskstats(t *testing.T) {
 		return parseDiskstats([]byte(text), f, func(*blockDevice) {}, c, func([]byte, error) { odd++ })
 	}
 	devices := parse("   8       0 sda 1 2 3 4 5 6 7 8 9 10 11\n"+ // 11 columns, as before Linux 4.18
-		"   8       1 sda1 x\n"+ // a partition is not looked at
+		"   8       1 sda1 x\n"+ // the numbers of a partition are not parsed
 		" 259       0 nvme0n1 1 2 3 4 5 6 7 8 0 10 11 12 13 14 15 16 17\n"+
 		" 259       1 nvme1n1 1 2 3 4 5 6 7 8 0 10 11 12 13 14 15\n"+ // 15 columns, from 4.18 to 5.4
 		"   7       0 loop0 x\n", filter{skip: []string{"loop*"}})
@@ -55,7 +55,7 @@ func minute(t *testing.T, metricType string, before, after map[string]string) ma
 	return payloadOf(t, out, metricType)
 }
 
-// The times of /proc/diskstats have 32 bits on every kernel, on 32-bit kernels all columns have.
+// The times in /proc/diskstats have 32 bits on every kernel. On 32-bit kernels all columns have 32 bits.
 func TestDiskstatsWrap(t *testing.T) {
 	stats := func(reads, sectors, readMS, busy, queue uint64) map[string]string {
 		return map[string]string{"diskstats": fmt.Sprintf(" 8 0 sda %d 0 %d %d 0 0 0 0 0 %d %d\n", reads, sectors, readMS, busy, queue)}
@@ -89,14 +89,14 @@ func TestDiskstatsWrap(t *testing.T) {
 		}
 		for _, name := range reset {
 			if !strings.HasPrefix(name.(string), "disk sda ") {
-				t.Errorf("%s: reset = %v; want the names of people", tc.name, reset)
+				t.Errorf("%s: reset = %v; want names such as disk sda reads", tc.name, reset)
 			}
 		}
 	}
 }
 
-// A name may be another device's a minute later: the kernel's number says which is which.
-func TestNamesThatAreSwapped(t *testing.T) {
+// A minute later a name may belong to another device. The kernel's number identifies the device.
+func TestSwappedNames(t *testing.T) {
 	const small, large = "1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0", "5000000000000 1 0 0 0 0 0 0 5 1 0 0 0 0 0 0"
 	network := minute(t, "network",
 		map[string]string{"net/dev": netDevHeader + "eth0: " + small + "\neth1: " + large + "\n", "class/net/eth0/ifindex": "2\n", "class/net/eth1/ifindex": "3\n"},
@@ -106,18 +106,18 @@ func TestNamesThatAreSwapped(t *testing.T) {
 			t.Errorf("%s: rx_bytes_per_s = %v; want %v", name, got, want)
 		}
 	}
-	// An interface that was removed and made again has another index: there is nothing to compare.
+	// An interface that was removed and created again has another index. Its counters cannot be compared.
 	network = minute(t, "network",
 		map[string]string{"net/dev": netDevHeader + "eth0: " + small + "\n", "class/net/eth0/ifindex": "2\n"},
 		map[string]string{"net/dev": netDevHeader + "eth0: " + large + "\n", "class/net/eth0/ifindex": "9\n"})
 	if got := network["eth0"].(map[string]any)["rx_bytes_per_s"]; got != nil {
-		t.Errorf("a new interface of an old name: %v; want null", got)
+		t.Errorf("a new interface with an old name: %v; want null", got)
 	}
 	disk := minute(t, "disk",
 		map[string]string{"diskstats": " 8 0 sda 5 0 0 0 0 0 0 0 0 0 0\n 253 0 dm-0 0 0 0 0 0 0 0 0 0 0 0\n", "block/sda/diskseq": "1\n", "block/dm-0/dm/name": "vg0-root\n"},
 		map[string]string{"diskstats": " 8 0 sda 9000000 0 0 0 0 0 0 0 0 0 0\n 253 0 dm-0 60 0 0 0 0 0 0 0 0 0 0\n", "block/sda/diskseq": "7\n"})["_io"].(map[string]any)
 	if got := disk["sda"].(map[string]any)["read_iops"]; got != nil {
-		t.Errorf("a new disk of an old name: %v; want null", got)
+		t.Errorf("a new disk with an old name: %v; want null", got)
 	}
 	if dm := disk["dm-0"].(map[string]any); dm["read_iops"] != 1.0 || dm["dm_name"] != "vg0-root" {
 		t.Errorf("dm-0 = %v; want 1 read a second and its name", dm)

@@ -12,27 +12,29 @@ import (
 // tmpfsMagic is the statfs type of a tmpfs (linux/magic.h).
 const tmpfsMagic = 0x01021994
 
-// diskState is what the mounts say, beside the counters of the block devices.
+// diskState holds the answers of the mounts, and the block devices, whose
+// counters are kept with the other counters.
 type diskState struct {
 	mounts   []mountUsage // those that answered, by mount point
 	devices  []blockDevice
 	pressure pressure
 }
 
-// mountUsage is a mount and what it has answered.
+// mountUsage is a mount and its answer.
 type mountUsage struct {
 	mount
 	statfs.Usage
 }
 
-// diskFilter decides what counts: mounts, and block devices by name.
+// diskFilter selects mounts, and block devices by name.
 type diskFilter struct {
 	mounts  mountFilter
 	devices filter
 }
 
-// readDisk asks the mounts, in a process that may be given up, unless they hung
-// not long ago. remembered is replaced by the mounts that hang now.
+// readDisk asks the mounts for their usage, in a process that can be abandoned.
+// It does not ask a mount that hung a short time ago. It replaces remembered by
+// the mounts that hang now.
 func (h *host) readDisk(ctx context.Context, f diskFilter, now clock, remembered *[]hung, c counters, n *notes) *diskState {
 	s := &diskState{}
 	groups, devices := h.readMounts(f.mounts, n)
@@ -41,8 +43,8 @@ func (h *host) readDisk(ctx context.Context, f diskFilter, now clock, remembered
 		known[r.mount.point] = r
 	}
 	var hanging []hung
-	// Of each file system one mount is asked, and the next one only if the
-	// first turns out to be a single file, such as /etc/hosts of a container.
+	// One mount of each file system is asked. The next mount of it is asked only
+	// if the first is a single file, such as /etc/hosts of a container.
 	for len(groups) > 0 {
 		var asked [][]mount
 		var points []string
@@ -50,7 +52,7 @@ func (h *host) readDisk(ctx context.Context, f diskFilter, now clock, remembered
 			m := group[0]
 			if k := known[m.point]; k.same(m) && k.waits(now.boottime) {
 				hanging = append(hanging, k)
-				n.fail(m.point, fmt.Sprintf("hung before; asked again in %.0f s", (k.retry-now.boottime).Seconds()))
+				n.fail(m.point, fmt.Sprintf("hung before; next attempt in %.0f s", (k.retry-now.boottime).Seconds()))
 				continue
 			}
 			asked, points = append(asked, group), append(points, h.rootfs+m.point)
@@ -81,9 +83,9 @@ func (h *host) readDisk(ctx context.Context, f diskFilter, now clock, remembered
 	return s
 }
 
-// readMounts reads the host's mounts: those of PID 1, as our own namespace may
-// be a sandbox in which everything is read-only. With hidepid= only our own
-// can be read.
+// readMounts reads the mounts of PID 1, because this process may be in a sandbox
+// in which every mount is read-only. With hidepid= only the mounts of this
+// process can be read.
 func (h *host) readMounts(f mountFilter, n *notes) (groups [][]mount, devices map[string]bool) {
 	data, err := h.read("1/mountinfo")
 	own := false
@@ -94,7 +96,7 @@ func (h *host) readMounts(f mountFilter, n *notes) (groups [][]mount, devices ma
 			return nil, nil
 		}
 		own = true
-		n.fail("mounts", cause.Error()+"; read the mounts of this process instead (is /proc mounted with hidepid?)")
+		n.fail("mounts", cause.Error()+"; used the mounts of this process instead (is /proc mounted with hidepid?)")
 	}
 	mounts, devices := parseMountinfo(data, f, n.odd("mountinfo"))
 	for i := range mounts {
@@ -104,9 +106,10 @@ func (h *host) readMounts(f mountFilter, n *notes) (groups [][]mount, devices ma
 	return candidates(mounts), devices
 }
 
-// add keeps an answer. Not kept is one that is not the mount's: a tmpfs where
-// the host has a disk is a sandbox's cover over it, and the device of another
-// mount is what is mounted over the way to it. What has no blocks is no disk.
+// add keeps an answer if it comes from the mount m. If a tmpfs answers for a mount
+// of another type, a sandbox hides m with it. If the answer has the device of
+// another mount, that mount hides m. add also leaves out file systems without
+// blocks, unless the user named their mount point.
 func (s *diskState) add(m mount, a statfs.Answer, devices map[string]bool, named bool, n *notes) {
 	u := a.Usage
 	switch {
@@ -123,8 +126,8 @@ func (s *diskState) add(m mount, a statfs.Answer, devices map[string]bool, named
 }
 
 // write writes the disk payload: an object for each mount point, and our own
-// keys with an underscore before them. used and used_percent are df(1)'s: what
-// is reserved for root is neither used nor free.
+// keys, which begin with an underscore. used and used_percent are those of
+// df(1): space that is reserved for root is neither used nor free.
 func (s *diskState) write(p payload) {
 	p.list(listRoom, "_mounts", len(s.mounts), func(i int) {
 		m, u := s.mounts[i].mount, s.mounts[i].Usage

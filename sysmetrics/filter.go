@@ -2,9 +2,9 @@ package main
 
 import "strings"
 
-// filter decides by name whether a resource counts: what only names, else
-// what skip does not name. Both hold shell-like patterns in which * stands for
-// any text.
+// filter selects resources by name. If only is not empty, it selects the names
+// that match a pattern in only, else the names that match no pattern in skip. A *
+// in a pattern stands for any text.
 type filter struct {
 	only, skip []string
 }
@@ -25,8 +25,8 @@ func matchAny(patterns []string, name string) bool {
 	return false
 }
 
-// match reports whether name matches pattern. Unlike path.Match, * matches a
-// slash too: /boot/* is all that is mounted below /boot.
+// match reports whether name matches pattern. Unlike in path.Match, * matches
+// slashes too, so /boot/* matches every mount point below /boot.
 func match(pattern, name string) bool {
 	head, rest, star := strings.Cut(pattern, "*")
 	if !star {

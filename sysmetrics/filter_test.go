@@ -23,7 +23,7 @@ func TestMatch(t *testing.T) {
 	}
 }
 
-// FuzzMatch compares with a regular expression that means the same.
+// FuzzMatch compares match with an equivalent regular expression.
 func FuzzMatch(f *testing.F) {
 	f.Add("veth*", "veth1")
 	f.Add("a*b*ab", "aabab")

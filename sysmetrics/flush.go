@@ -24,23 +24,25 @@ type flushCmd struct {
 func (f *flushCmd) Validate() error { return validate(f.stateFlags, f.databaseFlags) }
 
 const (
-	// maxRecord bounds a line of stdin; records of this toolkit are far shorter.
+	// maxRecord is the maximum length of a line of stdin, in bytes. The toolkit's
+	// own records are far shorter.
 	maxRecord = 1 << 20
-	// lockWait is how long a batch waits for a sample that is being taken.
+	// lockWait is how long a batch waits for another run to release the lock.
 	lockWait = 10 * time.Second
-	// idle is how long an unfinished batch waits for more of a slow stream.
+	// idle is how long a batch waits for more lines after its first line.
 	idle = time.Second
 )
 
-// input is one line of stdin: a record, or why it is none.
+// input is one line of stdin: a record, or the reason why it is not one.
 type input struct {
 	number int
 	entry  entry
 	err    error
 }
 
-// Run inserts batch after batch. The lock is held for a batch, not while stdin
-// is silent, so that a stream from another host does not stop this one's timer.
+// Run inserts the records in batches. It holds the lock only while it delivers a
+// batch, so that a long stream from another host does not block this host's
+// timer.
 func (f *flushCmd) Run(ctx context.Context, env *cli.Env) error {
 	return f.run(ctx, env)
 }
@@ -62,10 +64,10 @@ func (f *flushCmd) run(ctx context.Context, env *cli.Env) error {
 		batch, bad, more = nextBatch(ctx, lines)
 		for _, b := range bad {
 			refused++
-			env.Diag.Warn("bad_record", fmt.Sprintf("stdin line %d: %v; left out", b.number, b.err), diag.Field{Key: "line", Value: b.number})
+			env.Diag.Warn("bad_record", fmt.Sprintf("stdin line %d: %v; skipped", b.number, b.err), diag.Field{Key: "line", Value: b.number})
 		}
-		// An empty batch at the end inserts what the spool holds. What was read
-		// before a signal came is spooled.
+		// An empty last batch is delivered too: this inserts the records in the
+		// spool. After a signal, the records that were already read are spooled.
 		before := d.lost
 		if ctx.Err() == nil || len(batch) > 0 {
 			failures = errors.Join(failures, f.batch(ctx, d, path, batch))
@@ -75,12 +77,12 @@ func (f *flushCmd) run(ctx context.Context, env *cli.Env) error {
 			break
 		}
 		if d.lost > before {
-			break // what is read now would be lost too
+			break // further records would be lost too
 		}
 	}
 	if refused > 0 {
-		failures = errors.Join(failures, sysexits.New(sysexits.DataErr, "bad_input", fmt.Errorf("left out %s of stdin; the others are taken", plural(refused, "line"))).
-			WithHint("a record is a JSON object with time (RFC 3339), host, metric_type and payload, as sysmetrics prints it"))
+		failures = errors.Join(failures, sysexits.New(sysexits.DataErr, "bad_input", fmt.Errorf("skipped %s of stdin; the other lines were processed", plural(refused, "line"))).
+			WithHint("a record is a JSON object with time (RFC 3339), host, metric_type and payload, as printed by sysmetrics"))
 	}
 	return d.finish(failures)
 }
@@ -89,7 +91,7 @@ func (f *flushCmd) run(ctx context.Context, env *cli.Env) error {
 func (f *flushCmd) batch(ctx context.Context, d *delivery, path string, batch []entry) error {
 	dir, err := statedir.Open(ctx, path, lockWait)
 	if sysexits.Code(err) == sysexits.CantCreate {
-		// Without a spool the database may still take them.
+		// There is no spool, but the database may still accept the records.
 		return errors.Join(d.deliver(ctx, nil, batch, nothing), err)
 	}
 	if err != nil {
@@ -100,10 +102,11 @@ func (f *flushCmd) batch(ctx context.Context, d *delivery, path string, batch []
 	return d.deliver(ctx, dir, batch, nothing)
 }
 
-// nothing is what is to keep beside records of stdin.
+// nothing is the keep function of records from stdin, which have no state to keep.
 func nothing() error { return nil }
 
-// nextBatch returns the lines up to a full batch, the end, or a pause.
+// nextBatch returns the lines up to a full batch, the end of stdin, a pause or a
+// signal. more is false if this batch is the last one.
 func nextBatch(ctx context.Context, lines <-chan input) (batch []entry, bad []input, more bool) {
 	size := 0
 	var pause <-chan time.Time
@@ -120,24 +123,24 @@ func nextBatch(ctx context.Context, lines <-chan input) (batch []entry, bad []in
 				batch, size = append(batch, in.entry), size+len(in.entry.line)
 			}
 			if pause == nil {
-				pause = time.After(idle) // since the first line: a trickle must not be held for long
+				pause = time.After(idle) // counted from the first line, so that a slow stream is not held back
 			}
 		case <-pause:
 			return batch, bad, ctx.Err() == nil
 		case <-done:
-			// Lines that were taken from the pipe already are nowhere else.
+			// Lines that were already read from the pipe exist nowhere else.
 			done, pause = nil, time.After(lastLines)
 		}
 	}
 	return batch, bad, ctx.Err() == nil
 }
 
-// lastLines is how long a run that is being ended waits for the lines that it
-// has already read.
+// lastLines is how long a run waits after a signal for the lines that it has
+// already read.
 const lastLines = 100 * time.Millisecond
 
-// readRecords sends the lines of r until it ends or, after stop is closed, nobody
-// takes them. Empty lines are passed over.
+// readRecords sends the lines of r to lines, without the empty ones. It ends at
+// the end of r or, after stop is closed, when no receiver takes a line in time.
 func readRecords(r io.Reader, lines chan<- input, stop <-chan struct{}) {
 	defer close(lines)
 	buf := bufio.NewReaderSize(r, 64<<10)
@@ -171,8 +174,8 @@ func readRecords(r io.Reader, lines chan<- input, stop <-chan struct{}) {
 
 var errTooLong = fmt.Errorf("longer than %d bytes", maxRecord)
 
-// readLine returns the next line and how many bytes it took. One that is too
-// long is skipped to its end.
+// readLine returns the next line and its length in the stream. It skips a line
+// that is longer than maxRecord and returns errTooLong.
 func readLine(r *bufio.Reader) (line []byte, n int64, err error) {
 	long := false
 	for {
@@ -191,7 +194,8 @@ func readLine(r *bufio.Reader) (line []byte, n int64, err error) {
 	}
 }
 
-// parseRecord checks one line and writes it again as one compact line.
+// parseRecord checks one line of stdin and returns it as an entry, without the
+// white space around it.
 func parseRecord(line []byte) (entry, error) {
 	r, err := decodeRecord(line)
 	if err != nil {

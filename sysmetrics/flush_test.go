@@ -35,7 +35,7 @@ func TestParseRecord(t *testing.T) {
 		{strings.Replace(good, "2026-01-02T", "2026-13-02T", 1), "not a record"},
 		{strings.Replace(good, `"time":`, `"at":`, 1), "no time"},
 		{strings.Replace(good, `"web1"`, `""`, 1), "no host"},
-		// PostgreSQL tells names apart by case, so a name in other case is no host.
+		// PostgreSQL distinguishes names by case, so a field Host is not the host.
 		{strings.Replace(good, `"host"`, `"HOST"`, 1), "no host"},
 		{strings.Replace(good, `"host"`, `"HOST":7,"host"`, 1), ""},
 		{strings.Replace(good, `"web1"`, `7`, 1), "not a record"},
@@ -61,8 +61,8 @@ func TestParseRecord(t *testing.T) {
 	}
 }
 
-// wantOneLine checks what the spool needs of a record: one line that gives the
-// host and time back with which it is inserted.
+// wantOneLine checks that an entry is one line of JSON and that describe returns
+// its host and time. The spool relies on both.
 func wantOneLine(t *testing.T, e entry) {
 	t.Helper()
 	if bytes.IndexByte(e.line, '\n') != len(e.line)-1 || !json.Valid(e.line) {
@@ -73,7 +73,7 @@ func wantOneLine(t *testing.T, e entry) {
 	}
 }
 
-// read returns what readRecords sends.
+// read returns the inputs that readRecords sends.
 func read(r io.Reader) (all []input) {
 	lines := make(chan input)
 	go readRecords(r, lines, nil)
@@ -89,7 +89,7 @@ func TestReadRecords(t *testing.T) {
 	fits := string(rec("web1", "2026-01-02T03:04:05Z", `{"x":"`+strings.Repeat("x", maxRecord-500)+`"}`).line)
 	for _, tc := range []struct {
 		name, text string
-		want       string // for each line its number, ! if it is none
+		want       string // the number of each line, followed by ! if the line is not a record
 	}{
 		{"nothing", "", ""},
 		{"one", good, "1"},
@@ -120,7 +120,7 @@ func TestReadRecords(t *testing.T) {
 	broken := errors.New("broken")
 	all := read(io.MultiReader(strings.NewReader(good), iotest.ErrReader(broken)))
 	if len(all) != 2 || all[0].err != nil || !errors.Is(all[1].err, broken) {
-		t.Errorf("a stream that breaks: %+v; want the record and the error", all)
+		t.Errorf("a stream that fails: %+v; want the record and the error", all)
 	}
 }
 
@@ -167,8 +167,7 @@ func TestNextBatch(t *testing.T) {
 	}
 }
 
-// A slow stream must not keep its records from the database for as long as it
-// stays open.
+// The records of a slow stream must reach the database before the stream ends.
 func TestNextBatchPause(t *testing.T) {
 	lines := make(chan input, 1)
 	lines <- input{entry: entry{line: []byte("{}\n")}}
@@ -179,8 +178,8 @@ func TestNextBatchPause(t *testing.T) {
 	}
 }
 
-// Bad lines are named and left out; what is good is kept, also where there is
-// no database yet.
+// Bad lines are reported and skipped. Good lines are kept, even if there is no
+// database.
 func TestFlushBadInput(t *testing.T) {
 	good := string(rec("web2", "2026-01-02T03:04:05Z", `{"usage":1}`).line)
 	state := t.TempDir()

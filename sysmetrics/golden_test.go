@@ -25,7 +25,7 @@ func TestGolden(t *testing.T) {
 	}{
 		// Two sockets with hwmon; LVM, btrfs subvolumes, ZFS, NFS, FUSE, bind
 		// mounts, odd names. Within the minute iowait of one CPU steps back, a CPU
-		// goes offline and another comes, a disk is replaced by one of the same
+		// goes offline and another comes online, a disk is replaced by one of the same
 		// name, and a network adapter is plugged in.
 		{"metal", []string{"--fs-types=nfs4"}, nil},
 		// A virtual machine without sensors that reboots within the minute.
@@ -88,8 +88,8 @@ func addContainers(t *testing.T, proc string) {
 	}
 }
 
-// withoutSelf takes out what the run itself has cost, the one thing that no
-// fixture can fix, after a look at it.
+// withoutSelf checks and then removes _meta.self, the cost of the run, because it
+// is different in each run.
 func withoutSelf(t *testing.T, out string) string {
 	t.Helper()
 	var cpu struct {

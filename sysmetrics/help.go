@@ -1,21 +1,21 @@
 package main
 
-// flagHelp says what each flag is for. It stands here and not in the tags of
-// the flags, as kong parses every tag at every start.
+// flagHelp is the help text of each flag. The texts are not in the struct tags
+// because kong parses every tag at every start.
 const flagHelp = `
-state-dir           Folder for counters and spool (default: $STATE_DIRECTORY, else ~/.local/state/system-metrics).
-spool-max           Size of the spool; beyond it the oldest records are dropped (${default} MiB).
-timeout             Longest time for all work on the database (${default}).
-flush               Insert the records, and what the spool holds, instead of printing them.
-interval            Take the rates over a fresh window of this length, by sampling twice.
+state-dir           Directory for counters and spool (default: $STATE_DIRECTORY, else ~/.local/state/system-metrics).
+spool-max           Maximum size of the spool; when it is full, the oldest records are dropped (${default} MiB).
+timeout             Maximum time for all work on the database (${default}).
+flush               Insert the records, and those in the spool, instead of printing them.
+interval            Sample twice, this far apart, and print the rates of the time between.
 host                Host name to record (default: the kernel's).
-interfaces          Only these interfaces count.
-interfaces-exclude  Interfaces that do not count (${default}: what the kernel says is virtual).
-disks               Only these block devices count.
-disks-exclude       Block devices that do not count (${default}).
-mounts              Only these mount points count, whatever their type.
-mounts-exclude      Mount points that do not count (${default}).
-rootfs              Take the host that is mounted here: its mounts, proc, sys and etc (for a container).
-fs-types            File system types that count although they are pseudo, image, FUSE or network ones (nfs4, fuse.sshfs).
-keep                Keep the rows of this last time: 90d, 12w, 36h.
+interfaces          Report only these interfaces.
+interfaces-exclude  Interfaces to ignore (${default}: those that the kernel reports as virtual).
+disks               Report only these block devices.
+disks-exclude       Block devices to ignore (${default}).
+mounts              Report only these mount points, of any file system type.
+mounts-exclude      Mount points to ignore (${default}).
+rootfs              Sample the host whose root is mounted here: its mounts, proc, sys and etc (for a container).
+fs-types            Also report these types, which may be pseudo, image, FUSE or network file systems (nfs4, fuse.sshfs).
+keep                Age up to which rows are kept: 90d, 12w, 36h.
 `

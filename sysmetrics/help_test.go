@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// Each flag is explained, with its environment variable, and nothing is
-// explained that is not there.
+// --help explains each flag and names its environment variable. flagHelp has no
+// flag that does not exist.
 func TestHelp(t *testing.T) {
 	flag := regexp.MustCompile(`(?m)^ +(?:-\w, +)?--([a-z-]+)`)
 	explained := make(map[string]bool)

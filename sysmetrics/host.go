@@ -13,13 +13,13 @@ import (
 	"observability-hub/sysmetrics/internal/statfs"
 )
 
-// host is where the kernel's files are read from: /proc and /sys of this
-// machine, or a copy of another's.
+// host is the place from which the kernel's files are read: /proc and /sys of
+// this machine, or a copy from another machine.
 type host struct {
 	procRoot, sysRoot, osRelease string
-	rootfs                       string // before every mount point
+	rootfs                       string // prefix of every mount point when it is asked
 	ask                          func(context.Context, []string) []statfs.Answer
-	buf                          []byte // reused by read: valid until the next call
+	buf                          []byte // reused by read; its content is valid until the next call
 }
 
 func newHost(procRoot, sysRoot, osRelease string) (*host, error) {
@@ -31,9 +31,9 @@ func newHost(procRoot, sysRoot, osRelease string) (*host, error) {
 	return &host{procRoot: procRoot, sysRoot: sysRoot, osRelease: osRelease, ask: statfs.Ask, buf: make([]byte, 16<<10)}, nil
 }
 
-// read returns the content of a file below /proc; it is valid until the next
-// call. Files there have no size to ask for, and one large read(2) gives one
-// consistent answer.
+// read returns the content of a file below /proc. The content is valid until the
+// next call. stat(2) does not know the size of these files, and one large
+// read(2) returns consistent content.
 func (h *host) read(name ...string) ([]byte, error) {
 	return h.readPath(h.procRoot + "/" + strings.Join(name, "/"))
 }
@@ -76,8 +76,8 @@ func (h *host) hostname() (string, error) {
 	return h.readName(filepath.Join(h.procRoot, "sys/kernel/hostname"))
 }
 
-// machineID returns the content of machine-id(5), which lies beside os-release;
-// "" if there is none yet, or it is not one.
+// machineID returns the content of machine-id(5), which is in the same directory
+// as os-release. It returns "" if the file is missing or not valid.
 func (h *host) machineID() string {
 	id := h.line(filepath.Join(filepath.Dir(h.osRelease), "machine-id"))
 	if len(id) != 32 || strings.Trim(id, "0123456789abcdef") != "" {
@@ -86,18 +86,19 @@ func (h *host) machineID() string {
 	return id
 }
 
-// readName returns the content of a file that holds a name, never an empty one.
+// readName returns the content of a file that holds a name. An empty name is an
+// error.
 func (h *host) readName(path string) (string, error) {
 	name, err := h.readLine(path)
 	if err == nil && (name == "" || len(name) > maxName) {
-		err = fmt.Errorf("read %s: %d bytes are no name", path, len(name))
+		err = fmt.Errorf("read %s: %d bytes are not a valid name", path, len(name))
 	}
 	return name, err
 }
 
-// os returns ID and VERSION_ID of os-release(5), for example "debian 12";
-// a rolling distribution has no version, and a missing file gives "linux",
-// the default of ID.
+// os returns ID and VERSION_ID of os-release(5), for example "debian 12". A
+// rolling distribution has no version. If the file is missing, os returns
+// "linux", which is the default of ID.
 func (h *host) os() string {
 	id, version := "linux", ""
 	b, err := h.readPath(h.osRelease)
@@ -118,8 +119,8 @@ func (h *host) os() string {
 	return name[:min(len(name), maxName)]
 }
 
-// fields iterates over the space-separated fields of a line without
-// allocating a slice for them.
+// fields is the rest of a line of space-separated fields. Unlike [bytes.Fields]
+// it allocates no slice.
 type fields []byte
 
 func (f *fields) next() ([]byte, error) {
@@ -151,12 +152,12 @@ func parseUint(b []byte) (uint64, error) {
 	for _, c := range b {
 		d := uint64(c - '0')
 		if d > 9 || n > (1<<64-1)/10 || n*10 > 1<<64-1-d {
-			return 0, fmt.Errorf("%q is not a number of 64 bits", b)
+			return 0, fmt.Errorf("%q is not an unsigned number of 64 bits", b)
 		}
 		n = n*10 + d
 	}
 	if len(b) == 0 {
-		return 0, fmt.Errorf("a number is missing")
+		return 0, fmt.Errorf("missing number")
 	}
 	return n, nil
 }

@@ -20,7 +20,7 @@ func TestHungAgain(t *testing.T) {
 	}
 	h.failures = 1 << 40
 	if h = h.again(m, now); h.retry != now+time.Hour {
-		t.Errorf("after very many: retry at %v; want an hour later", h.retry)
+		t.Errorf("after many failures: retry at %v; want an hour later", h.retry)
 	}
 	if !h.same(m) {
 		t.Error("the mount is not recognized")
@@ -29,14 +29,14 @@ func TestHungAgain(t *testing.T) {
 		{device: "0:53", point: "/mnt/nas", fstype: "nfs4"}, {device: "0:52", point: "/mnt", fstype: "nfs4"}, {device: "0:52", point: "/mnt/nas", fstype: "nfs"},
 	} {
 		if h.same(other) {
-			t.Errorf("%+v is taken for %+v", other, h.mount)
+			t.Errorf("%+v is recognized as %+v", other, h.mount)
 		}
 	}
 }
 
-// A mount that does not answer takes no run longer than the deadline, and the
-// following runs no time at all, until it is asked again: after a while, or
-// when the host has been started anew.
+// A mount that does not answer delays a run by at most the deadline. It does not
+// delay the following runs, because they do not ask it until the wait is over or
+// the host has rebooted.
 func TestHangingMount(t *testing.T) {
 	t.Parallel()
 	root, state := t.TempDir(), t.TempDir()
@@ -47,11 +47,11 @@ func TestHangingMount(t *testing.T) {
 		want                          string // the reason in _meta.failed, "" for none
 	}{
 		{"first", "a", "1000.00", mounts, "statfs: no answer"},
-		{"a minute later", "a", "1060.00", mounts, "hung before; asked again in"},
+		{"a minute later", "a", "1060.00", mounts, "hung before; next attempt in"},
 		{"after five minutes", "a", "1400.00", mounts, "statfs: no answer"},
-		{"ten minutes have not passed", "a", "1900.00", mounts, "hung before; asked again in"},
-		{"mounted anew", "a", "1960.00", strings.Replace(mounts, "/hangs/nas", "/mnt/nas2", 1), ""},
-		{"gone, and hanging again", "a", "2020.00", mounts, "statfs: no answer"},
+		{"ten minutes have not passed", "a", "1900.00", mounts, "hung before; next attempt in"},
+		{"another mount", "a", "1960.00", strings.Replace(mounts, "/hangs/nas", "/mnt/nas2", 1), ""},
+		{"the first mount is back and hangs", "a", "2020.00", mounts, "statfs: no answer"},
 		{"rebooted", "b", "50.00", mounts, "statfs: no answer"},
 	} {
 		writeTree(t, root, map[string]string{"uptime": step.uptime + " 0.00\n", "1/mountinfo": step.mountinfo, "sys/kernel/random/boot_id": step.boot + "\n"})
@@ -94,7 +94,7 @@ func payloadOf(t *testing.T, out, metricType string) map[string]any {
 	return nil
 }
 
-// A clock that cannot be: the memory of a mount must not outlast its longest wait.
+// If the clock went back, a mount must not wait for longer than the maximum.
 func TestHungRetryIsBounded(t *testing.T) {
 	root, state := t.TempDir(), t.TempDir()
 	writeTree(t, root, minimalProc)

@@ -17,11 +17,12 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// insert puts entries into the table and returns how many were not there yet.
-// What the database refuses for its content, and what the table discards, goes
-// to reject, one by one; the rest still goes in. If sampled is not zero, it is
-// the time at which this host took the entries: where the server's clock
-// differs, nothing is inserted and the error is an [errClock].
+// insert inserts entries into the table and returns how many of them were not in
+// the table before. It calls reject for each entry that the database refuses
+// because of its content, and for each entry that the table discards. It
+// inserts all other entries. If sampled is not zero, it is the time at which
+// this host took the entries; if the server's clock differs from this host's,
+// insert inserts nothing and returns an [errClock].
 func (d *database) insert(batch []entry, sampled time.Time, reject func(entry, error) error) (inserted int64, err error) {
 	n, err := int64(0), errNUL
 	if !slices.ContainsFunc(batch, entry.hasNUL) {
@@ -54,7 +55,7 @@ func (d *database) insert(batch []entry, sampled time.Time, reject func(entry, e
 	if !refusesContent(err) {
 		refused := databaseError(err)
 		if e, ok := errors.AsType[*sysexits.Error](refused); ok && errors.Is(err, os.ErrDeadlineExceeded) {
-			e.Hint += "; a table with many rows and no index is slow, too: sysmetrics schema | psql adds it"
+			e.Hint += "; a large table without an index is slow too: sysmetrics schema | psql adds the index"
 		}
 		return 0, refused
 	}
@@ -75,9 +76,10 @@ func (d *database) insert(batch []entry, sampled time.Time, reject func(entry, e
 	return inserted, nil
 }
 
-// discarded finds the entries that are not in the table although the server
-// has accepted them: a trigger or a rule has discarded them. A table that
-// changes the keys of its rows hides which ones these are.
+// discarded calls reject for the entries that the server accepted but that are
+// not in the table, because a trigger or a rule discarded them. If the table
+// changes the keys of its rows, these entries cannot be found, and discarded
+// does nothing.
 func (d *database) discarded(batch []entry, inserted int64, reject func(entry, error) error) error {
 	missing, err := d.column(missingSQL(batch))
 	if err != nil {
@@ -89,7 +91,7 @@ func (d *database) discarded(batch []entry, inserted int64, reject func(entry, e
 	for _, text := range missing {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > len(batch) {
-			return fmt.Errorf("look for discarded rows: the server says row %q of %d", text, len(batch))
+			return fmt.Errorf("look for discarded rows: the server returned row number %q of %d", text, len(batch))
 		}
 		if err := reject(batch[n-1], errDiscarded); err != nil {
 			return err
@@ -100,11 +102,12 @@ func (d *database) discarded(batch []entry, inserted int64, reject func(entry, e
 
 var errDiscarded = errors.New("a trigger or a rule of system_metrics discards the row")
 
-// clockSlack is how far this host's clock and the server's may differ before
-// nothing that lasts is decided, and records are marked.
+// clockSlack is the largest accepted difference between this host's clock and
+// the server's. Beyond it prune deletes nothing, and records are marked.
 const clockSlack = 5 * time.Minute
 
-// errClock says that the two clocks differ; ahead is negative if this host's is behind.
+// errClock says that the two clocks differ. ahead is negative if this host's
+// clock is behind the server's.
 type errClock struct{ ahead time.Duration }
 
 func (e errClock) Error() string {
@@ -140,17 +143,18 @@ func compareClocks(here, server time.Time) error {
 	return nil
 }
 
-// The guards of an insert stop it by a cast that fails: the message of the
-// error quotes the text, in every language that the server may speak.
+// The guards of an insert stop it with a cast that fails. The server's error
+// message quotes the text that could not be cast, in every language.
 const (
 	guardTemporary = "sysmetrics-temporary "
 	guardClock     = "sysmetrics-clock "
 )
 
-// guardSQL returns the statements ahead of an insert that keep it from a
-// temporary table and, for records that this host took at sampled, from a
-// server whose clock differs. PostgreSQL looks into pg_temp first unless the
-// path says otherwise; a row in there is lost with the session.
+// guardSQL returns statements that precede an insert. They make the insert fail
+// if system_metrics is a temporary table and, if sampled is not zero, if the
+// server's clock differs from this host's. PostgreSQL searches pg_temp first
+// unless the search_path names it, and rows of a temporary table are lost when
+// the session ends.
 func guardSQL(sampled time.Time) string {
 	clock := ""
 	if !sampled.IsZero() {
@@ -163,14 +167,15 @@ func guardSQL(sampled time.Time) string {
 		clock + " END;\n"
 }
 
-// guarded returns the error that a guard stands for, nil if err is none of them.
+// guarded returns the error for the guard that stopped an insert, or nil if err
+// is not from a guard.
 func guarded(err error) error {
 	pe, ok := errors.AsType[*pq.Error](err)
 	if !ok || pe.Code != "22P02" {
 		return nil
 	}
 	if strings.Contains(pe.Message, guardTemporary) {
-		return sysexits.New(sysexits.Config, "database_refused", errors.New("insert into system_metrics: in this session it is a temporary table, whose rows would be lost")).
+		return sysexits.New(sysexits.Config, "database_refused", errors.New("insert into system_metrics: in this session it is a temporary table, and its rows would be lost")).
 			WithHint("give the role a search_path with the schema of the real table: ALTER ROLE … SET search_path = …")
 	}
 	_, text, ok := strings.Cut(pe.Message, guardClock)
@@ -178,7 +183,7 @@ func guarded(err error) error {
 		return nil
 	}
 	if end := strings.IndexFunc(text, func(r rune) bool { return r != '.' && (r < '0' || r > '9') }); end >= 0 {
-		text = text[:end] // the quotes are the language's
+		text = text[:end] // the quotation marks depend on the server's language
 	}
 	server, err := parseEpoch(text)
 	if err != nil {
@@ -187,16 +192,18 @@ func guarded(err error) error {
 	return errClock{time.Since(server)}
 }
 
-// errNUL refuses a record ahead of the server: a NUL byte ends the statement
-// there, and its answer, a protocol error, is also what a pooler says of a
-// passing trouble. No JSON holds one; a spool on a disk that lost power may.
+// errNUL rejects a record before it is sent. A NUL byte would end the statement
+// on the server, which would answer with a protocol error. That error is not
+// proof of a bad record: a pooler returns it for temporary trouble too. JSON
+// holds no NUL byte, but a spool may, after the disk has lost power.
 var errNUL = errors.New("a NUL byte in the record")
 
 func (e entry) hasNUL() bool { return bytes.IndexByte(e.line, 0) >= 0 }
 
-// makeTable makes the table by schema.sql if there is none. cause is why it
-// seems to be missing: a table that is there gets nothing, as the relation that
-// is missing may be one of its triggers'.
+// makeTable creates the table with schema.sql if it does not exist. cause is the
+// error that says that a relation is missing. If the table exists, makeTable
+// returns cause, because the missing relation may be one that a trigger of the
+// table uses.
 func (d *database) makeTable(cause error) error {
 	there, err := d.column("SELECT to_regclass('system_metrics')::text")
 	if err != nil {
@@ -211,14 +218,14 @@ func (d *database) makeTable(cause error) error {
 	return err
 }
 
-// makePartitions makes partitions, each on its own. That one cannot be made
-// beside what is there is no error, but the reason that it returns, should a
-// row still find none.
+// makePartitions creates partitions, each in its own transaction. If a partition
+// conflicts with an existing table, that is not an error: makePartitions returns
+// it as reason, for the case that a row still has no partition.
 func (d *database) makePartitions(statements []string) (reason, err error) {
 	for _, sql := range statements {
 		switch _, err := d.exec(sql); {
 		case err == nil:
-		case isThere(err) || hasCode(err, "42P16", "42P17"): // another kind of partitions, an overlap with one
+		case isThere(err) || hasCode(err, "42P16", "42P17"): // the table has another kind of partitions, or the ranges overlap
 			reason = err
 		default:
 			return nil, err
@@ -227,8 +234,8 @@ func (d *database) makePartitions(statements []string) (reason, err error) {
 	return reason, nil
 }
 
-// isThere reports whether something exists already. Where two hosts make it at
-// once, whoever comes second finds it done.
+// isThere reports whether something exists already. If two hosts create it at
+// the same time, the second one gets this error.
 func isThere(err error) bool { return hasCode(err, "42P07", "23505") } // duplicate_table, unique_violation
 
 func hasCode(err error, codes ...pqerror.Code) bool {
@@ -236,28 +243,28 @@ func hasCode(err error, codes ...pqerror.Code) bool {
 	return ok && slices.Contains(codes, pe.Code)
 }
 
-// explain says why a record has found no partition.
+// explain returns an error that says why a record has no partition.
 func explain(e entry, err, unmade error, now time.Time) error {
 	switch {
 	case !partitionable(partitionDay(e), now):
-		return fmt.Errorf("its time is more than %.0f days ago or %.0f ahead, for which no partition is made: is the clock of its host right? %w",
+		return fmt.Errorf("its time is more than %.0f days ago or more than %.0f days ahead, and no partition is made for such a time; check the clock of its host: %w",
 			partitionPast.Hours()/24, partitionFuture.Hours()/24, err)
 	case unmade != nil:
-		return fmt.Errorf("no partition takes its time, and one could not be made: %w (%w)", unmade, err)
+		return fmt.Errorf("no partition holds its time, and none could be made: %w (%w)", unmade, err)
 	}
-	return fmt.Errorf("no partition takes it, although there is one for its day: %w", err)
+	return fmt.Errorf("no partition accepts it, although there is one for its day: %w", err)
 }
 
-// noPartition reports whether a row has found none: a check_violation of no
-// constraint that has a name.
+// noPartition reports whether err says that a row has no partition: it is a
+// check_violation that names no constraint.
 func noPartition(err error) bool {
 	pe, ok := errors.AsType[*pq.Error](err)
 	return ok && pe.Code == "23514" && pe.Constraint == ""
 }
 
-// refusesContent tells an error that the content of a record causes from one
-// of the database's state, which passes: data exceptions, violated
-// constraints, exceeded limits (PostgreSQL, appendix A).
+// refusesContent reports whether the content of a record caused the error: a data
+// exception, a violated constraint or an exceeded limit (PostgreSQL, appendix
+// A). Other errors come from the state of the database, which can change.
 func refusesContent(err error) bool {
 	if err == errNUL {
 		return true
@@ -273,30 +280,33 @@ func refusesContent(err error) bool {
 	return false
 }
 
-// insertSQL returns one message for the database that inserts the records
-// which are not there yet.
+// insertSQL returns one message for the database. It inserts the records that
+// are not in the table yet.
 //
-// A record is there if a row has its time, host and metric type; where the
-// column holds whole seconds only, as in tables of older hubs, the payload must
-// be the same too, as two samples may share a second. The rows are cast to the
-// table's own types first, so that a time is compared as it would be stored: of
-// each record the five fields, as a further column may be called like another.
+// A record is in the table if a row has its time, host and metric type. If the
+// time is a whole second, the payload must be the same too: in the tables of
+// older hubs every time is a whole second, and two samples may share it. The
+// records are first cast to the types of the table, so that a time is compared
+// as it would be stored. Only the five fields of each record are cast, because
+// the table may have another column with the name of another field.
 //
 // The table need not have a unique index, so the check must not race with
-// another session: above all not with the one of a killed run, whose statement
-// the server may yet execute. The advisory lock of each host makes them take
-// turns, and the INSERT, a statement of its own, sees what the turn before
-// committed. The bounds on time let partitions, chunks and indexes be skipped.
+// another session. In particular it must not race with the session of a killed
+// run, whose statement the server may still execute. An advisory lock for each
+// host makes the sessions take turns. The INSERT is a separate statement after
+// the lock, so it sees what the previous session committed. The condition on
+// time lets the server skip partitions, chunks and parts of indexes.
 func insertSQL(batch []entry, sampled time.Time) string {
 	var b strings.Builder
 	locks := make([]string, len(batch))
 	for i, e := range batch {
 		locks[i] = fmt.Sprintf("pg_advisory_xact_lock(%d)", lockKey(e.host))
 	}
-	// In one order everywhere, so that two sessions cannot wait for each other.
+	// All sessions lock in the same order, so that they cannot deadlock.
 	slices.Sort(locks)
 	locks = slices.Compact(locks)
-	// Where a database's default is repeatable read, the snapshot would be older than the lock.
+	// With repeatable read, which may be the database's default, the snapshot
+	// would be older than the lock.
 	fmt.Fprintf(&b, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;\n%sSELECT %s;\n", guardSQL(sampled), strings.Join(locks, ", "))
 	b.WriteString("INSERT INTO system_metrics (time, host, os, metric_type, payload)\n" +
 		"SELECT DISTINCT r.time, r.host, coalesce(r.os, ''), r.metric_type, r.payload\n" +
@@ -312,7 +322,8 @@ func insertSQL(batch []entry, sampled time.Time) string {
 	return b.String()
 }
 
-// missingSQL returns a query for the numbers, from 1, of the records whose key is in no row.
+// missingSQL returns a query for the numbers, counted from 1, of the records
+// whose key is not in the table.
 func missingSQL(batch []entry) string {
 	return "SELECT e.n::text FROM ROWS FROM (json_to_recordset(" + recordsLiteral(batch) +
 		") AS (time json, host json, os json, metric_type json, payload json)) WITH ORDINALITY AS e(time, host, os, metric_type, payload, n),\n" +
@@ -321,7 +332,8 @@ func missingSQL(batch []entry) string {
 		timeBounds(batch) + ") ORDER BY e.n"
 }
 
-// recordsLiteral returns the records of a batch as the literal of a JSON array.
+// recordsLiteral returns the records of a batch as an SQL literal that holds a
+// JSON array.
 func recordsLiteral(batch []entry) string {
 	records := make([]string, len(batch))
 	for i, e := range batch {
@@ -330,7 +342,7 @@ func recordsLiteral(batch []entry) string {
 	return pq.QuoteLiteral("[" + strings.Join(records, ",") + "]")
 }
 
-// timeBounds returns the condition on m.time that the rows of a batch fulfil.
+// timeBounds returns a condition on m.time that is true for the rows of a batch.
 func timeBounds(batch []entry) string {
 	from, to := batch[0].time, batch[0].time
 	for _, e := range batch {
@@ -339,7 +351,7 @@ func timeBounds(batch []entry) string {
 	return fmt.Sprintf("m.time BETWEEN %s AND %s", timeLiteral(from.Add(-time.Second)), timeLiteral(to.Add(time.Second)))
 }
 
-// lockKey is the advisory lock of a host's rows.
+// lockKey returns the key of the advisory lock for a host's rows.
 func lockKey(host string) int64 {
 	h := fnv.New64a()
 	h.Write([]byte("system_metrics\x00" + host))
@@ -364,8 +376,9 @@ func maxTime(a, b time.Time) time.Time {
 	return a
 }
 
-// Partitions are made for days in this range around now. A record of another
-// time has a wrong clock; a table for its day would stay for ever.
+// Partitions are made only for days in this range around now. A record outside
+// of it comes from a wrong clock, and the table for its day would never be
+// removed.
 const (
 	partitionPast   = 400 * 24 * time.Hour
 	partitionFuture = 2 * 24 * time.Hour
@@ -377,12 +390,12 @@ func partitionable(day, now time.Time) bool {
 	return !day.Before(now.Add(-partitionPast)) && !day.After(now.Add(partitionFuture))
 }
 
-// partitionSQL returns the statements that make the daily partitions (UTC) of
-// a batch.
+// partitionSQL returns the statements that create the daily partitions (UTC)
+// for a batch.
 func partitionSQL(batch []entry, now time.Time) (statements []string) {
 	for _, e := range batch {
 		day := partitionDay(e)
-		// Without IF NOT EXISTS: a table of that name that is no partition is to be an error.
+		// No IF NOT EXISTS: a table of that name that is not a partition must be an error.
 		sql := fmt.Sprintf("CREATE TABLE %s PARTITION OF system_metrics FOR VALUES FROM (%s) TO (%s)",
 			partitionPrefix+day.Format("20060102"), timeLiteral(day), timeLiteral(day.Add(24*time.Hour)))
 		if partitionable(day, now) && !slices.Contains(statements, sql) {

@@ -22,10 +22,10 @@ func rec(host, when, payload string) entry {
 	return entry{line: []byte(line), host: host, time: at(when)}
 }
 
-// literal returns the first string literal of a statement as the server would
-// understand it, and what is behind it: ” is a quote, and in E'…' a backslash
-// takes the next character as it is, unless that is a letter or digit, which
-// the quoting must never leave there.
+// literal parses the first string literal of a statement as the server does, and
+// returns its value and the text after it. A doubled quote stands for a quote. In
+// E'…' a backslash makes the next character literal, unless that is a letter or a
+// digit, which the quoting must never put after a backslash.
 func literal(t *testing.T, sql string) (value, rest string) {
 	t.Helper()
 	i := strings.IndexByte(sql, '\'')
@@ -35,7 +35,7 @@ func literal(t *testing.T, sql string) (value, rest string) {
 		switch c := sql[i]; {
 		case c == '\\' && escapes:
 			if i++; i == len(sql) || sql[i] != '\\' && sql[i] != '\'' {
-				t.Fatalf("an escape that means something in %q", sql)
+				t.Fatalf("an escape with a special meaning in %q", sql)
 			}
 			b.WriteByte(sql[i])
 		case c == '\'' && i+1 < len(sql) && sql[i+1] == '\'':
@@ -47,11 +47,11 @@ func literal(t *testing.T, sql string) (value, rest string) {
 			b.WriteByte(c)
 		}
 	}
-	t.Fatalf("a literal that does not end in %q", sql)
+	t.Fatalf("a literal without an end in %q", sql)
 	return "", ""
 }
 
-// hostile are records that try to leave their literal.
+// hostile are records that try to end their literal.
 var hostile = []string{
 	`{"a":"'; DROP TABLE system_metrics; --"}`,
 	`{"a":"\\'; DROP TABLE system_metrics; --"}`,
@@ -80,8 +80,8 @@ func split(batch []entry) (parts [][]entry) {
 	return parts
 }
 
-// wantQuoted checks that the records of a batch reach the server as they are,
-// as the one literal of the statement that they are in.
+// wantQuoted checks that the server sees the records of a batch unchanged, in one
+// literal, and that the statement contains them nowhere else.
 func wantQuoted(t *testing.T, batch []entry) {
 	t.Helper()
 	sql := insertSQL(batch, time.Time{})
@@ -102,7 +102,7 @@ func wantQuoted(t *testing.T, batch []entry) {
 			t.Errorf("record %d reads %s; want %s", i, got[i], want[i])
 		}
 	}
-	// Behind it only our own text and the two bounds are left.
+	// After it there are only our own text and the two time bounds.
 	for range 3 {
 		if value, after := literal(t, rest); value != "second" && !strings.HasSuffix(value, "+00") {
 			t.Errorf("literal %q in %s", value, rest)
@@ -123,7 +123,7 @@ func TestInsertSQLBounds(t *testing.T) {
 	if want := "BETWEEN '2026-01-01 22:59:59+00' AND '2026-01-03 00:00:01+00'"; !strings.Contains(sql, want) {
 		t.Errorf("no %q in %s", want, sql)
 	}
-	// One lock for each host, in one order whatever the order of the records.
+	// One lock for each host, in the same order for every order of the records.
 	batch[0], batch[1] = batch[1], batch[0]
 	locks := func(sql string) string {
 		return sql[strings.Index(sql, "SELECT pg_advisory"):strings.Index(sql, "INSERT")]
@@ -132,7 +132,7 @@ func TestInsertSQLBounds(t *testing.T) {
 		t.Errorf("locks are %q in one order of the records and %q in another; want the same two", a, b)
 	}
 	if lockKey("a") == lockKey("b") {
-		t.Error("two hosts have one lock")
+		t.Error("two hosts share one lock")
 	}
 }
 
@@ -145,7 +145,7 @@ func TestPartitionSQL(t *testing.T) {
 		{[]string{"2026-03-10T00:00:00Z", "2026-03-10T23:59:59.999Z"}, []string{"20260310"}},
 		{[]string{"2026-03-10T23:59:59.999Z", "2026-03-11T00:00:00Z"}, []string{"20260310", "20260311"}},
 		{[]string{"2026-03-11T01:00:00+02:00"}, []string{"20260310"}},   // days are in UTC
-		{[]string{"2025-02-10T12:00:00Z"}, []string{"20250210"}},        // a year in the spool
+		{[]string{"2025-02-10T12:00:00Z"}, []string{"20250210"}},        // spooled for a year
 		{[]string{"2025-01-01T12:00:00Z", "1970-01-01T00:00:00Z"}, nil}, // a clock that was never set
 		{[]string{"2026-03-12T00:00:00Z"}, []string{"20260312"}},
 		{[]string{"2026-03-13T00:00:00Z", "9999-12-31T00:00:00Z"}, nil}, // a clock that is ahead
@@ -170,7 +170,7 @@ func TestPartitionSQL(t *testing.T) {
 	}
 }
 
-// FuzzInsertSQL looks for a record that leaves its literal.
+// FuzzInsertSQL looks for a record that ends its literal.
 func FuzzInsertSQL(f *testing.F) {
 	for _, payload := range hostile {
 		f.Add([]byte(rec("web1", "2026-01-02T03:04:05Z", payload).line))

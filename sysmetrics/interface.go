@@ -8,41 +8,43 @@ import (
 	"strings"
 )
 
-// netInterface is a network interface that counts.
+// netInterface is a selected network interface.
 type netInterface struct {
 	name string
-	key  string // what its counters begin with: by ifindex, as names can be swapped
-	rank int    // 0 is a device of this host; the others come after these
+	key  string // prefix of its counters; it has the ifindex, because names can be swapped
+	rank int    // 0 for a device of this host, else 1; lower ranks are reported first
 }
 
-// interfaceFilter decides which interfaces count: those that only names, else
-// those that skip does not name. The word auto in skip stands for what the
-// kernel says is virtual.
+// interfaceFilter selects interfaces, as [filter] does. The word auto in skip
+// stands for the interfaces that the kernel reports as virtual.
 type interfaceFilter struct {
 	only, skip []string
 }
 
-// auto is the pattern that stands for the kernel's judgement.
+// auto is the pattern for interfaces that the kernel reports as virtual.
 const auto = "auto"
 
-// engineNames are interfaces that engines and hypervisors make by the hundred.
-// A * stands for hexadecimal digits, # for decimal ones. Nobody gives an
-// adapter such a name, so the kernel need not be asked.
+// engineNames are names of interfaces that container engines and hypervisors
+// create in large numbers. A * stands for hexadecimal digits, # for decimal
+// digits. Adapters do not have such names, so these interfaces are left out
+// without reading their files in /sys.
 var engineNames = []string{"lo", "veth*", "cali*", "lxc*", "lxc_health", "fwbr#i#", "fwpr#p#", "fwln#i#", "tap#i#", "vnet#", "vif#.#", "vif#.#-emu", "ifb#", "dummy#", "virbr#", "virbr#-nic"}
 
-// virtualNames are what the kernel does not tell apart from a network of the
-// host: bridges without an adapter, ends of veth pairs with a given name.
+// virtualNames are names of virtual interfaces that the kernel does not report
+// as virtual: bridges without an adapter, and ends of veth pairs that were given
+// a name.
 var virtualNames = []string{"docker#", "docker_gwbridge", "br-*", "lxcbr#", "lxdbr#", "incusbr#", "podman#", "cni#", "cni-podman#", "cilium_host", "cilium_net", "cilium_vxlan", "nodelocaldns", "kube-ipvs#", "kube-bridge", "kube-dummy-if", "flannel.#", "flannel-v6.#", "vxlan.calico", "vxlan-v6.calico", "weave", "datapath", "ovs-system", "ovs-netdev", "genev_sys_#", "vxlan_sys_#", "br-int", "br-tun", "antrea-gw#", "mgmt#-veth",
 	"tun#", "tap#", "tailscale#", "wg#", "zt#", "vmnet#", "vxlan#", "geneve#", "gre#", "gretap#", "erspan#", "sit#", "tunl#", "ip6tnl#", "ip6gre#", "ip_vti#", "ip6_vti#", "nlmon#", "teql#"}
 
-// virtualKinds are the DEVTYPE= of interfaces that carry another one's traffic a second time.
+// virtualKinds are the DEVTYPE= of interfaces whose traffic is also counted on
+// another interface.
 var virtualKinds = []string{"wireguard", "vxlan", "geneve", "gre", "gretap", "ip6gre", "bareudp", "amt", "gtp", "netdevsim", "vrf"}
 
-// tunnelTypes are the values of the file type (linux/if_arp.h): loopback, the
-// tunnels of IP in IP, and what has no link layer, such as tun and WireGuard.
+// tunnelTypes are values of the file type (linux/if_arp.h): loopback, tunnels of
+// IP in IP, and interfaces without a link layer, such as tun and WireGuard.
 var tunnelTypes = []string{"772", "768", "769", "776", "778", "823", "824", "65534"}
 
-// selectInterface returns the interface called name, and whether it counts.
+// selectInterface returns the interface called name, and whether f selects it.
 func (h *host) selectInterface(f interfaceFilter, name string) (netInterface, bool) {
 	n := netInterface{name: name, rank: 1}
 	switch {
@@ -74,16 +76,17 @@ func (h *host) selectInterface(f interfaceFilter, name string) (netInterface, bo
 	return n, true
 }
 
-// isZeroTier reports whether a name is zt and eight letters and digits, as ZeroTier makes it.
+// isZeroTier reports whether a name is zt and eight letters or digits. ZeroTier
+// makes such names.
 func isZeroTier(name string) bool {
 	return len(name) == 10 && strings.HasPrefix(name, "zt") && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789") == ""
 }
 
 func (h *host) netDir(name string) string { return filepath.Join(h.sysRoot, "class/net", name) }
 
-// isAdapter reports what the kernel says of an interface: whether it is an
-// adapter of this host, or a bridge, bond, team or VLAN that ends in one. known
-// is false if it says nothing.
+// isAdapter reports whether an interface is an adapter of this host, or a bridge,
+// bond, team or VLAN on top of one. known is false if the files in /sys do not
+// answer this. depth limits how many layers are followed.
 func (h *host) isAdapter(name string, depth int) (real, known bool) {
 	dir := h.netDir(name)
 	uevent, err := h.readPath(dir + "/uevent")
@@ -99,7 +102,7 @@ func (h *host) isAdapter(name string, depth int) (real, known bool) {
 		return false, true
 	}
 	if h.exists(dir + "/device") {
-		// The end of a Xen guest's interface in dom0 has a device, too.
+		// In dom0, the backend of a Xen guest's interface has a device too.
 		modalias, _ := h.readLine(dir + "/device/modalias")
 		return !strings.HasPrefix(modalias, "xen-backend:"), true
 	}
@@ -119,7 +122,7 @@ func (h *host) isAdapter(name string, depth int) (real, known bool) {
 	if len(lowers)+len(ports) > 0 && (kind == "vlan" || h.exists(dir+"/brport")) {
 		return false, true
 	}
-	// A port of a bridge that is no adapter belongs to a guest or a container.
+	// A bridge port that is not an adapter belongs to a guest or a container.
 	return false, kind != "bond" && h.exists(dir+"/brport")
 }
 
@@ -128,14 +131,14 @@ func (h *host) exists(path string) bool {
 	return err == nil
 }
 
-// line returns a one-line file, "" if it cannot be read.
+// line returns the text of a one-line file, or "" if it cannot be read.
 func (h *host) line(path string) string {
 	text, _ := h.readLine(path)
 	return text
 }
 
-// matchNames reports whether a name matches one of patterns, in which * stands
-// for hexadecimal digits and # for decimal ones, at least one of them.
+// matchNames reports whether a name matches one of patterns. In a pattern, *
+// stands for one or more hexadecimal digits, # for one or more decimal digits.
 func matchNames(patterns []string, name string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool { return matchName(p, name) })
 }

@@ -8,7 +8,8 @@ import (
 	"observability-hub/sysmetrics/internal/statfs"
 )
 
-// TestInterfacesByKernel goes by /sys/class/net, whatever the names.
+// TestInterfacesByKernel: /sys/class/net decides which interfaces are selected,
+// not their names.
 func TestInterfacesByKernel(t *testing.T) {
 	sys := map[string]string{}
 	add := func(name string, files ...string) {
@@ -23,13 +24,13 @@ func TestInterfacesByKernel(t *testing.T) {
 	for _, name := range []string{"eno1", "site-link", "tunnel-berlin", "wg-office", "tap-wan", "docker-lan", "wg1", "tun7", "sit1", "br-9f1c2ab34d5e"} {
 		add(name, adapter, "type=1", "uevent=INTERFACE="+name)
 	}
-	// Stacks that end in an adapter: a bridge of Proxmox, OpenWrt and a hand-made one, a bond in it, a VLAN on it.
+	// Stacks on an adapter: bridges of Proxmox, of OpenWrt and of a person, a bond in a bridge, a VLAN on a bridge.
 	add("vmbr0", "type=1", "uevent=DEVTYPE=bridge", "bridge/x=", "lower_eno1/x=", "brif/fwpr100p0/x=")
 	add("br-lan", "type=1", "bridge/x=", "brif/eno1/x=")
 	add("bond0", "type=1", "uevent=DEVTYPE=bond", "bonding/x=", "brport/x=", "lower_eno1/x=")
 	add("vmbr0.5", "type=1", "uevent=DEVTYPE=vlan", "lower_vmbr0/x=")
 	add("ppp0", "type=512", "uevent=DEVTYPE=ppp")
-	// What carries an adapter's traffic again: guests' ports, tunnels, bridges without an adapter.
+	// Interfaces that carry an adapter's traffic a second time: guests' ports, tunnels, bridges without an adapter.
 	add("myvpn", "type=65534", "uevent=DEVTYPE=wireguard")
 	add("home", "type=65534", "tun_flags=0x1001")
 	add("guest", "type=1", "tun_flags=0x1002", "brport/x=")
@@ -55,7 +56,7 @@ func TestInterfacesByKernel(t *testing.T) {
 				t.Errorf("%s counts: %v; want %v", name, got, want)
 			}
 			if _, got := h.selectInterface(interfaceFilter{}, name); !got {
-				t.Errorf("%s is excluded although nothing is", name)
+				t.Errorf("%s is excluded although no name is", name)
 			}
 			if _, got := h.selectInterface(interfaceFilter{skip: []string{auto, name}}, name); got {
 				t.Errorf("%s counts although it is excluded", name)
@@ -67,7 +68,7 @@ func TestInterfacesByKernel(t *testing.T) {
 	}
 }
 
-// Where a line of the journal is too short for all interfaces, those of the host stay.
+// If not all interfaces fit into a line of the journal, those of the host are kept.
 func TestAdaptersStay(t *testing.T) {
 	root := t.TempDir()
 	writeTree(t, root, minimalProc)

@@ -8,11 +8,11 @@
 //	sysmetrics schema | psql
 //	sysmetrics prune --keep 90d
 //
-// It never sleeps: rates are the difference between the kernel's counters now
-// and those that the previous run kept in the state directory. With --flush,
-// or through the flush command, records become rows of the table
-// system_metrics; while no database can be reached they wait in a spool.
-// sysmetrics(1) is the manual.
+// Without --interval it never sleeps. A rate is the difference between the
+// kernel's counters now and the counters that the previous run kept in the
+// state directory. collect --flush and the flush command insert the records as
+// rows of the table system_metrics. While no database can be reached, the
+// records wait in a spool. sysmetrics(1) is the manual.
 package main
 
 import (
@@ -24,7 +24,7 @@ import (
 	"observability-hub/lib/cli"
 )
 
-// stateFlags say where the tool keeps what it must remember.
+// stateFlags set the state directory and the size of the spool in it.
 type stateFlags struct {
 	StateDir string `placeholder:"DIR"`
 	SpoolMax int64  `default:"64" placeholder:"MIB"`
@@ -32,20 +32,21 @@ type stateFlags struct {
 
 func (s stateFlags) Validate() error {
 	if s.SpoolMax < 1 || s.SpoolMax > 1<<20 {
-		return fmt.Errorf("--spool-max %d: not between 1 MiB and 1 TiB", s.SpoolMax)
+		return fmt.Errorf("--spool-max must be from 1 to 1048576 MiB, got %d", s.SpoolMax)
 	}
 	return nil
 }
 
-// databaseFlags bound the conversation with the database. Which database it is
-// comes from the credential database_url, $DATABASE_URL or libpq's PG* variables.
+// databaseFlags limit the time for all work on the database. The database
+// itself is named by the credential database_url, $DATABASE_URL or libpq's PG*
+// variables, never by a flag.
 type databaseFlags struct {
 	Timeout time.Duration `default:"20s"`
 }
 
 func (d databaseFlags) Validate() error {
 	if d.Timeout <= 0 {
-		return fmt.Errorf("--timeout %v: not a time span above 0", d.Timeout)
+		return fmt.Errorf("--timeout must be greater than 0, got %v", d.Timeout)
 	}
 	return nil
 }
@@ -54,8 +55,8 @@ func main() {
 	os.Exit(cli.Main(app(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
-// app is everything that can be said to the tool. The flags of a command are
-// the fields of its struct.
+// app returns the whole command line. The flags of a command are the fields of
+// its struct.
 func app() cli.App {
 	return cli.App{
 		Name:        name,
@@ -63,9 +64,9 @@ func app() cli.App {
 		Description: "Sample CPU, memory, disks and network from /proc: JSON lines to stdout, or rows to PostgreSQL.",
 		Commands: []cli.Command{
 			{Name: "collect", Help: "Sample this host and print the records (the default).", Default: true, Grammar: &collectCmd{}},
-			{Name: "flush", Help: "Insert the records that stdin holds, of this host or of others.", Grammar: &flushCmd{}},
-			{Name: "schema", Help: "Print the SQL that makes the table, for psql.", Grammar: &schemaCmd{}},
-			{Name: "prune", Help: "Delete rows that are older than --keep.", Grammar: &pruneCmd{}},
+			{Name: "flush", Help: "Insert the records on stdin, from this host or from other hosts.", Grammar: &flushCmd{}},
+			{Name: "schema", Help: "Print the SQL that creates the table, for psql.", Grammar: &schemaCmd{}},
+			{Name: "prune", Help: "Delete the rows that are older than --keep.", Grammar: &pruneCmd{}},
 		},
 		Flags: flagHelp,
 		Examples: `  sysmetrics | jq 'select(.metric_type == "cpu").payload.usage'
@@ -78,10 +79,10 @@ func app() cli.App {
 	}
 }
 
-// validate checks the flags that two embedded structs hold.
+// validate checks the flags of the two embedded structs.
 func validate(s stateFlags, d databaseFlags) error {
 	return errors.Join(s.Validate(), d.Validate())
 }
 
-// name is the command, and how the database knows its sessions.
+// name is the command, and the application_name of its database sessions.
 const name = "sysmetrics"

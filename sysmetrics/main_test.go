@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 // statfsFunc answers for one mount in a test.
 type statfsFunc func(point string) (statfs.Usage, error)
 
-// asks makes a statfsFunc what collect takes. A mount below /hangs never answers.
+// asks converts a statfsFunc to the type that collect uses. A mount below /hangs never answers.
 func (f statfsFunc) asks() func(context.Context, []string) []statfs.Answer {
 	if f == nil {
 		return nil
@@ -75,7 +75,7 @@ func fixtureStatfs(fixture string) statfsFunc {
 	}
 }
 
-// result is what a run of the tool left behind.
+// result is the result of a run of the tool.
 type result struct {
 	stdout, stderr string
 	status         int
@@ -114,7 +114,7 @@ func content(t testing.TB, f *os.File) string {
 	return string(data)
 }
 
-// writeTree writes files below dir, making the folders that they need.
+// writeTree writes files below dir, and creates the directories that they need.
 func writeTree(t testing.TB, dir string, files map[string]string) {
 	t.Helper()
 	for name, data := range files {
@@ -146,8 +146,8 @@ func fixtures(t testing.TB, name string) [][]byte {
 	return all
 }
 
-// wantKept checks that the state file can hold what a parser accepted: counters
-// whose names would break its lines would make the next run begin anew.
+// wantKept checks that the state file can hold the counters that a parser
+// accepted. The next run could not read a file with a name that breaks a line.
 func wantKept(t *testing.T, c counters) {
 	t.Helper()
 	s := &snapshot{bootID: "b", counters: c}
@@ -157,8 +157,8 @@ func wantKept(t *testing.T, c counters) {
 	}
 }
 
-// deny makes a path that cannot be read, for root either: a directory in place
-// of the file. What the kernel says is EISDIR, which is as much an error as EACCES.
+// deny makes a path that even root cannot read, by creating a directory in place
+// of the file. Reading it fails with EISDIR, which is an error like EACCES.
 func deny(t testing.TB, path string) {
 	t.Helper()
 	if err := os.RemoveAll(path); err != nil {

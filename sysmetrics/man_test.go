@@ -13,8 +13,8 @@ func TestManPageFlags(t *testing.T) { mantest.Flags(t, app) }
 
 func TestManPageExitStatuses(t *testing.T) { mantest.ExitStatuses(t, app()) }
 
-// Every key of every payload is explained. What this host lacks, and the names
-// found on it, are passed over.
+// The man page explains every key of every payload. Keys that this host does not
+// have, and names that were found on it, are not checked.
 func TestManPagePayloadKeys(t *testing.T) {
 	records := mantest.Read(t, app()).Section("RECORDS")
 	names := map[string]bool{"failed": true, "core_temps": true, "core_usage": true, "_io": true}

@@ -7,22 +7,21 @@ import (
 	"slices"
 )
 
-// memoryState is what /proc/meminfo says, in bytes, by the kernel's names.
-// What is missing, or cannot be true, is not in info.
+// memoryState holds the values of the memory files that are not counters.
 type memoryState struct {
-	info     map[string]uint64
-	odd      map[string]bool // lines that are there, but not in info
+	info     map[string]uint64 // the valid lines of /proc/meminfo: bytes, by the kernel's names
+	odd      map[string]bool   // the names of the lines that are present but not valid
 	arc      *arc
 	hasOOM   bool
 	pressure pressure
 }
 
-// meminfoNames are the lines of /proc/meminfo that count here.
+// meminfoNames are the lines of /proc/meminfo that the tool reads.
 var meminfoNames = []string{"MemTotal", "MemFree", "MemAvailable", "Buffers", "Cached", "Shmem", "Slab", "SReclaimable", "Dirty", "Writeback", "SwapTotal", "SwapFree"}
 
-// parseMeminfo reads the lines of proc_meminfo(5) that are in meminfoNames. A
-// line of these that cannot be read, and a part that is larger than its whole,
-// as lxcfs has it when a subtraction goes below zero, is passed to fail.
+// parseMeminfo reads the lines of proc_meminfo(5) that are in meminfoNames. It
+// calls fail for a line that it cannot parse, and for a part that is larger than
+// its whole. lxcfs reports such a part when a subtraction underflows.
 func parseMeminfo(data []byte, fail func([]byte, error)) (info map[string]uint64, odd map[string]bool) {
 	info, odd = make(map[string]uint64, len(meminfoNames)), make(map[string]bool)
 	lines := make(map[string][]byte, len(meminfoNames))
@@ -60,7 +59,7 @@ func parseMeminfo(data []byte, fail func([]byte, error)) (info map[string]uint64
 func parseKB(b []byte) (uint64, error) {
 	rest, ok := bytes.CutPrefix(b, []byte(":"))
 	if !ok {
-		return 0, errors.New("it has no colon")
+		return 0, errors.New("no colon")
 	}
 	f := fields(rest)
 	v, err := f.uint()
@@ -72,15 +71,16 @@ func parseKB(b []byte) (uint64, error) {
 		return 0, errors.New("not an amount in kB")
 	}
 	if v > math.MaxInt64>>10 {
-		return 0, errors.New("more than any memory")
+		return 0, errors.New("larger than any memory")
 	}
 	return v << 10, nil
 }
 
-// arc is the cache of ZFS, which meminfo counts as used.
+// arc is the cache of ZFS, in bytes. meminfo counts it as used.
 type arc struct{ size, min uint64 }
 
-// parseArcstats reads /proc/spl/kstat/zfs/arcstats: lines of a name, a type and a value.
+// parseArcstats reads /proc/spl/kstat/zfs/arcstats, whose lines have a name, a
+// type and a value. It returns nil unless both size and c_min are there.
 func parseArcstats(data []byte) *arc {
 	a := &arc{}
 	found := 0
@@ -105,8 +105,8 @@ func parseArcstats(data []byte) *arc {
 	return a
 }
 
-// vmstatCounters are the lines of /proc/vmstat that count here; pages swapped
-// are pages, not bytes.
+// vmstatCounters are the lines of /proc/vmstat that the tool reads. pswpin and
+// pswpout count pages, not bytes.
 var vmstatCounters = []string{"pgmajfault", "pswpin", "pswpout", "oom_kill"}
 
 // parseVmstat reads the lines of /proc/vmstat that are in vmstatCounters.
@@ -136,7 +136,7 @@ func (h *host) readMemory(c counters, n *notes) *memoryState {
 	}
 	if data, err := h.read("spl/kstat/zfs/arcstats"); err == nil {
 		if s.arc = parseArcstats(data); s.arc == nil {
-			n.fail("arcstats", "it has no size and c_min")
+			n.fail("arcstats", "no size or no c_min")
 		}
 	}
 	if data, err := h.read("vmstat"); err != nil {
@@ -151,8 +151,8 @@ func (h *host) readMemory(c counters, n *notes) *memoryState {
 	return s
 }
 
-// write writes the memory payload. All amounts are bytes. used is what is not
-// available, as free(1) has it since 2022.
+// write writes the memory payload. All amounts are bytes. used is total minus
+// available, as in free(1) since 2022.
 func (s *memoryState) write(p payload) {
 	amount := func(key string, v uint64, ok bool) {
 		if !ok {

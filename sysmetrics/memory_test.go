@@ -16,7 +16,7 @@ func TestParseVmstat(t *testing.T) {
 		odd        int
 	}{
 		{"all", "nr_free_pages 9\npswpin 1\npswpout 2\npgmajfault 3\noom_kill 4\n", counters{"pswpin": 1, "pswpout": 2, "pgmajfault": 3, "oom_kill": 4}, 0},
-		{"names that begin alike", "pgmajfault_s 1\noom_kill_x 2\npswpin_direct 3\npswpout\n", counters{}, 0},
+		{"names with the same beginning", "pgmajfault_s 1\noom_kill_x 2\npswpin_direct 3\npswpout\n", counters{}, 0},
 		{"last line without a line break", "oom_kill 7", counters{"oom_kill": 7}, 0},
 		{"empty", "", counters{}, 0},
 		{"not a number", "oom_kill many\n", counters{}, 1},
@@ -44,8 +44,8 @@ func FuzzParseVmstat(f *testing.F) {
 	})
 }
 
-// Lines of meminfo that hosts really have, beside those that the kernel has by
-// default. One odd line costs its own value alone.
+// Odd lines of meminfo that were found on hosts. An odd line must not affect the
+// values of other lines.
 func TestOddMeminfo(t *testing.T) {
 	const good = "MemTotal: 1000 kB\nMemFree: 100 kB\nMemAvailable: 400 kB\nBuffers: 10 kB\nCached: 200 kB\nSwapTotal: 50 kB\nSwapFree: 20 kB\n"
 	replace := func(name, line string) string {
@@ -59,9 +59,9 @@ func TestOddMeminfo(t *testing.T) {
 		failed     bool
 	}{
 		{"plain", good, "", false},
-		{"no colon behind a name that is not needed: Android's ShadowCallStack", good + "ShadowCallStack:10373888 kB\nOdd\n\nFoo bar baz\n", "", false},
+		{"odd lines that are not needed, such as Android's ShadowCallStack", good + "ShadowCallStack:10373888 kB\nOdd\n\nFoo bar baz\n", "", false},
 		{"units and numbers that are not needed", good + "HugePages_Total: -1\nDirectMap4k: 99999999999999999999999 MB\n", "", false},
-		// lxcfs subtracts what it should not: the guest's swap is larger than its host's.
+		// A subtraction in lxcfs underflows if the guest's swap is larger than its host's.
 		{"underflow in SwapFree", replace("SwapFree", "SwapFree:       18014398509281816 kB"), "swap_free swap_used swap_used_percent", true},
 		{"underflow in MemFree", replace("MemFree", "MemFree: 18014398509481983 kB"), "free", true},
 		{"available beyond total", replace("MemAvailable", "MemAvailable: 1001 kB"), "available used used_percent", true},
@@ -72,7 +72,7 @@ func TestOddMeminfo(t *testing.T) {
 		{"no unit", replace("Buffers", "Buffers: 10"), "buffers", true},
 		{"another unit", replace("Buffers", "Buffers: 10 MB"), "buffers", true},
 		{"no number", replace("Buffers", "Buffers:"), "buffers", true},
-		{"a word behind the unit", replace("Buffers", "Buffers: 10 kB x"), "buffers", true},
+		{"a word after the unit", replace("Buffers", "Buffers: 10 kB x"), "buffers", true},
 		{"no space", replace("Buffers", "Buffers:10 kB"), "", false},
 		{"no colon", replace("Buffers", "Buffers 10 kB"), "buffers", true},
 		{"no MemAvailable, as before Linux 3.14", replace("MemAvailable", ""), "", false},
@@ -109,7 +109,7 @@ func TestOddMeminfo(t *testing.T) {
 	}
 }
 
-// ZFS keeps its cache outside of the page cache, and gives it back when asked (a NAS, Proxmox).
+// ZFS, as on a NAS or Proxmox, keeps its cache outside of the page cache, and frees it when memory is needed.
 func TestZFSCache(t *testing.T) {
 	root := t.TempDir()
 	writeTree(t, root, minimalProc)
@@ -124,12 +124,12 @@ func TestZFSCache(t *testing.T) {
 		}
 	}
 	if parseArcstats([]byte("size 4 1\nc_min 4 -1\n")) != nil {
-		t.Error("arcstats without c_min are taken")
+		t.Error("arcstats without c_min are accepted")
 	}
 }
 
-// One odd line in any file of /proc costs its own value: all four records come,
-// and the values of the other lines are in them.
+// An odd line in a file of /proc affects only its own value: all four records are
+// printed, with the values of the other lines.
 func TestOddLinesAnywhere(t *testing.T) {
 	good := map[string]string{
 		"meminfo":       "MemTotal: 1000 kB\nMemAvailable: 400 kB\n",

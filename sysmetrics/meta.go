@@ -11,15 +11,16 @@ import (
 	"observability-hub/lib/record"
 )
 
-// notes are the _meta of one payload: what could not be told, and why.
+// notes collect the lists in the _meta of one payload: which values are missing,
+// and why.
 type notes struct {
-	reset       []string          // counters that went backwards
-	unsupported []string          // what this kernel or machine does not have
-	failed      map[string]string // what it has but would not tell: name and reason
+	reset       []string          // counters that went backwards or grew by more than is possible
+	unsupported []string          // features that this kernel or machine does not have
+	failed      map[string]string // what could not be read or did not fit into the line: name and reason
 }
 
-// miss files an error under name: what does not exist here is unsupported,
-// anything else failed.
+// miss notes an error under name: in unsupported if the file or feature does not
+// exist, else in failed.
 func (n *notes) miss(name string, err error) {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.EOPNOTSUPP) {
 		n.unsupported = append(n.unsupported, name)
@@ -28,14 +29,14 @@ func (n *notes) miss(name string, err error) {
 	n.fail(name, err.Error())
 }
 
-// odd returns a function that files an odd line of a file under failed: such a
-// line costs its own value alone.
+// odd returns a function that notes a line of a file in failed. Parsers call it
+// for a line that they cannot parse, and go on with the next line.
 func (n *notes) odd(file string) func(line []byte, err error) {
 	return func(line []byte, err error) { n.fail(fmt.Sprintf("%s: %.60q", file, line), err.Error()) }
 }
 
-// metaStart is how the _meta of a line begins. In a name of the host's the
-// quotes would be escaped.
+// metaStart is the beginning of the _meta of a line. It cannot occur in a name
+// that was found on the host, because there the quotes are escaped.
 const metaStart = `"_meta":{`
 
 func (n *notes) fail(name, reason string) {
@@ -45,7 +46,7 @@ func (n *notes) fail(name, reason string) {
 	n.failed[name] = reason
 }
 
-// write adds the _meta object; more adds fields of its own to it.
+// write adds the _meta object. It calls more to add further fields.
 func (n *notes) write(l *record.Line, w *window, r *reading, more func()) {
 	l.Object("_meta", func() {
 		l.Float("window_s", w.seconds)
@@ -68,21 +69,23 @@ func (n *notes) write(l *record.Line, w *window, r *reading, more func()) {
 	})
 }
 
-// No line may exceed record.MaxLine. The lists of a payload, of interfaces,
-// mounts and block devices, take what they need up to these lengths of the
-// line; the rest of it, which is short, and the lists in _meta fit behind.
+// No line may exceed record.MaxLine. The first three limits are lengths of the
+// line: a list in the payload may grow until the line has that length. The
+// limits leave room for the other fields, which are short, and for the lists in
+// _meta.
 const (
-	coreRoom = 17 << 10 // temperatures, ahead of the usage of the same cores
+	coreRoom = 17 << 10 // temperatures of the cores, which precede their usage
 	listRoom = 28 << 10 // interfaces or mounts
-	lastRoom = 34 << 10 // block devices, behind the mounts; the usage of cores
-	metaRoom = 5 << 10  // each list of _meta, for itself
+	lastRoom = 34 << 10 // block devices, which follow the mounts; usage of the cores
+	metaRoom = 5 << 10  // the length of each list in _meta
 )
 
-// tooLong says why something is left out.
+// tooLong is the reason for leaving something out.
 const tooLong = "the line would exceed 48 KiB"
 
-// within adds n items to the open object, each with add, and takes back those
-// that would make the line longer than limit. It returns their number.
+// within adds n items to the open object by calling add for each. It removes an
+// item again if it makes the line longer than limit. It returns the number of
+// removed items.
 func within(l *record.Line, limit, n int, add func(i int)) (left int) {
 	for i := range n {
 		before := l.Len()
@@ -94,14 +97,16 @@ func within(l *record.Line, limit, n int, add func(i int)) (left int) {
 	return left
 }
 
-// list adds the items of one list and notes as failed what had to be left out.
+// list adds the items of one list. If some do not fit, it notes their number in
+// failed.
 func (p payload) list(limit int, key string, n int, add func(i int)) {
 	if left := within(p.Line, limit, n, add); left > 0 {
 		p.fail(key, fmt.Sprintf("%d of %d left out: %s", left, n, tooLong))
 	}
 }
 
-// bounded returns as much of a list of names as metaRoom holds.
+// bounded returns the names that fit into metaRoom. If some do not fit, the last
+// entry says how many.
 func (n *notes) bounded(names []string) []string {
 	size := 0
 	for i, name := range names {
@@ -112,21 +117,21 @@ func (n *notes) bounded(names []string) []string {
 	return names
 }
 
-// payload writes one resource's payload. Rates of counters that were reset
-// become null and are noted.
+// payload writes the payload of one resource. A rate whose counter was reset
+// becomes null, and the counter is noted in reset.
 type payload struct {
 	*record.Line
 	*window
 	*notes
-	key, label string // what the device's counters begin with, and in reset
+	key, label string // prefix of the device's counters, and what replaces it in reset
 
-	void bool // the device that is written has been reset: none of its counters can be compared
+	void bool // the device was reset, so none of its counters can be compared
 }
 
-// device returns the payload for one device, whose counters are called key and
-// one of names, and label and that name where they are reported. They are reset together, by a device that went and came
-// back, so if one of them went backwards the others prove nothing by being
-// larger.
+// device returns the payload for one device. The device's counters are called
+// key plus one of names, and are reported as label plus that name. A device that
+// disappears and comes back resets all its counters together. So if one of them
+// went backwards, none can be compared, even if it is larger than before.
 func (p payload) device(key, label string, names func(func(string) bool)) payload {
 	p.key, p.label = key, label
 	for name := range names {
@@ -137,7 +142,7 @@ func (p payload) device(key, label string, names func(func(string) bool)) payloa
 		return p
 	}
 	for name := range names {
-		if p.cur[key+name] < p.prev[key+name] { // also by what would pass for a wrap
+		if p.cur[key+name] < p.prev[key+name] { // even by a step that looks like a wrap
 			p.noteReset(label + name)
 		}
 	}
@@ -156,8 +161,8 @@ func (p payload) count(key, counter string) {
 	p.number(key, counter, float64(d), o)
 }
 
-// share adds the field key: the counter's growth as a percentage of the
-// window, where unit is how many of the counter's units make a second.
+// share adds the field key: the counter's growth as a percentage of the window.
+// unit is the number of the counter's units in a second.
 func (p payload) share(key, counter string, unit float64) {
 	r, o := p.perSecond(counter)
 	percent, _ := percentOf(r, unit)
@@ -178,7 +183,7 @@ func (p payload) number(key, counter string, v float64, o outcome) {
 	}
 }
 
-// noteReset adds a counter to the reset ones, once.
+// noteReset adds a counter to reset, once.
 func (n *notes) noteReset(counter string) {
 	if !slices.Contains(n.reset, counter) {
 		n.reset = append(n.reset, counter)

@@ -11,37 +11,38 @@ import (
 type mount struct {
 	id, parent string
 	device     string // major:minor
-	root       string // the directory of the file system that is mounted
+	root       string // the directory in the file system that is mounted
 	point      string
 	fstype     string
 	source     string // for example /dev/sda1
-	subvolume  string // of btrfs: subvolid, else subvol, of its options
-	readOnly   bool   // the mount, or its file system
-	superRO    bool   // the file system, in every namespace
-	unsure     bool   // readOnly may be this process's sandbox
+	subvolume  string // only for btrfs: subvolid, else subvol, else root
+	readOnly   bool   // the mount or its file system is read-only
+	superRO    bool   // the file system is read-only, so it is in every namespace
+	unsure     bool   // readOnly may come from this process's sandbox
 }
 
-// mountFilter decides which mounts count: those that are named, whatever
-// their type, else those that are a disk of this host.
+// mountFilter selects mounts. If points.only is not empty, it selects the mounts
+// that match it, of any type. Else it selects the mounts with disk space of this
+// host that do not match points.skip.
 type mountFilter struct {
 	points filter   // by mount point
-	also   []string // types that count although they are no disk of this host, as patterns
+	also   []string // patterns of types that are selected too, even if they hold no disk space of this host
 }
 
-// skipTypes are file systems that hold no disk space of this host, as
-// patterns: the kernel's own, memory, overlays, images, FUSE and the network's.
+// skipTypes are patterns of file system types without disk space of this host:
+// those of the kernel, of memory, overlays, images, FUSE and the network.
 var skipTypes = strings.Split("autofs,bdev,binfmt_misc,bpf,cgroup,cgroup2,configfs,cpuset,debugfs,devpts,devtmpfs,efivarfs,functionfs,fusectl,hugetlbfs,ipathfs,mqueue,nfsd,nsfs,pipefs,proc,pstore,ramfs,resctrl,rootfs,rpc_pipefs,secretmem,securityfs,selinuxfs,smackfs,sockfs,spufs,sysfs,tmpfs,tracefs,usbfs,xenfs,"+
 	"overlay,overlayfs,aufs,unionfs,squashfs,erofs,cramfs,romfs,iso9660,udf,"+
 	"fuse,fuse.*,fuseblk,virtiofs,9p,v9fs,vboxsf,vmhgfs,prl_fs,drvfs,hostfs,shiftfs,"+
 	"nfs,nfs4,cifs,smb3,smbfs,afs,kafs,ceph,coda,glusterfs,gpfs,lustre,beegfs,ncpfs,ocfs2,gfs,gfs2,orangefs,pvfs2,panfs,quobyte,mvfs,acfs", ",")
 
-// diskTypes are the local file systems that have no block device of their own
-// in mountinfo: they span several devices, or lie on flash memory.
+// diskTypes are local file systems for which mountinfo shows no block device,
+// because they span several devices or lie on flash memory.
 var diskTypes = []string{"btrfs", "zfs", "bcachefs", "ubifs", "jffs2", "yaffs", "yaffs2", "lxfs", "wslfs", "tux3", "nova"}
 
-// counts reports whether the mount counts. A type that is not known counts if
-// it lies on a block device: the shares of hypervisors, and whatever comes
-// after them, have an anonymous device (major 0) and a source of their own.
+// counts reports whether the filter selects the mount. An unknown type is
+// selected if it lies on a block device. The shares of hypervisors, old and new
+// ones, have an anonymous device (major 0) and a source that is not a path.
 func (f mountFilter) counts(m mount) bool {
 	switch {
 	case !f.points.allows(m.point):
@@ -58,9 +59,9 @@ func (f mountFilter) counts(m mount) bool {
 	return !strings.HasPrefix(m.device, "0:") || strings.HasPrefix(m.source, "/")
 }
 
-// parseMountinfo returns the mounts that can be reached by their mount point
-// and that the filter allows, and the devices of all mounts. A line that
-// cannot be read is passed to odd and costs no other line.
+// parseMountinfo returns the mounts that the filter selects and that can be
+// reached by their mount point, and the devices of all mounts. It calls odd for
+// each line that it cannot parse, and goes on with the next line.
 func parseMountinfo(data []byte, f mountFilter, odd func(line []byte, err error)) (mounts []mount, devices map[string]bool) {
 	var all []mount
 	for line := range bytes.Lines(data) {
@@ -90,15 +91,16 @@ func parseMountinfo(data []byte, f mountFilter, odd func(line []byte, err error)
 	return mounts, devices
 }
 
-// hidden reports whether the path of a mount leads elsewhere: something is
-// mounted over it, or later over the way to it, or that is so for its parent.
+// hidden reports whether the path of a mount leads to another mount: because
+// another one was mounted on the same point, or later on a directory above it,
+// or because its parent mount is hidden in one of these ways.
 func hidden(all []mount, children map[string][]int, byID map[string]int, i int) bool {
 	m := all[i]
 	if slices.ContainsFunc(children[m.id], func(j int) bool { return j != i && all[j].point == m.point }) {
 		return true
 	}
 	from := i
-	for range all { // as many steps up as there can be
+	for range all { // at most this many steps up
 		m := all[i]
 		if slices.ContainsFunc(children[m.parent], func(j int) bool {
 			return j > i && j != from && (all[j].point == m.point || below(m.point, all[j].point))
@@ -114,7 +116,7 @@ func hidden(all []mount, children map[string][]int, byID map[string]int, i int) 
 	return false
 }
 
-// below reports whether path is a proper part of directory.
+// below reports whether path is below directory and not directory itself.
 func below(path, directory string) bool {
 	return path != directory && (directory == "/" || strings.HasPrefix(path, directory+"/"))
 }
@@ -125,22 +127,22 @@ func below(path, directory string) bool {
 func parseMount(line []byte) (m mount, err error) {
 	left, right, ok := bytes.Cut(line, []byte(" - "))
 	if !ok {
-		return m, fmt.Errorf("it has no separator")
+		return m, fmt.Errorf("no separator")
 	}
 	var l [6][]byte
 	rest := fields(left)
 	for i := range l {
 		if l[i], err = rest.next(); err != nil {
-			return m, fmt.Errorf("it is short")
+			return m, fmt.Errorf("line is too short")
 		}
 	}
 	rest = fields(right)
 	fstype, err := rest.next()
 	if err != nil {
-		return m, fmt.Errorf("it has no type")
+		return m, fmt.Errorf("no file system type")
 	}
-	source, _ := rest.next() // an empty one is written as nothing
-	super, _ := rest.next()  // "" is a file system without options
+	source, _ := rest.next() // the kernel prints an empty source as nothing
+	super, _ := rest.next()  // "" if the file system has no options
 	m = mount{id: string(l[0]), parent: string(l[1]), device: string(l[2]), root: unescape(l[3]), point: unescape(l[4]),
 		fstype: unescape(fstype), source: unescape(source), superRO: hasOption(super, "ro")}
 	m.readOnly = m.superRO || hasOption(l[5], "ro")
@@ -155,12 +157,12 @@ func parseMount(line []byte) (m mount, err error) {
 	return m, nil
 }
 
-// fileSystem is what mounts show: a device, and of btrfs a subvolume.
+// fileSystem identifies what is mounted: a device and, for btrfs, a subvolume.
 type fileSystem struct{ device, subvolume string }
 
-// candidates groups mounts by file system: a bind mount shows the same space
-// again. Of each, the best comes first: the root directory, then the mount of
-// the largest part of the file system, then the first in mountinfo.
+// candidates groups mounts by file system, because a bind mount shows the same
+// space again. In each group the best mount is first: the root directory, else
+// the mount of the largest part of the file system, else the first in mountinfo.
 func candidates(mounts []mount) [][]mount {
 	index := make(map[fileSystem]int)
 	var result [][]mount
@@ -179,7 +181,7 @@ func candidates(mounts []mount) [][]mount {
 	return result
 }
 
-// preference orders the mounts of one file system.
+// preference compares two mounts of one file system for [candidates].
 func preference(a, b mount) int {
 	if (a.point == "/") != (b.point == "/") {
 		if a.point == "/" {
@@ -190,7 +192,8 @@ func preference(a, b mount) int {
 	return len(a.root) - len(b.root)
 }
 
-// option returns the value of an option that begins with name, "" for none.
+// option returns the value of the option that begins with name, or "" if there is
+// none.
 func option(options []byte, name string) string {
 	for o := range bytes.SplitSeq(options, []byte(",")) {
 		if value, ok := bytes.CutPrefix(o, []byte(name)); ok {
@@ -211,8 +214,8 @@ func hasOption(options []byte, name string) bool {
 	return false
 }
 
-// unescape undoes the \ooo that the kernel writes for space, tab, line break
-// and backslash (fs/seq_file.c, mangle_path).
+// unescape decodes \ooo. The kernel writes space, tab, line break and backslash
+// in this way (fs/seq_file.c, mangle_path).
 func unescape(b []byte) string {
 	if bytes.IndexByte(b, '\\') < 0 {
 		return string(b)

@@ -55,29 +55,29 @@ func TestCandidates(t *testing.T) {
 	}{
 		{"bind mount", "1 0 8:1 / / rw - ext4 a rw\n2 1 8:1 /srv /mnt rw - ext4 a rw\n", "/"},
 		{"bind mount that comes first", "1 0 8:2 /part /mnt rw - ext4 a rw\n2 1 8:2 / /srv rw - ext4 a rw\n", "/srv"},
-		{"two parts of what is mounted nowhere whole", "1 0 8:2 /part/of /b rw - ext4 a rw\n2 1 8:2 /part /a rw - ext4 a rw\n", "/a"},
+		{"two parts of a file system that is not mounted whole", "1 0 8:2 /part/of /b rw - ext4 a rw\n2 1 8:2 /part /a rw - ext4 a rw\n", "/a"},
 		{"the same twice", "1 0 8:2 / /b rw - ext4 a rw\n2 1 8:2 / /a rw - ext4 a rw\n", "/b"},
 		{"the root is a part", "1 0 8:2 /deploy/1 / rw - ext4 a rw\n2 1 8:2 / /sysroot rw - ext4 a rw\n", "/"},
 		{"subvolumes", "1 0 0:9 /@ / rw - btrfs a rw\n2 1 0:9 /@home /home rw - btrfs a rw\n3 1 0:9 /@home /mnt rw - btrfs a rw\n", "/ /home"},
 		// btrfs names the subvolume of a bind mount in its options: Docker, snapper and systemd's sandboxes make such mounts.
 		{"plain directories of a subvolume", "1 0 0:9 /@ / rw - btrfs /dev/sda2 rw,subvolid=256,subvol=/@\n2 1 0:9 /@/srv/a /a rw - btrfs /dev/sda2 rw,subvolid=256,subvol=/@\n" +
 			"3 1 0:9 /@/srv/b /b rw - btrfs /dev/sda2 rw,subvolid=256,subvol=/@\n4 1 0:9 /@home /home rw - btrfs /dev/sda2 rw,subvolid=257,subvol=/@home\n5 1 0:9 /@home/u /u rw - btrfs /dev/sda2 rw,subvolid=257,subvol=/@home\n", "/ /home"},
-		{"directories of a subvolume that is mounted nowhere whole", "2 1 0:9 /@/srv/a /a rw - btrfs /dev/sda2 rw,subvolid=256,subvol=/@\n3 1 0:9 /@/srv /b rw - btrfs /dev/sda2 rw,subvolid=256,subvol=/@\n", "/b"},
+		{"directories of a subvolume that is not mounted whole", "2 1 0:9 /@/srv/a /a rw - btrfs /dev/sda2 rw,subvolid=256,subvol=/@\n3 1 0:9 /@/srv /b rw - btrfs /dev/sda2 rw,subvolid=256,subvol=/@\n", "/b"},
 		{"subvolumes without ids, as before Linux 4.2", "1 0 0:9 / / rw - btrfs a rw,subvol=/@\n2 1 0:9 / /u rw - btrfs a rw,subvol=/@\n", "/"},
 		{"datasets", "1 0 0:9 / /tank rw - zfs tank rw\n2 1 0:10 / /tank/a rw - zfs tank/a rw\n", "/tank /tank/a"},
-		{"covered by a later one", "1 0 8:1 / /a rw - ext4 a rw\n2 1 8:2 / /a rw - ext4 b rw\n", "/a"},
-		{"covered, but seen elsewhere", "1 0 8:1 / /a rw - ext4 a rw\n2 1 8:1 / /b rw - ext4 a rw\n3 1 8:2 / /a rw - ext4 b rw\n", "/b /a"},
-		{"covered by one that does not count", "1 0 8:1 / /a rw - ext4 a rw\n2 1 0:9 / /a rw - nfs4 nas:/ rw\n", ""},
-		{"covered by a tmpfs, but seen elsewhere", "1 0 8:1 / /a rw - ext4 a rw\n2 1 8:1 / /b rw - ext4 a rw\n3 1 0:9 / /a rw - tmpfs none rw\n", "/b"},
-		{"mounted on what does not count", "1 0 0:9 / /a rw - autofs systemd-1 rw\n2 1 8:1 / /a rw - ext4 a rw\n", "/a"},
-		{"the old root below", "1 1 0:2 / / rw - rootfs rootfs rw\n2 1 8:1 / / rw - ext3 a rw\n", "/"},
-		// A disk is mounted over the parent of another: the path of the first now leads into the second.
-		{"below a later one", "1 0 8:1 / / rw - ext4 a rw\n2 1 8:2 / /srv/data rw - xfs b rw\n3 1 8:3 / /srv rw - ext4 c rw\n", "/ /srv"},
-		{"two steps below a later one", "1 0 8:1 / / rw - ext4 a rw\n2 1 8:2 / /srv/data rw - xfs b rw\n4 2 8:4 / /srv/data/x rw - xfs d rw\n3 1 8:3 / /srv rw - ext4 c rw\n", "/ /srv"},
-		{"below what covers its parent whole", "1 0 8:1 / / rw - ext4 a rw\n2 1 8:2 / /srv rw - xfs b rw\n3 2 8:3 / /srv/x rw - xfs c rw\n4 2 8:4 / /srv rw - xfs d rw\n", "/ /srv"},
-		{"mounted again on the cover", "1 0 8:1 / / rw - ext4 a rw\n2 1 8:2 / /srv/data rw - xfs b rw\n3 1 8:3 / /srv rw - ext4 c rw\n4 3 8:2 / /srv/data rw - xfs b rw\n", "/ /srv /srv/data"},
-		{"a name that begins alike", "1 0 8:1 / / rw - ext4 a rw\n2 1 8:2 / /srv2 rw - xfs b rw\n3 1 8:3 / /srv rw - ext4 c rw\n", "/ /srv2 /srv"},
-		{"ids that mean nothing", "1 1 8:1 / / rw - ext4 a rw\n1 1 8:2 / /a rw - xfs b rw\n", "/ /a"},
+		{"hidden by a later mount", "1 0 8:1 / /a rw - ext4 a rw\n2 1 8:2 / /a rw - ext4 b rw\n", "/a"},
+		{"hidden, but also mounted elsewhere", "1 0 8:1 / /a rw - ext4 a rw\n2 1 8:1 / /b rw - ext4 a rw\n3 1 8:2 / /a rw - ext4 b rw\n", "/b /a"},
+		{"hidden by a mount that is not selected", "1 0 8:1 / /a rw - ext4 a rw\n2 1 0:9 / /a rw - nfs4 nas:/ rw\n", ""},
+		{"hidden by a tmpfs, but also mounted elsewhere", "1 0 8:1 / /a rw - ext4 a rw\n2 1 8:1 / /b rw - ext4 a rw\n3 1 0:9 / /a rw - tmpfs none rw\n", "/b"},
+		{"mounted on a mount that is not selected", "1 0 0:9 / /a rw - autofs systemd-1 rw\n2 1 8:1 / /a rw - ext4 a rw\n", "/a"},
+		{"mounted on the first root", "1 1 0:2 / / rw - rootfs rootfs rw\n2 1 8:1 / / rw - ext3 a rw\n", "/"},
+		// A disk is mounted over the parent directory of a mount. The path of that mount now leads into the disk.
+		{"below a later mount", "1 0 8:1 / / rw - ext4 a rw\n2 1 8:2 / /srv/data rw - xfs b rw\n3 1 8:3 / /srv rw - ext4 c rw\n", "/ /srv"},
+		{"two steps below a later mount", "1 0 8:1 / / rw - ext4 a rw\n2 1 8:2 / /srv/data rw - xfs b rw\n4 2 8:4 / /srv/data/x rw - xfs d rw\n3 1 8:3 / /srv rw - ext4 c rw\n", "/ /srv"},
+		{"below a parent that is hidden", "1 0 8:1 / / rw - ext4 a rw\n2 1 8:2 / /srv rw - xfs b rw\n3 2 8:3 / /srv/x rw - xfs c rw\n4 2 8:4 / /srv rw - xfs d rw\n", "/ /srv"},
+		{"mounted again on the mount that hid it", "1 0 8:1 / / rw - ext4 a rw\n2 1 8:2 / /srv/data rw - xfs b rw\n3 1 8:3 / /srv rw - ext4 c rw\n4 3 8:2 / /srv/data rw - xfs b rw\n", "/ /srv /srv/data"},
+		{"a name with the same beginning", "1 0 8:1 / / rw - ext4 a rw\n2 1 8:2 / /srv2 rw - xfs b rw\n3 1 8:3 / /srv rw - ext4 c rw\n", "/ /srv2 /srv"},
+		{"ids that are not consistent", "1 1 8:1 / / rw - ext4 a rw\n1 1 8:2 / /a rw - xfs b rw\n", "/ /a"},
 	} {
 		mounts, odd := points(t, tc.text, defaultMounts)
 		var got []string
@@ -96,7 +96,7 @@ func TestMountCounts(t *testing.T) {
 		want  bool
 	}{
 		{"8:1 ext4 /dev/sda1 /\n0:30 zfs tank/data /tank\n0:31 btrfs /dev/sda /b\n0:32 bcachefs /dev/sda:/dev/sdb /c\n0:20 ubifs ubi0:rootfs /u\n31:3 jffs2 mtd3 /overlay\n8:2 newfs /dev/sda2 /n\n0:40 xfs /dev/fake /x", true},
-		// Shares of VirtualBox, VMware, Parallels, WSL, QEMU and of what comes after them.
+		// Shares of VirtualBox, VMware, Parallels, WSL and QEMU, and an unknown type.
 		{"0:45 vboxsf shared /media/sf\n0:46 vmhgfs .host:/ /mnt/hgfs\n0:47 prl_fs none /media/psf\n0:48 9p drvfs /mnt/c\n0:49 virtiofs hostshare /mnt/v\n0:50 drvfs C:\\134 /mnt/d\n0:51 newsharefs share /mnt/n\n0:52 fuse.vmhgfs-fuse vmhgfs-fuse /mnt/f\n0:53 unknown nas:/export /mnt/e\n0:54 unknown //nas/x /mnt/s", false},
 		{"0:60 nfsd nfsd /proc/fs/nfsd\n0:61 xenfs xenfs /proc/xen\n0:62 resctrl resctrl /sys/fs/resctrl\n0:63 newkernelfs none /sys/fs/new\n8:5 ext4 /dev/sda5 /proc/odd", false},
 	} {
@@ -110,7 +110,7 @@ func TestMountCounts(t *testing.T) {
 	}
 }
 
-// payloads of odd mounts, as collect prints them.
+// TestOddMounts checks the payloads that collect prints for odd mounts.
 func TestOddMounts(t *testing.T) {
 	answer := map[string]statfs.Usage{
 		"/":               {Total: 1000, Free: 500, Available: 400, Device: "0:99"}, // a copy of another host's /proc: no device matches
@@ -123,12 +123,12 @@ func TestOddMounts(t *testing.T) {
 	}
 	for _, tc := range []struct{ name, text, want, failed string }{
 		{"plain", "1 0 8:1 / / rw - ext4 /dev/vda rw\n", "/", ""},
-		{"no blocks, no disk", "1 0 8:1 / / rw - ext4 /dev/vda rw\n2 1 8:2 / /srv/empty rw - oddfs /dev/x rw\n", "/", ""},
-		{"the numbers of another mount", "1 0 8:1 / / rw - ext4 /dev/vda rw\n2 1 8:2 / /srv/hidden rw - ext4 /dev/vdb rw\n", "/", "/srv/hidden"},
+		{"no blocks", "1 0 8:1 / / rw - ext4 /dev/vda rw\n2 1 8:2 / /srv/empty rw - oddfs /dev/x rw\n", "/", ""},
+		{"another mount answers", "1 0 8:1 / / rw - ext4 /dev/vda rw\n2 1 8:2 / /srv/hidden rw - ext4 /dev/vdb rw\n", "/", "/srv/hidden"},
 		{"a subvolume", "1 0 0:30 / /srv/b rw - btrfs /dev/vdb rw,subvolid=5\n", "/srv/b", ""},
 		{"a file alone", "1 0 8:3 /x /etc/hosts rw - ext4 /dev/vdc rw\n", "", ""},
-		{"a directory behind a file", "1 0 8:3 /x /etc/hosts rw - ext4 /dev/vdc rw\n2 0 8:3 /longer /var/lib/data rw - ext4 /dev/vdc rw\n", "/var/lib/data", ""},
-		{"covered by a sandbox", "1 0 8:4 / /run/containers rw - ext4 /dev/vdd rw\n", "", "/run/containers"},
+		{"a file, then a directory", "1 0 8:3 /x /etc/hosts rw - ext4 /dev/vdc rw\n2 0 8:3 /longer /var/lib/data rw - ext4 /dev/vdc rw\n", "/var/lib/data", ""},
+		{"hidden by a sandbox", "1 0 8:4 / /run/containers rw - ext4 /dev/vdd rw\n", "", "/run/containers"},
 		{"an odd line", "1 0 8:1 / / rw - ext4 /dev/vda rw\nodd\n", "/", `mountinfo: "odd"`},
 	} {
 		root := t.TempDir()
@@ -181,7 +181,7 @@ func FuzzParseMountinfo(f *testing.F) {
 					t.Fatalf("mount %+v does not count", m)
 				}
 				if m.device != group[0].device || m.subvolume != group[0].subvolume {
-					t.Fatalf("%+v and %+v are not one file system", m, group[0])
+					t.Fatalf("%+v and %+v are not of one file system", m, group[0])
 				}
 			}
 		}
@@ -199,7 +199,7 @@ func TestUnescape(t *testing.T) {
 	}
 }
 
-// Whatever a mount point is called, it comes back as it was.
+// Every mount point is unchanged after it was escaped and unescaped.
 func FuzzUnescape(f *testing.F) {
 	for _, s := range []string{"", "plain", " \t\n\\", `\040`, `\\`, "é\xff"} {
 		f.Add(s)

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// interfaceColumns are the columns of /proc/net/dev that count here, by
-// position; the others (fifo, frame, compressed, multicast, …) are passed over.
+// interfaceColumns are the columns of /proc/net/dev that the tool reads, by
+// position. It ignores the others (fifo, frame, compressed, multicast, …).
 var interfaceColumns = []struct {
 	column int
 	name   string
@@ -26,24 +26,23 @@ func interfaceCounters(yield func(string) bool) {
 	}
 }
 
-// networkState is what /proc/net says beyond counters.
+// networkState holds the values of /proc/net that are not counters.
 type networkState struct {
-	interfaces  []netInterface // those that count, the host's own devices first
+	interfaces  []netInterface // the selected ones, the host's own devices first
 	established *uint64        // TCP connections now
 	sockets     map[string]uint64
 }
 
-// parseNetDev reads /proc/net/dev. Interfaces that select does not take are
-// dropped before a number of theirs is looked at; a line that cannot be read is
-// passed to odd.
+// parseNetDev reads /proc/net/dev. It does not parse the numbers of interfaces
+// that sel rejects. It calls odd for each line that it cannot parse.
 func parseNetDev(data []byte, sel func(name string) (netInterface, bool), c counters, odd func([]byte, error)) (interfaces []netInterface) {
 	for line := range bytes.Lines(data) {
 		line = bytes.TrimRight(line, "\n")
-		// The last colon, as the kernel's names may hold one (eth0:1).
+		// The last colon, because a name may contain colons (eth0:1).
 		colon := bytes.LastIndexByte(line, ':')
 		if colon < 0 {
 			if !bytes.ContainsRune(line, '|') && len(line) > 0 { // the two header lines
-				odd(line, fmt.Errorf("it has no colon"))
+				odd(line, fmt.Errorf("no colon"))
 			}
 			continue
 		}
@@ -77,8 +76,8 @@ func parseColumns(b []byte, n int) ([]uint64, error) {
 	return columns, nil
 }
 
-// snmpCounters are the counters of /proc/net/snmp (RFC 4022, RFC 4113) that
-// count here: protocol, the kernel's name, ours.
+// snmpCounters are the counters of /proc/net/snmp (RFC 4022, RFC 4113) that the
+// tool reads: protocol, the kernel's name, our name.
 var snmpCounters = []struct{ protocol, kernel, name string }{
 	{"Tcp", "ActiveOpens", "active_opens"}, {"Tcp", "PassiveOpens", "passive_opens"},
 	{"Tcp", "AttemptFails", "attempt_fails"}, {"Tcp", "EstabResets", "resets"},
@@ -89,8 +88,9 @@ var snmpCounters = []struct{ protocol, kernel, name string }{
 	{"Udp", "RcvbufErrors", "receive_buffer_errors"}, {"Udp", "SndbufErrors", "send_buffer_errors"},
 }
 
-// parseSNMP reads /proc/net/snmp: for each protocol a line of names and a line
-// of values. It returns Tcp CurrEstab, the one gauge among them.
+// parseSNMP reads /proc/net/snmp, which has a line of names and a line of values
+// for each protocol. It returns Tcp CurrEstab, which is a gauge; the others are
+// counters.
 func parseSNMP(data []byte, c counters, odd func([]byte, error)) (established *uint64) {
 	var names []byte
 	for line := range bytes.Lines(data) {
@@ -114,7 +114,7 @@ func parseSNMP(data []byte, c counters, odd func([]byte, error)) (established *u
 			}
 			raw, err := v.next()
 			if err != nil {
-				odd(line, fmt.Errorf("it has no %s", name))
+				odd(line, fmt.Errorf("no value for %s", name))
 				break
 			}
 			gauge := string(name) == "CurrEstab"
@@ -135,8 +135,8 @@ func parseSNMP(data []byte, c counters, odd func([]byte, error)) (established *u
 	return established
 }
 
-// parseSNMP6 reads /proc/net/snmp6, a name and a value a line. TCP over IPv6
-// is counted in /proc/net/snmp; UDP is not.
+// parseSNMP6 reads UDP over IPv6 from /proc/net/snmp6, which has a name and a
+// value on each line. TCP over IPv6 is counted in /proc/net/snmp.
 func parseSNMP6(data []byte, c counters, odd func([]byte, error)) {
 	for line := range bytes.Lines(data) {
 		line = bytes.TrimRight(line, "\n")
@@ -155,8 +155,9 @@ func parseSNMP6(data []byte, c counters, odd func([]byte, error)) {
 	}
 }
 
-// parseSockstat reads /proc/net/sockstat and sockstat6: after the name of a
-// protocol, pairs of a name and a number, by "TCP inuse".
+// parseSockstat reads /proc/net/sockstat and sockstat6. A line has the name of a
+// protocol and then pairs of a name and a number. The keys of into are such as
+// "TCP inuse".
 func parseSockstat(data []byte, into map[string]uint64, odd func([]byte, error)) {
 	for line := range bytes.Lines(data) {
 		line = bytes.TrimRight(line, "\n")
@@ -176,7 +177,7 @@ func parseSockstat(data []byte, into map[string]uint64, odd func([]byte, error))
 	}
 }
 
-// socketGauges are the numbers of sockstat that count here, and their keys.
+// socketGauges are the numbers of sockstat that the tool reads, and their keys.
 var socketGauges = []struct{ name, key string }{
 	{"sockets used", "used"},
 	{"TCP inuse", "tcp_in_use"}, {"TCP orphan", "tcp_orphans"}, {"TCP tw", "tcp_time_wait"}, {"TCP alloc", "tcp_allocated"}, {"TCP mem", "tcp_memory_pages"},
@@ -198,7 +199,7 @@ func (h *host) readNetwork(f interfaceFilter, c counters, n *notes) *networkStat
 	if data, err := h.read("net/dev"); err != nil {
 		n.miss("interfaces", err)
 	} else {
-		data = bytes.Clone(data) // the selection reads other files
+		data = bytes.Clone(data) // selectInterface reads other files
 		s.interfaces = parseNetDev(data, func(name string) (netInterface, bool) { return h.selectInterface(f, name) }, c, n.odd("net/dev"))
 		slices.SortStableFunc(s.interfaces, func(a, b netInterface) int { return a.rank - b.rank })
 	}
@@ -227,7 +228,7 @@ func (h *host) readNetwork(f interfaceFilter, c counters, n *notes) *networkStat
 }
 
 // write writes the network payload: an object for each interface, and our own
-// keys with an underscore before them.
+// keys, which begin with an underscore.
 func (s *networkState) write(p payload) {
 	p.list(listRoom, "_interfaces", len(s.interfaces), func(i int) {
 		n := s.interfaces[i]

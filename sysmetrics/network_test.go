@@ -21,11 +21,11 @@ func TestParseNetDev(t *testing.T) {
 		fails      bool
 	}{
 		{"one", netDevHeader + "  eth0:" + numbers, []string{"eth0"}, want, false},
-		{"no space behind the colon", netDevHeader + "  eth0:" + strings.TrimLeft(numbers, " "), []string{"eth0"}, want, false},
+		{"no space after the colon", netDevHeader + "  eth0:" + strings.TrimLeft(numbers, " "), []string{"eth0"}, want, false},
 		{"a colon in the name", netDevHeader + "eth0:1:" + numbers, []string{"eth0:1"}, nil, false},
 		{"none", netDevHeader, nil, counters{}, false},
 		{"garbage that is filtered out", netDevHeader + "    lo: x\n  eth0:" + numbers, []string{"eth0"}, want, false},
-		{"garbage that is not", netDevHeader + "  eth1: x\n  eth0:" + numbers, []string{"eth0"}, want, true},
+		{"garbage that is not filtered out", netDevHeader + "  eth1: x\n  eth0:" + numbers, []string{"eth0"}, want, true},
 		{"short", netDevHeader + "  eth1: 1 2 3\n  eth0:" + numbers, []string{"eth0"}, want, true},
 		{"no colon", netDevHeader + "  eth1 1 2 3\n  eth0:" + numbers, []string{"eth0"}, want, true},
 	} {
@@ -81,9 +81,9 @@ func TestParseSNMP(t *testing.T) {
 		{"no Tcp", "Udp: InDatagrams\nUdp: 4\n", counters{"Udp in_datagrams": 4}, -1, false},
 		{"empty", "", counters{}, -1, false},
 		{"values missing", "Tcp: ActiveOpens\n", counters{}, -1, false},
-		{"values missing, of another there", "Tcp: ActiveOpens\nUdp: InDatagrams\nUdp: 4\n", counters{"Udp in_datagrams": 4}, -1, false},
+		{"values missing, those of the next protocol present", "Tcp: ActiveOpens\nUdp: InDatagrams\nUdp: 4\n", counters{"Udp in_datagrams": 4}, -1, false},
 		{"too few values", "Tcp: ActiveOpens InSegs\nTcp: 1\n", counters{"Tcp active_opens": 1}, -1, true},
-		{"one that is odd", "Tcp: ActiveOpens InSegs CurrEstab\nTcp: x 2 3\n", counters{"Tcp in_segments": 2}, 3, true},
+		{"one odd value", "Tcp: ActiveOpens InSegs CurrEstab\nTcp: x 2 3\n", counters{"Tcp in_segments": 2}, 3, true},
 		{"not a number", "Tcp: ActiveOpens\nTcp: x\n", counters{}, -1, true},
 		{"negative", "Tcp: CurrEstab\nTcp: -1\n", counters{}, -1, true},
 	} {

@@ -8,20 +8,22 @@ import (
 )
 
 // pressure is one file of /proc/pressure (Documentation/accounting/psi.rst).
-// A line that the kernel does not have is missing: cpu has no full line before
-// Linux 5.13, and no kernel before 4.20 has any.
+// Before Linux 5.13 cpu has no full line. Before Linux 4.20 there are no such
+// files.
 type pressure struct {
 	resource string
 	lines    []pressureLine
 }
 
-// pressureLine holds what one line says, by field; the total is a counter.
+// pressureLine holds the averages of one line, by field. The total is a counter
+// and is kept with the other counters.
 type pressureLine struct {
 	name string // some or full
 	avg  map[string]float64
 }
 
-// readPressure reads the file of a resource, whose field in the payload is key.
+// readPressure reads the pressure file of a resource. key is the payload's field
+// for it, under which a failure is noted.
 func (h *host) readPressure(resource, key string, c counters, n *notes) pressure {
 	p := pressure{resource: resource}
 	data, err := h.read("pressure", resource)
@@ -69,8 +71,8 @@ func (p *pressure) parse(data []byte, c counters, odd func([]byte, error)) {
 
 func (p pressure) counter(line string) string { return "pressure " + p.resource + " " + line }
 
-// write adds the field key: per line the kernel's averages in percent and,
-// exact for our own window, the percentage of it that tasks were stalled.
+// write adds the field key. For each line it has the kernel's averages in percent,
+// and the percentage of our own window in which tasks were stalled.
 func (p pressure) write(out payload, key string) {
 	if len(p.lines) == 0 {
 		out.Null(key)
@@ -83,7 +85,7 @@ func (p pressure) write(out payload, key string) {
 					v, ok := line.avg[avg]
 					optional(out, avg, v, ok)
 				}
-				out.share("percent", p.counter(line.name), 1e6) // totals are microseconds
+				out.share("percent", p.counter(line.name), 1e6) // the totals are in microseconds
 			})
 		}
 	})

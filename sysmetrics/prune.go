@@ -17,18 +17,20 @@ type pruneCmd struct {
 	Keep cli.Age `required:"" placeholder:"AGE"`
 }
 
-// Validate is kong's check after parsing: less is a typing error, and would be expensive.
+// Validate is called by kong after parsing. It rejects an age of less than an
+// hour: that is a typing error, and it would delete almost all rows.
 func (p *pruneCmd) Validate() error {
 	if p.Keep == 0 {
-		return errors.New("--keep is missing, or nothing would be kept")
+		return errors.New("prune needs --keep, for example --keep 90d")
 	}
 	if time.Duration(p.Keep) < time.Hour {
-		return fmt.Errorf("--keep %v: less than an hour", time.Duration(p.Keep))
+		return fmt.Errorf("--keep must be at least 1h, got %v", time.Duration(p.Keep))
 	}
 	return p.databaseFlags.Validate()
 }
 
-// Run drops whole partitions and chunks where it can, and deletes the rest.
+// Run drops whole partitions and chunks if all their rows are old, and deletes
+// the other old rows.
 func (p *pruneCmd) Run(ctx context.Context, env *cli.Env) error {
 	return p.run(ctx, env)
 }
@@ -40,7 +42,7 @@ func (p *pruneCmd) run(ctx context.Context, env *cli.Env) error {
 	}
 	if !ok {
 		return sysexits.New(sysexits.Config, "no_database", fmt.Errorf("no database is configured")).
-			WithHint("set DATABASE_URL or libpq's PGHOST, PGDATABASE, …")
+			WithHint("set DATABASE_URL, or PGHOST and PGDATABASE")
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
@@ -49,14 +51,14 @@ func (p *pruneCmd) run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	defer db.close()
-	// A wrong clock on either side would delete what is not old.
+	// With a wrong clock on either side, rows that are not old would be deleted.
 	server, err := db.now()
 	if err != nil {
 		return databaseError(err)
 	}
 	if err := compareClocks(time.Now(), server); err != nil {
 		return sysexits.New(sysexits.Config, "prune_refused", fmt.Errorf("%w: nothing is deleted", err)).
-			WithHint("set the clock that is wrong: timedatectl shows this host's, SELECT now() the server's")
+			WithHint("correct the clock that is wrong: timedatectl shows this host's clock, SELECT now() shows the server's")
 	}
 	cutoff := server.Add(-time.Duration(p.Keep))
 	partitions, err := db.oldPartitions(cutoff)
@@ -79,10 +81,11 @@ func (p *pruneCmd) run(ctx context.Context, env *cli.Env) error {
 	return env.Stdout.Record(record.Info, l.End())
 }
 
-// oldPartitions returns the partitions all of whose rows are before cutoff: by
-// their bounds, which the server tells, as a name may mean a day or a month. A
-// bound of another form is none, such as DEFAULT or MAXVALUE, nor is one of
-// another key, which the CASE keeps from being read as a time.
+// oldPartitions returns the partitions whose rows are all before cutoff. It
+// compares their bounds, because the name does not say whether a partition holds
+// a day or a month. It leaves out DEFAULT partitions and bounds of MAXVALUE. The
+// CASE leaves out all partitions if the key is not the time, because their
+// bounds cannot be cast to a time.
 func (d *database) oldPartitions(cutoff time.Time) ([]string, error) {
 	return d.column(`SELECT c.oid::regclass::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 		WHERE i.inhparent = to_regclass('system_metrics') AND c.relkind IN ('r', 'p')
@@ -91,8 +94,8 @@ func (d *database) oldPartitions(cutoff time.Time) ([]string, error) {
 		ORDER BY 1`)
 }
 
-// deleteBefore deletes the rows before cutoff: a hypertable's whole chunks
-// first, which costs nothing, then what is left.
+// deleteBefore deletes the rows before cutoff. In a hypertable it first drops
+// whole chunks, which is cheap, and then deletes the remaining rows.
 func (d *database) deleteBefore(cutoff time.Time) (int64, error) {
 	hyper, err := d.column("SELECT to_regclass('timescaledb_information.hypertables')::text")
 	if err != nil {

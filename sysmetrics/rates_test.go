@@ -14,8 +14,8 @@ import (
 	"observability-hub/lib/cli"
 )
 
-// The most that the machine of these tests does in a second. A rate above
-// that is a spike that never was.
+// The maximum that the machine of these tests does in a second. A higher rate is
+// a spike that did not happen.
 const (
 	maxBytesPerS = 1e9
 	maxCountPerS = 1e5
@@ -23,8 +23,8 @@ const (
 	maxJitter    = 2   // how far a counter steps back without having been reset
 )
 
-// machine is a host whose true activity is known and bounded, and to which
-// things happen that confuse those who read its counters.
+// machine simulates a host whose true activity is known and limited. Events
+// happen to it after which its counters are hard to interpret.
 type machine struct {
 	rng       *rand.Rand
 	boot      int
@@ -48,7 +48,7 @@ func newMachine(rng *rand.Rand) *machine {
 	return m
 }
 
-// reboot starts everything from zero, a while ago.
+// reboot resets everything to 0, as if the machine had booted a while ago.
 func (m *machine) reboot() {
 	m.boot++
 	m.monotonic, m.asleep, m.wild = 0, 0, false
@@ -60,7 +60,7 @@ func (m *machine) reboot() {
 	m.advance(time.Duration(1+m.rng.IntN(100_000)) * time.Second)
 }
 
-// clone returns the machine as a snapshot of the hypervisor keeps it.
+// clone returns a copy of the machine, as a hypervisor's snapshot does.
 func (m *machine) clone() *machine {
 	c := *m
 	c.cpus, c.net, c.disks = copyAll(m.cpus), copyAll(m.net), copyAll(m.disks)
@@ -79,7 +79,7 @@ func copyAll[V any](m map[string]*V) map[string]*V {
 // upTo returns a random number between 0 and n.
 func (m *machine) upTo(n float64) uint64 { return m.rng.Uint64N(uint64(n) + 1) }
 
-// advance lets the machine be awake for d.
+// advance runs the machine for d, without suspend.
 func (m *machine) advance(d time.Duration) {
 	m.monotonic += d
 	m.wall = m.wall.Add(d)
@@ -131,19 +131,19 @@ func (m *machine) advance(d time.Duration) {
 	}
 }
 
-// happen does one of the things that confuse.
+// happen makes one of the events happen.
 func (m *machine) happen(event byte, earlier *machine) {
 	const kinds = 13
-	which := event / kinds // which of several: CPUs, interfaces, disks
+	which := event / kinds // selects one of several CPUs, interfaces or disks
 	switch event % kinds {
 	case 0: // nothing
 	case 1:
 		m.reboot()
-	case 2: // suspend: only CLOCK_BOOTTIME and the wall clock go on
+	case 2: // suspend: only CLOCK_BOOTTIME and the wall clock continue
 		d := time.Duration(which) * time.Minute
 		m.asleep += d
 		m.wall = m.wall.Add(d)
-	case 3: // a driver is loaded anew
+	case 3: // a driver is loaded again
 		*pick(m.net, which) = [8]uint64{}
 	case 4: // a disk is replaced by one of the same name
 		*pick(m.disks, which) = [11]uint64{}
@@ -177,7 +177,7 @@ func (m *machine) happen(event byte, earlier *machine) {
 			b, n := past(maxBytesPerS/sectorSize), past(maxCountPerS)
 			m.disks["dm-"+name] = &[11]uint64{n, n, b, n, n, n, b, n, 0, n, n}
 		}
-	case 8: // hotplug: something vanishes
+	case 8: // hotplug: something disappears
 		name := fmt.Sprint(2 + which%4)
 		delete(m.cpus, "cpu"+name)
 		delete(m.net, "eth"+name)
@@ -252,13 +252,13 @@ func (m *machine) read(t testing.TB) *reading {
 	return r
 }
 
-// every takes every interface, by its name.
+// every selects every interface, with its name as key.
 func every(name string) (netInterface, bool) {
 	return netInterface{name: name, key: "net " + name + " "}, true
 }
 
-// live lets events happen to a machine that is sampled after each, and checks
-// every number of every payload.
+// live makes events happen to a machine, samples it after each, and checks every
+// number of every payload.
 func live(t *testing.T, seed uint64, events []byte) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	m := newMachine(rng)
@@ -291,19 +291,19 @@ func live(t *testing.T, seed uint64, events []byte) {
 		if t.Failed() {
 			return
 		}
-		// The next run knows what is in the file.
+		// The next run knows only what is in the state file.
 		if prev, err = decodeState(cur.encode()); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-// payloadCheck looks at each number of one record.
+// payloadCheck checks each number of one record.
 type payloadCheck struct {
 	t      *testing.T
 	what   string
 	line   []byte
-	wild   bool // steal is not to be trusted
+	wild   bool // the values of steal are not reliable
 	first  bool
 	window float64
 }
@@ -375,7 +375,7 @@ func (c *payloadCheck) number(path string, v float64) {
 	}
 }
 
-// TestRatesOfALife lets things happen to machines at random.
+// TestRatesOfALife makes random events happen to machines.
 func TestRatesOfALife(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -391,14 +391,14 @@ func TestRatesOfALife(t *testing.T) {
 	}
 }
 
-// FuzzRates looks for a life that makes a number which cannot be.
+// FuzzRates looks for a series of events that leads to an impossible number.
 func FuzzRates(f *testing.F) {
 	for kind := range byte(13) {
 		f.Add(uint64(kind), []byte{0, kind, 0, kind + 13, kind + 26, 0})
 	}
-	f.Add(uint64(1), []byte{7, 8, 7, 8, 8, 7})     // hotplug to and fro
+	f.Add(uint64(1), []byte{7, 8, 7, 8, 8, 7})     // hotplug in both directions
 	f.Add(uint64(2), []byte{0, 10, 1, 0, 0, 10})   // restored, also after a reboot
-	f.Add(uint64(3), []byte{6, 19, 6, 19, 32, 45}) // steal there and back
+	f.Add(uint64(3), []byte{6, 19, 6, 19, 32, 45}) // steal jumps ahead and back
 	f.Fuzz(func(t *testing.T, seed uint64, events []byte) {
 		live(t, seed, events[:min(len(events), 40)])
 	})
@@ -526,7 +526,7 @@ func TestCPUUsage(t *testing.T) {
 			t.Errorf("%s: cpuUsage = %v, %d; want %v, %d", tc.name, s.usage, o, tc.usage, tc.outcome)
 		}
 		if _, o := w.cpuUsage("cpu9", 1); o != unknown {
-			t.Errorf("cpuUsage of a CPU that is not there = %d; want unknown", o)
+			t.Errorf("cpuUsage of a missing CPU = %d; want unknown", o)
 		}
 	}
 }

@@ -11,10 +11,11 @@ import (
 //go:embed schema.sql
 var schemaSQL string
 
-// partitionPrefix and a day in UTC as YYYYMMDD are the name of a partition.
+// partitionPrefix is the first part of a partition's name. The second part is
+// the day in UTC as YYYYMMDD.
 const partitionPrefix = "system_metrics_p"
 
-// schemaCmd prints the SQL that makes the table.
+// schemaCmd prints the SQL that creates the table.
 type schemaCmd struct{}
 
 // Run prints schema.sql.

@@ -9,14 +9,14 @@ import (
 	"observability-hub/lib/statedir"
 )
 
-// errNoDatabase says that no database is configured, or that the one that is
-// failed just now.
+// errNoDatabase says that no database is configured, or that the configured one
+// failed less than retryAfter ago.
 var errNoDatabase = errors.New("no database")
 
-// retryAfter is how long a run leaves a database alone that failed.
+// retryAfter is how long a run does not try a database again that failed.
 const retryAfter = 30 * time.Second
 
-// session calls work with an open session, within the time-out.
+// session opens a session and calls work, both within --timeout.
 func (d *delivery) session(ctx context.Context, work func() error) error {
 	if time.Now().Before(d.offUntil) {
 		return errNoDatabase
@@ -30,7 +30,7 @@ func (d *delivery) session(ctx context.Context, work func() error) error {
 		defer cancel()
 		if d.db, err = connect(ctx, cfg); err == nil {
 			err = work()
-			_ = d.db.close() // what is inserted is committed
+			_ = d.db.close() // everything is committed already
 		}
 	}
 	if err != nil {
@@ -39,7 +39,8 @@ func (d *delivery) session(ctx context.Context, work func() error) error {
 	return err
 }
 
-// drain inserts what the spool holds, in batches, and forgets what is in.
+// drain inserts the records of the spool in batches, and removes from the spool
+// those that are inserted or set aside.
 func (d *delivery) drain(q queue) error {
 	var done int64
 	var failure error
@@ -50,19 +51,21 @@ func (d *delivery) drain(q queue) error {
 			done = end
 			return true
 		}
-		// A run that has no time for all of a block of poison still gets on.
+		// If the run has no time for a whole batch of bad records, the settled
+		// ones are still removed, so that the next run continues after them.
 		for _, e := range batch[:d.settled] {
 			done += int64(len(e.line))
 		}
 		return false
 	})
-	// Forgetting is for speed: what is inserted again is recognized.
+	// Removing them only saves time: a record that is inserted again is
+	// recognized as a duplicate.
 	return errors.Join(failure, err, q.forget(done))
 }
 
-// insertSampled inserts the batch of this run. If the server finds that this
-// host's clock differs, the records are marked, in the spool first, and then
-// inserted: their time is wrong, but the other numbers are not.
+// insertSampled inserts the batch of this run. If the server's clock differs from
+// this host's, insertSampled marks the records, in the spool first, and then
+// inserts them. Their time is wrong, but their other numbers are right.
 func (d *delivery) insertSampled(q queue, batch []entry, spooled bool) error {
 	err := d.insertAt(q.dir, batch, d.sampled)
 	differs, ok := errors.AsType[errClock](err)
@@ -75,8 +78,8 @@ func (d *delivery) insertSampled(q queue, batch []entry, spooled bool) error {
 	return d.insert(q.dir, batch)
 }
 
-// checkClock marks the batch of this run, which is spooled behind others, if
-// the server's clock differs.
+// checkClock marks the batch of this run if the server's clock differs from this
+// host's. It is for a batch that is spooled after other records.
 func (d *delivery) checkClock(q queue, batch []entry) error {
 	if d.sampled.IsZero() {
 		return nil
@@ -91,8 +94,8 @@ func (d *delivery) checkClock(q queue, batch []entry) error {
 	return nil
 }
 
-// insert inserts a batch; what the database refuses for its content is set
-// aside in dir.
+// insert inserts a batch. Records that the database refuses because of their
+// content are set aside in dir.
 func (d *delivery) insert(dir *statedir.Dir, batch []entry) error {
 	return d.insertAt(dir, batch, time.Time{})
 }
@@ -107,7 +110,8 @@ func (d *delivery) insertAt(dir *statedir.Dir, batch []entry, sampled time.Time)
 			return err
 		}
 		d.rejected++
-		// The halves of a batch are tried from its start to its end, so all before e is settled too.
+		// A batch is inserted in halves, from its start to its end, so all records
+		// before e are settled too.
 		d.settled = 1 + slices.IndexFunc(batch, func(b entry) bool { return &b.line[0] == &e.line[0] })
 		return nil
 	})

@@ -16,10 +16,11 @@ import (
 	"observability-hub/lib/statedir"
 )
 
-// The queues in the state directory. Both hold records as they were printed.
+// The queues in the state directory. Both hold records in the form in which
+// collect prints them.
 const (
 	spoolFile    = "spool.jsonl"    // waiting for the database
-	rejectedFile = "rejected.jsonl" // refused by it for their content; "sysmetrics flush" takes them again
+	rejectedFile = "rejected.jsonl" // refused by the database because of their content; "sysmetrics flush" can insert them later
 )
 
 // entry is one record on its way to the database.
@@ -35,16 +36,18 @@ const (
 	batchBytes   = 1 << 20
 )
 
-// queue is a file of JSON lines: bounded, appended to at its end, forgotten
-// from its start. Whoever uses it holds the state directory's lock.
+// queue is a file of JSON lines with a maximum size. Records are appended at its
+// end and removed from its start. The caller holds the lock of the state
+// directory.
 type queue struct {
 	dir  *statedir.Dir
 	name string
 	max  int64 // bytes
 }
 
-// repair drops what an interrupted append left behind the last line break and
-// returns the size and the number of bytes dropped. A missing file has size 0.
+// repair removes an incomplete line at the end of the file, which an interrupted
+// append left. It returns the size and the number of bytes removed. A missing
+// file has size 0.
 func (q queue) repair() (size, torn int64, err error) {
 	f, err := os.OpenFile(q.dir.Join(q.name), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -81,10 +84,10 @@ func (q queue) repair() (size, torn int64, err error) {
 	return size, end - size, nil
 }
 
-// append adds entries behind size, which repair returned, and makes them
-// durable. If the queue would grow beyond its bound, it first forgets its
-// oldest records, to nine tenths of it, and returns how many those were. After
-// an error nothing of entries is in the queue.
+// append writes entries at size, which repair returned, and syncs the file. If
+// the queue would exceed its maximum size, append first removes the oldest
+// records, so that the queue ends at nine tenths of the maximum, and returns
+// their number. After an error none of entries is in the queue.
 func (q queue) append(size int64, entries []entry) (dropped int, err error) {
 	var data []byte
 	for _, e := range entries {
@@ -116,14 +119,14 @@ func (q queue) append(size int64, entries []entry) (dropped int, err error) {
 	}
 	if fresh {
 		if err := q.dir.Sync(); err != nil {
-			// What is said to be lost must not turn up again.
+			// The caller reports the records as lost, so they must not be found later.
 			return dropped, errors.Join(err, f.Truncate(size))
 		}
 	}
 	return dropped, nil
 }
 
-// replaceTail replaces the last n bytes by entries, at once.
+// replaceTail replaces the last n bytes of the file by entries, atomically.
 func (q queue) replaceTail(n int64, entries []entry) error {
 	f, err := os.Open(q.dir.Join(q.name))
 	if err != nil {
@@ -141,7 +144,8 @@ func (q queue) replaceTail(n int64, entries []entry) error {
 	return q.dir.ReplaceFrom(q.name, io.MultiReader(parts...))
 }
 
-// shorten forgets at least excess bytes of whole records, all if need be.
+// shorten removes whole records from the start of the queue: at least excess
+// bytes, or all records.
 func (q queue) shorten(size, excess int64) (rest int64, dropped int, err error) {
 	f, err := os.Open(q.dir.Join(q.name))
 	if err != nil {
@@ -164,9 +168,9 @@ func (q queue) shorten(size, excess int64) (rest int64, dropped int, err error) 
 	return size - offset, dropped, nil
 }
 
-// batches calls yield with the queue's records, oldest first, the offset
-// behind them, and how many lines before it were too long to be records: damage,
-// which is passed over. It ends when yield returns false.
+// batches calls yield for each batch of records, oldest first. end is the offset
+// after the batch. damaged is the number of lines in it that were skipped because
+// they are too long to be records. batches ends when yield returns false.
 func (q queue) batches(yield func(batch []entry, end int64, damaged int) bool) error {
 	f, err := os.Open(q.dir.Join(q.name))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -204,22 +208,23 @@ func (q queue) batches(yield func(batch []entry, end int64, damaged int) bool) e
 	}
 }
 
-// describe returns the host and time of a record, zero where it has none: such
-// a record is damaged and the database will refuse it.
+// describe returns the host and time of a record. They are zero if the record is
+// damaged, in which case the database refuses it later.
 func describe(line []byte) (host string, t time.Time) {
 	r, _ := decodeRecord(line)
 	return r.host, r.time
 }
 
-// rowFields are the fields of a record that decide where and whether its row goes.
+// rowFields are the fields of a record that are checked before it is inserted.
 type rowFields struct {
 	time             time.Time
 	host, metricType string
 	payload          json.RawMessage
 }
 
-// decodeRecord reads those fields as the database does: their names in lower
-// case alone, the last of several. encoding/json's own rule for structs is laxer.
+// decodeRecord reads these fields as the database does: it accepts their names in
+// lower case only, and uses the last of several fields with one name.
+// encoding/json also accepts other cases when it decodes into a struct.
 func decodeRecord(line []byte) (r rowFields, err error) {
 	var all map[string]json.RawMessage
 	if err := json.Unmarshal(line, &all); err != nil {
@@ -236,7 +241,8 @@ func decodeRecord(line []byte) (r rowFields, err error) {
 	return r, nil
 }
 
-// forget drops the first n bytes. A crash leaves the queue with or without them.
+// forget removes the first n bytes. After a crash the queue is complete or lacks
+// exactly these bytes.
 func (q queue) forget(n int64) error {
 	if n == 0 {
 		return nil
@@ -265,7 +271,7 @@ func (q queue) forget(n int64) error {
 	return nil
 }
 
-// hashes returns a hash of each line.
+// hashes returns the set of the hashes of all lines.
 func (q queue) hashes() (map[uint64]bool, error) {
 	all := make(map[uint64]bool)
 	err := q.batches(func(batch []entry, _ int64, _ int) bool {

@@ -36,7 +36,7 @@ func lines(first, last int) (entries []entry) {
 	return entries
 }
 
-// add appends as deliver does: repaired first.
+// add repairs the queue and then appends, as deliver does.
 func (q queue) add(t *testing.T, entries []entry) (dropped int) {
 	t.Helper()
 	size, _, err := q.repair()
@@ -95,7 +95,7 @@ func TestQueue(t *testing.T) {
 	}
 	q.add(t, nil)
 	if _, err := os.Stat(q.dir.Join(q.name)); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("nothing to keep made a file: %v", err)
+		t.Errorf("an append of nothing made a file: %v", err)
 	}
 	q.add(t, lines(1, 3))
 	q.add(t, lines(4, 5))
@@ -121,7 +121,7 @@ func TestQueue(t *testing.T) {
 	}
 }
 
-// What a killed run left behind the last line break is half a record.
+// A killed run can leave an incomplete record after the last line break.
 func TestQueueTornTail(t *testing.T) {
 	for _, tail := range []string{"{", `{"n":  9`, strings.Repeat("x", 4095), strings.Repeat("x", 4096), strings.Repeat("x", 10_000), "\x00\x00\x00"} {
 		for _, whole := range []int{0, 3, 900} {
@@ -137,10 +137,10 @@ func TestQueueTornTail(t *testing.T) {
 			f.Close()
 			size, torn, err := q.repair()
 			if size != int64(10*whole) || torn != int64(len(tail)) || err != nil {
-				t.Errorf("repair behind %d records and %d bytes = %d, %d, %v", whole, len(tail), size, torn, err)
+				t.Errorf("repair after %d records and %d bytes = %d, %d, %v", whole, len(tail), size, torn, err)
 			}
 			if info, err := os.Stat(q.dir.Join(q.name)); err != nil || info.Size() != size {
-				t.Errorf("behind repair the file has %d bytes, %v; want %d", info.Size(), err, size)
+				t.Errorf("after repair the file has %d bytes, %v; want %d", info.Size(), err, size)
 			}
 			q.add(t, lines(whole+1, whole+1))
 			if got, want := q.numbers(t), fmt.Sprintf("1-%d", whole+1); got != want {
@@ -150,7 +150,7 @@ func TestQueueTornTail(t *testing.T) {
 	}
 }
 
-// Beyond its bound the queue forgets its oldest records, and says how many.
+// When the queue is full, it drops its oldest records and returns their number.
 func TestQueueBound(t *testing.T) {
 	for _, tc := range []struct {
 		max, before, add int
@@ -161,7 +161,7 @@ func TestQueueBound(t *testing.T) {
 		{100, 10, 1, "3-11", 2},    // down to nine tenths
 		{100, 10, 5, "7-15", 6},    //
 		{100, 10, 9, "11-19", 10},  //
-		{100, 10, 20, "11-30", 10}, // more than fits: the newest are kept, the queue is not
+		{100, 10, 20, "11-30", 10}, // more than fits: only the new records are kept
 		{100, 0, 20, "1-20", 0},
 		{1000, 100, 1, "12-101", 11},
 	} {
@@ -172,7 +172,7 @@ func TestQueueBound(t *testing.T) {
 			t.Errorf("%d records and %d more in %d bytes = %s, dropped %d; want %s, %d", tc.before, tc.add, tc.max, got, dropped, tc.want, tc.dropped)
 		}
 	}
-	// Over a long time without a database every record is there or counted.
+	// Without a database for a long time, every record is in the queue or counted as dropped.
 	q := newQueue(t, 1000)
 	dropped := 0
 	for i := 1; i <= 900; i += 4 {
@@ -196,7 +196,7 @@ func TestQueueBatches(t *testing.T) {
 	}); err != nil || fmt.Sprint(sizes) != fmt.Sprint([]int{batchRecords, batchRecords, 5}) {
 		t.Errorf("batches of %v, %v", sizes, err)
 	}
-	// Long records make shorter batches: a statement stays within bounds.
+	// Long records make smaller batches, so that a statement does not become too long.
 	q = newQueue(t, 1<<30)
 	long := []byte(`{"host":"web1","time":"2026-01-02T03:04:05Z","x":"` + strings.Repeat("x", batchBytes/4) + "\"}\n")
 	for range 6 {
@@ -214,15 +214,15 @@ func TestQueueBatches(t *testing.T) {
 	}); err != nil || fmt.Sprint(sizes) != "[4 2]" {
 		t.Errorf("batches of %v, %v; want [4 2]", sizes, err)
 	}
-	// Until the first that fails.
+	// batches ends when yield returns false.
 	calls := 0
 	if err := q.batches(func([]entry, int64, int) bool { calls++; return false }); calls != 1 || err != nil {
 		t.Errorf("%d calls, %v; want 1", calls, err)
 	}
 }
 
-// A kill at any byte of an append leaves the records before it, whole, and the
-// next run adds its own behind them.
+// After a kill at any byte of an append, the previous records are complete and
+// the next run appends its records after them.
 func TestQueueKilledAnywhere(t *testing.T) {
 	for n := range 31 {
 		q := newQueue(t, 1<<20)
@@ -242,7 +242,7 @@ func TestQueueKilledAnywhere(t *testing.T) {
 	}
 }
 
-// An append that fails leaves nothing of it behind.
+// An append that fails leaves none of its records in the file.
 func TestQueueAppendFails(t *testing.T) {
 	q := newQueue(t, 1<<20)
 	if err := os.Symlink("/dev/full", q.dir.Join(q.name)); err != nil {
@@ -256,10 +256,10 @@ func TestQueueAppendFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, _, err := q.repair(); sysexits.Code(err) != sysexits.CantCreate {
-		t.Errorf("repair of a folder = %v; want status 73", err)
+		t.Errorf("repair of a directory = %v; want status 73", err)
 	}
 	if _, err := q.append(0, lines(1, 1)); sysexits.Code(err) != sysexits.CantCreate {
-		t.Errorf("append to a folder = %v; want status 73", err)
+		t.Errorf("append to a directory = %v; want status 73", err)
 	}
 }
 
@@ -275,7 +275,7 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
-// Without a database every sample waits in the spool, in order, as it was printed.
+// Without a database every sample is in the spool, in order, as it would have been printed.
 func TestSpoolWithoutDatabase(t *testing.T) {
 	root, state := t.TempDir(), t.TempDir()
 	writeTree(t, root, minimalProc)
@@ -303,10 +303,11 @@ func TestSpoolWithoutDatabase(t *testing.T) {
 	}
 }
 
-// A new file whose name could not be made durable is there all the same: it must not hold what the caller was told is not kept.
-func TestAppendUnsyncedFolder(t *testing.T) {
+// If the directory of a new file cannot be synced, append fails although the file exists. The file must not hold the
+// records that the caller was told are not kept.
+func TestAppendUnsyncedDirectory(t *testing.T) {
 	q := newQueue(t, 1000)
-	if err := q.dir.Close(); err != nil { // the folder cannot be fsynced now
+	if err := q.dir.Close(); err != nil { // now the directory cannot be fsynced
 		t.Fatal(err)
 	}
 	if _, err := q.append(0, lines(1, 3)); sysexits.Code(err) != sysexits.CantCreate {
@@ -317,7 +318,7 @@ func TestAppendUnsyncedFolder(t *testing.T) {
 	}
 }
 
-// What could not be set aside is tried again: a run that reads a stream for long meets the record a second time.
+// A record that could not be set aside is set aside when the same run tries to insert it again.
 func TestSetAsideAgainAfterAFailure(t *testing.T) {
 	q := newQueue(t, 1<<20)
 	q.name = rejectedFile
@@ -329,7 +330,7 @@ func TestSetAsideAgainAfterAFailure(t *testing.T) {
 	d.SpoolMax = 1
 	e, cause := lines(7, 7)[0], errors.New("refused")
 	if err := d.setAside(q.dir, e, cause); err == nil {
-		t.Fatal("set aside where no file can be made")
+		t.Fatal("setAside succeeded although no file can be made")
 	}
 	if err := os.Mkdir(elsewhere, 0o700); err != nil {
 		t.Fatal(err)

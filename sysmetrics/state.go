@@ -16,18 +16,18 @@ import (
 // stateFile holds the counters of the last run.
 const stateFile = "counters"
 
-// snapshot is what one run keeps for the next: the counters, when they were
-// read, and the mounts that hang.
+// snapshot is the state that one run keeps for the next: the counters, the clocks
+// when they were read, and the mounts that hang.
 type snapshot struct {
 	bootID   string
-	clock    clock // without the wall clock: it is of no use for rates
+	clock    clock // the wall clock is not kept, because rates do not use it
 	counters counters
 	hung     []hung
 }
 
 const stateHeader = "sysmetrics-counters 1"
 
-// encode writes a snapshot as text, one thing a line:
+// encode returns a snapshot as lines of text:
 //
 //	sysmetrics-counters 1
 //	boot BOOT-ID MONOTONIC-NS BOOTTIME-NS
@@ -51,12 +51,12 @@ func (s *snapshot) encode() []byte {
 	return append(b, "end\n"...)
 }
 
-// decodeState reads what encode wrote, and refuses anything else.
+// decodeState decodes the output of encode. It rejects everything else.
 func decodeState(data []byte) (*snapshot, error) {
 	body, whole := bytes.CutSuffix(data, []byte("end\n"))
 	header, body, _ := bytes.Cut(body, []byte("\n"))
 	if !whole || string(header) != stateHeader {
-		return nil, errors.New("not a whole file of version 1")
+		return nil, errors.New("not a complete file of version 1")
 	}
 	s := &snapshot{counters: make(counters, bytes.Count(body, []byte("\n")))}
 	for len(body) > 0 {
@@ -108,8 +108,8 @@ func (s *snapshot) decodeLine(line []byte) error {
 	return errors.New("unknown kind")
 }
 
-// loadState returns the previous snapshot; nil and no error if there is none,
-// or if a power loss has left the file empty.
+// loadState returns the previous snapshot. It returns nil and no error if there is
+// none, or if the file is empty, as it can be after a power loss.
 func loadState(dir *statedir.Dir) (*snapshot, error) {
 	data, err := os.ReadFile(dir.Join(stateFile))
 	if errors.Is(err, fs.ErrNotExist) {

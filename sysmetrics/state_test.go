@@ -35,7 +35,7 @@ func TestStateRoundTrip(t *testing.T) {
 	}
 }
 
-// A state file is replaced as a whole, so anything but a whole one is damage.
+// A state file is replaced atomically, so an incomplete file is damaged.
 func TestDecodeStateRefuses(t *testing.T) {
 	const good = "sysmetrics-counters 1\nboot a 1 2\ncounter 5 cpu user\nend\n"
 	if _, err := decodeState([]byte(good)); err != nil {
@@ -82,13 +82,13 @@ func FuzzDecodeState(f *testing.F) {
 	})
 }
 
-// FuzzEncodeState is the other direction: what can happen on a host comes back.
+// FuzzEncodeState tests the other direction: decodeState returns the snapshot that was encoded.
 func FuzzEncodeState(f *testing.F) {
 	f.Add("net eth0 rx_bytes", uint64(5), "/mnt/a b", "nfs4", int64(1), 2)
 	f.Add("x", uint64(0), "\x00\"\\\n", "", int64(0), 0)
 	f.Fuzz(func(t *testing.T, name string, v uint64, point, fstype string, retry int64, failures int) {
 		if name == "" || strings.Contains(name, "\n") || retry < 0 || failures < 0 {
-			return // no parser makes such a name, nor hung such a number
+			return // no parser makes such a name, and hung makes no such number
 		}
 		s := &snapshot{bootID: "b", counters: counters{name: v},
 			hung: []hung{{mount{device: "0:1", point: point, fstype: fstype}, time.Duration(retry), failures}}}
@@ -99,8 +99,8 @@ func FuzzEncodeState(f *testing.F) {
 	})
 }
 
-// A power loss may leave the file empty, as it is not fsynced. The rates begin
-// anew then without a warning: the boot is another one anyway.
+// The file is not fsynced, so a power loss may leave it empty. There is no
+// warning then, because after a power loss the boot is another one anyway.
 func TestLoadStateEmpty(t *testing.T) {
 	dir, err := statedir.Open(t.Context(), t.TempDir(), 0)
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// cpuChips are the hwmon drivers of CPU sensors. Only these are read: others
-// (drive, ACPI and I²C sensors) can take seconds to answer.
+// cpuChips are the hwmon drivers of CPU sensors. No other sensors are read,
+// because drive, ACPI and I²C sensors can take seconds to answer.
 var cpuChips = []string{"coretemp", "k10temp", "zenpower", "via_cputemp", "cpu_thermal"}
 
 // temperature holds CPU temperatures in °C.
@@ -21,8 +21,9 @@ type temperature struct {
 	cores    map[string]float64 // "core_0", "tccd1"; in a second socket "package_1_core_0"
 }
 
-// readTemperature reads /sys/class/hwmon (Documentation/hwmon/sysfs-interface.rst),
-// else the thermal zones. Temperatures there are in thousandths of a degree.
+// readTemperature reads /sys/class/hwmon (Documentation/hwmon/sysfs-interface.rst)
+// or, if that has no CPU temperature, the thermal zones. The files hold
+// thousandths of a degree.
 func (h *host) readTemperature(n *notes) temperature {
 	t := temperature{packages: map[string]float64{}, cores: map[string]float64{}}
 	var chips []chip
@@ -55,17 +56,17 @@ func (h *host) readTemperature(n *notes) temperature {
 	return t
 }
 
-// chip is one sensor chip: that of a socket.
+// chip is the sensor chip of one socket.
 type chip struct {
-	id       string // the number in "Package id 1", "" where it has none
+	id       string // the number in "Package id 1", "" if there is no such label
 	socket   int
-	packages map[string]float64 // by label: of the whole socket
+	packages map[string]float64 // temperatures of the whole socket, by label
 	cores    map[string]float64
 }
 
-// packageLabels are the labels of a socket's own temperature, the best first.
-// Tctl has an offset for the fan on some Ryzens; the lone sensor of a small
-// board has no label.
+// packageLabels are the labels of a whole socket's temperature, the best one
+// first. On some Ryzens Tctl has an offset for fan control. On small boards the
+// only sensor has no label.
 var packageLabels = []string{"package id", "physical id", "tdie", "tctl", ""}
 
 func (c chip) hottest() (float64, bool) {
@@ -77,8 +78,8 @@ func (c chip) hottest() (float64, bool) {
 	return 0, false
 }
 
-// number numbers the sockets: by the number in a chip's label, the others by
-// the first number that is free.
+// number numbers the sockets. A chip gets the number in its label if it has one,
+// else the lowest free number.
 func number(chips []chip) {
 	taken := make(map[int]bool)
 	for _, labelled := range []bool{true, false} {
@@ -98,8 +99,9 @@ func number(chips []chip) {
 	}
 }
 
-// chipDirs returns the directories of CPU sensors, in the order of the devices
-// that they belong to: hwmon numbers follow the order in which drivers load.
+// chipDirs returns the directories of CPU sensors, ordered by their devices. The
+// hwmon numbers give no stable order, because they depend on the order in which
+// the drivers are loaded.
 func (h *host) chipDirs() []string {
 	entries, _ := os.ReadDir(filepath.Join(h.sysRoot, "class/hwmon"))
 	type found struct{ dir, device, number string }
@@ -175,9 +177,9 @@ func (h *host) readZones(t temperature) {
 	}
 }
 
-// isCPUZone reports whether a type of a thermal zone is that of a CPU or of
-// the chip that it is on. The names come from device trees, so each board has
-// its own: cpu-thermal, cpu0-thermal, cpu-b0-thermal, bigcore1-thermal,
+// isCPUZone reports whether a thermal zone of this type measures a CPU or the
+// chip with the CPU. The types come from device trees, so they differ between
+// boards: cpu-thermal, cpu0-thermal, cpu-b0-thermal, bigcore1-thermal,
 // package-thermal, soc_thermal, bcm2835_thermal, mtktscpu, CPU-therm.
 func isCPUZone(kind string) bool {
 	kind = strings.ReplaceAll(strings.ToLower(kind), "_", "-")
@@ -188,8 +190,8 @@ func isCPUZone(kind string) bool {
 		(strings.HasPrefix(kind, "bigcore") || strings.HasPrefix(kind, "littlecore")) && strings.HasSuffix(kind, "-thermal")
 }
 
-// readDegrees returns a temperature. What no CPU in service can have is the
-// answer of a sensor that is off or broken, and as good as none.
+// readDegrees returns a temperature in °C. A value that no running CPU can have
+// comes from a sensor that is off or broken. It is reported as a missing file.
 func (h *host) readDegrees(path string) (float64, error) {
 	text, err := h.readLine(path)
 	if err != nil {
@@ -205,7 +207,7 @@ func (h *host) readDegrees(path string) (float64, error) {
 	return float64(milli) / 1000, nil
 }
 
-// write adds package_temp, the hottest socket, and core_temps.
+// write adds package_temp, which is that of the hottest socket, and core_temps.
 func (t temperature) write(p payload) {
 	hottest, known := 0.0, false
 	for _, degrees := range t.packages {

@@ -31,7 +31,7 @@ func TestReadTemperature(t *testing.T) {
 		{"no label", map[string]string{"hwmon/hwmon0/name": "cpu_thermal", "hwmon/hwmon0/temp1_input": "48312"}, "48.312", nil, "core_temps", ""},
 		{"below zero", map[string]string{"hwmon/hwmon0/name": "cpu_thermal", "hwmon/hwmon0/temp1_input": "-12000"}, "-12", nil, "core_temps", ""},
 		{"other chips are not read", map[string]string{"hwmon/hwmon0/name": "drivetemp", "hwmon/hwmon0/temp1_input": "x"}, "null", nil, "package_temp core_temps", ""},
-		{"a sensor with nothing to say", map[string]string{
+		{"a sensor without a value", map[string]string{
 			"hwmon/hwmon0/name": "coretemp", "hwmon/hwmon0/temp1_input": "50000", "hwmon/hwmon0/temp1_label": "Package id 0",
 			"hwmon/hwmon0/temp2_input": "", "hwmon/hwmon0/temp2_label": "Core 0",
 		}, "50", nil, "core_temps", "hwmon0/temp2"},
@@ -72,7 +72,7 @@ func TestReadTemperature(t *testing.T) {
 			"thermal/thermal_zone1/type": "bigcore0-thermal", "thermal/thermal_zone1/temp": "49000"}, "49", nil, "core_temps", ""},
 		{"Allwinner", map[string]string{"thermal/thermal_zone0/type": "cpu0-thermal", "thermal/thermal_zone0/temp": "48000",
 			"thermal/thermal_zone1/type": "cpu1-thermal", "thermal/thermal_zone1/temp": "-256000"}, "48", nil, "core_temps", ""},
-		{"a zone is not asked where there is a chip", map[string]string{"hwmon/hwmon0/name": "cpu_thermal", "hwmon/hwmon0/temp1_input": "48000",
+		{"a zone is not read if there is a chip", map[string]string{"hwmon/hwmon0/name": "cpu_thermal", "hwmon/hwmon0/temp1_input": "48000",
 			"thermal/thermal_zone1/type": "x86_pkg_temp", "thermal/thermal_zone1/temp": "61000"}, "48", nil, "core_temps", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -103,7 +103,7 @@ func TestReadTemperature(t *testing.T) {
 	}
 }
 
-// Thousands of cores leave room for what follows them.
+// The temperatures of thousands of cores leave room for the other fields.
 func TestManyTemperatures(t *testing.T) {
 	temp := temperature{packages: map[string]float64{"a": 50}, cores: map[string]float64{}}
 	for i := range 4000 {

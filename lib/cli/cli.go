@@ -1,6 +1,5 @@
-// Package cli is the command line that the four tools have in common: kong
-// with the toolkit's exit statuses, diagnostics, environment variables,
-// version and help.
+// Package cli is the command line of the four tools. It adds the toolkit's exit
+// statuses, diagnostics, environment variables, version and help to kong.
 package cli
 
 import (
@@ -19,33 +18,33 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// Version is set at build time by -ldflags -X: a repository without a go.mod
-// at its root gets no version from the Go tool.
+// Version is set at build time with -ldflags -X, because the Go tool sets no
+// version in a repository without a go.mod at its root.
 var Version = "devel"
 
 // App describes a tool.
 type App struct {
-	Name        string // the command; in upper case the prefix of its environment variables
-	Service     string // the unit family, the service of every record
-	Description string // one paragraph, the head of --help
-	Examples    string // runnable command lines, the end of --help
+	Name        string // the command; in upper case it is the prefix of the environment variables
+	Service     string // the unit family, which is the service field of every record
+	Description string // one paragraph, at the start of --help
+	Examples    string // runnable command lines, at the end of --help
 	Commands    []Command
-	Flags       string // what each flag is for: a line each of its name, spaces and a text for kong, in which ${default} is its default
+	Flags       string // the help of each flag: a line with its name, spaces and a text for kong, in which ${default} is its default
 }
 
 // Command is one command of a tool.
 type Command struct {
 	Name    string
 	Help    string
-	Default bool // what the tool does when no command is named
-	Hidden  bool // not for people
-	// Grammar is a pointer to a struct of flags for kong, with a method
-	// Run(context.Context, *Env) error, whose context a signal cancels. kong calls
-	// a method Validate() error of it, and of structs in it, after parsing.
+	Default bool // run if no command is named
+	Hidden  bool // not shown in --help
+	// Grammar is a pointer to a struct of flags for kong. It has a method
+	// Run(context.Context, *Env) error. A signal cancels the context. If Grammar
+	// or a struct in it has a method Validate() error, kong calls it after parsing.
 	Grammar any
 }
 
-// Env is what a command works with.
+// Env is the environment of a command: its app and its streams.
 type Env struct {
 	App
 	Stdin  io.Reader
@@ -53,8 +52,9 @@ type Env struct {
 	Diag   *diag.Logger
 }
 
-// Main parses args, runs the command that they name and returns the exit
-// status. SIGPIPE is left alone: a filter whose reader is gone dies quietly.
+// Main parses args, runs the command that they name and returns the exit status.
+// It does not handle SIGPIPE, so that a filter dies quietly after its reader has
+// ended.
 func Main(app App, args []string, stdin io.Reader, stdout, stderr *os.File) int {
 	env := &Env{
 		App:    app,
@@ -76,7 +76,7 @@ func Main(app App, args []string, stdin io.Reader, stdout, stderr *os.File) int 
 	return sysexits.Code(err)
 }
 
-// exited is how kong's --help and --version leave the parser.
+// exited is the panic with which kong's --help and --version leave the parser.
 type exited int
 
 func run(env *Env, args []string, stderr io.Writer) (err error) {
@@ -104,13 +104,14 @@ func run(env *Env, args []string, stderr io.Writer) (err error) {
 	return Interruptible(ctx, work)
 }
 
-// Immediate is a command that a signal may end anywhere, because it waits for
-// nothing and has nothing to finish, or one that calls [Interruptible] itself, as
-// it has something to do after a signal. Every other command is [Interruptible], which takes
-// two threads more.
+// Immediate is implemented by a command for which Main may not call
+// [Interruptible]. If Immediate returns true, a signal may end the command at any
+// point, because it waits for nothing and has nothing to finish, or the command
+// calls Interruptible itself. Main calls Interruptible for every other command,
+// which takes two more threads.
 type Immediate interface{ Immediate() bool }
 
-// immediate reports whether the called command is [Immediate], or not for people.
+// immediate reports whether the called command is [Immediate] or hidden.
 func immediate(call *kong.Context) bool {
 	node := call.Selected()
 	if node == nil {
@@ -120,9 +121,9 @@ func immediate(call *kong.Context) bool {
 	return node.Hidden || ok && command.Immediate()
 }
 
-// parse gives args to kong. Building kong's model takes longer than all else
-// that a small run does, so kong is told only of the command that is called,
-// and of help texts only when they are to be shown.
+// parse parses args with kong. In a small run, building kong's model takes longer
+// than everything else. So parse passes only the called command to kong, and help
+// texts only if they are to be shown.
 func parse(env *Env, args []string, stderr io.Writer) (*kong.Context, error) {
 	base := &struct {
 		Version versionFlag `help:"Print the version and exit."`
@@ -164,7 +165,7 @@ func parse(env *Env, args []string, stderr io.Writer) (*kong.Context, error) {
 	}
 	call, err := parser.Parse(args)
 	if _, ok := errors.AsType[*sysexits.Error](err); ok {
-		return nil, err // --help could not be written
+		return nil, err // writing --help failed
 	}
 	if err != nil {
 		return nil, sysexits.New(sysexits.Usage, "usage", err).WithHint(env.Name + " --help lists the commands and flags")
@@ -172,8 +173,8 @@ func parse(env *Env, args []string, stderr io.Writer) (*kong.Context, error) {
 	return call, nil
 }
 
-// describe gives a flag the help that App.Flags has for it, if it has no tag
-// for that, and adds the name of its environment variable.
+// describe sets the help of a flag from App.Flags, if it is there, and adds the
+// name of the flag's environment variable.
 func (a App) describe(f *kong.Flag) {
 	if f.Name == "help" || f.Name == "version" {
 		return
@@ -186,8 +187,9 @@ func (a App) describe(f *kong.Flag) {
 	f.Help += " ($$" + variable(a.Name, f) + ")"
 }
 
-// called returns the commands that kong must know for args, and whether it is
-// to print help. If args do not say which command is called, it returns all.
+// called returns the commands that kong needs to parse args, and whether kong
+// prints help. If it is not clear which command is called, or for help, called
+// returns all commands.
 func (a App) called(args []string) (commands []Command, help bool) {
 	for _, arg := range args {
 		if arg == "--" {
@@ -212,18 +214,18 @@ func (a App) called(args []string) (commands []Command, help bool) {
 	return commands, false
 }
 
-// versionFlag prints the version as soon as it is seen.
+// versionFlag prints the version as soon as kong finds the flag.
 type versionFlag bool
 
-// BeforeReset is kong's hook for a flag that was given.
+// BeforeReset is called by kong if the flag was given.
 func (versionFlag) BeforeReset(k *kong.Kong) error {
 	_, err := fmt.Fprintln(k.Stdout, k.Model.Name, Version)
 	k.Exit(0)
 	return err
 }
 
-// environment gives a flag that was not given the value of its environment
-// variable, if that is set and not empty.
+// environment sets a flag from its environment variable, if the flag was not given
+// and the variable is not empty.
 func environment(prefix string) kong.Resolver {
 	return kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, f *kong.Flag) (any, error) {
 		if f.Name == "help" || f.Name == "version" {
@@ -236,7 +238,8 @@ func environment(prefix string) kong.Resolver {
 	})
 }
 
-// variable returns the environment variable of a flag: SYSMETRICS_STATE_DIR.
+// variable returns the name of a flag's environment variable, such as
+// SYSMETRICS_STATE_DIR.
 func variable(prefix string, f *kong.Flag) string {
 	return strings.ToUpper(prefix + "_" + strings.ReplaceAll(f.Name, "-", "_"))
 }

@@ -20,8 +20,8 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// asTool makes the test binary run the tool of these tests: with real streams,
-// and in a process that signals can end.
+// asTool makes the test binary run the tool of these tests with real streams, in a
+// process that signals can end.
 const asTool = "CLI_TEST_AS_TOOL"
 
 func TestMain(m *testing.M) {
@@ -80,20 +80,20 @@ func (w *wait) Run(ctx context.Context, env *Env) error {
 	switch w.How {
 	case "obey":
 		return work(ctx)
-	case "nested": // is the same
+	case "nested": // like obey
 		return Interruptible(ctx, work)
 	case "at-once":
 		ready()
 		_, err := io.Copy(io.Discard, env.Stdin)
 		return err
-	case "finish": // the step was nearly done: it is finished, and the run succeeds
+	case "finish": // finishes its step after the signal, and succeeds
 		_ = work(ctx)
 		return nil
 	case "hang":
 		ready()
 		_, err := io.Copy(io.Discard, env.Stdin) // the test keeps it open
 		return err
-	case "guarded": // stdin says when the moment is over
+	case "guarded": // until stdin is closed
 		return Uninterrupted(func() error {
 			ready()
 			_, err := io.Copy(io.Discard, env.Stdin)
@@ -103,14 +103,14 @@ func (w *wait) Run(ctx context.Context, env *Env) error {
 	return errors.New("unknown way")
 }
 
-// Immediate: a signal ends the command at once, or while it guards a moment.
+// Immediate is true for the commands that do not use Interruptible.
 func (w *wait) Immediate() bool { return w.How == "at-once" || w.How == "guarded" }
 
 type inner struct{}
 
 func (*inner) Run(context.Context, *Env) error { return nil }
 
-// start starts the tool in a process of its own.
+// start starts the tool as a process.
 func start(t *testing.T, stdout io.Writer, env []string, args ...string) (*exec.Cmd, *bytes.Buffer) {
 	t.Helper()
 	self, err := os.Executable()
@@ -141,7 +141,7 @@ func TestRuns(t *testing.T) {
 		name   string
 		env    []string
 		args   []string
-		to     string // who is greeted, "" for no record
+		to     string // the name that is greeted, "" for no record
 		status int
 		event  string // msg of the diagnostic
 		says   string // in it
@@ -153,7 +153,7 @@ func TestRuns(t *testing.T) {
 		{"environment", []string{"TOOL_TO_WHOM=them"}, nil, "them", 0, "", ""},
 		{"flag before environment", []string{"TOOL_TO_WHOM=them"}, []string{"--to-whom=me"}, "me", 0, "", ""},
 		{"empty variable is unset", []string{"TOOL_TO_WHOM=", "TOOL_TIMES="}, nil, "you", 0, "", ""},
-		{"help is no variable", []string{"TOOL_HELP=true", "TOOL_VERSION=true"}, nil, "you", 0, "", ""},
+		{"help cannot be set by a variable", []string{"TOOL_HELP=true", "TOOL_VERSION=true"}, nil, "you", 0, "", ""},
 		{"bad variable", []string{"TOOL_TIMES=often"}, nil, "", sysexits.Usage, "usage", "often"},
 		{"unknown flag", nil, []string{"--nonsense"}, "", sysexits.Usage, "usage", "--nonsense"},
 		{"unknown flag of a command", nil, []string{"greet", "--nonsense"}, "", sysexits.Usage, "usage", "--nonsense"},
@@ -161,7 +161,7 @@ func TestRuns(t *testing.T) {
 		{"misspelt command", nil, []string{"wiat", "obey"}, "", sysexits.Usage, "usage", `did you mean "wait"?`},
 		{"misspelt default command", nil, []string{"gret"}, "", sysexits.Usage, "usage", `did you mean "greet"?`},
 		{"missing argument", nil, []string{"wait"}, "", sysexits.Usage, "usage", "<how>"},
-		{"argument too many", nil, []string{"greet", "x"}, "", sysexits.Usage, "usage", "x"},
+		{"one argument too many", nil, []string{"greet", "x"}, "", sysexits.Usage, "usage", "x"},
 		{"bad value", nil, []string{"--times=often"}, "", sysexits.Usage, "usage", "often"},
 		{"failure", nil, []string{"--fail"}, "you", sysexits.TempFail, "locked", "held by another"},
 		{"plain failure", nil, []string{"wait", "nonsense"}, "", sysexits.Failed, "failed", "unknown way"},
@@ -235,7 +235,7 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// Output that a full disk swallows fails the run, whoever looked at the error.
+// A full disk fails the run, even if the command ignores the error.
 func TestFullOutput(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
@@ -250,7 +250,7 @@ func TestFullOutput(t *testing.T) {
 	}
 }
 
-// A filter whose reader has gone dies of SIGPIPE, without a word.
+// A filter whose reader has ended dies of SIGPIPE and prints nothing.
 func TestBrokenPipe(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -261,7 +261,7 @@ func TestBrokenPipe(t *testing.T) {
 	_ = cmd.Run()
 	w.Close()
 	if ws := cmd.ProcessState.Sys().(syscall.WaitStatus); !ws.Signaled() || ws.Signal() != syscall.SIGPIPE || stderr.Len() > 0 {
-		t.Errorf("tool | true = %v, stderr %q; want death of SIGPIPE and no words", cmd.ProcessState, stderr)
+		t.Errorf("tool | true = %v, stderr %q; want death of SIGPIPE and no output", cmd.ProcessState, stderr)
 	}
 }
 
@@ -361,7 +361,7 @@ func TestCalled(t *testing.T) {
 	}
 }
 
-// A line that goes to the journal has the priority of its level, and no other has.
+// Only lines to the journal have the priority prefix of their level.
 func TestRecordPriority(t *testing.T) {
 	f, err := os.CreateTemp(t.TempDir(), "stream")
 	if err != nil {

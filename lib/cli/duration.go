@@ -10,12 +10,13 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// Age is a duration that must have a unit, and is not negative: days of 24 hours
-// or weeks, 90d or 12w, or what [time.ParseDuration] knows. It is for what is
-// deleted by age, where a number that was meant as days must not be seconds.
+// Age is a duration that has a unit and is not negative. The unit is d (24 hours),
+// w, or one that [time.ParseDuration] accepts: 90d, 12w, 36h. Age is for deleting
+// by age. A number without a unit is an error there, because a number of days must
+// not be read as seconds.
 type Age time.Duration
 
-// UnmarshalText is how kong parses one.
+// UnmarshalText is called by kong to parse an age.
 func (a *Age) UnmarshalText(text []byte) error {
 	d, err := parseDuration(string(text))
 	if err != nil || d < 0 {
@@ -36,13 +37,13 @@ func parseDuration(s string) (time.Duration, error) {
 	}
 	n, err := strconv.ParseUint(number, 10, 16)
 	if err == nil && n > uint64(math.MaxInt64/length) {
-		err = strconv.ErrRange // it would wrap around
+		err = strconv.ErrRange // the multiplication would overflow
 	}
 	return time.Duration(n) * length, err
 }
 
-// durations is how kong parses every [time.Duration]: as an [Age], or as a number
-// of seconds.
+// durations makes kong parse every [time.Duration] in the form of an [Age], or as a
+// number of seconds.
 var durations = kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(func(ctx *kong.DecodeContext, target reflect.Value) error {
 	var s string
 	if err := ctx.Scan.PopValueInto("duration", &s); err != nil {

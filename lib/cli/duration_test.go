@@ -17,7 +17,7 @@ func TestAge(t *testing.T) {
 		{"90d", 90 * day}, {"1d", day}, {"12w", 84 * day}, {"36h", 36 * time.Hour}, {"1h30m", 90 * time.Minute}, {"36500d", 36500 * day},
 		{"0", 0}, {"0d", 0}, {"59m", 59 * time.Minute},
 		{"", -1}, {"d", -1}, {"w", -1}, {"90", -1}, {"-1d", -1}, {"-36h", -1}, {"1.5d", -1}, {"90 d", -1}, {"90D", -1}, {"1d12h", -1},
-		// A number of weeks that overflows must not come out as three days.
+		// A number of weeks that overflows must not become three days.
 		{"30501w", -1}, {"65535w", -1}, {"99999999999d", -1}, {"9999999999999h", -1},
 	} {
 		a := Age(-1)

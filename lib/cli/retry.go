@@ -11,19 +11,19 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// Variables that a unit sets to have a failed run tried again: how many tries there are, and how far apart they are.
+// A unit sets these variables so that the tool retries a failed run: the number of tries, and the time between them.
 const (
 	triesVariable = "HUB_TRIES"
 	afterVariable = "HUB_RETRY_AFTER"
 )
 
-// retryable are the statuses of failures that may pass by themselves.
+// retryable are the statuses of failures that may succeed later without a change.
 var retryable = []int{sysexits.Failed, sysexits.Unavailable, sysexits.CantCreate, sysexits.TempFail}
 
-// retry runs the whole program again, after a wait, if status may pass by itself and a try is left. Otherwise it returns.
+// retry waits and then runs the whole program again, if status is retryable and a try is left. Otherwise it returns.
 //
-// systemd's start limit cannot bound retries: it counts successful starts and those of people too, and refuses the
-// timer's next one.
+// The number of retries cannot be limited with systemd's start limit. That limit also counts successful starts and
+// starts by a person, and then it rejects the timer's next start.
 func retry(status int) {
 	tries, err := strconv.Atoi(os.Getenv(triesVariable))
 	if err != nil || tries < 2 || !slices.Contains(retryable, status) {
@@ -33,9 +33,9 @@ func retry(status int) {
 	if err != nil {
 		return
 	}
-	signal.Reset() // a signal ends the wait, and the program
+	signal.Reset() // a signal ends the wait and the program
 	time.Sleep(after)
 	if os.Setenv(triesVariable, strconv.Itoa(tries-1)) == nil {
-		_ = syscall.Exec("/proc/self/exe", os.Args, os.Environ()) // if it fails, the first status stands
+		_ = syscall.Exec("/proc/self/exe", os.Args, os.Environ()) // if this fails, the program exits with status
 	}
 }

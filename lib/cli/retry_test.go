@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// A run whose failure may pass is tried again as often as the environment says, and no other run is.
+// A run with a retryable status is tried as often as the environment says. Other runs are not retried.
 func TestRetry(t *testing.T) {
 	for _, c := range []struct {
 		tries, after string

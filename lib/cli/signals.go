@@ -8,23 +8,23 @@ import (
 	"time"
 )
 
-// killedBy is the end of a run that a signal cut short.
+// killedBy is the error of a run that a signal ended.
 type killedBy struct{ syscall.Signal }
 
 func (k killedBy) Error() string { return "ended by " + k.Signal.String() }
 
-// interruptible is the key of a context that a signal cancels.
+// interruptible is the context key that marks a context that signals cancel.
 type interruptible struct{}
 
-// stopWithin is how long a signalled command may take to finish or undo its
-// step. One that still waits for a peer then dies like any other program.
+// stopWithin is the maximum time in which a command must finish or undo its step
+// after a signal. After that time the signal ends the process.
 const stopWithin = 4 * time.Second
 
-// Interruptible calls work with a context that SIGINT and SIGTERM cancel. If
-// one of them came and work failed, the error is that of a process which the
-// signal ended: [Main] raises it again, so that the caller sees the tool die of
-// it. [Main] runs each command in here unless it is [Immediate]; within another
-// call it only calls work.
+// Interruptible calls work with a context that SIGINT and SIGTERM cancel. If a
+// signal came and work failed, Interruptible returns an error for which [Main]
+// raises the signal again, so that the tool's parent process sees that the signal
+// ended the tool. Main runs each command with Interruptible unless the command is
+// [Immediate]. In a nested call Interruptible only calls work.
 func Interruptible(ctx context.Context, work func(context.Context) error) error {
 	if ctx.Value(interruptible{}) != nil {
 		return work(ctx)
@@ -49,18 +49,18 @@ func Interruptible(ctx context.Context, work func(context.Context) error) error 
 	return err
 }
 
-// Uninterrupted calls work, of a moment and the last of a command that is
-// [Immediate], with SIGINT and SIGTERM ignored, so that it leaves no
-// half-written file behind. Catching the signals instead takes two threads more.
+// Uninterrupted calls work with SIGINT and SIGTERM ignored, so that work leaves no
+// incomplete file. It is for the last, short step of a command that is
+// [Immediate]. Catching the signals instead would take two more threads.
 func Uninterrupted(work func() error) error {
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM)
 	defer signal.Reset(syscall.SIGINT, syscall.SIGTERM)
 	return work()
 }
 
-// raise ends the process by s, whatever was caught before.
+// raise ends the process with the signal s, even if the process catches s.
 func raise(s syscall.Signal) {
 	signal.Reset()
 	_ = syscall.Kill(os.Getpid(), s)
-	select {} // the signal is on its way
+	select {} // until the signal arrives
 }

@@ -8,9 +8,9 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// Stdout is the stream of records. Each Write is one write(2); the first
-// failure is kept, so that output lost to a full disk fails the run even
-// where nobody looked at the error.
+// Stdout is the stream of records. Each Write is one write(2). Stdout keeps the
+// first error, so that the run fails on a full disk even if a caller ignores the
+// error.
 type Stdout struct {
 	f   *os.File
 	err error
@@ -27,8 +27,8 @@ func (s *Stdout) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Record writes lines that package record made, with the priority of level
-// if stdout is the journal's stream.
+// Record writes lines that package record built. If stdout is the journal's
+// stream, it adds the priority prefix of level.
 func (s *Stdout) Record(level string, lines []byte) error {
 	if prefix := journal.Prefix(level); prefix != "" && journal.Connected(s.f) {
 		lines = append([]byte(prefix), lines...)

@@ -1,5 +1,5 @@
-// Package command runs other programs: in a process group of their own, with
-// a deadline that holds even for one that cannot be killed.
+// Package command runs other programs, each in its own process group. It keeps a
+// deadline even if the program cannot be killed.
 package command
 
 import (
@@ -13,48 +13,48 @@ import (
 	"time"
 )
 
-// grace is how long a killed program may take to be gone. One that sits in an
-// uninterruptible system call (state D, as on a dead mount) outlives SIGKILL:
-// it is then left to init, so that the caller can go on.
+// grace is half of the time that a killed program has to end. A program in an
+// uninterruptible system call (state D, as on a dead mount) does not end. It is
+// then left to init, so that the caller can continue.
 const grace = 200 * time.Millisecond
 
-// lastWords is how long the streams may stay open behind a program that ended by
-// itself: what it wrote may still have to be read, on a machine that is busy.
+// lastWords is how long the streams may stay open after a program has ended. On a
+// busy machine its output may still have to be read.
 const lastWords = 10 * time.Second
 
-// maxOutput bounds what is kept of each stream.
+// maxOutput is the maximum number of bytes that are kept of each stream.
 const maxOutput = 1 << 20
 
-// ErrStuck says that a program was killed and did not go away.
+// ErrStuck says that a program was killed but did not end.
 var ErrStuck = errors.New("killed, but stuck in the kernel")
 
 // Cmd is a program to run.
 type Cmd struct {
 	Args []string // the program, looked up in PATH if it has no slash, and its arguments
-	Env  []string // its whole environment; nil is this process's own
+	Env  []string // its complete environment; nil means the environment of this process
 	Dir  string
 
-	// Dependent makes the kernel kill the program when this process dies, so
-	// that a run after a SIGKILL finds nobody at work in its files. What the
-	// program started itself ends by losing its pipes.
+	// Dependent makes the kernel kill the program when this process dies. So if
+	// this process gets SIGKILL, the program does not go on changing files during
+	// the next run. Processes that the program started end when their pipes close.
 	Dependent bool
 
-	// Credential is the user that the program runs as, if this process is root
-	// and runs it on another user's files.
+	// Credential is the user as which the program runs, if this process is root
+	// and the program uses another user's files.
 	Credential *syscall.Credential
 }
 
-// Output runs the program without stdin and returns its stdout (at most
-// 1 MiB), also when it fails. It ends when the program does or when ctx is
-// done, whichever is first; then the whole process group is killed. The error
-// names the program and, if it said anything, the last line of its stderr.
+// Output runs the program without stdin and returns its stdout (at most 1 MiB),
+// even if the program fails. Output returns when the program ends. If ctx is done
+// before that, Output kills the whole process group. The error has the name of
+// the program and the last line of its stderr, if there is one.
 func (c Cmd) Output(ctx context.Context) ([]byte, error) {
 	stdout, stderr, err := c.Run(ctx)
 	return stdout, c.explain(err, stderr)
 }
 
-// Run is like [Cmd.Output] for a caller that explains a failure itself: it
-// returns both streams, and an error without what the program said.
+// Run is like [Cmd.Output], for a caller that explains a failure itself: it
+// returns both streams, and its error does not contain the program's stderr.
 func (c Cmd) Run(ctx context.Context) (out, messages []byte, err error) {
 	var stdout, stderr limited
 	cmd := exec.Command(c.Args[0], c.Args[1:]...)
@@ -64,12 +64,12 @@ func (c Cmd) Run(ctx context.Context) (out, messages []byte, err error) {
 	if c.Dependent {
 		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	}
-	// A grandchild that keeps the pipes open must not keep Wait waiting for ever.
+	// Without this, Wait would block as long as a grandchild keeps the pipes open.
 	cmd.WaitDelay = lastWords
 	started, done := make(chan error, 1), make(chan error, 1)
 	go func() {
 		if c.Dependent {
-			// The kernel sends Pdeathsig when the thread ends that started the program.
+			// The kernel sends Pdeathsig when the thread that started the program ends.
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
 		}
@@ -107,8 +107,9 @@ func (c Cmd) explain(err error, stderr []byte) error {
 	return fmt.Errorf("%s: %w", c.Args[0], err)
 }
 
-// Status returns the exit status that err of [Cmd.Output] stands for: 0 for
-// nil, 128+n for a program killed by signal n, -1 if it did not exit at all.
+// Status returns the exit status for an error of [Cmd.Output]: 0 for nil, 128+n
+// for a program that signal n killed, -1 if the program did not start or did not
+// end.
 func Status(err error) int {
 	if err == nil {
 		return 0
@@ -123,6 +124,6 @@ func Status(err error) int {
 	return exit.ExitCode()
 }
 
-// Self returns the path of the running binary, for a tool that starts itself.
-// It stays right when the file has been replaced meanwhile.
+// Self returns the path of the running binary, for a tool that starts itself. The
+// path is valid even if the file has been replaced.
 func Self() string { return "/proc/self/exe" }

@@ -47,7 +47,7 @@ func TestOutputIsBounded(t *testing.T) {
 	}
 }
 
-// At the deadline the whole group goes: the shell and the sleep that it started.
+// At the deadline the whole group is killed: the shell and the sleep that it started.
 func TestDeadlineKillsTheGroup(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 	defer cancel()

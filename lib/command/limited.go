@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// limited keeps the first maxOutput bytes written to it and takes the rest
-// without a word. It may be read while a stuck program still holds it.
+// limited keeps the first maxOutput bytes written to it and discards the rest
+// without an error. It may be read while a stuck program can still write to it.
 type limited struct {
 	mu  sync.Mutex
 	buf bytes.Buffer

@@ -1,6 +1,6 @@
-// Package credential reads secrets: from systemd's credentials directory
-// (LoadCredential= in systemd.exec(5)), else from the environment, and never
-// from the command line, which every user of the host can read.
+// Package credential reads secrets from systemd's credentials directory
+// (LoadCredential= in systemd.exec(5)), else from the environment. It never reads
+// them from the command line, because every user of the host can see that.
 package credential
 
 import (
@@ -14,15 +14,16 @@ import (
 	"strings"
 )
 
-// maxSize bounds a credential; systemd's own limit for all of a unit's is 1 MiB.
+// maxSize is the maximum size of a credential, in bytes. systemd's limit for all
+// credentials of a unit is 1 MiB.
 const maxSize = 64 << 10
 
-// Lookup returns the secret called name (for example database_url): the file
-// $CREDENTIALS_DIRECTORY/name without its trailing line break or, if there is
-// none, the environment variable of that name in upper case or, where root runs
-// the tool by hand and there is no such variable, the file that the unit's
-// LoadCredential= finds. ok is false if there is none of them, or it is empty. An
-// error names the file, never its content.
+// Lookup returns the secret called name, for example database_url. It looks in
+// this order: the file $CREDENTIALS_DIRECTORY/name; the environment variable of
+// that name in upper case; and, if root runs the tool by hand, the file that the
+// unit's LoadCredential= finds. The value of a file is returned without its
+// trailing line breaks. ok is false if none of these exists, or if the first that
+// exists is empty. An error names the file and never shows its content.
 func Lookup(name string) (value string, ok bool, err error) {
 	return lookup("/", name)
 }
@@ -47,9 +48,10 @@ func lookup(root, name string) (value string, ok bool, err error) {
 	return "", false, nil
 }
 
-// Path returns the file of a credential that another program is to read, as ssh
-// reads a key: $CREDENTIALS_DIRECTORY/name or, where root runs the tool by hand,
-// the file that the unit's LoadCredential= finds. It is empty if there is none.
+// Path returns the path of a credential's file, for another program that reads it,
+// such as ssh. The file is $CREDENTIALS_DIRECTORY/name or, if root runs the tool
+// by hand, the file that the unit's LoadCredential= finds. Path returns "" if
+// there is no such file.
 func Path(name string) string {
 	if path := given(name); path != "" {
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Size() > 0 {
@@ -62,7 +64,8 @@ func Path(name string) string {
 	return ""
 }
 
-// given returns where systemd puts a credential of a unit.
+// given returns the path of a credential that systemd passed to the unit, or ""
+// if systemd passed no credentials.
 func given(name string) string {
 	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" {
 		return filepath.Join(dir, name)
@@ -85,7 +88,7 @@ func read(path string) (string, error) {
 	}
 	b = bytes.TrimRight(b, "\r\n")
 	if bytes.IndexByte(b, 0) >= 0 {
-		return "", fmt.Errorf("read %s: holds a NUL byte", path)
+		return "", fmt.Errorf("read %s: it contains a NUL byte", path)
 	}
 	return string(b), nil
 }

@@ -13,18 +13,18 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// stores are where LoadCredential= of the units, which name no path, finds a
-// file: first what the service manager itself was given, then these in the order
-// of systemd.exec(5).
+// stores returns the directories in which the units' LoadCredential=, which has no
+// path, looks for a file: first the credentials of the service manager itself, then
+// the credential stores in the order of systemd.exec(5).
 func stores() []string {
 	return []string{"run/credentials/@system", "etc/credstore", "run/credstore", "usr/lib/credstore"}
 }
 
-// AsUnit gives a tool that root runs by hand what the unit of family gets from
-// systemd: the variables of /etc/observability-hub/family.env, unless the
-// environment has them, and with [Lookup] and [Path] the credentials of the
-// store, unless the environment has their variables. It changes nothing for
-// other users, who cannot read either, and below a unit.
+// AsUnit gives a tool that root runs by hand the settings that the unit of family
+// gets from systemd. It sets the variables of /etc/observability-hub/family.env
+// that the environment does not have. [Lookup] and [Path] then also find the
+// credentials in the stores for which the environment has no variable. AsUnit does
+// nothing in a unit, or for other users, because they cannot read these files.
 func AsUnit(family string) error {
 	if !byHand() {
 		return nil
@@ -32,7 +32,7 @@ func AsUnit(family string) error {
 	return asUnit("/", family)
 }
 
-// byHand reports whether root runs the tool outside of a unit.
+// byHand reports whether this process is root and not in a unit.
 func byHand() bool {
 	return os.Geteuid() == 0 && os.Getenv("INVOCATION_ID") == "" && os.Getenv("CREDENTIALS_DIRECTORY") == ""
 }
@@ -44,14 +44,14 @@ func asUnit(root, family string) error {
 		b, err = nil, nil
 	}
 	if err == nil && (!utf8.Valid(b) || slices.Contains(b, 0)) {
-		err = fmt.Errorf("read %s: not UTF-8 text", path) // systemd rejects it too
+		err = fmt.Errorf("read %s: not valid UTF-8 text", path) // systemd rejects it too
 	}
 	if err != nil {
 		return sysexits.New(sysexits.Config, "bad_configuration", err).
-			WithHint("the unit reads this file too; root must be able to read it")
+			WithHint("correct the file: it must be readable for root and hold UTF-8 text, because the unit reads it too")
 	}
-	// A database that the environment names in libpq's way is named there: the
-	// store and the file name no other.
+	// If libpq's variables in the environment name a database, the store and the
+	// file must not name another one. An empty variable hides both.
 	_, named := os.LookupEnv("DATABASE_URL")
 	if !named && slices.ContainsFunc([]string{"PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE"}, func(v string) bool { return os.Getenv(v) != "" }) {
 		if err := os.Setenv("DATABASE_URL", ""); err != nil {
@@ -67,7 +67,7 @@ func asUnit(root, family string) error {
 		if have[v.name] {
 			continue
 		}
-		// The unit prefers the credential.
+		// In the unit, the credential wins over the variable.
 		if _, ok := stored(root, strings.ToLower(v.name)); ok {
 			continue
 		}
@@ -78,7 +78,7 @@ func asUnit(root, family string) error {
 	return nil
 }
 
-// stored returns the file of a credential in the store.
+// stored returns the file of a credential in the first store that has it.
 func stored(root, name string) (path string, ok bool) {
 	for _, dir := range stores() {
 		path = filepath.Join(root, dir, name)
@@ -89,12 +89,12 @@ func stored(root, name string) (path string, ok bool) {
 	return "", false
 }
 
-// variable is an assignment of an environment file.
+// variable is an assignment in an environment file.
 type variable struct{ name, value string }
 
-// parseEnvironment reads an environment file by the rules of EnvironmentFile= in
-// systemd.exec(5). Lines that systemd ignores are ignored: comments, lines
-// without "=", and names that are not valid.
+// parseEnvironment parses an environment file by the rules of EnvironmentFile= in
+// systemd.exec(5). Like systemd it ignores comments, lines without "=", and names
+// that are not valid.
 func parseEnvironment(text string) (result []variable) {
 	p := &environmentFile{text}
 	for p.rest != "" {
@@ -124,10 +124,10 @@ const (
 	newlines = "\n\r"
 )
 
-// environmentFile is what is left to read of one.
+// environmentFile is a parser of an environment file. rest is the unparsed text.
 type environmentFile struct{ rest string }
 
-// line skips the rest of a line.
+// line skips the rest of the line.
 func (p *environmentFile) line() {
 	if end := strings.IndexAny(p.rest, newlines); end >= 0 {
 		p.rest = p.rest[end+1:]
@@ -145,8 +145,8 @@ func (p *environmentFile) next() (c byte, ok bool) {
 	return c, true
 }
 
-// value reads a value to the end of its line. Quotes count only before the first
-// unquoted character.
+// value parses a value, up to the end of the line. A quote after the first unquoted
+// character is an ordinary character.
 func (p *environmentFile) value() string {
 	var out []byte
 	kept := 0 // length of out without blanks at its end
@@ -177,7 +177,7 @@ func (p *environmentFile) value() string {
 	}
 }
 
-// quoted appends what stands before the closing quote.
+// quoted appends the text before the closing quote to out.
 func (p *environmentFile) quoted(out []byte, quote byte) []byte {
 	for {
 		c, ok := p.next()
@@ -199,7 +199,7 @@ func (p *environmentFile) quoted(out []byte, quote byte) []byte {
 	}
 }
 
-// validName reports whether systemd takes the name of a variable.
+// validName reports whether systemd accepts name as the name of a variable.
 func validName(name string) bool {
 	for i, c := range []byte(name) {
 		letter := c == '_' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'

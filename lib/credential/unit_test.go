@@ -77,14 +77,14 @@ func TestRootByHand(t *testing.T) {
 		file, store   string
 		variable, url string // $X, and what Lookup(database_url) returns
 	}{
-		{name: "nothing is there"},
+		{name: "nothing"},
 		{name: "the file", file: "X=file\nDATABASE_URL=from-file", variable: "file", url: "from-file"},
 		{name: "the environment wins over the file", env: map[string]string{"X": "env", "DATABASE_URL": "from-env"}, file: "X=file\nDATABASE_URL=from-file", variable: "env", url: "from-env"},
-		{name: "an empty variable is one", env: map[string]string{"DATABASE_URL": ""}, file: "DATABASE_URL=from-file", store: "from-store"},
+		{name: "an empty variable wins too", env: map[string]string{"DATABASE_URL": ""}, file: "DATABASE_URL=from-file", store: "from-store"},
 		{name: "the store", store: "from-store", url: "from-store"},
 		{name: "the store wins over the file, as in the unit", file: "DATABASE_URL=from-file", store: "from-store", url: "from-store"},
 		{name: "the environment wins over the store", env: map[string]string{"DATABASE_URL": "from-env"}, store: "from-store", url: "from-env"},
-		{name: "also in libpq's way", env: map[string]string{"PGHOST": "h"}, file: "DATABASE_URL=from-file", store: "from-store"},
+		{name: "libpq's variables win over the file and the store", env: map[string]string{"PGHOST": "h"}, file: "DATABASE_URL=from-file", store: "from-store"},
 		{name: "libpq's variables of the file beside the store", file: "PGSSLMODE=require\nPGHOST=h", store: "from-store", url: "from-store"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -114,11 +114,11 @@ func TestRootByHand(t *testing.T) {
 			if got := os.Getenv("X"); got != tc.variable || url != tc.url || ok != (tc.url != "") || err != nil {
 				t.Errorf("X = %q, database_url = %q, %v, %v; want %q, %q", got, url, ok, err, tc.variable, tc.url)
 			}
-			// Below a unit systemd has decided already.
+			// In a unit, systemd has already provided the settings.
 			t.Setenv("INVOCATION_ID", "1")
 			unset(t, "DATABASE_URL")
 			if url, ok, err := lookup(root, "database_url"); ok || err != nil {
-				t.Errorf("below a unit: database_url = %q, %v, %v; want none", url, ok, err)
+				t.Errorf("in a unit: database_url = %q, %v, %v; want none", url, ok, err)
 			}
 		})
 	}

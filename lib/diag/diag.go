@@ -1,15 +1,16 @@
-// Package diag writes diagnostics: what a tool has to say about its run, as
-// opposed to the records that are its output.
+// Package diag writes diagnostics, which are messages about a run. The records
+// that a tool outputs are not diagnostics.
 //
-// Diagnostics go to stderr. On a terminal they read
+// Diagnostics are written to stderr. On a terminal they read
 //
 //	sysmetrics: error: open /var/lib/x: permission denied
-//	sysmetrics: hint: run it as the user that owns the folder
+//	sysmetrics: hint: run it as the user that owns the directory
 //
-// lower case, no full stop, and a hint proposes the next step. Anywhere else
-// they are JSON lines in the toolkit's envelope (package record), with the
-// journal's priority prefix when stderr is the journal. Passwords in URLs and
-// libpq strings are masked here, once, for every message.
+// in lower case and without a full stop. A hint proposes the next step. If stderr
+// is not a terminal, diagnostics are JSON lines in the toolkit's envelope (package
+// record). If stderr is the journal, these lines have the journal's priority
+// prefix. This package masks the passwords of URLs and libpq strings in every
+// message.
 package diag
 
 import (
@@ -28,7 +29,8 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// maxText bounds one text field, so that no line exceeds record.MaxLine.
+// maxText is the maximum length of one text field, in bytes. It keeps lines
+// shorter than record.MaxLine.
 const maxText = 6 << 10
 
 // Logger writes diagnostics of one tool to one stream.
@@ -41,7 +43,7 @@ type Logger struct {
 	W        io.Writer
 }
 
-// New returns a logger on stderr in the form that stderr wants.
+// New returns a logger that writes to stderr, in the form that suits stderr.
 func New(name, service string, stderr *os.File) *Logger {
 	return &Logger{
 		Name: name, Service: service, W: stderr, Now: time.Now,
@@ -52,13 +54,13 @@ func New(name, service string, stderr *os.File) *Logger {
 // loggerKey is the key of a context's logger.
 type loggerKey struct{}
 
-// Into returns a context that carries the logger, for packages that have
-// something to say and no command of their own.
+// Into returns a context that carries the logger, for packages that are not
+// commands and have diagnostics to write.
 func Into(ctx context.Context, l *Logger) context.Context {
 	return context.WithValue(ctx, loggerKey{}, l)
 }
 
-// From returns the logger of a context, or one that drops everything.
+// From returns the logger of a context, or a logger that discards everything.
 func From(ctx context.Context) *Logger {
 	if l, ok := ctx.Value(loggerKey{}).(*Logger); ok {
 		return l
@@ -72,20 +74,20 @@ type Field struct {
 	Value any
 }
 
-// Warn reports what the administrator should know although the run goes on.
+// Warn reports a problem that does not stop the run.
 func (l *Logger) Warn(event, text string, fields ...Field) {
 	l.write(record.Warn, event, text, "", fields)
 }
 
-// Debug reports detail; the terminal form leaves it out.
+// Debug reports details. It writes nothing to a terminal.
 func (l *Logger) Debug(event, text string, fields ...Field) {
 	if !l.Terminal {
 		l.write(record.Debug, event, text, "", fields)
 	}
 }
 
-// Error reports err with the event and hint that it carries, if it is a
-// [sysexits.Error], else as "failed". Of errors that are joined, each is reported.
+// Error reports err. If err is a [sysexits.Error], Error uses its event and hint,
+// else the event "failed". Error reports each of several joined errors.
 func (l *Logger) Error(err error) {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, err := range joined.Unwrap() {
@@ -101,14 +103,14 @@ func (l *Logger) Error(err error) {
 }
 
 func (l *Logger) write(level, event, text, hint string, fields []Field) {
-	text = clean(text) // a hint is a constant of the tool's, and may show a URL with a password in it
+	text = clean(text) // not the hint: it is a constant, and may show an example URL with a password
 	if l.Terminal {
 		word := map[string]string{record.Warn: "warning", record.Error: "error"}[level]
 		out := l.Name + ": " + word + ": " + oneLine(text) + "\n"
 		if hint != "" {
 			out += l.Name + ": hint: " + oneLine(hint) + "\n"
 		}
-		io.WriteString(l.W, out) // nowhere is left to report a failing stderr
+		io.WriteString(l.W, out) // if stderr fails, there is no place to report that
 		return
 	}
 	line := record.New(l.Now(), level, event, l.Service)
@@ -136,7 +138,7 @@ func (l *Logger) write(level, event, text, hint string, fields []Field) {
 	if l.Journal {
 		out = append([]byte(journal.Prefix(level)), out...)
 	}
-	l.W.Write(out) // nowhere is left to report a failing stderr
+	l.W.Write(out) // if stderr fails, there is no place to report that
 }
 
 func clean(s string) string {
@@ -147,8 +149,8 @@ func clean(s string) string {
 	return s
 }
 
-// oneLine keeps a hostile or multi-line text from forging lines of its own or
-// steering the terminal: control characters become spaces.
+// oneLine replaces control characters by spaces, so that a hostile or multi-line
+// text cannot forge further lines or control the terminal.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r >= 0x7f && r < 0xa0 {
@@ -158,8 +160,8 @@ func oneLine(s string) string {
 	}, s)
 }
 
-// IsTerminal reports whether f is a terminal. A character device is not
-// enough: /dev/null and /dev/full are that too.
+// IsTerminal reports whether f is a terminal. It is not enough that f is a
+// character device, because /dev/null and /dev/full are character devices too.
 func IsTerminal(f *os.File) bool {
 	var t syscall.Termios
 	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), syscall.TCGETS, uintptr(unsafe.Pointer(&t)))

@@ -1,5 +1,5 @@
-// Package journal tells whether a stream goes to the systemd journal and
-// gives the syslog prefix that the journal turns into a priority.
+// Package journal detects whether a stream is connected to the systemd journal. It
+// also provides the syslog prefix that the journal turns into a priority.
 package journal
 
 import (
@@ -10,9 +10,9 @@ import (
 	"observability-hub/lib/record"
 )
 
-// Connected reports whether f is the journal's stream: whether its device and
-// inode are those that systemd names in JOURNAL_STREAM (systemd.exec(5)).
-// A pipe or file that the caller put in its place has others.
+// Connected reports whether f is the journal's stream: whether f has the device
+// and inode that systemd puts into JOURNAL_STREAM (systemd.exec(5)). A pipe or
+// file to which the caller redirected f has another device or inode.
 func Connected(f *os.File) bool {
 	want := os.Getenv("JOURNAL_STREAM")
 	if want == "" {
@@ -26,8 +26,8 @@ func Connected(f *os.File) bool {
 	return ok && want == fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }
 
-// Prefix returns the sd-daemon(3) prefix for a level: WARN and ERROR have
-// one, the rest keep the priority that the unit sets.
+// Prefix returns the sd-daemon(3) prefix for a level. It is empty for levels other
+// than WARN and ERROR: these lines keep the priority that the unit sets.
 func Prefix(level string) string {
 	switch level {
 	case record.Warn:

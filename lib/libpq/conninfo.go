@@ -7,13 +7,13 @@ import (
 
 const databaseURL = "database_url"
 
-// keywords reads a string of keyword=value words: libpq's conninfo.
+// keywords parses a connection string of keyword=value pairs.
 func (p *parser) keywords(dsn string) error {
 	const space = " \t\n\r\f\v"
 	if dsn != "" && (!strings.Contains(dsn, "=") || strings.Contains(strings.SplitN(dsn, "=", 2)[0], "://")) {
 		return errors.New("database_url: not a PostgreSQL connection string")
 	}
-	malformed := errors.New("database_url: not a connection string that libpq understands: a keyword, its value or the quoting is wrong")
+	malformed := errors.New("database_url: not a valid connection string: a keyword, its value or the quoting is wrong")
 	given := map[string]string{}
 	var order []string
 	for rest := strings.TrimLeft(dsn, space); rest != ""; rest = strings.TrimLeft(rest, space) {
@@ -55,7 +55,7 @@ func (p *parser) keywords(dsn string) error {
 			}
 			value.WriteByte(c)
 		}
-		// The last of two wins.
+		// The last value of a keyword wins.
 		given[name] = value.String()
 		order = append(order, name)
 	}
@@ -67,8 +67,8 @@ func (p *parser) keywords(dsn string) error {
 	return nil
 }
 
-// uri reads a URL as libpq does, which is laxer than RFC 3986: a password may
-// hold # and ?, and there may be several hosts, each with a port.
+// uri parses a URL as libpq does. libpq accepts more than RFC 3986: a password may
+// contain # and ?, and there may be several hosts, each with a port.
 func (p *parser) uri(rest string) error {
 	give := func(name, encoded string) error {
 		value, err := decode(encoded)
@@ -85,7 +85,7 @@ func (p *parser) uri(rest string) error {
 		user, password, _ = strings.Cut(rest[:end], ":")
 		rest = rest[end+1:]
 	} else if authority, path, _ := strings.Cut(rest, "/"); strings.Contains(authority, ":") {
-		// libpq takes user:pass/word@host for a host and a port.
+		// libpq reads user:pass/word@host as a host and a port.
 		if path, _, _ = strings.Cut(path, "?"); strings.Contains(path, "@") {
 			return unencoded()
 		}
@@ -136,7 +136,7 @@ func (p *parser) uri(rest string) error {
 	return give("dbname", path)
 }
 
-// query reads the parameters of a URL. They win over its other parts.
+// query parses the parameters of a URL. They win over the other parts of the URL.
 func (p *parser) query(query string) error {
 	if query == "" {
 		return nil
@@ -146,7 +146,7 @@ func (p *parser) query(query string) error {
 	for word := range strings.SplitSeq(query, "&") {
 		name, value, ok := strings.Cut(word, "=")
 		if !ok || strings.Contains(value, "=") {
-			return errors.New("database_url: a parameter behind the ? of the URL does not read name=value (a special character must be percent-encoded)")
+			return errors.New("database_url: a parameter after the ? of the URL does not have the form name=value (special characters must be percent-encoded)")
 		}
 		name, err := decode(name)
 		if err != nil {
@@ -155,7 +155,7 @@ func (p *parser) query(query string) error {
 		if value, err = decode(value); err != nil {
 			return err
 		}
-		if name == "ssl" && value == "true" { // JDBC's
+		if name == "ssl" && value == "true" { // from JDBC
 			name, value = "sslmode", "require"
 		}
 		given[name] = value
@@ -170,7 +170,7 @@ func (p *parser) query(query string) error {
 	return nil
 }
 
-// decode resolves the %xx of a URL.
+// decode decodes the %xx of a URL.
 func decode(s string) (string, error) {
 	if !strings.Contains(s, "%") {
 		return s, nil

@@ -11,7 +11,8 @@ import (
 	"strings"
 )
 
-// home returns the path of a file below the user's home.
+// home returns the path of a file below the user's home directory, or "" if there
+// is none.
 func home(name string) string {
 	dir, err := os.UserHomeDir()
 	if err != nil || dir == "" {
@@ -24,8 +25,8 @@ func home(name string) string {
 	return filepath.Join(dir, name)
 }
 
-// readable returns path if it is a file that can be read, else "". libpq's
-// default files below the home are optional, and the units hide the home.
+// readable returns path if it is a readable file, else "". libpq's default files
+// below the home directory are optional, and the units hide that directory.
 func readable(path string) string {
 	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
 		return ""
@@ -38,7 +39,7 @@ func readable(path string) string {
 	return path
 }
 
-// certificates finds the files of TLS.
+// certificates sets the paths of the TLS files in cfg.
 func (p *parser) certificates(cfg *Config) {
 	cfg.SSLRootCert, cfg.SSLCert, cfg.SSLKey = p.values["sslrootcert"], p.values["sslcert"], p.values["sslkey"]
 	if cfg.SSLRootCert == "" {
@@ -56,7 +57,7 @@ func (p *parser) certificates(cfg *Config) {
 	}
 }
 
-// service adds what the service file says of the service that is asked for.
+// service adds the parameters of the requested service from a service file.
 func (p *parser) service() error {
 	name := p.values["service"]
 	if name == "" {
@@ -80,7 +81,7 @@ func (p *parser) service() error {
 	}
 	dir := os.Getenv("PGSYSCONFDIR")
 	if dir == "" {
-		dir = "/etc/postgresql-common" // Debian's
+		dir = "/etc/postgresql-common" // Debian's default
 	}
 	file = filepath.Join(dir, "pg_service.conf")
 	switch found, err := p.serviceFile(file, name); {
@@ -89,10 +90,11 @@ func (p *parser) service() error {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
-	return fmt.Errorf("service %q: neither ~/.pg_service.conf, which PGSERVICEFILE replaces, nor %s defines it", name, file)
+	return fmt.Errorf("service %q: not defined in ~/.pg_service.conf (or the file that PGSERVICEFILE names), nor in %s", name, file)
 }
 
-// serviceFile reads the section of a service; found is false if there is none.
+// serviceFile adds the parameters in the section of a service. found is false if
+// the file has no such section.
 func (p *parser) serviceFile(file, service string) (found bool, err error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -119,11 +121,11 @@ func (p *parser) serviceFile(file, service string) (found bool, err error) {
 		name = strings.TrimSpace(name)
 		switch {
 		case strings.HasPrefix(line, "ldap"):
-			return true, fmt.Errorf("%s:%d: a service that LDAP defines is not supported", file, n)
+			return true, fmt.Errorf("%s:%d: services from LDAP are not supported", file, n)
 		case !ok, name == "service", name == "servicefile":
-			return true, fmt.Errorf("%s:%d: not a parameter of a connection", file, n)
+			return true, fmt.Errorf("%s:%d: not a connection parameter", file, n)
 		case !known(name) && !harmless(name) && !unsupported(name):
-			return true, fmt.Errorf("%s:%d: %s is not a parameter of a connection", file, n, name)
+			return true, fmt.Errorf("%s:%d: %s is not a connection parameter", file, n, name)
 		}
 		if err := p.give(name, strings.TrimSpace(value), file); err != nil {
 			return true, err
@@ -132,8 +134,8 @@ func (p *parser) serviceFile(file, service string) (found bool, err error) {
 	return found, nil
 }
 
-// passwords gives each host its password: the one that was said, else that of
-// the password file.
+// passwords sets the password of each host: the parameter password if it is set,
+// else the password from the password file.
 func (p *parser) passwords(cfg *Config) error {
 	if password := p.values["password"]; password != "" {
 		for i := range cfg.Hosts {
@@ -147,14 +149,14 @@ func (p *parser) passwords(cfg *Config) error {
 	}
 	info, err := os.Stat(file)
 	if err != nil {
-		return nil // as libpq; the server then says whether it wants a password
+		return nil // like libpq; the server reports if it needs a password
 	}
 	switch {
 	case !info.Mode().IsRegular():
-		cfg.Warnings = append(cfg.Warnings, fmt.Sprintf("the password file %s is not a regular file: ignored", file))
+		cfg.Warnings = append(cfg.Warnings, fmt.Sprintf("ignored the password file %s: it is not a regular file", file))
 		return nil
 	case info.Mode().Perm()&0o077 != 0:
-		cfg.Warnings = append(cfg.Warnings, fmt.Sprintf("the password file %s has mode %#o, so that others can read it: ignored; run chmod 0600 on it", file, info.Mode().Perm()))
+		cfg.Warnings = append(cfg.Warnings, fmt.Sprintf("ignored the password file %s: other users can read it, because its mode is %#o; set its mode to 0600", file, info.Mode().Perm()))
 		return nil
 	}
 	b, err := os.ReadFile(file)
@@ -178,8 +180,8 @@ func (p *parser) passwords(cfg *Config) error {
 	return nil
 }
 
-// passwordOf returns the password of the first line of a password file that
-// matches: host:port:database:user:password, where a backslash keeps : and \.
+// passwordOf returns the password of the first matching line of a password file. A
+// line reads host:port:database:user:password; a backslash escapes : and \.
 func passwordOf(file string, want ...string) string {
 lines:
 	for line := range strings.Lines(file) {
@@ -199,7 +201,7 @@ lines:
 	return ""
 }
 
-// passField cuts a line at its first colon that no backslash keeps.
+// passField cuts a line at its first colon without a backslash before it.
 func passField(line string) (field, after string, ok bool) {
 	for i := 0; i < len(line); i++ {
 		switch line[i] {
@@ -212,7 +214,7 @@ func passField(line string) (field, after string, ok bool) {
 	return line, "", false
 }
 
-// unescape resolves backslashes.
+// unescape removes the backslashes of escapes.
 func unescape(s string) string {
 	var out strings.Builder
 	for i := 0; i < len(s); i++ {

@@ -1,12 +1,12 @@
-// Package libpq finds out which PostgreSQL database is meant in the way that
-// libpq does: from a connection string, a service file, the PG* variables and a
-// password file, in that order. It takes every parameter that libpq documents,
-// drops those that change nothing here, and names those that it cannot keep.
+// Package libpq determines the PostgreSQL database as libpq does: from a connection
+// string, a service file, the PG* variables and a password file, in that order. It
+// accepts every parameter that libpq documents. It ignores parameters that have no
+// effect here, and returns an error for parameters that it does not support.
 //
-// Two things differ from libpq. TLS is never left open: where no sslmode is
-// given it is verify-full, except to this machine itself. And a file below a home
-// that cannot be read, as ProtectHome= of the units makes it, is a file that is
-// not there.
+// It differs from libpq in two ways. The default of sslmode is verify-full, except
+// for this machine itself, where it is disable. And an unreadable default file
+// below the home directory is treated as missing, because ProtectHome= of the units
+// makes these files unreadable.
 package libpq
 
 import (
@@ -25,19 +25,20 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// socketDirectory is where Debian's and most others' PostgreSQL has its socket.
+// socketDirectory is the directory of PostgreSQL's socket on Debian and most other
+// systems.
 const socketDirectory = "/run/postgresql"
 
-// Config says how a database is reached.
+// Config describes how to reach a database.
 type Config struct {
-	Hosts    []Host // in the order in which they are tried
+	Hosts    []Host // in the order of the connection attempts, unless LoadBalance is set
 	User     string
-	Database string // empty: that of the user's name
+	Database string // empty: the database with the name of the user
 
 	ApplicationName    string
 	Options            string
-	Runtime            map[string]string // settings of the server that the string names
-	ConnectTimeout     time.Duration     // for each host; 0: none is given
+	Runtime            map[string]string // server settings in the connection string
+	ConnectTimeout     time.Duration     // for each host; 0: not given
 	TargetSessionAttrs string
 	LoadBalance        bool // try the hosts in random order
 
@@ -47,22 +48,23 @@ type Config struct {
 	SSLMinProtocolVersion, SSLMaxProtocolVersion string
 	MinProtocolVersion, MaxProtocolVersion       string
 
-	Warnings []string // what was ignored that the administrator should know
+	Warnings []string // for the administrator: what was ignored, and why
 }
 
 // Host is one server of a connection.
 type Host struct {
-	Name     string     // a name, an address, the directory of a socket, or @ and an abstract socket
-	Addr     netip.Addr // where the connection goes, whatever Name is; may be invalid
+	Name     string     // a name, an address, the directory of a socket, or @ and the name of an abstract socket
+	Addr     netip.Addr // if valid, the address to connect to, whatever Name is
 	Port     uint16
 	SSLMode  string
 	Password string
 }
 
-// Configured returns how to reach the database of the credential database_url or
-// $DATABASE_URL, completed from libpq's variables, which may also say all. ok is
-// false if nothing names a database. application is the name of the sessions and
-// 5 seconds the time to connect, where nothing says otherwise.
+// Configured returns how to reach the configured database. The credential
+// database_url or $DATABASE_URL names it, and libpq's variables supply the missing
+// parameters. These variables alone can name it too. ok is false if no database is
+// configured. The default of application_name is application, and the default of
+// connect_timeout is 5 seconds.
 func Configured(application string) (cfg Config, ok bool, err error) {
 	dsn, ok, err := credential.Lookup("database_url")
 	if err != nil {
@@ -83,9 +85,10 @@ func Configured(application string) (cfg Config, ok bool, err error) {
 	return cfg, true, nil
 }
 
-// Parse completes a connection string from the service file, the environment, the
-// password file and the defaults. Its errors carry [sysexits.Config] and show no
-// value of the string, any of which may be a part of a password.
+// Parse parses a connection string, and adds missing parameters from the service
+// file, the environment, the password file and the defaults. Its errors carry
+// [sysexits.Config]. They show no value of the string, because any value may be a
+// part of a password.
 func Parse(dsn string) (Config, error) {
 	p := &parser{values: map[string]string{}, origin: map[string]string{}, runtime: map[string]string{}}
 	cfg, err := p.parse(dsn)
@@ -97,25 +100,26 @@ func Parse(dsn string) (Config, error) {
 	return cfg, err
 }
 
-// BadConfiguration gives an error its exit status and a hint.
+// BadConfiguration adds the exit status and hint of bad configuration to an error.
 func BadConfiguration(err error) error {
 	return sysexits.New(sysexits.Config, "bad_configuration", err).
-		WithHint("database_url reads postgres://user:password@host/database?sslmode=verify-full, or user=… host=… dbname=…")
+		WithHint("the form of database_url is postgres://user:password@host/database?sslmode=verify-full, or user=… host=… dbname=…")
 }
 
-// unencoded is the error of a URL with a character in its user or password that
-// has a meaning there.
+// unencoded returns the error for a URL with a special character in its user or
+// password.
 func unencoded() error {
 	return sysexits.New(sysexits.Config, "bad_configuration", errors.New("database_url: not a well-formed URL: a special character in the user or password is not percent-encoded")).
-		WithHint("in a URL write %25 for a %, %40 for an @, %2F for a / and %3F for a ? of the password")
+		WithHint("in the user and password of a URL, write %25 for %, %40 for @, %2F for / and %3F for ?")
 }
 
-// parser collects the parameters of a connection; the first that gives one wins.
+// parser collects the parameters of a connection. The first value of a parameter
+// wins.
 type parser struct {
 	values  map[string]string
-	origin  map[string]string // where a parameter was given, for errors
+	origin  map[string]string // origin of each parameter, for errors
 	runtime map[string]string
-	before  string // the parameter before this one
+	before  string // the previous parameter
 }
 
 func (p *parser) parse(dsn string) (cfg Config, err error) {
@@ -148,7 +152,7 @@ func (p *parser) parse(dsn string) (cfg Config, err error) {
 	return p.config()
 }
 
-// variables are those of the environment that mean a parameter.
+// variables returns the environment variables that set a parameter.
 func variables() []struct{ name, parameter string } {
 	return []struct{ name, parameter string }{
 		{"PGHOST", "host"}, {"PGHOSTADDR", "hostaddr"}, {"PGPORT", "port"}, {"PGDATABASE", "dbname"}, {"PGUSER", "user"},
@@ -162,14 +166,14 @@ func variables() []struct{ name, parameter string } {
 	}
 }
 
-// give notes a parameter unless it was given before. origin is database_url, a
-// variable or a service file.
+// give sets a parameter unless it is already set. origin is database_url, the name
+// of a variable, or the path of a service file.
 func (p *parser) give(name, value, origin string) error {
 	before := p.before
 	p.before = name
 	switch {
 	case strings.IndexByte(value, 0) >= 0:
-		return fmt.Errorf("%s: a NUL character", origin)
+		return fmt.Errorf("%s: it contains a NUL character", origin)
 	case p.has(name):
 		return nil
 	case harmless(name):
@@ -182,12 +186,12 @@ func (p *parser) give(name, value, origin string) error {
 			return nil
 		}
 		return sysexits.New(sysexits.Config, "bad_configuration", fmt.Errorf("%s: %s is not supported", p.where(name, origin), name)).
-			WithHint("take " + name + " out, or put a proxy that knows it, such as pgbouncer, in between")
-	// A blank in a password that is not quoted makes the next word look like a name.
+			WithHint("remove " + name + ", or connect through a proxy that supports it, such as pgbouncer")
+	// After a blank in an unquoted password, the rest looks like the name of a parameter.
 	case origin == "database_url" && before == "password", !identifier(name):
-		return fmt.Errorf("%s: not a connection string that libpq understands: a keyword, its value or the quoting is wrong", origin)
+		return fmt.Errorf("%s: not a valid connection string: a keyword, its value or the quoting is wrong", origin)
 	}
-	p.runtime[name] = value // the server knows it, or names it
+	p.runtime[name] = value // a server setting; the server rejects an unknown name
 	return nil
 }
 
@@ -199,7 +203,7 @@ func (p *parser) has(name string) bool {
 	return ok
 }
 
-// where says which setting is meant.
+// where returns how an error names the origin of a parameter.
 func (p *parser) where(name, origin string) string {
 	if origin == "" {
 		origin = p.origin[name]
@@ -210,7 +214,7 @@ func (p *parser) where(name, origin string) string {
 	return origin
 }
 
-// known reports whether this package does what a parameter says.
+// known reports whether this package supports a parameter.
 func known(name string) bool {
 	switch name {
 	case "host", "hostaddr", "port", "dbname", "user", "password", "passfile", "service", "servicefile",
@@ -223,8 +227,8 @@ func known(name string) bool {
 	return false
 }
 
-// harmless reports whether a parameter changes nothing here: the tools bound
-// every wait themselves, talk UTF-8, and know neither GSSAPI nor compression.
+// harmless reports whether a parameter has no effect here. The tools limit every
+// wait themselves, use UTF-8, and support neither GSSAPI nor compression.
 func harmless(name string) bool {
 	switch name {
 	case "client_encoding", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
@@ -234,7 +238,7 @@ func harmless(name string) bool {
 	return false
 }
 
-// unsupported reports whether a parameter asks for what the tools cannot do.
+// unsupported reports whether a parameter asks for a feature that the tools lack.
 func unsupported(name string) bool {
 	switch name {
 	case "requirepeer", "require_auth", "sslcrl", "sslcrldir", "sslkeylogfile", "scram_client_key", "scram_server_key", "sslinline", "krbspn":
@@ -243,7 +247,7 @@ func unsupported(name string) bool {
 	return strings.HasPrefix(name, "oauth_")
 }
 
-// identifier reports whether a name can be that of a server's setting.
+// identifier reports whether name can be the name of a server setting.
 func identifier(name string) bool {
 	for _, c := range []byte(name) {
 		if c != '_' && c != '.' && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') {
@@ -253,7 +257,8 @@ func identifier(name string) bool {
 	return name != "" && len(name) < 64
 }
 
-// check rejects values that are not valid, without showing them.
+// check returns an error for a value that is not valid or not supported. The error
+// does not show the value.
 func (p *parser) check() error {
 	for _, c := range []struct {
 		name   string
@@ -277,7 +282,7 @@ func (p *parser) check() error {
 		}
 		if c.name != "sslmode" && v == "require" {
 			return sysexits.New(sysexits.Config, "bad_configuration", fmt.Errorf("%s: %s=require is not supported", p.where(c.name, ""), c.name)).
-				WithHint("take it out; sslmode=verify-full protects the connection")
+				WithHint("remove it; sslmode=verify-full protects the connection")
 		}
 	}
 	if v := p.values["replication"]; v != "" && v != "0" && v != "false" && v != "off" && v != "no" {
@@ -297,7 +302,7 @@ func (p *parser) check() error {
 	return nil
 }
 
-// config makes the configuration of the parameters.
+// config returns the configuration for the parameters.
 func (p *parser) config() (cfg Config, err error) {
 	v := p.values
 	cfg = Config{
@@ -331,8 +336,8 @@ func (p *parser) config() (cfg Config, err error) {
 	return cfg, p.passwords(&cfg)
 }
 
-// hosts makes the list of hosts. As with libpq, an empty name is the local
-// socket, and one port does for all.
+// hosts returns the list of hosts. As with libpq, an empty name means the local
+// socket, and a single port is used for all hosts.
 func (p *parser) hosts() ([]Host, error) {
 	names, addrs, ports := strings.Split(p.values["host"], ","), strings.Split(p.values["hostaddr"], ","), strings.Split(p.values["port"], ",")
 	if p.values["hostaddr"] != "" && p.values["host"] == "" {
@@ -342,7 +347,7 @@ func (p *parser) hosts() ([]Host, error) {
 		addrs = make([]string, len(names))
 	}
 	if len(addrs) != len(names) {
-		return nil, fmt.Errorf("%d hosts and %d of hostaddr", len(names), len(addrs))
+		return nil, fmt.Errorf("%d values of host and %d of hostaddr", len(names), len(addrs))
 	}
 	if len(ports) != 1 && len(ports) != len(names) {
 		return nil, fmt.Errorf("%d ports and %d hosts", len(ports), len(names))
@@ -380,12 +385,12 @@ func (p *parser) hosts() ([]Host, error) {
 	return hosts, nil
 }
 
-// Socket reports whether a host is reached by a unix socket.
+// Socket reports whether the host is reached through a unix socket.
 func (h Host) Socket() bool {
 	return !h.Addr.IsValid() && (filepath.IsAbs(h.Name) || strings.HasPrefix(h.Name, "@"))
 }
 
-// local reports whether a host is this machine.
+// local reports whether the host is this machine.
 func (h Host) local() bool {
 	if h.Addr.IsValid() {
 		return h.Addr.IsLoopback()

@@ -10,7 +10,7 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// clean makes an environment in which nothing names a database.
+// clean removes everything from the environment that names a database.
 func clean(t *testing.T) {
 	t.Helper()
 	for _, v := range os.Environ() {
@@ -24,7 +24,7 @@ func clean(t *testing.T) {
 	t.Setenv("HOME", t.TempDir())
 }
 
-// where says in one line how a database is reached.
+// where returns a configuration in one line.
 func where(c Config) string {
 	s := c.User + "@"
 	for i, h := range c.Hosts {
@@ -85,7 +85,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// What cannot be kept is named; no value is shown, as it may be a password.
+// The error names an unsupported parameter. It shows no value, because a value may be a password.
 func TestParseRejects(t *testing.T) {
 	clean(t)
 	for dsn, want := range map[string]string{
@@ -100,7 +100,7 @@ func TestParseRejects(t *testing.T) {
 		"host=h port=hunter2":                         "port: not a number",
 		"host=h port=0":                               "port: not a number",
 		"host=h port=1,2":                             "2 ports and 1 hosts",
-		"host=a,b hostaddr=127.0.0.1":                 "2 hosts and 1 of hostaddr",
+		"host=a,b hostaddr=127.0.0.1":                 "2 values of host and 1 of hostaddr",
 		"host=h hostaddr=hunter2":                     "hostaddr: not an IP address",
 		"host=h connect_timeout=hunter2":              "connect_timeout: not a number",
 		"host=h sslrootcert=system sslmode=require":   "sslrootcert=system needs",
@@ -180,11 +180,11 @@ func TestService(t *testing.T) {
 	write(os.Getenv("PGSYSCONFDIR"), "pg_service.conf", "[hub]\nhost=system\n[all]\nhost=system\nuser=u\npassword=p\n")
 	for dsn, want := range map[string]string{
 		"service=hub":                      "u@home:5432 verify-full /hub1",
-		"service=hub dbname=hub4":          "u@home:5432 verify-full /hub4", // what is said wins
+		"service=hub dbname=hub4":          "u@home:5432 verify-full /hub4", // the connection string wins
 		"postgres://v@h/hub4?service=hub":  "v@h:5432 verify-full /hub4",
 		"service=all":                      "u@system:5432 verify-full / p",
 		"service=bad":                      ".pg_service.conf:8",
-		"service=odd":                      "hunter is not a parameter",
+		"service=odd":                      "hunter is not a connection parameter",
 		"service=ldap":                     "LDAP",
 		"service=none":                     `service "none"`,
 		"service=hub servicefile=/nowhere": "/nowhere",
@@ -194,7 +194,7 @@ func TestService(t *testing.T) {
 			t.Errorf("Parse(%s) = %s, %v; want %s", dsn, got, err, want)
 		}
 	}
-	t.Setenv("PGHOST", "env") // behind the file
+	t.Setenv("PGHOST", "env") // the service file wins
 	t.Setenv("PGSERVICE", "hub")
 	if cfg, err := Parse("user=v"); where(cfg) != "v@home:5432 verify-full /hub1" || err != nil {
 		t.Errorf("PGSERVICE: %s, %v", where(cfg), err)
@@ -232,7 +232,7 @@ func TestPasswordFile(t *testing.T) {
 			t.Errorf("Parse(%s): passwords %q, warnings %q; want %q", dsn, got, cfg.Warnings, want)
 		}
 	}
-	// A file that others can read is ignored, and that is said.
+	// A file that other users can read is ignored with a warning.
 	for _, mode := range []os.FileMode{0o644, 0o640, 0o606, 0o660} {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
@@ -243,7 +243,7 @@ func TestPasswordFile(t *testing.T) {
 		}
 	}
 	if cfg, err := Parse("postgres://u:said@h/d"); err != nil || len(cfg.Warnings) > 0 {
-		t.Errorf("a password is said: %v, %q; want no warning", err, cfg.Warnings)
+		t.Errorf("a password in the URL: %v, %q; want no warning", err, cfg.Warnings)
 	}
 }
 

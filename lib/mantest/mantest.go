@@ -1,5 +1,5 @@
-// Package mantest compares the man page of a tool with the tool: a page that
-// says something else than --help and the sources do fails the tool's tests.
+// Package mantest compares the man page of a tool with the tool. If the page
+// differs from --help or from the sources, the tool's tests fail.
 package mantest
 
 import (
@@ -24,7 +24,7 @@ type Page struct {
 	text string
 }
 
-// Read reads the page of the tool whose folder is the current one, <app.Name>.1.scd.
+// Read reads the tool's page, <app.Name>.1.scd, in the current directory.
 func Read(t *testing.T, app cli.App) Page {
 	t.Helper()
 	b, err := os.ReadFile(app.Name + ".1.scd")
@@ -63,8 +63,8 @@ func Stdout(t *testing.T, app cli.App, args ...string) string {
 	return string(b)
 }
 
-// Flags demands that COMMANDS has each command and OPTIONS the flags that --help lists, and no others.
-// An app is good for one run, so each comes from newApp.
+// Flags checks that COMMANDS has each command, and that OPTIONS has exactly the flags that --help lists. It calls newApp
+// for each run, because an app can run only once.
 func Flags(t *testing.T, newApp func() cli.App) {
 	t.Helper()
 	page := Read(t, newApp())
@@ -89,7 +89,8 @@ func Flags(t *testing.T, newApp func() cli.App) {
 	expectSame(t, "OPTIONS", documented, "--help", flags)
 }
 
-// ExitStatuses demands that EXIT STATUS has the statuses of lib/sysexits that the sources of the tool and of lib use, and no others.
+// ExitStatuses checks that EXIT STATUS has exactly the statuses of lib/sysexits that the sources of the tool and of lib
+// use.
 func ExitStatuses(t *testing.T, app cli.App) {
 	t.Helper()
 	used := map[string]bool{"OK": true, "Failed": true}

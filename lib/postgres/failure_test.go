@@ -68,7 +68,7 @@ func TestFailure(t *testing.T) {
 		{context.DeadlineExceeded, sysexits.Unavailable, "in time"},
 		{&net.DNSError{IsNotFound: true}, sysexits.Unavailable, "no such host"},
 		{errors.New("server is in hot standby mode"), sysexits.Unavailable, "target_session_attrs"},
-		{errors.New("EOF"), sysexits.Unavailable, "is PostgreSQL up"},
+		{errors.New("EOF"), sysexits.Unavailable, "PostgreSQL is running"},
 		{libpq.BadConfiguration(errors.New("x")), sysexits.Config, "database_url"},
 	} {
 		e, ok := errors.AsType[*sysexits.Error](Failure(tc.err, needs))
@@ -78,7 +78,7 @@ func TestFailure(t *testing.T) {
 	}
 }
 
-// Of several hosts, one that may be back by the next run decides.
+// With several hosts, one that may answer the next run decides the status.
 func TestJoined(t *testing.T) {
 	away := Failure(&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}, Needs{})
 	refused := Failure(pq.ErrSSLNotSupported, Needs{})

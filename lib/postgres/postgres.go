@@ -1,9 +1,10 @@
-// Package postgres is a session with a PostgreSQL server, for tools that run for
-// a moment: the driver without database/sql, one connection, one round trip a
-// statement, every wait bounded, and errors that carry an exit status and a hint.
+// Package postgres is a session with a PostgreSQL server, for tools that run for a
+// short time. It uses the driver without database/sql. It has one connection, and
+// needs one round trip for each statement. Every wait is limited, and errors carry
+// an exit status and a hint.
 //
-// It leaves nothing in the session: no SET, no prepared statement. Behind a
-// pooler in transaction mode the next client gets the same one.
+// The package leaves no SET and no prepared statement in the session, because a
+// pooler in transaction mode gives the same session to the next client.
 package postgres
 
 import (
@@ -24,14 +25,14 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// Conn is an open session. It is for one goroutine.
+// Conn is an open session. Only one goroutine may use it.
 type Conn struct {
 	conn driver.Conn
 }
 
-// Connect opens a session with the first host of cfg that can be reached and
-// that target_session_attrs accepts. The connection ends with ctx; patience, if
-// not 0, is how long the server may take for each answer.
+// Connect opens a session with the first host of cfg that can be reached and that
+// target_session_attrs accepts. The connection ends with ctx. patience, if not 0,
+// is the maximum time for each answer of the server.
 func Connect(ctx context.Context, cfg libpq.Config, patience time.Duration) (*Conn, error) {
 	for _, w := range cfg.Warnings {
 		diag.From(ctx).Warn("password_file_ignored", w)
@@ -60,7 +61,7 @@ func Connect(ctx context.Context, cfg libpq.Config, patience time.Duration) (*Co
 			}
 			err = Failure(fmt.Errorf("connect to the database at %s: %w", address(h), err), Needs{})
 			errs = append(errs, err)
-			// As with libpq, a server that answers with "wrong password" is the answer.
+			// Like libpq, do not try the other hosts if this server rejects the login.
 			if pe, ok := errors.AsType[*pq.Error](err); ok && Class(pe) == "28" {
 				return nil, err
 			}
@@ -69,8 +70,8 @@ func Connect(ctx context.Context, cfg libpq.Config, patience time.Duration) (*Co
 	return nil, joined(errs)
 }
 
-// joined makes one error of those of several hosts. It has the status and hint
-// of the first that may be over by the next run, else of the first.
+// joined joins the errors of several hosts. The result has the status and hint of
+// the first error that may be over by the next run, else of the first error.
 func joined(errs []error) error {
 	if len(errs) == 1 {
 		return errs[0]
@@ -89,7 +90,7 @@ func joined(errs []error) error {
 	return &sysexits.Error{Code: first.Code, Event: first.Event, Hint: first.Hint, Err: errors.New(text)}
 }
 
-// address is how a message names a host.
+// address returns the name of a host for messages.
 func address(h libpq.Host) string {
 	name := h.Name
 	if h.Addr.IsValid() {
@@ -101,12 +102,12 @@ func address(h libpq.Host) string {
 	return net.JoinHostPort(name, strconv.Itoa(int(h.Port)))
 }
 
-// nowhere is a path of no file, also for a user who may read everything. The
-// driver looks below the home for files that it is not given.
+// nowhere is a path that cannot exist. The driver gets it in place of a missing
+// path, because without a path the driver looks below the home directory.
 const nowhere = "/dev/null/none"
 
-// driverConfig says everything to the driver, so that it asks neither the
-// environment nor the home.
+// driverConfig returns a complete configuration for the driver, so that the driver
+// reads neither the environment nor the home directory.
 func driverConfig(cfg libpq.Config, h libpq.Host, attrs pq.TargetSessionAttrs) pq.Config {
 	c := pq.Config{
 		Host: h.Name, Hostaddr: h.Addr, Port: h.Port, Password: h.Password, SSLMode: pq.SSLMode(h.SSLMode),
@@ -118,7 +119,7 @@ func driverConfig(cfg libpq.Config, h libpq.Host, attrs pq.TargetSessionAttrs) p
 		MinProtocolVersion: "3.0", MaxProtocolVersion: "3.0",
 	}
 	if c.Host == "" {
-		c.Host = h.Addr.String() // for the name in the certificate
+		c.Host = h.Addr.String() // the driver compares it with the certificate
 	}
 	if c.SSLCert == "" {
 		c.SSLCert = nowhere
@@ -138,7 +139,7 @@ func driverConfig(cfg libpq.Config, h libpq.Host, attrs pq.TargetSessionAttrs) p
 	return c
 }
 
-// tlsVersion gives libpq's TLSv1 the driver's name.
+// tlsVersion converts libpq's name TLSv1 to the driver's name.
 func tlsVersion(v string) pq.SSLProtocolVersion {
 	if v == "TLSv1" {
 		v = "TLSv1.0"
@@ -158,8 +159,8 @@ func (c *Conn) Broken() bool {
 // Driver returns the driver's connection, for COPY.
 func (c *Conn) Driver() driver.Conn { return c.conn }
 
-// Exec runs statements that have no parameters, several at once in one
-// transaction, in one round trip, and returns the last one's number of rows.
+// Exec runs one or more statements without parameters, in one transaction and one
+// round trip. It returns the number of rows of the last statement.
 func (c *Conn) Exec(sql string) (int64, error) {
 	execer, ok := c.conn.(driver.ExecerContext)
 	if !ok {
@@ -172,8 +173,8 @@ func (c *Conn) Exec(sql string) (int64, error) {
 	return result.RowsAffected()
 }
 
-// Column runs one query and returns the first column of its rows as text; NULL
-// is the empty string.
+// Column runs one query and returns the first column of its rows as text. NULL
+// becomes the empty string.
 func (c *Conn) Column(sql string) ([]string, error) {
 	queryer, ok := c.conn.(driver.QueryerContext)
 	if !ok {
@@ -208,7 +209,7 @@ func (c *Conn) Column(sql string) ([]string, error) {
 	}
 }
 
-// dialer opens connections that end with ctx, whatever the driver waits for.
+// dialer opens connections that end with ctx, even while the driver waits.
 type dialer struct {
 	net.Dialer
 	ctx      context.Context
@@ -225,7 +226,7 @@ func (d dialer) DialTimeout(network, address string, timeout time.Duration) (net
 	return d.DialContext(ctx, network, address)
 }
 
-// DialContext is what the driver calls, with a context that has its
+// DialContext is called by the driver, with a context that ends after
 // connect_timeout.
 func (d dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := d.Dialer.DialContext(ctx, network, address)
@@ -235,7 +236,7 @@ func (d dialer) DialContext(ctx context.Context, network, address string) (net.C
 	// A signal cancels ctx before its deadline.
 	context.AfterFunc(d.ctx, func() {
 		if d.patience > 0 {
-			_ = conn.Close() // the next wait would have a deadline of its own
+			_ = conn.Close() // not a deadline, because the next wait would set a new one
 		} else {
 			_ = conn.SetDeadline(time.Unix(1, 0))
 		}
@@ -245,15 +246,15 @@ func (d dialer) DialContext(ctx context.Context, network, address string) (net.C
 	return m, m.SetDeadline(time.Time{})
 }
 
-// mortal is a connection on which no wait is longer than patience, if that is
-// not 0, and none goes beyond last, if that is not zero.
+// mortal is a connection with limited waits. No wait is longer than patience,
+// unless that is 0, and none ends after last, unless that is the zero time.
 type mortal struct {
 	net.Conn
 	last     time.Time
 	patience time.Duration
 }
 
-// SetDeadline is net.Conn's; a deadline can be brought forward, never put off.
+// SetDeadline implements [net.Conn]. It sets a deadline of at most last.
 func (m mortal) SetDeadline(t time.Time) error {
 	if !m.last.IsZero() && (t.IsZero() || t.After(m.last)) {
 		t = m.last
@@ -272,8 +273,8 @@ func (m mortal) Read(b []byte) (int, error) {
 
 func (m mortal) Write(b []byte) (int, error) {
 	if m.patience > 0 {
-		// For reading too: the driver waits for the end of a COPY from its
-		// beginning on.
+		// This sets the deadline for reading too: from the beginning of a COPY the
+		// driver waits for the answer to its end.
 		if err := m.SetDeadline(m.next()); err != nil {
 			return 0, err
 		}
@@ -281,6 +282,6 @@ func (m mortal) Write(b []byte) (int, error) {
 	return m.Conn.Write(b)
 }
 
-// next is when the next wait ends. A statement that the server itself ends after
-// the same time has a little longer to say so.
+// next returns the end of the next wait. It is 5 seconds later than patience, so
+// that the server, which has the same limit, can report its own timeout.
 func (m mortal) next() time.Time { return time.Now().Add(m.patience + 5*time.Second) }

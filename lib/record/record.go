@@ -1,8 +1,8 @@
-// Package record builds the JSON lines that the tools write: one object a
-// line, in the envelope that every line of the toolkit has.
+// Package record builds the JSON lines that the tools write. Each line is one
+// object, in the envelope that every line of the toolkit has.
 //
-// It appends to a byte slice instead of reflecting over values: a tool that
-// lives for three milliseconds each minute spends none of them on that.
+// The package appends to a byte slice and does not use reflection, because a tool
+// that runs for three milliseconds each minute should not spend time on that.
 package record
 
 import (
@@ -12,12 +12,12 @@ import (
 	"unicode/utf8"
 )
 
-// MaxLine is the longest line that a tool writes, in bytes, its newline
-// included: journald splits what is longer (at LineMax=48K).
+// MaxLine is the maximum length of a line that a tool writes, in bytes, including
+// its newline. journald splits longer lines (LineMax=48K).
 const MaxLine = 48 << 10
 
-// TimeFormat is the layout of every time that the toolkit writes, in UTC:
-// RFC 3339 with milliseconds.
+// TimeFormat is the layout of every time that the toolkit writes: RFC 3339 with
+// milliseconds, in UTC.
 const TimeFormat = "2006-01-02T15:04:05.000Z"
 
 // Levels of the envelope.
@@ -28,8 +28,8 @@ const (
 	Error = "ERROR"
 )
 
-// Line is a JSON line under construction. The zero value is empty; [New]
-// begins one with the envelope.
+// Line is a JSON line under construction. The zero value is an empty line. [New]
+// returns a line that begins with the envelope.
 type Line struct {
 	buf []byte
 }
@@ -47,11 +47,11 @@ func New(now time.Time, level, msg, service string) *Line {
 	return l
 }
 
-// Len returns the number of bytes so far.
+// Len returns the current length in bytes.
 func (l *Line) Len() int { return len(l.buf) }
 
-// Truncate takes back what was added since Len was n, which must have been
-// between two fields of the object that is open now.
+// Truncate removes everything that was added since Len returned n. n must have
+// been a position between two fields of the object that is open now.
 func (l *Line) Truncate(n int) { l.buf = l.buf[:n] }
 
 // End closes the line's object and returns the bytes with their newline.
@@ -90,8 +90,8 @@ func (l *Line) Uint(k string, v uint64) {
 	l.buf = strconv.AppendUint(l.buf, v, 10)
 }
 
-// Float adds a number rounded to three decimals; NaN and the infinities,
-// which JSON does not have, become null.
+// Float adds a number, rounded to three decimals. NaN and the infinities become
+// null, because JSON does not have them.
 func (l *Line) Float(k string, v float64) {
 	l.key(k)
 	if math.IsNaN(v) || math.IsInf(v, 0) {
@@ -116,13 +116,13 @@ func (l *Line) Null(k string) {
 	l.buf = append(l.buf, "null"...)
 }
 
-// Raw adds a field whose value is JSON already.
+// Raw adds a field whose value is JSON.
 func (l *Line) Raw(k string, v []byte) {
 	l.key(k)
 	l.buf = append(l.buf, v...)
 }
 
-// Strings adds an array of strings; a nil slice is an empty array.
+// Strings adds an array of strings. A nil slice becomes an empty array.
 func (l *Line) Strings(k string, v []string) {
 	l.key(k)
 	l.buf = append(l.buf, '[')
@@ -133,7 +133,7 @@ func (l *Line) Strings(k string, v []string) {
 	l.buf = append(l.buf, ']')
 }
 
-// Object adds the field k as an object whose fields fill adds.
+// Object adds the field k as an object. It calls fill to add the object's fields.
 func (l *Line) Object(k string, fill func()) {
 	l.key(k)
 	l.buf = append(l.buf, '{')

@@ -33,8 +33,8 @@ func TestLine(t *testing.T) {
 	}
 }
 
-// A string of any bytes must come out as JSON that decodes to the same text,
-// on one line: one record is one line whatever a mount point is called.
+// A string of any bytes must become JSON on one line that decodes to the same
+// text. A record is one line, whatever the name of a mount point.
 func FuzzAppendString(f *testing.F) {
 	for _, s := range []string{"", "plain", "q\"b\\", "\x00\x1f\x7f", "é☃😀", "\xff\xc3", "\n\t\r"} {
 		f.Add(s)
@@ -62,7 +62,7 @@ func FuzzAppendString(f *testing.F) {
 	})
 }
 
-// A field that turns out to be too long is taken back, with its comma.
+// A field that is too long is removed again, with its comma.
 func TestTruncate(t *testing.T) {
 	var l Line
 	l.Object("a", func() {

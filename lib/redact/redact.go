@@ -1,19 +1,21 @@
-// Package redact takes secrets out of text before it is shown.
+// Package redact replaces secrets in text before it is shown.
 package redact
 
 import "strings"
 
 const mask = "xxxxx"
 
-// Text returns s with the password of every URL (scheme://user:password@host)
-// and of every libpq keyword (password=…, sslpassword=…) replaced by xxxxx. It
-// needs no well-formed URL: it is meant for error messages that quote one.
+// Text returns s with each password replaced by xxxxx: in URLs
+// (scheme://user:password@host) and after libpq keywords (password=…,
+// sslpassword=…). The URLs need not be well-formed, because error messages also
+// quote bad URLs.
 func Text(s string) string {
 	return keywords(urls(s))
 }
 
-// urls masks userinfo passwords. The userinfo ends at the last @ before a
-// space or quote, so that a password with a stray @, / or : is masked whole.
+// urls masks the passwords of URLs. The user and password end at the last @ before
+// a space or quote, so that a password with an @, / or : in it is masked
+// completely.
 func urls(s string) string {
 	var out strings.Builder
 	for {
@@ -43,7 +45,8 @@ func urls(s string) string {
 	return out.String()
 }
 
-// keywords masks password=value, value quoted or not, also as a URL parameter.
+// keywords masks the value of password=value. The value may be quoted, and may be
+// a URL parameter.
 func keywords(s string) string {
 	const key = "password="
 	var out strings.Builder
@@ -73,8 +76,9 @@ func keywords(s string) string {
 	return out.String()
 }
 
-// quoted returns the length of the quoted value that s begins with; backslash
-// escapes as in libpq. An unterminated value ends with s.
+// quoted returns the length of the quoted value at the start of s. A backslash
+// escapes the next character, as in libpq. A value without a closing quote ends at
+// the end of s.
 func quoted(s string) int {
 	for i := 1; i < len(s); i++ {
 		switch s[i] {
@@ -87,7 +91,7 @@ func quoted(s string) int {
 	return len(s)
 }
 
-// indexFold is strings.Index without regard to ASCII case.
+// indexFold is [strings.Index] but ignores ASCII case.
 func indexFold(s, substr string) int {
 	for i := 0; i+len(substr) <= len(s); i++ {
 		if strings.EqualFold(s[i:i+len(substr)], substr) {

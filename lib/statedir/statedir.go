@@ -1,5 +1,5 @@
-// Package statedir is a tool's state directory: where it is, one run at a
-// time in it, and files that are replaced as a whole or not at all.
+// Package statedir provides a tool's state directory. It finds the directory, locks
+// it so that only one run uses it, and replaces files in it atomically.
 package statedir
 
 import (
@@ -19,15 +19,15 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// Resolve returns the state directory of a unit family: the flag's value, else
-// systemd's $STATE_DIRECTORY, else the unit's /var/lib/family where that
-// exists, for root and for the user that owns it, else $XDG_STATE_HOME/family,
-// else ~/.local/state/family.
+// Resolve returns the state directory of a unit family. It is the first of these:
+// the flag's value, systemd's $STATE_DIRECTORY, /var/lib/family if that exists and
+// the user is root or owns it, $XDG_STATE_HOME/family, ~/.local/state/family.
 func Resolve(flag, family string) (string, error) { return ResolveUnit(flag, family, family) }
 
-// ResolveUnit is [Resolve] for a command whose unit keeps its state elsewhere
-// than the rest of its family: in /var/lib/unit. By hand, and without that
-// directory, the commands share $XDG_STATE_HOME/family.
+// ResolveUnit is [Resolve] for a command whose unit does not use the state
+// directory of its family but /var/lib/unit. If a user runs the command by hand
+// and cannot use that directory, the commands of the family share
+// $XDG_STATE_HOME/family.
 func ResolveUnit(flag, unit, family string) (string, error) {
 	return resolve("/var/lib", os.Geteuid(), flag, unit, family)
 }
@@ -36,7 +36,7 @@ func resolve(varLib string, euid int, flag, unit, family string) (string, error)
 	if flag != "" {
 		return flag, nil
 	}
-	// StateDirectory= may name several; the unit's first is the tool's.
+	// StateDirectory= may list several directories. The tool uses the first one.
 	if dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); dir != "" {
 		return dir, nil
 	}
@@ -58,13 +58,12 @@ func resolve(varLib string, euid int, flag, unit, family string) (string, error)
 	return filepath.Join(base, family), nil
 }
 
-// Require returns an error that says so if there is no directory at path. It
-// is for a command that asks about a state, or acts on it, and for which an
-// empty new one is a wrong answer.
+// Require returns an error if there is no directory at path. It is for a command
+// that reports or uses existing state, and that must not create an empty state.
 func Require(path string) error {
 	switch info, err := os.Stat(path); {
 	case errors.Is(err, os.ErrNotExist):
-		return sysexits.New(sysexits.Config, "no_state_directory", fmt.Errorf("there is no state in %s: no run has kept any there", path)).
+		return sysexits.New(sysexits.Config, "no_state_directory", fmt.Errorf("no state directory %s: no run has saved state there", path)).
 			WithHint("pass --state-dir; the units keep their state below /var/lib")
 	case err != nil:
 		return Unwritable(err)
@@ -74,9 +73,9 @@ func Require(path string) error {
 	return nil
 }
 
-// Dir is a state directory that this process has locked. Everything in it
-// belongs to its owner: what root adds by hand to the state of a service, the
-// service must be able to replace.
+// Dir is a state directory that this process has locked. All files in it belong to
+// the owner of the directory. If root runs a tool by hand on the state of a
+// service, the service must be able to replace root's files.
 type Dir struct {
 	Path string
 	f    *os.File
@@ -85,12 +84,12 @@ type Dir struct {
 	gid  int
 }
 
-// Open creates the directory if it is missing (mode 0700, of the owner of the
-// directory that it is made in), locks it and clears what an interrupted
-// [Dir.WriteFile] left. The lock is a flock(2) on the directory itself: it
-// needs no file, works where nothing can be written, and the kernel drops it
-// with the process. If another run holds it for longer than wait, the error
-// carries [sysexits.TempFail].
+// Open locks the directory at path and removes the temporary files of an
+// interrupted [Dir.WriteFile]. If the directory is missing, Open creates it with
+// mode 0700 and the owner of its parent directory. The lock is a flock(2) on the
+// directory itself. It needs no lock file, it works on a read-only file system,
+// and the kernel releases it when the process ends. If another run holds the lock
+// for longer than wait, the error carries [sysexits.TempFail].
 func Open(ctx context.Context, path string, wait time.Duration) (*Dir, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -122,7 +121,7 @@ func Open(ctx context.Context, path string, wait time.Duration) (*Dir, error) {
 }
 
 func (d *Dir) lock(ctx context.Context, wait time.Duration) error {
-	const poll = 20 * time.Millisecond // flock(2) has no time-out of its own
+	const poll = 20 * time.Millisecond // flock(2) has no timeout
 	for deadline := time.Now().Add(wait); ; {
 		err := syscall.Flock(int(d.f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		switch {
@@ -144,9 +143,9 @@ func (d *Dir) lock(ctx context.Context, wait time.Duration) error {
 	}
 }
 
-// clear removes the temporary files that a killed [Dir.ReplaceFrom] left. Under
-// the lock nobody else is writing one. Other files that begin with a dot may be
-// the user's own: nobody says that the folder holds nothing else.
+// clear removes the temporary files that a killed [Dir.ReplaceFrom] left. While
+// this process holds the lock, no other process writes such a file. clear keeps
+// other files that begin with a dot, because they may belong to the user.
 func (d *Dir) clear() error {
 	names, err := d.f.Readdirnames(-1)
 	if err != nil {
@@ -157,16 +156,17 @@ func (d *Dir) clear() error {
 			continue
 		}
 		if info, err := os.Lstat(d.Join(name)); err == nil && info.Mode().IsRegular() {
-			// A read-only folder cannot be tidied; the first write will say so.
+			// In a read-only directory this fails, and so will the first write.
 			_ = os.Remove(d.Join(name))
 		}
 	}
 	return nil
 }
 
-// temporary reports whether a file has a name such as renameio gives: a dot, the
-// name of the file to be, and a random number of 63 bits. One in ten thousand
-// is shorter than this and stays; no name of a person's is that long a number.
+// temporary reports whether name looks like that of a temporary file of renameio:
+// a dot, the name of the final file, and a random number of 63 bits. The number
+// must have at least 15 digits, because a user's file can end in a short number.
+// One temporary file in ten thousand has a shorter number and is kept.
 func temporary(name string) bool {
 	digits := len(name) - len(strings.TrimRight(name, "0123456789"))
 	return strings.HasPrefix(name, ".") && digits >= 15 && digits <= 19
@@ -175,14 +175,14 @@ func temporary(name string) bool {
 // Join returns the path of the file called name.
 func (d *Dir) Join(name string) string { return filepath.Join(d.Path, name) }
 
-// WriteFile replaces the file called name by data. See [Dir.ReplaceFrom].
+// WriteFile replaces the file called name by data, like [Dir.ReplaceFrom].
 func (d *Dir) WriteFile(name string, data []byte) error {
 	return d.ReplaceFrom(name, bytes.NewReader(data))
 }
 
-// ReplaceFrom replaces the file called name by what r holds: written to a
-// temporary file, fsynced, renamed, and the directory fsynced. After a crash,
-// and after an error, the file is the old or the new one.
+// ReplaceFrom replaces the file called name by the content of r. It writes a
+// temporary file, fsyncs it, renames it, and fsyncs the directory. After a crash
+// or an error, the file is either the old file or the new file.
 func (d *Dir) ReplaceFrom(name string, r io.Reader) error {
 	f, err := renameio.NewPendingFile(d.Join(name), renameio.WithTempDir(d.Path), renameio.WithStaticPermissions(0o600))
 	if err != nil {
@@ -201,11 +201,11 @@ func (d *Dir) ReplaceFrom(name string, r io.Reader) error {
 	return d.Sync()
 }
 
-// ReplaceVolatile replaces the file called name by data, as [Dir.WriteFile]
-// does, but syncs nothing. A process that is killed leaves the old file or the
-// new one; after a power loss the file may be the old one, the new one or empty.
+// ReplaceVolatile replaces the file called name by data, as [Dir.WriteFile] does,
+// but without fsync. If the process is killed, the file is the old file or the new
+// file. After a power loss it may also be empty.
 func (d *Dir) ReplaceVolatile(name string, data []byte) (err error) {
-	temporary := "." + name + ".new" // one writer holds the lock, so the name is free
+	temporary := "." + name + ".new" // this process holds the lock, so no other process uses the name
 	f, err := d.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return Unwritable(err)
@@ -220,7 +220,7 @@ func (d *Dir) ReplaceVolatile(name string, data []byte) (err error) {
 	return nil
 }
 
-// Sync makes renames and removals in the directory durable.
+// Sync makes changes of names in the directory durable.
 func (d *Dir) Sync() error {
 	if err := d.f.Sync(); err != nil {
 		return Unwritable(fmt.Errorf("fsync %s: %w", d.Path, err))
@@ -231,9 +231,10 @@ func (d *Dir) Sync() error {
 // OpenFile is the function [OpenFile] for the file called name.
 func (d *Dir) OpenFile(name string, flag int) (*os.File, error) { return OpenFile(d.Join(name), flag) }
 
-// OpenFile opens a file as [os.OpenFile] does. A file that it creates has mode
-// 0600 and the owner of its directory. Root follows no symbolic link in a
-// directory of another user, who may have planted it.
+// OpenFile opens a file as [os.OpenFile] does. A file that it creates has mode 0600
+// and the owner of its directory. If this process is root and the directory
+// belongs to another user, OpenFile follows no symbolic link, because that user
+// may have planted it.
 func OpenFile(path string, flag int) (*os.File, error) {
 	uid, gid, foreign := foreignOwner(filepath.Dir(path))
 	if !foreign {
@@ -244,8 +245,8 @@ func OpenFile(path string, flag int) (*os.File, error) {
 		return os.OpenFile(path, flag, 0)
 	}
 	for {
-		// O_EXCL says whether this process created the file: only then it may
-		// give the file away.
+		// With O_EXCL it is certain that this process created the file. Only
+		// then may it change the owner of the file.
 		f, err := os.OpenFile(path, flag|os.O_EXCL, 0o600)
 		if err == nil {
 			if err := give(f, uid, gid); err != nil {
@@ -263,9 +264,9 @@ func OpenFile(path string, flag int) (*os.File, error) {
 	}
 }
 
-// Give makes an open file or directory that this process has created belong to
-// the owner of the state directory. It does nothing unless root runs the tool
-// on the state of another user.
+// Give changes the owner of f, which this process has created, to the owner of the
+// state directory. It does nothing unless this process is root and the state
+// directory belongs to another user.
 func (d *Dir) Give(f *os.File) error {
 	if !d.give {
 		return nil
@@ -273,8 +274,8 @@ func (d *Dir) Give(f *os.File) error {
 	return give(f, d.uid, d.gid)
 }
 
-// give changes the owner of f. A file system that has no owners, or where
-// another machine's root decides, as over NFS, is left as it is.
+// give changes the owner of f. It is not an error if the file system has no owners,
+// or if it does not allow root to change them, as with NFS.
 func give(f *os.File, uid, gid int) error {
 	err := f.Chown(uid, gid)
 	if err == nil || errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
@@ -283,14 +284,14 @@ func give(f *os.File, uid, gid int) error {
 	return Unwritable(err)
 }
 
-// Owner returns the user and group of the state directory, for programs that
-// write into it. ok is false unless root runs the tool on the state of another
-// user.
+// Owner returns the user and group of the state directory, for programs that write
+// into it. ok is false unless this process is root and the state directory belongs
+// to another user.
 func (d *Dir) Owner() (uid, gid int, ok bool) { return d.uid, d.gid, d.give }
 
-// MkdirAll creates a directory and the missing ones above it. Each belongs to
-// the owner of the directory that it is made in: what root adds to the state of
-// a service is the service's.
+// MkdirAll creates a directory and its missing parents. Each of them gets the owner
+// of its parent directory, so that a directory that root creates in the state of a
+// service belongs to the service.
 func MkdirAll(path string, perm os.FileMode) error {
 	if info, err := os.Stat(path); err == nil {
 		if !info.IsDir() {
@@ -306,7 +307,7 @@ func MkdirAll(path string, perm os.FileMode) error {
 	}
 	if err := os.Mkdir(path, perm); err != nil {
 		if info, e := os.Lstat(path); e == nil && info.IsDir() {
-			return nil // another process was faster
+			return nil // another process has created it meanwhile
 		}
 		return err
 	}
@@ -341,7 +342,7 @@ func owner(info os.FileInfo) (uid, gid int) {
 // Close releases the lock.
 func (d *Dir) Close() error { return d.f.Close() }
 
-// Unwritable gives an error of writing state its exit status and a hint.
+// Unwritable adds an exit status and a hint to an error of writing state.
 func Unwritable(err error) error {
 	where := "DIR" // unless the error names a path
 	if e, ok := errors.AsType[*os.PathError](err); ok {

@@ -48,7 +48,7 @@ func TestResolve(t *testing.T) {
 		{mine, "", "reading-sync", "reading-sync", "", "/xdg", "/home/u", varLib + "/reading-sync"},
 		{mine + 1, "", "reading-sync", "reading-sync", "", "/xdg", "/home/u", "/xdg/reading-sync"},
 		{mine + 1, "", "reading-sync", "reading-sync", "", "", "/home/u", "/home/u/.local/state/reading-sync"},
-		// A command of a unit beside its family's.
+		// A command whose unit has another state directory than its family.
 		{0, "", "gitops-apply", "gitops-sync", "", "", "/root", varLib + "/gitops-apply"},
 		{0, "", "gitops-sync", "gitops-sync", "", "", "/root", "/root/.local/state/gitops-sync"},
 		{mine + 1, "", "gitops-apply", "gitops-sync", "", "", "/home/u", "/home/u/.local/state/gitops-sync"},
@@ -165,8 +165,8 @@ func TestFilesBelongToTheOwnerOfTheDirectory(t *testing.T) {
 		}
 	}
 
-	// The service may plant links; root must not write through them, nor give
-	// away what it did not create.
+	// The service may plant links. Root must not write through them, and must not
+	// change the owner of files that it did not create.
 	outside := filepath.Join(t.TempDir(), "shadow")
 	if err := os.WriteFile(outside, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -230,7 +230,7 @@ func TestWriteFileReplaces(t *testing.T) {
 
 func TestReplaceVolatile(t *testing.T) {
 	d := open(t, t.TempDir())
-	// A killed write left more than the next one writes.
+	// A killed write left a longer file than the next write.
 	if err := os.WriteFile(d.Join(".f.new"), []byte("half of a longer file"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -253,10 +253,10 @@ func TestReplaceVolatile(t *testing.T) {
 	}
 }
 
-// What a killed write left goes; what else begins with a dot may be the user's.
+// Open removes the files of a killed write. Other files that begin with a dot may belong to the user.
 func TestOpenClearsInterruptedWrites(t *testing.T) {
 	path := t.TempDir()
-	files := map[string]bool{ // and whether they stay
+	files := map[string]bool{ // name and whether Open keeps it
 		".counters5077205623554730037": false, ".spool.jsonl807205623554730": false,
 		"counters": true, ".bashrc": true, ".pgpass": true, ".X0-lock": true, ".env2024": true,
 		"5077205623554730037": true,

@@ -29,7 +29,7 @@ import (
 // the reason and the whole document in canonical Extended JSON. Where that cannot
 // hold the document, its BSON is there too.
 type File struct {
-	log  *diag.Logger
+	diag *diag.Logger
 	path string
 	f    *os.File
 	seen map[[sha256.Size]byte]bool // what the file holds
@@ -47,7 +47,7 @@ func Open(log *diag.Logger, path string) (*File, error) {
 		}
 		return nil, err
 	}
-	d := &File{log: log, path: path, f: f, seen: map[[sha256.Size]byte]bool{}}
+	d := &File{diag: log, path: path, f: f, seen: map[[sha256.Size]byte]bool{}}
 	if err := d.load(isNew); err != nil {
 		f.Close()
 		return nil, err
@@ -114,7 +114,7 @@ func (d *File) load(isNew bool) error {
 			return fmt.Errorf("read %s: %w", d.path, err)
 		}
 		if !r.Complete {
-			d.log.Warn("dead_letters_torn", fmt.Sprintf("%s: cut off half a line, which a killed run left", d.path))
+			d.diag.Warn("dead_letters_torn", fmt.Sprintf("%s: cut off half a line, which a killed run left", d.path))
 			break
 		}
 		whole = r.Read

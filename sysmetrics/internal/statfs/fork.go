@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// child is all that a forked process needs. It is made before the fork: after
-// it there is no Go runtime to allocate anything.
+// child is all data that the forked process needs. It is allocated before the
+// fork, because the Go runtime does not run in the child and cannot allocate.
 type child struct {
 	paths []*byte
 	index []uint32
@@ -17,13 +17,13 @@ type child struct {
 	reply reply
 }
 
-// start forks a process that asks the mounts of a group and writes its replies to w.
+// start forks a process that asks the mounts of a group and writes replies to w.
 //
-// It is a bare fork(2), without an exec: that would cost as much as the rest of
-// the run. Such a child has the memory of the parent, but only the thread that
-// forked, so the scheduler, the allocator and the signal handlers of Go must
-// not run in it. It makes system calls alone, from a function that never grows
-// its stack, with all signals blocked.
+// It is a bare fork(2) without an exec, because an exec would cost as much as the
+// rest of the run. The child has the memory of the parent, but only the thread
+// that called fork. So Go's scheduler, allocator and signal handlers must not run
+// in the child. The child makes only system calls, from a function that never
+// grows its stack, with all signals blocked.
 func start(points []string, group []int, w int) (pid int, err error) {
 	c := &child{fd: uintptr(w)}
 	for _, i := range group {
@@ -52,8 +52,9 @@ func start(points []string, group []int, w int) (pid int, err error) {
 	return int(id), nil
 }
 
-// fork returns in the parent only. The child gives up what it has inherited,
-// the lock of the state directory and stdout above all, before it asks.
+// fork returns in the parent only. Before the child asks a mount, it closes the
+// descriptors that it inherited. Among them are stdout and the lock of the state
+// directory, which a child that hangs must not keep open.
 //
 //go:nosplit
 //go:norace
@@ -65,7 +66,7 @@ func fork(c *child) (pid uintptr, errno syscall.Errno) {
 	}
 	syscall.RawSyscall6(syscall.SYS_PRCTL, syscall.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL), 0, 0, 0, 0)
 	_, _, errno = syscall.RawSyscall(unix.SYS_CLOSE_RANGE, c.fd+1, 1<<31-1, 0)
-	last := c.fd // up to which descriptors are closed one by one
+	last := c.fd // descriptors below this are closed one by one
 	if errno != 0 {
 		last = 1 << 10 // before Linux 5.9
 	}

@@ -1,5 +1,5 @@
-// Package statfs asks mounts for their space in disposable processes, so that
-// a mount which never answers cannot hold the process that asks.
+// Package statfs asks mounts for their usage in child processes that can be
+// abandoned, so that a mount that never answers cannot block the caller.
 package statfs
 
 import (
@@ -14,17 +14,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Usage is the space and the inodes of a file system, as statfs(2) has them,
-// and what is at the mount point.
+// Usage is the space and the inodes of a file system, from statfs(2), and the
+// device and type of file at the mount point, from statx(2).
 type Usage struct {
-	Total, Free, Available uint64 // bytes; Free counts what only root may use
-	Inodes, InodesFree     uint64 // both 0 where there are no fixed inodes
-	Magic                  int64  // type of the file system, of linux/magic.h
+	Total, Free, Available uint64 // bytes; Free includes the space that is reserved for root
+	Inodes, InodesFree     uint64 // both 0 if the number of inodes is not fixed
+	Magic                  int64  // type of the file system (linux/magic.h)
 	Device                 string // st_dev as major:minor; "" before Linux 4.11
 	File                   bool   // a file is mounted, not a directory
 }
 
-// Answer is the usage of one mount, or why there is none.
+// Answer is the usage of one mount, or the error of asking it.
 type Answer struct {
 	Usage Usage
 	Err   error
@@ -34,18 +34,18 @@ type Answer struct {
 var ErrHung = errors.New("statfs: no answer")
 
 const (
-	// Deadline is how long all mounts together may take.
+	// Deadline is the maximum time for all mounts together.
 	Deadline = 2 * time.Second
-	// patience is how long one mount may keep the others waiting.
+	// patience is how long ask waits for the next answer.
 	patience = Deadline / 2
-	// maxChildren bounds how many processes ask at once.
+	// maxChildren is the maximum number of processes that ask at the same time.
 	maxChildren = 32
 )
 
-// Ask returns an answer for each of points. One process asks them one after
-// the other, which costs a healthy host a fork. If a mount does not answer,
-// the mounts behind it get processes of their own. A process that is stuck in
-// the kernel is left to init.
+// Ask returns an answer for each of points. First one process asks all of them
+// in order, so a healthy host needs one fork. If a mount does not answer, further
+// processes ask the mounts after it in parallel. A process that is stuck in the
+// kernel is left to init.
 func Ask(ctx context.Context, points []string) []Answer {
 	answers := make([]Answer, len(points))
 	left := make([]int, len(points))
@@ -66,9 +66,9 @@ func Ask(ctx context.Context, points []string) []Answer {
 	return answers
 }
 
-// ask starts a process for each group and collects answers until all are
-// there, the deadline, or, without one, until none has come for a while. It
-// returns what is left.
+// ask starts a process for each group and collects their answers. It stops when
+// all have answered, at the deadline or, if deadline is zero, when no answer
+// came for as long as patience. It returns the indexes without an answer.
 func ask(ctx context.Context, points []string, groups [][]int, deadline time.Time, answers []Answer) (left []int) {
 	for _, group := range groups {
 		left = append(left, group...)
@@ -106,13 +106,14 @@ func ask(ctx context.Context, points []string, groups [][]int, deadline time.Tim
 	})
 	end(children, err == nil)
 	if err == nil {
-		err = errors.New("statfs: the process that asks has ended early")
+		err = errors.New("statfs: the child process ended early")
 	}
 	return fail(err)
 }
 
-// collect passes on replies until the last child has closed its end of the
-// pipe. It waits by poll(2): Go's own poller would be started for this alone.
+// collect calls each for each reply, until the last child has closed its end of
+// the pipe. It waits with poll(2), because Go's own poller would be started only
+// for this.
 func collect(ctx context.Context, pipe int, deadline time.Time, each func(*reply)) error {
 	for {
 		wait := patience
@@ -138,8 +139,8 @@ func collect(ctx context.Context, pipe int, deadline time.Time, each func(*reply
 	}
 }
 
-// end reaps children. Those that have not done is killed; one that cannot be
-// killed is left to init.
+// end reaps the children. Unless done is true it kills them first. A child that
+// does not die within the grace period is left to init.
 func end(children []int, done bool) {
 	const grace = 100 * time.Millisecond
 	flags := 0
@@ -164,7 +165,8 @@ func end(children []int, done bool) {
 	}
 }
 
-// reply is what a child writes for one mount: less than a pipe takes at once.
+// reply is what a child writes for one mount. It is shorter than PIPE_BUF, so
+// write(2) to the pipe is atomic.
 type reply struct {
 	index    uint32
 	statErr  uintptr
@@ -185,8 +187,9 @@ func (r *reply) answer() Answer {
 	return Answer{Usage: u}
 }
 
-// usageOf converts the kernel's numbers. More blocks free than there are is
-// what a negative number looks like: UFS counts its reserve so.
+// usageOf converts the kernel's numbers. UFS reports a negative number of free
+// blocks when its reserve is in use. As an unsigned number that is more blocks
+// than there are.
 func usageOf(st *syscall.Statfs_t) Usage {
 	size := uint64(st.Frsize)
 	if size == 0 {

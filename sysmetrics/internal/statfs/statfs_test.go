@@ -27,20 +27,20 @@ func TestAsk(t *testing.T) {
 		t.Errorf("/ = %+v", u)
 	}
 	if !answers[2].Usage.File {
-		t.Errorf("%q is not seen as a file", file)
+		t.Errorf("%q is not recognized as a file", file)
 	}
 	if answers[3].Usage.Total != 0 {
 		t.Errorf("/proc has blocks: %+v", answers[3].Usage)
 	}
 	if a := Ask(t.Context(), points); a[0].Err == nil {
-		t.Error("a path with a NUL is taken")
+		t.Error("a path with a NUL is accepted")
 	}
 	if a := Ask(t.Context(), nil); len(a) != 0 {
 		t.Errorf("no points give %v", a)
 	}
 }
 
-// A FIFO stands for nothing here: what counts is that an interrupted run ends at once and has no children left.
+// An interrupted run ends at once and leaves no children.
 func TestAskInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -66,7 +66,7 @@ func TestUsageOf(t *testing.T) {
 		{"plain", syscall.Statfs_t{Bsize: 1, Frsize: 4096, Blocks: 10, Bfree: 5, Bavail: 4, Files: 9, Ffree: 8},
 			Usage{Total: 40960, Free: 20480, Available: 16384, Inodes: 9, InodesFree: 8}},
 		{"no f_frsize", syscall.Statfs_t{Bsize: 512, Blocks: 10}, Usage{Total: 5120}},
-		// A UFS or a full ext4 whose reserve is in use.
+		// A UFS, or a full ext4 that uses its reserve.
 		{"below zero", syscall.Statfs_t{Frsize: 1, Blocks: 10, Bfree: 1, Bavail: uint64(minus)}, Usage{Total: 10, Free: 1}},
 		{"all below zero", syscall.Statfs_t{Frsize: 1, Blocks: 10, Bfree: uint64(minus), Bavail: uint64(minus), Files: 3, Ffree: uint64(minus)}, Usage{Total: 10, Inodes: 3}},
 		{"more free than there is", syscall.Statfs_t{Frsize: 1, Blocks: 10, Bfree: 12, Bavail: 11}, Usage{Total: 10, Free: 10, Available: 10}},
