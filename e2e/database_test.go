@@ -684,7 +684,7 @@ func TestPartitionThatCannotBeMade(t *testing.T) {
 			bad := sample(6 * time.Hour) // the later half of yesterday
 			m := sysmetrics(t, "DATABASE_URL="+c.URL())
 			got := m.want(exitPartial, sample(3*24*time.Hour)+"\n"+bad+"\n"+sample(0)+"\n", "flush")
-			if !strings.Contains(got.stderr, "no partition takes its time") || !strings.Contains(got.stderr, tc.says) || strings.Contains(got.stderr, "clock") {
+			if !strings.Contains(got.stderr, "no partition holds its time") || !strings.Contains(got.stderr, tc.says) || strings.Contains(got.stderr, "clock") {
 				t.Errorf("stderr says %s; want the reason %q", got.stderr, tc.says)
 			}
 			expectRows(t, c, 2)
