@@ -38,7 +38,7 @@ func watch(ctx context.Context, evidence map[string]bool, window time.Duration) 
 	}
 	var restarts map[string]int
 	for deadline := time.Now().Add(window); ; {
-		all, err := properties(ctx, units, "ActiveState", "SubState", "Result", "NRestarts", "LoadState", "NextElapseUSecRealtime", "NextElapseUSecMonotonic",
+		all, err := properties(ctx, units, "ActiveState", "SubState", "Result", "NRestarts", "LoadState", "Job", "NextElapseUSecRealtime", "NextElapseUSecMonotonic",
 			"TimersMonotonic", "TimersCalendar", "OnClockChange", "OnTimezoneChange", "AssertResult", "AssertTimestampMonotonic")
 		if err != nil {
 			return err
@@ -94,12 +94,15 @@ func judge(unit string, p map[string]string, restarts int) error {
 	switch {
 	case p["LoadState"] == "error" || p["LoadState"] == "bad-setting" || p["LoadState"] == "not-found":
 		return &unhealthy{unit, "systemd cannot load it: " + p["LoadState"]}
+	case number(p["NRestarts"]) > restarts:
+		return &unhealthy{unit, fmt.Sprintf("restarted %d times", number(p["NRestarts"])-restarts)}
+	case number(p["Job"]) > 0:
+		// The start that this run asked for, or that systemd owed the unit, has not
+		// begun: the state is the one before it.
 	case p["ActiveState"] == "failed":
 		return &unhealthy{unit, "failed: " + p["Result"]}
 	case (unitState{sub: p["SubState"]}).retries():
 		return &unhealthy{unit, "failed, and waits to be restarted: " + p["Result"]}
-	case number(p["NRestarts"]) > restarts:
-		return &unhealthy{unit, fmt.Sprintf("restarted %d times", number(p["NRestarts"])-restarts)}
 	}
 	return nil
 }

@@ -51,6 +51,10 @@ func TestJudge(t *testing.T) {
 		{map[string]string{"ActiveState": "activating", "SubState": "auto-restart", "Result": "signal"}, "waits to be restarted: signal"},
 		{map[string]string{"ActiveState": "active", "NRestarts": "3"}, "restarted 1 times"},
 		{map[string]string{"LoadState": "bad-setting"}, "cannot load"},
+		// A job is waiting: the state is the one from before it, but restarts have happened.
+		{map[string]string{"ActiveState": "activating", "SubState": "auto-restart", "Result": "exit-code", "Job": "1234"}, ""},
+		{map[string]string{"ActiveState": "failed", "Result": "exit-code", "Job": "1234"}, ""},
+		{map[string]string{"ActiveState": "activating", "SubState": "start-pre", "NRestarts": "3", "Job": "1234"}, "restarted 1 times"},
 	} {
 		err := judge("a.service", tc.p, 2)
 		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
