@@ -42,7 +42,7 @@ func settle(ctx context.Context, units []string, most time.Duration) ([]string, 
 		for _, name := range units {
 			p := all[name]
 			changing := p["ActiveState"] == "activating" || p["ActiveState"] == "deactivating" || p["ActiveState"] == "reloading"
-			if p["Job"] == "" && !changing || (unitState{"", "", p["SubState"]}).retries() {
+			if p["Job"] == "" && (!changing || (unitState{"", "", p["SubState"]}).retries()) {
 				continue
 			}
 			busy = append(busy, name)
