@@ -96,7 +96,7 @@ func judge(unit string, p map[string]string, restarts int) error {
 		return &unhealthy{unit, "systemd cannot load it: " + p["LoadState"]}
 	case number(p["NRestarts"]) > restarts:
 		return &unhealthy{unit, fmt.Sprintf("restarted %d times", number(p["NRestarts"])-restarts)}
-	case number(p["Job"]) > 0:
+	case p["Job"] != "": // as in settle
 		// The start that this run asked for, or that systemd owed the unit, has not
 		// begun: the state is the one before it.
 	case p["ActiveState"] == "failed":

@@ -135,7 +135,7 @@ func (s *stage) question(names ...[]string) (string, error) {
 }
 
 // presetDirs in order of priority: a file hides those of its name further down
-// (systemd.Preset(5)).
+// (systemd.preset(5)).
 var presetDirs = []string{"/etc/systemd/system-preset", "/run/systemd/system-preset", presetDir, "/usr/lib/systemd/system-preset", "/lib/systemd/system-preset"}
 
 // ask lets systemctl enable the units in the stage, by the presets and without

@@ -204,7 +204,7 @@ func (d *Dir) ReplaceFrom(name string, r io.Reader) error {
 // ReplaceVolatile replaces the file called name by data, as [Dir.WriteFile] does,
 // but without fsync. If the process is killed, the file is the old file or the new
 // file. After a power loss it may also be empty.
-func (d *Dir) ReplaceVolatile(name string, data []byte) (err error) {
+func (d *Dir) ReplaceVolatile(name string, data []byte) error {
 	temporary := "." + name + ".new" // this process holds the lock, so no other process uses the name
 	f, err := d.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
