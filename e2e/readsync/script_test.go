@@ -29,6 +29,7 @@ func TestScript(t *testing.T) {
 	pg := postgres.Run(t, postgres.Config{TCP: true})
 	var databases atomic.Int64
 	testscript.Run(t, testscript.Params{
+		Cmds:                workspace.Commands,
 		Dir:                 filepath.Join("testdata", "script"),
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
