@@ -66,19 +66,12 @@ var errNotRegular = errors.New("not a regular file")
 // state directory is not enough: root's retry of the service's file has another
 // one.
 func Lock(path string, flag int) (*os.File, error) {
-	deadline := time.Now().Add(Wait)
-	for {
-		f, err := statedir.OpenFile(path, flag)
+	for deadline := time.Now().Add(Wait); ; {
+		f, info, err := open(path, flag)
 		if err != nil {
 			return nil, err
 		}
-		info, err := f.Stat()
-		if err == nil && !info.Mode().IsRegular() {
-			err = &os.PathError{Op: "open", Path: path, Err: errNotRegular}
-		}
-		if err == nil {
-			err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		}
+		err = await(f, deadline)
 		if err == nil {
 			// Who held it may have put another file into its place.
 			if now, err := os.Stat(path); err == nil && os.SameFile(now, info) {
@@ -86,12 +79,39 @@ func Lock(path string, flag int) (*os.File, error) {
 			}
 		}
 		f.Close()
-		switch {
-		case err != nil && !errors.Is(err, syscall.EWOULDBLOCK):
+		if err != nil {
 			return nil, err
-		case time.Now().After(deadline):
-			return nil, sysexits.New(sysexits.TempFail, "locked", fmt.Errorf("lock %s: another run holds it", path)).
-				WithHint("wait for the other run to end; fuser -v " + path + " shows which process holds it")
+		}
+	}
+}
+
+// open opens a regular file.
+func open(path string, flag int) (*os.File, os.FileInfo, error) {
+	f, err := statedir.OpenFile(path, flag)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &os.PathError{Op: "open", Path: path, Err: errNotRegular}
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
+}
+
+// await waits for the lock of a file until a deadline.
+func await(f *os.File, deadline time.Time) error {
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return sysexits.New(sysexits.TempFail, "locked", fmt.Errorf("lock %s: another run holds it", f.Name())).
+				WithHint("wait for the other run to end; fuser -v " + f.Name() + " shows which process holds it")
 		}
 		time.Sleep(20 * time.Millisecond) // flock(2) has no time-out of its own
 	}
