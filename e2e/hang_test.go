@@ -24,9 +24,13 @@ func fuseMount(t *testing.T) (point string, server *os.Process) {
 	if err := os.Mkdir(point, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	files := t.TempDir() // one file: an image of a disk
+	disk := filepath.Join(files, "disk")
 	for _, args := range [][]string{
+		{"truncate", "-s", "2M", disk},
+		{"mkfs.ext4", "-q", disk},
 		{"truncate", "-s", "8M", image},
-		{"mkfs.ext4", "-q", image},
+		{"mkfs.ext4", "-q", "-d", files, image},
 	} {
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %v\n%s", args, err, out)
@@ -156,6 +160,32 @@ func TestMountBelowAHangingOne(t *testing.T) {
 	}
 	if got.took > 10*time.Second {
 		t.Errorf("the run took %v", got.took)
+	}
+}
+
+// An ext4 on a disk that is dead still answers: the kernel has the numbers in
+// memory.
+func TestDeadDisk(t *testing.T) {
+	point, server := fuseMount(t)
+	mounted := t.TempDir()
+	if out, err := exec.Command("mount", "-o", "loop,ro", filepath.Join(point, "disk"), mounted).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	t.Cleanup(func() {
+		_ = server.Signal(syscall.SIGCONT)
+		if out, err := exec.Command("umount", "--lazy", mounted).CombinedOutput(); err != nil {
+			t.Errorf("umount %s: %v\n%s", mounted, err, out)
+		}
+	})
+	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0); err != nil { // nothing is left in memory that may go
+		t.Fatal(err)
+	}
+	if err := server.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	got := sysmetrics(t).want(0, "")
+	if d := got.disk(t); d.Mounts[mounted] == nil || d.Failed[mounted] != "" {
+		t.Errorf("%s: payload %s, failed %q; want it in the record", mounted, d.Mounts[mounted], d.Failed[mounted])
 	}
 }
 

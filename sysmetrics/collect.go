@@ -111,8 +111,11 @@ func (c *collectCmd) run(ctx context.Context, env *cli.Env) error {
 		return sysexits.New(sysexits.Config, "no_procfs", err).WithHint("pass the directory where procfs is mounted: --procfs /proc, or in a container --rootfs with the root of the host")
 	}
 	h.rootfs = root
-	if c.ask != nil {
+	switch {
+	case c.ask != nil:
 		h.ask = c.ask
+	case root == "" && c.Procfs == "/proc":
+		h.askHere = statfs.AskHere
 	}
 	dir, err := c.open(ctx, env)
 	if code := sysexits.Code(err); code == sysexits.CantCreate || code == sysexits.Config {

@@ -19,7 +19,8 @@ type host struct {
 	procRoot, sysRoot, osRelease string
 	rootfs                       string // prefix of every mount point when it is asked
 	ask                          func(context.Context, []string) []statfs.Answer
-	buf                          []byte // reused by read; its content is valid until the next call
+	askHere                      func(string) statfs.Answer // nil if the mounts in procRoot may not be those of this process
+	buf                          []byte                     // reused by read; its content is valid until the next call
 }
 
 func newHost(procRoot, sysRoot, osRelease string) (*host, error) {

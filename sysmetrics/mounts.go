@@ -19,6 +19,19 @@ type mount struct {
 	readOnly   bool   // the mount or its file system is read-only
 	superRO    bool   // the file system is read-only, so it is in every namespace
 	unsure     bool   // readOnly may come from this process's sandbox
+	inMemory   bool   // statfs(2) needs no disk, server or daemon, here and on the way to the mount point
+	quota      bool   // a file system with project quotas
+}
+
+// memoryTypes are file systems whose statfs(2) returns numbers that the kernel
+// has in memory. So it answers even if the disk does not. xfs is not one of them:
+// Linux 5.14 to 5.17 waits there for work on the disk.
+var memoryTypes = []string{"ext2", "ext3", "ext4", "tmpfs"}
+
+// answersFromMemory reports whether the file system answers statfs(2) from memory.
+// With project quotas it may read the quota of the directory from the disk.
+func (m mount) answersFromMemory() bool {
+	return slices.Contains(memoryTypes, m.fstype) && !m.quota
 }
 
 // mountFilter selects mounts. If points.only is not empty, it selects the mounts
@@ -85,6 +98,7 @@ func parseMountinfo(data []byte, f mountFilter, odd func(line []byte, err error)
 	}
 	for i, m := range all {
 		if f.counts(m) && !hidden(all, children, byID, i) {
+			m.inMemory = inMemory(all, byID, i)
 			mounts = append(mounts, m)
 		}
 	}
@@ -112,6 +126,22 @@ func hidden(all []mount, children map[string][]int, byID map[string]int, i int) 
 			return false
 		}
 		from, i = i, up
+	}
+	return false
+}
+
+// inMemory reports whether a mount, and each mount on the way to it, answers from
+// memory.
+func inMemory(all []mount, byID map[string]int, i int) bool {
+	for range all { // at most this many steps up
+		if !all[i].answersFromMemory() {
+			return false
+		}
+		up, ok := byID[all[i].parent]
+		if !ok || up == i {
+			return true
+		}
+		i = up
 	}
 	return false
 }
@@ -145,6 +175,7 @@ func parseMount(line []byte) (m mount, err error) {
 	super, _ := rest.next()  // "" if the file system has no options
 	m = mount{id: string(l[0]), parent: string(l[1]), device: string(l[2]), root: unescape(l[3]), point: unescape(l[4]),
 		fstype: unescape(fstype), source: unescape(source), superRO: hasOption(super, "ro")}
+	m.quota = hasOption(super, "prjquota") || hasOption(super, "pquota")
 	m.readOnly = m.superRO || hasOption(l[5], "ro")
 	if m.fstype == "btrfs" {
 		if m.subvolume = option(super, "subvolid="); m.subvolume == "" {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -15,7 +16,9 @@ var defaultMounts = mountFilter{filter{skip: []string{"/boot", "/boot/*"}}, nil}
 func points(t *testing.T, text string, f mountFilter) (result []mount, odd int) {
 	mounts, _ := parseMountinfo([]byte(text), f, func([]byte, error) { odd++ })
 	for _, group := range candidates(mounts) {
-		result = append(result, group[0])
+		first := group[0]
+		first.inMemory = false // TestInMemory is about it
+		result = append(result, first)
 	}
 	return result, odd
 }
@@ -211,4 +214,34 @@ func FuzzUnescape(f *testing.F) {
 			t.Fatalf("unescape(%q) = %q; want %q", escaped, got, s)
 		}
 	})
+}
+
+// A mount is asked without a child process only if neither its own file system
+// nor one on the way to it can hang.
+func TestInMemory(t *testing.T) {
+	line := func(id, parent, device, point, fstype, super string) string {
+		return id + " " + parent + " " + device + " / " + point + " rw - " + fstype + " /dev/x " + super + "\n"
+	}
+	for _, tc := range []struct {
+		name, mountinfo string
+		want            map[string]bool
+	}{
+		{"local disks", line("1", "1", "8:1", "/", "ext4", "rw") + line("2", "1", "8:2", "/srv", "ext3", "rw,errors=continue"), map[string]bool{"/": true, "/srv": true}},
+		{"a file system that may read its disk", line("1", "1", "8:1", "/", "btrfs", "rw") + line("2", "1", "8:2", "/srv", "ext4", "rw"), map[string]bool{"/": false, "/srv": false}},
+		{"xfs", line("1", "1", "8:1", "/", "ext4", "rw") + line("2", "1", "8:2", "/srv", "xfs", "rw"), map[string]bool{"/": true, "/srv": false}},
+		{"beside one that may", line("1", "1", "8:1", "/", "ext4", "rw") + line("2", "1", "8:2", "/boot/efi", "vfat", "rw") + line("3", "1", "8:3", "/boot/efi2", "ext4", "rw"), map[string]bool{"/": true, "/boot/efi": false, "/boot/efi2": true}},
+		{"below a share", line("1", "1", "8:1", "/", "ext4", "rw") + line("2", "1", "0:9", "/net", "nfs4", "rw") + line("3", "2", "8:3", "/net/disk", "ext4", "rw"), map[string]bool{"/": true, "/net/disk": false}},
+		{"below an automount", line("1", "1", "8:1", "/", "ext4", "rw") + line("2", "1", "0:9", "/data", "autofs", "rw") + line("3", "2", "8:3", "/data", "ext4", "rw"), map[string]bool{"/": true, "/data": false}},
+		{"below FUSE", line("1", "1", "8:1", "/", "ext4", "rw") + line("2", "1", "0:9", "/f", "fuse.sshfs", "rw") + line("3", "2", "8:3", "/f/disk", "ext4", "rw"), map[string]bool{"/": true, "/f/disk": false}},
+		{"project quotas", line("1", "1", "8:1", "/", "ext4", "rw") + line("2", "1", "8:2", "/srv", "ext4", "rw,prjquota"), map[string]bool{"/": true, "/srv": false}},
+	} {
+		mounts, _ := parseMountinfo([]byte(tc.mountinfo), mountFilter{}, func(l []byte, err error) { t.Errorf("%s: %v", l, err) })
+		got := map[string]bool{}
+		for _, m := range mounts {
+			got[m.point] = m.inMemory
+		}
+		if !maps.Equal(got, tc.want) {
+			t.Errorf("%s: in memory: %v; want %v", tc.name, got, tc.want)
+		}
+	}
 }

@@ -76,12 +76,8 @@ func fork(c *child) (pid uintptr, errno syscall.Errno) {
 		}
 	}
 	for i := 0; i < len(c.paths); i++ {
-		path := uintptr(unsafe.Pointer(c.paths[i]))
 		c.reply.index = c.index[i]
-		_, _, errno = syscall.RawSyscall6(unix.SYS_STATX, ^uintptr(99), path, unix.AT_NO_AUTOMOUNT|unix.AT_STATX_DONT_SYNC,
-			unix.STATX_TYPE|unix.STATX_MODE, uintptr(unsafe.Pointer(&c.reply.stx)), 0)
-		c.reply.statxErr = uintptr(errno)
-		c.reply.statErr = uintptr(rawStatfs(path, &c.reply.st))
+		c.reply.fill(uintptr(unsafe.Pointer(c.paths[i])))
 		syscall.RawSyscall(syscall.SYS_WRITE, c.fd, uintptr(unsafe.Pointer(&c.reply)), unsafe.Sizeof(c.reply))
 	}
 	for {

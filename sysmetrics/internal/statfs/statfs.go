@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"syscall"
 	"time"
@@ -64,6 +65,19 @@ func Ask(ctx context.Context, points []string) []Answer {
 		ask(ctx, points, groups, time.Now().Add(patience), answers)
 	}
 	return answers
+}
+
+// AskHere asks a mount without a child process. It is for file systems that
+// answer from memory: the caller waits as long as the mount does not answer.
+func AskHere(point string) Answer {
+	path, err := syscall.BytePtrFromString(point)
+	if err != nil {
+		return Answer{Err: fmt.Errorf("statfs: %w", err)}
+	}
+	var r reply
+	r.fill(uintptr(unsafe.Pointer(path)))
+	runtime.KeepAlive(path)
+	return r.answer()
 }
 
 // ask starts a process for each group and collects their answers. It stops when
@@ -173,6 +187,18 @@ type reply struct {
 	statxErr uintptr
 	st       syscall.Statfs_t
 	stx      unix.Statx_t
+}
+
+// fill asks the mount at a path for all that a reply holds but its index. It may
+// run in the forked process.
+//
+//go:nosplit
+//go:norace
+func (r *reply) fill(path uintptr) {
+	_, _, errno := syscall.RawSyscall6(unix.SYS_STATX, ^uintptr(99), path, unix.AT_NO_AUTOMOUNT|unix.AT_STATX_DONT_SYNC,
+		unix.STATX_TYPE|unix.STATX_MODE, uintptr(unsafe.Pointer(&r.stx)), 0)
+	r.statxErr = uintptr(errno)
+	r.statErr = uintptr(rawStatfs(path, &r.st))
 }
 
 func (r *reply) answer() Answer {

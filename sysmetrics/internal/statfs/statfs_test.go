@@ -82,3 +82,13 @@ func BenchmarkAsk(b *testing.B) {
 		Ask(b.Context(), []string{"/", "/tmp", "/proc"})
 	}
 }
+
+// AskHere gives the answer of Ask.
+func TestAskHere(t *testing.T) {
+	for _, point := range []string{"/", "/proc", "/no/such", "nul\x00"} {
+		want, got := Ask(t.Context(), []string{point})[0], AskHere(point)
+		if (got.Err == nil) != (want.Err == nil) || got.Usage.Total != want.Usage.Total || got.Usage.Device != want.Usage.Device || got.Usage.File != want.Usage.File {
+			t.Errorf("%q: AskHere = %+v; Ask = %+v", point, got, want)
+		}
+	}
+}
