@@ -156,7 +156,7 @@ func (v volume) place(container string) string {
 func refusal(err error) string {
 	if e, ok := errors.AsType[*scriptError](err); ok {
 		switch e.event {
-		case "volume_refused":
+		case volumeRefused:
 			return cannotBeRead
 		case "no_such_volume":
 			return isGone
@@ -164,6 +164,9 @@ func refusal(err error) string {
 	}
 	return ""
 }
+
+// volumeRefused is the event of manage_volume.sh for a volume that it cannot read.
+const volumeRefused = "volume_refused"
 
 // scriptError is an error of manage_volume.sh, with its event.
 type scriptError struct {

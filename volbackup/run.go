@@ -75,6 +75,13 @@ func (c *runCmd) Run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return err
 	}
+	volumes = slices.DeleteFunc(volumes, func(v volume) bool {
+		if v.Refused == "" || v.named { // named, its export says why, and what to do
+			return false
+		}
+		r.done(outcome{v: v, started: time.Now(), err: &scriptError{errors.New(v.Refused), volumeRefused}})
+		return true
+	})
 	for _, group := range groups(volumes) {
 		e.backUp(ctx, group, r.done)
 		if ctx.Err() != nil {

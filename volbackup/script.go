@@ -25,6 +25,7 @@ type volume struct {
 	Labels     map[string]string `json:"labels"`
 	Containers []string          `json:"containers"` // the running ones
 	Mounts     []mount           `json:"mounts"`     // where they mount it
+	Refused    string            `json:"refused"`    // why it cannot be read: "it is a mount of something else"
 
 	named bool   // on the command line
 	name  string // under which it is kept in the repository

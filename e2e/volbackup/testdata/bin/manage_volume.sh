@@ -3,7 +3,7 @@
 # a folder in $VOLUMES. The file NAME.status holds the status that export ends
 # with, NAME.before a shell script that it runs first, NAME.labels the labels,
 # NAME.containers the running containers, NAME.mounts where they mount it, NAME.refused says that Docker keeps no
-# files of it, NAME.killed that its container does not stop in time. ALONE is set
+# files of it, and holds what list says about that, NAME.killed that its container does not stop in time. ALONE is set
 # where with takes one volume, as in earlier versions.
 set -eu
 say() { echo "$*" >>"${LOG:-/dev/null}"; }
@@ -26,8 +26,10 @@ case $1 in
       if [ -e "$VOLUMES/$v.labels" ]; then labels=$(cat "$VOLUMES/$v.labels"); fi
       if [ -e "$VOLUMES/$v.containers" ]; then containers=$(cat "$VOLUMES/$v.containers"); fi
       if [ -e "$VOLUMES/$v.mounts" ]; then mounts=$(cat "$VOLUMES/$v.mounts"); fi
-      printf '{"msg":"volume","volume":"%s","driver":"local","mountpoint":"%s","labels":%s,"containers":%s,"mounts":%s}\n' \
-        "$v" "$VOLUMES/$v" "$labels" "$containers" "$mounts"
+      refused=''
+      if [ -s "$VOLUMES/$v.refused" ]; then refused=',"refused":"'$(cat "$VOLUMES/$v.refused")'"'; fi
+      printf '{"msg":"volume","volume":"%s","driver":"local","mountpoint":"%s","labels":%s,"containers":%s,"mounts":%s%s}\n' \
+        "$v" "$VOLUMES/$v" "$labels" "$containers" "$mounts" "$refused"
     done
     ;;
   export)
