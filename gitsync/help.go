@@ -1,5 +1,7 @@
 package main
 
+import "observability-hub/lib/table"
+
 // flagHelp says what each flag is for. It stands here and not in the tags of
 // the flags, as kong parses every tag at every start.
 const flagHelp = `
@@ -22,4 +24,4 @@ run-as             User of on-change commands (${default}).
 on-change-timeout  Longest time for an on-change command (${default}).
 for                Resume by itself after this time: 2h, 30m (default: until gitsync resume).
 max-age            Fail if the last success of pull or apply is older than this: 1h.
-`
+` + table.Help

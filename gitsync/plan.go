@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path"
@@ -12,12 +13,19 @@ import (
 	"observability-hub/gitsync/internal/unit"
 	"observability-hub/lib/cli"
 	"observability-hub/lib/record"
+	"observability-hub/lib/table"
 )
 
 type planCmd struct {
 	stateFlags
 	originFlags
 	hostFlags
+	table.Flag
+}
+
+// Viewer implements [cli.Viewable].
+func (c *planCmd) Viewer(w io.Writer) cli.Viewer {
+	return c.Show(w, table.Columns{"planned": {"action", "unit", "path", "reason", "commit"}})
 }
 
 // Validate checks the flags.

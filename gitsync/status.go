@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -15,13 +16,18 @@ import (
 	"observability-hub/lib/record"
 	"observability-hub/lib/statedir"
 	"observability-hub/lib/sysexits"
+	"observability-hub/lib/table"
 )
 
 type statusCmd struct {
 	stateFlags
 	Source string        `placeholder:"DIR"`
 	MaxAge time.Duration `placeholder:"D"`
+	table.Flag
 }
+
+// Viewer implements [cli.Viewable].
+func (c *statusCmd) Viewer(w io.Writer) cli.Viewer { return c.Show(w, nil) }
 
 func (c *statusCmd) Validate() error {
 	if c.MaxAge < 0 {

@@ -1,5 +1,7 @@
 package main
 
+import "observability-hub/lib/table"
+
 // flagHelp says what each flag is for. It stands here and not in the tags of
 // the flags, as kong parses every tag at every start.
 const flagHelp = `
@@ -16,4 +18,4 @@ url           The endpoint to call (${default}).
 deadline      Longest time for all calls together (${default}).
 allow-host    A further name by which callers may address this machine.
 limit         Print at most this many documents; 0 is all (${default}).
-`
+` + table.Help

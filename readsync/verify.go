@@ -16,6 +16,7 @@ import (
 	"observability-hub/lib/record"
 	"observability-hub/lib/statedir"
 	"observability-hub/lib/sysexits"
+	"observability-hub/lib/table"
 	"observability-hub/readsync/internal/deadletter"
 	"observability-hub/readsync/internal/extjson"
 	"observability-hub/readsync/internal/rawbson"
@@ -28,6 +29,12 @@ type verifyCmd struct {
 	StateDir    string `placeholder:"DIR"`
 	DeadLetters string `placeholder:"FILE"`
 	All         bool
+	table.Flag
+}
+
+// Viewer implements [cli.Viewable].
+func (v *verifyCmd) Viewer(w io.Writer) cli.Viewer {
+	return v.Show(w, table.Columns{"mismatch": {"mongo_id", "problem"}})
 }
 
 // Run is what kong calls.

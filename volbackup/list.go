@@ -5,20 +5,31 @@ import (
 	"errors"
 	"fmt"
 
+	"io"
 	"observability-hub/lib/cli"
 	"observability-hub/lib/record"
 	"observability-hub/lib/sysexits"
+	"observability-hub/lib/table"
 	"observability-hub/volbackup/internal/repository"
 )
 
 type listCmd struct {
 	repositoryFlags
 	engineFlags
+	table.Flag
 	Volumes []string `arg:"" optional:"" name:"volume" help:"Only these volumes."`
 }
 
 // Immediate is cli's question whether a signal may end the run anywhere.
 func (c *listCmd) Immediate() bool { return !c.isRestic() }
+
+// Viewer implements [cli.Viewable].
+func (c *listCmd) Viewer(w io.Writer) cli.Viewer {
+	return c.Show(w, table.Columns{
+		"archive":  {"volume", "id", "stored_bytes", "consistency", "verified", "damaged"},
+		"snapshot": {"volume", "id", "made", "host"},
+	})
+}
 
 // Run prints what the manifests say; it reads no archive.
 func (c *listCmd) Run(ctx context.Context, env *cli.Env) error {

@@ -23,6 +23,7 @@ import (
 
 	"observability-hub/lib/cli"
 	"observability-hub/lib/statedir"
+	"observability-hub/lib/table"
 	"observability-hub/volbackup/internal/repository"
 )
 
@@ -89,7 +90,7 @@ keep-weekly     Keep the newest backup of this many weeks (${default}).
 keep-monthly    Keep the newest backup of this many months (${default}).
 stop            Stop containers that use the volume, and start them again afterwards.
 dry-run         Print what would be removed and remove nothing.
-`
+` + table.Help
 
 func main() {
 	os.Exit(cli.Main(app(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))

@@ -4,18 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
 	"observability-hub/lib/cli"
 	"observability-hub/lib/record"
 	"observability-hub/lib/sysexits"
+	"observability-hub/lib/table"
 	"observability-hub/volbackup/internal/repository"
 )
 
 type statusCmd struct {
 	repositoryFlags
 	engineFlags
+	table.Flag
 	MaxAge  time.Duration `placeholder:"D"`
 	Volumes []string      `arg:"" optional:"" name:"volume" help:"Only these volumes."`
 }
@@ -29,6 +32,11 @@ func (c *statusCmd) Validate() error {
 
 // Immediate is cli's question whether a signal may end the run anywhere.
 func (c *statusCmd) Immediate() bool { return !c.isRestic() }
+
+// Viewer implements [cli.Viewable].
+func (c *statusCmd) Viewer(w io.Writer) cli.Viewer {
+	return c.Show(w, table.Columns{"backup_status": {"volume", "state", "age_s", "archives", "damaged", "newest", "reason", "detail"}})
+}
 
 // Run prints how each volume stands: what the inventory expects, compared with what
 // the manifests say. It reads no archive and takes no lock.

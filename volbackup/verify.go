@@ -3,15 +3,24 @@ package main
 import (
 	"context"
 
+	"io"
 	"observability-hub/lib/cli"
+	"observability-hub/lib/table"
 )
 
 type verifyCmd struct {
 	repositoryFlags
 	identityFlags
 	engineFlags
+	table.Flag
 	Deep     bool
 	Archives []string `arg:"" optional:"" name:"volume[@id]" help:"Only these volumes or archives."`
+}
+
+// Viewer implements [cli.Viewable].
+func (c *verifyCmd) Viewer(w io.Writer) cli.Viewer {
+	columns := []string{"volume", "id", "ok", "deep", "error"}
+	return c.Show(w, table.Columns{"archive_verified": columns, "archive_verify_failed": columns})
 }
 
 // Run checks archives and keeps the result in their manifests.

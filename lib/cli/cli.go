@@ -96,7 +96,14 @@ func run(env *Env, args []string, stderr io.Writer) (err error) {
 	ctx := diag.Into(context.Background(), env.Diag)
 	work := func(ctx context.Context) error {
 		call.BindTo(ctx, (*context.Context)(nil))
-		return call.Run(env)
+		if node := call.Selected(); node != nil {
+			env.Stdout.show(node.Target.Addr().Interface())
+		}
+		err := call.Run(env)
+		if shown := env.Stdout.close(); err == nil {
+			err = shown
+		}
+		return err
 	}
 	if immediate(call) {
 		return work(ctx)
