@@ -22,6 +22,8 @@ type git struct {
 	dir string              // the repository
 	env []string            // in addition to gitEnv
 	as  *syscall.Credential // the owner, if root works in another user's state
+
+	progress *fetchProgress // of a fetch, on a terminal; else nil
 }
 
 // gitConfig overrides what a configuration file says. Maintenance runs when
@@ -92,7 +94,14 @@ func (g git) listen(ctx context.Context, args ...string) (out, said string, err 
 		Dependent:  true,
 		Credential: g.as,
 	}
+	if g.progress != nil {
+		c.Watch = g.progress
+		defer g.progress.end()
+	}
 	stdout, messages, err := c.Run(ctx)
+	if g.progress != nil {
+		messages = withoutProgress(messages)
+	}
 	if err != nil {
 		err = &gitError{command: subcommand(args), said: string(messages), err: err}
 	}

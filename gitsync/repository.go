@@ -169,8 +169,12 @@ func wholePack(path string) bool {
 // git's messages. git fetches again what it cannot read, says so, succeeds, and
 // leaves the damage where it is.
 func (r *repository) fetch(ctx context.Context, url string, refspecs ...string) (messages string, err error) {
-	args := []string{"fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--force", "--", url}
-	_, messages, err = r.listen(ctx, append(args, refspecs...)...)
+	g, volume := r.git, "--quiet"
+	if r.Diag.Terminal {
+		g.progress, volume = &fetchProgress{w: r.Diag.W}, "--progress"
+	}
+	args := []string{"fetch", volume, "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--force", "--", url}
+	_, messages, err = g.listen(ctx, append(args, refspecs...)...)
 	for line := range strings.Lines(messages) {
 		if err == nil && strings.HasPrefix(line, "error: ") && (strings.Contains(line, "index file") || strings.Contains(line, "pack")) {
 			return messages, fmt.Errorf("%s: %w: %s", r.dir, gitobj.ErrCorrupt, strings.TrimSpace(line))

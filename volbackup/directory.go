@@ -86,7 +86,7 @@ func (d *directory) backUp(ctx context.Context, group []volume, done func(outcom
 // removes what is expired.
 func (d *directory) each(ctx context.Context, v volume, done func(outcome), put func(context.Context, *repository.Manifest) (bool, error)) {
 	o := outcome{v: v, started: time.Now()}
-	end := d.s.progress(d.env, v.name)
+	end := progress(d.env, v.name, 0, d.s.progressed)
 	func() {
 		ctx, cancel := context.WithTimeoutCause(ctx, d.run.Timeout, fmt.Errorf("not done within %v", d.run.Timeout))
 		defer cancel()
@@ -330,6 +330,12 @@ func (d *directory) wrong(ctx context.Context, a repository.Archive, deep bool) 
 	if a.Err != nil {
 		return a.Err
 	}
+	total := a.StoredBytes
+	if deep { // it is read twice
+		total *= 2
+	}
+	ctx, read := repository.Counted(ctx)
+	defer progress(d.env, "verify "+a.Volume+"@"+a.ID, total, read.Load)()
 	if err := d.Check(ctx, a.Manifest); err != nil || !deep {
 		return err
 	}

@@ -8,9 +8,9 @@ import (
 	"observability-hub/lib/cli"
 )
 
-// progress shows on a terminal, in one line that is written over, how much of a
-// volume is read. It returns how to end that.
-func (s *store) progress(env *cli.Env, volume string) (end func()) {
+// progress shows on a terminal, in one line that is overwritten, how many bytes are
+// done of total, or of an unknown number if total is 0. It returns how to end that.
+func progress(env *cli.Env, what string, total int64, done func() int64) (end func()) {
 	if !env.Diag.Terminal {
 		return func() {}
 	}
@@ -26,8 +26,7 @@ func (s *store) progress(env *cli.Env, volume string) (end func()) {
 				io.WriteString(env.Diag.W, "\r\x1b[K") // nowhere is left to report a failing stderr
 				return
 			case now := <-tick.C:
-				mib := float64(s.progressed()) / (1 << 20)
-				fmt.Fprintf(env.Diag.W, "\r\x1b[K%s: %s: %.0f MiB, %.0f MiB/s", env.Name, volume, mib, mib/now.Sub(begun).Seconds())
+				fmt.Fprint(env.Diag.W, "\r\x1b[K", progressLine(env.Name, what, done(), total, now.Sub(begun)))
 			}
 		}
 	}()
@@ -35,6 +34,24 @@ func (s *store) progress(env *cli.Env, volume string) (end func()) {
 		close(stop)
 		<-stopped
 	}
+}
+
+// progressLine is shorter than a terminal is wide: a line that wraps cannot be overwritten.
+func progressLine(name, what string, done, total int64, took time.Duration) string {
+	const mib, width, longest = 1 << 20, 79, 32 // of what
+	if len(what) > longest {
+		what = what[:longest-3] + "..."
+	}
+	rate := float64(done) / mib / max(took.Seconds(), 0.001)
+	line := fmt.Sprintf("%s: %s: %d MiB, %.0f MiB/s", name, what, done/mib, rate)
+	if total > 0 {
+		line = fmt.Sprintf("%s: %s: %d of %d MiB, %.0f MiB/s", name, what, done/mib, total/mib, rate)
+		if left := total - done; left > 0 && done > 0 {
+			rest := time.Duration(float64(took) * float64(left) / float64(done))
+			line += fmt.Sprintf(", %v left", rest.Round(time.Second))
+		}
+	}
+	return line[:min(len(line), width)]
 }
 
 // progressed returns how much is read of the stream that is being stored.

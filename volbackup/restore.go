@@ -36,7 +36,10 @@ func (c *restoreCmd) Run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return err
 	}
-	m, pour, done, err := e.find(ctx, volume, id)
+	counted, read := repository.Counted(ctx)
+	end := progress(env, "check "+c.Archive, 0, read.Load)
+	m, pour, done, err := e.find(counted, volume, id)
+	end()
 	if err != nil {
 		return err
 	}
@@ -64,7 +67,10 @@ func (c *restoreCmd) restore(ctx context.Context, env *cli.Env, m *repository.Ma
 		out.Close()
 		return err
 	}
-	outside, poured := pour(ctx, out)
+	counted, read := repository.Counted(ctx)
+	end := progress(env, "restore "+m.Volume, m.StoredBytes, read.Load)
+	outside, poured := pour(counted, out)
+	end()
 	if poured != nil {
 		cancel(poured)
 		ended := p.wait()

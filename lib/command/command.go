@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -42,6 +43,9 @@ type Cmd struct {
 	// Credential is the user as which the program runs, if this process is root
 	// and the program uses another user's files.
 	Credential *syscall.Credential
+
+	// Watch gets the program's stderr while it runs, if it is not nil.
+	Watch io.Writer
 }
 
 // Output runs the program without stdin and returns its stdout (at most 1 MiB),
@@ -60,6 +64,9 @@ func (c Cmd) Run(ctx context.Context) (out, messages []byte, err error) {
 	cmd := exec.Command(c.Args[0], c.Args[1:]...)
 	cmd.Env, cmd.Dir = c.Env, c.Dir
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if c.Watch != nil {
+		cmd.Stderr = io.MultiWriter(&stderr, c.Watch)
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: c.Credential}
 	if c.Dependent {
 		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -57,7 +58,7 @@ func checkFile(ctx context.Context, f *os.File, m *Manifest) error {
 	if info.Size() != m.StoredBytes {
 		return fmt.Errorf("%s has %d bytes, its manifest says %d", m.File, info.Size(), m.StoredBytes)
 	}
-	digest, err := digestOf(&upTo{interruptible{ctx, f}, info.Size()})
+	digest, err := digestOf(&upTo{Interruptible(ctx, f), info.Size()})
 	if err != nil {
 		return fmt.Errorf("read %s: %w", m.File, err)
 	}
@@ -115,17 +116,35 @@ func (u *upTo) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Interruptible returns a reader that fails when ctx is done.
-func Interruptible(ctx context.Context, r io.Reader) io.Reader { return interruptible{ctx, r} }
+// Interruptible returns a reader that fails when ctx is done. It adds what it reads
+// to the counter of [Counted], if ctx has one.
+func Interruptible(ctx context.Context, r io.Reader) io.Reader {
+	counter, _ := ctx.Value(counterKey{}).(*atomic.Int64)
+	return interruptible{ctx, r, counter}
+}
 
 type interruptible struct {
-	ctx context.Context
-	r   io.Reader
+	ctx     context.Context
+	r       io.Reader
+	counter *atomic.Int64
 }
 
 func (i interruptible) Read(p []byte) (int, error) {
 	if i.ctx.Err() != nil {
 		return 0, context.Cause(i.ctx)
 	}
-	return i.r.Read(p)
+	n, err := i.r.Read(p)
+	if i.counter != nil {
+		i.counter.Add(int64(n))
+	}
+	return n, err
 }
+
+// Counted returns a context in which the bytes of archives that are read are counted,
+// to show progress.
+func Counted(ctx context.Context) (context.Context, *atomic.Int64) {
+	counter := new(atomic.Int64)
+	return context.WithValue(ctx, counterKey{}, counter), counter
+}
+
+type counterKey struct{}

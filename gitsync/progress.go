@@ -1,0 +1,58 @@
+package main
+
+import (
+	"bytes"
+	"io"
+)
+
+// fetchProgress shows on a terminal, in one line that is overwritten, what git fetch
+// says about its progress.
+type fetchProgress struct {
+	w    io.Writer
+	line []byte // as far as git has written it
+}
+
+// Write takes the stderr of git. A line that is to be overwritten ends with \r.
+func (p *fetchProgress) Write(b []byte) (int, error) {
+	for _, c := range b {
+		if c != '\r' && c != '\n' {
+			p.line = append(p.line, c)
+			continue
+		}
+		if isProgress(p.line) {
+			const width = 79 // a line that wraps cannot be overwritten
+			line := append([]byte(name+": "), p.line...)
+			_, _ = p.w.Write(append([]byte("\r\x1b[K"), line[:min(len(line), width)]...)) // nowhere is left to report a failing stderr
+		}
+		p.line = p.line[:0]
+	}
+	return len(b), nil
+}
+
+// end removes the line.
+func (p *fetchProgress) end() { _, _ = io.WriteString(p.w, "\r\x1b[K") }
+
+// isProgress reports whether a line is about the progress of a fetch. The words are
+// those of git 2.11 to 2.50.
+func isProgress(line []byte) bool {
+	line = bytes.TrimPrefix(line, []byte("remote: "))
+	for _, prefix := range []string{"Enumerating objects:", "Counting objects:", "Compressing objects:", "Receiving objects:", "Unpacking objects:", "Resolving deltas:", "Checking connectivity:", "Total "} {
+		if bytes.HasPrefix(line, []byte(prefix)) {
+			return true
+		}
+	}
+	return false
+}
+
+// withoutProgress returns what git would have said with --quiet: no progress, and
+// no list of the refs that it has fetched.
+func withoutProgress(messages []byte) []byte {
+	var kept []byte
+	for line := range bytes.Lines(bytes.ReplaceAll(messages, []byte("\r"), []byte("\n"))) {
+		fetched := bytes.HasPrefix(line, []byte("From ")) || bytes.HasPrefix(line, []byte(" ")) && !bytes.HasPrefix(line, []byte(" ! "))
+		if !isProgress(line) && !fetched && len(bytes.TrimSpace(line)) > 0 {
+			kept = append(kept, line...)
+		}
+	}
+	return kept
+}
