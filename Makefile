@@ -51,13 +51,14 @@ tool_scripts = $(foreach t,$(1),$(wildcard $(addprefix scripts/,$(scripts.$(t)))
 tool_sysusers = $(foreach t,$(1),$(addprefix systemd/sysusers.d/,$(sysusers.$(t))))
 tool_pages   = $(if $(scdoc),$(foreach t,$(1),$(patsubst $(t)/%.scd,bin/%,$(wildcard $(t)/*.1.scd))))
 # What every tool needs, whichever are installed.
-common_units  = systemd/hub-failure@.service
-common_script = scripts/hub-failure
+common_units   = systemd/hub-failure@.service
+common_scripts = scripts/hub-failure scripts/hub-run
+common_pages   = $(if $(scdoc),bin/hub-run.1)
 
 .PHONY: build install uninstall demo check test lint torture bench cover dist modules help
 
 # Always by the go command, which knows what is up to date, and then with this commit's version.
-build: $(call tool_pages,$(TOOLS))
+build: $(call tool_pages,$(TOOLS)) $(common_pages)
 	$(foreach t,$(TOOLS),$(call go_build,$(t),bin/$(t))$(newline))
 
 # $(1) = tool, $(2) = file to write, relative to this folder
@@ -74,16 +75,16 @@ endef
 $(addprefix bin/,$(ALL)): bin/%: $$(wildcard $$*/*.go $$*/go.mod lib/*/*.go lib/go.mod lib/*/go.mod)
 	$(call go_build,$*,$@)
 
-bin/%.1: $$(wildcard $(addsuffix /$$*.1.scd,$(ALL)))
+bin/%.1: $$(wildcard $(addsuffix /$$*.1.scd,$(ALL) docs))
 	@mkdir -p bin
 	scdoc <$< >$@.tmp
 	mv $@.tmp $@
 
-install: $(addprefix bin/,$(TOOLS)) $$(call tool_pages,$(TOOLS))
+install: $(addprefix bin/,$(TOOLS)) $$(call tool_pages,$(TOOLS)) $(common_pages)
 	install -d $(bindir) $(unitdir) $(mandir) $(libdir)/systemd/system-preset $(libdir)/sysusers.d $(libdir)/tmpfiles.d
-	install -m 755 $(addprefix bin/,$(TOOLS)) $(call tool_scripts,$(TOOLS)) $(common_script) $(bindir)
+	install -m 755 $(addprefix bin/,$(TOOLS)) $(call tool_scripts,$(TOOLS)) $(common_scripts) $(bindir)
 	install -m 644 $(call tool_units,$(TOOLS)) $(common_units) $(unitdir)
-	$(if $(call tool_pages,$(TOOLS)),install -m 644 $(call tool_pages,$(TOOLS)) $(mandir))
+	$(if $(common_pages),install -m 644 $(call tool_pages,$(TOOLS)) $(common_pages) $(mandir))
 	install -m 644 systemd/80-observability-hub.preset $(libdir)/systemd/system-preset
 	install -m 644 systemd/sysusers.d/observability-hub.conf $(call tool_sysusers,$(TOOLS)) $(libdir)/sysusers.d
 	$(if $(call tool_scripts,$(TOOLS)),sed -i 's|^readonly version=devel$$|readonly version=$(VERSION)|' $(addprefix $(bindir)/,$(notdir $(call tool_scripts,$(TOOLS)))))
@@ -100,7 +101,8 @@ uninstall:
 	rm -f $(addprefix $(libdir)/sysusers.d/,$(notdir $(call tool_sysusers,$(TOOLS))))
 	rm -f $(foreach t,$(TOOLS),$(patsubst $(t)/%.scd,$(mandir)/%,$(wildcard $(t)/*.1.scd)))
 	for tool in $(ALL); do [ ! -e $(bindir)/$$tool ] || exit 0; done; \
-	rm -f $(bindir)/$(notdir $(common_script)) $(unitdir)/$(notdir $(common_units)) \
+	rm -f $(addprefix $(bindir)/,$(notdir $(common_scripts))) $(addprefix $(unitdir)/,$(notdir $(common_units))) \
+		$(addprefix $(mandir)/,$(notdir $(common_pages))) \
 		$(libdir)/systemd/system-preset/80-observability-hub.preset \
 		$(libdir)/sysusers.d/observability-hub.conf $(libdir)/tmpfiles.d/observability-hub.conf
 	if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi

@@ -65,4 +65,7 @@ func TestRootByHand(t *testing.T) {
 	if got := left("unit"); strings.Contains(got, "unwritable") || !strings.Contains(got, `"spooled":4`) {
 		t.Errorf("the unit after root: %s", got)
 	}
+	if got, want := left("as-unit"), "server\ndatabase_url\n/var/lib/system-metrics\nstatus 11\nfrom stdin\n"; got != want {
+		t.Errorf("hub-run: %q; want %q\n%s", got, want, left("as-unit-said"))
+	}
 }

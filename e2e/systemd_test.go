@@ -360,6 +360,7 @@ func TestInstall(t *testing.T) {
 	run("install")
 	want := []string{
 		"bin/hub-failure",
+		"bin/hub-run",
 		"bin/sysmetrics",
 		"lib/systemd/system/hub-failure@.service",
 		"lib/systemd/system/system-metrics.service",
@@ -367,6 +368,7 @@ func TestInstall(t *testing.T) {
 		"lib/systemd/system-preset/80-observability-hub.preset",
 		"lib/sysusers.d/observability-hub.conf",
 		"lib/tmpfiles.d/observability-hub.conf",
+		"share/man/man1/hub-run.1",
 		"share/man/man1/sysmetrics.1",
 	}
 	if got := files(); !slices.Equal(got, want) {
@@ -392,11 +394,13 @@ func TestInstall(t *testing.T) {
 	run("uninstall")
 	want = []string{
 		"bin/hub-failure",
+		"bin/hub-run",
 		"bin/volbackup",
 		"lib/systemd/system/hub-failure@.service",
 		"lib/systemd/system-preset/80-observability-hub.preset",
 		"lib/sysusers.d/observability-hub.conf",
 		"lib/tmpfiles.d/observability-hub.conf",
+		"share/man/man1/hub-run.1",
 	}
 	if got := files(); !slices.Equal(got, want) {
 		t.Errorf("left beside another tool: %q; want %q", got, want)

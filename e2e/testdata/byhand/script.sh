@@ -33,3 +33,9 @@ systemctl reset-failed system-metrics.service
 systemctl start system-metrics.service || :
 journalctl --quiet --output=cat _SYSTEMD_UNIT=system-metrics.service | tail -n 2 >/e2e/unit
 by_hand DATABASE_URL=postgres://hub@127.0.0.2:1/hub sysmetrics --flush >/dev/null 2>/e2e/overridden || :
+
+# With hub-run as the unit: its user, credential, state and sandbox.
+# shellcheck disable=SC2016 # it expands there
+hub-run system-metrics bash -c 'id -un; ls "$CREDENTIALS_DIRECTORY"; echo "$STATE_DIRECTORY"; touch /etc/written || exit 11' \
+  >/e2e/as-unit 2>/e2e/as-unit-said || echo "status $?" >>/e2e/as-unit
+echo 'from stdin' | hub-run system-metrics cat >>/e2e/as-unit
