@@ -1,8 +1,3 @@
-// The Go runtime would read the CPU quota of the cgroup at its start. That takes
-// several files of /proc, and sysmetrics runs for a few milliseconds only.
-//
-//go:debug containermaxprocs=0
-
 // Sysmetrics samples a host: it reads /proc and /sys once, prints one record
 // for each of CPU, memory, disk and network, and exits.
 //

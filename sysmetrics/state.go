@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
-	"os"
 	"strconv"
 	"time"
 
@@ -111,7 +110,7 @@ func (s *snapshot) decodeLine(line []byte) error {
 // loadState returns the previous snapshot. It returns nil and no error if there is
 // none, or if the file is empty, as it can be after a power loss.
 func loadState(dir *statedir.Dir) (*snapshot, error) {
-	data, err := os.ReadFile(dir.Join(stateFile))
+	data, err := dir.ReadFile(stateFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -166,9 +166,11 @@ func (h *host) readChip(dir string, n *notes) chip {
 }
 
 func (h *host) readZones(t temperature) {
-	zones, _ := filepath.Glob(filepath.Join(h.sysRoot, "class/thermal/thermal_zone*"))
-	for _, zone := range zones {
-		if !isCPUZone(h.line(zone + "/type")) {
+	dir := filepath.Join(h.sysRoot, "class/thermal")
+	entries, _ := os.ReadDir(dir) // it is missing where there is no sensor
+	for _, entry := range entries {
+		zone := filepath.Join(dir, entry.Name())
+		if !strings.HasPrefix(entry.Name(), "thermal_zone") || !isCPUZone(h.line(zone+"/type")) {
 			continue
 		}
 		if degrees, err := h.readDegrees(zone + "/temp"); err == nil {

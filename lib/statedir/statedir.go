@@ -91,12 +91,12 @@ type Dir struct {
 // and the kernel releases it when the process ends. If another run holds the lock
 // for longer than wait, the error carries [sysexits.TempFail].
 func Open(ctx context.Context, path string, wait time.Duration) (*Dir, error) {
-	f, err := os.Open(path)
+	f, err := openFile(path, os.O_RDONLY, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		if err := MkdirAll(path, 0o700); err != nil {
 			return nil, Unwritable(err)
 		}
-		f, err = os.Open(path)
+		f, err = openFile(path, os.O_RDONLY, 0)
 	}
 	if err != nil {
 		return nil, Unwritable(err)
@@ -231,6 +231,16 @@ func (d *Dir) Sync() error {
 // OpenFile is the function [OpenFile] for the file called name.
 func (d *Dir) OpenFile(name string, flag int) (*os.File, error) { return OpenFile(d.Join(name), flag) }
 
+// ReadFile returns the content of a file in the state directory.
+func (d *Dir) ReadFile(name string) ([]byte, error) {
+	f, err := openFile(d.Join(name), os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
 // OpenFile opens a file as [os.OpenFile] does. A file that it creates has mode 0600
 // and the owner of its directory. If this process is root and the directory
 // belongs to another user, OpenFile follows no symbolic link, because that user
@@ -238,7 +248,7 @@ func (d *Dir) OpenFile(name string, flag int) (*os.File, error) { return OpenFil
 func OpenFile(path string, flag int) (*os.File, error) {
 	uid, gid, foreign := foreignOwner(filepath.Dir(path))
 	if !foreign {
-		return os.OpenFile(path, flag, 0o600)
+		return openFile(path, flag, 0o600)
 	}
 	flag |= syscall.O_NOFOLLOW
 	if flag&os.O_CREATE == 0 {
@@ -260,6 +270,21 @@ func OpenFile(path string, flag int) (*os.File, error) {
 		f, err = os.OpenFile(path, flag&^os.O_CREATE, 0)
 		if !errors.Is(err, os.ErrNotExist) {
 			return f, err
+		}
+	}
+}
+
+// openFile is [os.OpenFile] for a regular file or a directory. os.OpenFile asks the
+// kernel whether it can wait for the file, which takes five system calls and, for the
+// first file, the start of the runtime's poller.
+func openFile(path string, flag int, mode uint32) (*os.File, error) {
+	for {
+		fd, err := syscall.Open(path, flag|syscall.O_CLOEXEC|syscall.O_LARGEFILE, mode)
+		switch {
+		case err == nil:
+			return os.NewFile(uintptr(fd), path), nil
+		case err != syscall.EINTR:
+			return nil, &os.PathError{Op: "open", Path: path, Err: err}
 		}
 	}
 }

@@ -289,3 +289,20 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	}
 }
+
+func TestReadFile(t *testing.T) {
+	d, err := Open(t.Context(), t.TempDir(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if _, err := d.ReadFile("missing"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a missing file: %v", err)
+	}
+	if err := os.WriteFile(d.Join("file"), []byte("content"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := d.ReadFile("file"); string(b) != "content" || err != nil {
+		t.Errorf("ReadFile = %q, %v", b, err)
+	}
+}
