@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/renameio/v2"
 
+	"observability-hub/lib/durable"
 	"observability-hub/lib/sysexits"
 )
 
@@ -201,6 +202,15 @@ func (d *Dir) ReplaceFrom(name string, r io.Reader) error {
 	return d.Sync()
 }
 
+// Remove removes the file called name, durably. It is not an error if there is no
+// such file.
+func (d *Dir) Remove(name string) error {
+	if err := durable.Remove(d.Join(name)); err != nil {
+		return Unwritable(err)
+	}
+	return nil
+}
+
 // ReplaceVolatile replaces the file called name by data, as [Dir.WriteFile] does,
 // but without fsync. If the process is killed, the file is the old file or the new
 // file. After a power loss it may also be empty.
@@ -222,8 +232,8 @@ func (d *Dir) ReplaceVolatile(name string, data []byte) error {
 
 // Sync makes changes of names in the directory durable.
 func (d *Dir) Sync() error {
-	if err := d.f.Sync(); err != nil {
-		return Unwritable(fmt.Errorf("fsync %s: %w", d.Path, err))
+	if err := durable.Sync(d.f); err != nil {
+		return Unwritable(err)
 	}
 	return nil
 }
