@@ -281,7 +281,7 @@ func (x *execution) commit() error {
 	}
 	q, err := readQuarantine(x.dir.Path)
 	if err == nil && q.Commit != "" && q.Commit != x.plan.pulled.Commit {
-		err = removeState(x.dir, quarantineFile)
+		err = x.dir.Remove(quarantineFile)
 	}
 	return err
 }
@@ -344,5 +344,5 @@ func (a *apply) forget(j *journal) error {
 		}
 	}
 	step("forget")
-	return removeState(a.dir, journalFile)
+	return a.dir.Remove(journalFile)
 }

@@ -88,7 +88,7 @@ func (c *resumeCmd) Run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		env.Diag.Warn("hold_unreadable", err.Error()) // it is removed below
 	}
-	if err := removeState(dir, holdFile); err != nil {
+	if err := dir.Remove(holdFile); err != nil {
 		return err
 	}
 	l := record.New(time.Now(), record.Info, "resumed", env.Service)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"observability-hub/gitsync/internal/unit"
+	"observability-hub/lib/durable"
 	"observability-hub/lib/sysexits"
 )
 
@@ -257,27 +258,14 @@ func remove(name string) error {
 // writeNew writes a file whole, with its mode and owner, before it gets a name
 // that anybody reads.
 func writeNew(name string, content []byte, mode fs.FileMode, uid, gid int) error {
-	if err := remove(name); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err == nil && os.Geteuid() == 0 {
-		err = f.Chown(uid, gid)
-	}
-	if err == nil {
-		err = f.Chmod(mode)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		os.Remove(name)
-	}
-	return err
+	return durable.Write(name, content, func(f *os.File) error {
+		if os.Geteuid() == 0 {
+			if err := f.Chown(uid, gid); err != nil {
+				return err
+			}
+		}
+		return f.Chmod(mode)
+	})
 }
 
 // syncDirs makes renames in folders of the host durable.
@@ -287,15 +275,9 @@ func syncDirs(h host, dirs map[string]bool) error {
 		if err != nil {
 			return err
 		}
-		f, err := os.Open(real)
-		if notThere(err) {
-			continue // a folder that was removed again
-		}
-		if err != nil {
+		// A directory may have been removed again.
+		if err := durable.SyncDir(real); err != nil && !notThere(err) {
 			return err
-		}
-		if err := errors.Join(f.Sync(), f.Close()); err != nil {
-			return fmt.Errorf("fsync %s: %w", real, err)
 		}
 	}
 	return nil

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -207,15 +206,4 @@ func writeState(dir *statedir.Dir, name string, v any) error {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	return dir.WriteFile(name, append(b, '\n'))
-}
-
-// removeState removes a file of the state directory, durably.
-func removeState(dir *statedir.Dir, name string) error {
-	if err := os.Remove(dir.Join(name)); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return statedir.Unwritable(err)
-	}
-	return dir.Sync()
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"observability-hub/lib/diag"
+	"observability-hub/lib/durable"
 )
 
 // ownersDir lists, on the host, the state directories of all gitsyncs that
@@ -33,10 +34,7 @@ func register(h host, state string) error {
 	if err := writeNew(fresh, []byte(state+"\n"), 0o644, 0, 0); err != nil {
 		return err
 	}
-	if err := os.Rename(fresh, name); err != nil {
-		return err
-	}
-	return syncDirs(h, map[string]bool{ownersDir: true})
+	return durable.Rename(fresh, name)
 }
 
 // realState returns one name for a state directory that has several.

@@ -13,6 +13,7 @@ import (
 
 	"observability-hub/gitsync/internal/gitobj"
 	"observability-hub/lib/diag"
+	"observability-hub/lib/durable"
 	"observability-hub/lib/statedir"
 	"observability-hub/lib/sysexits"
 )
@@ -164,14 +165,7 @@ func (p publisher) point(commit string) error {
 	if err := p.give(fresh); err != nil {
 		return err
 	}
-	if err := os.Rename(fresh, link); err != nil {
-		return err
-	}
-	f, err := os.Open(p.dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+	return durable.Rename(fresh, link)
 }
 
 // kept warns of a tree that stays.
