@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"observability-hub/lib/diag"
+	"observability-hub/lib/durable"
 	"observability-hub/lib/record"
 	"observability-hub/lib/statedir"
 	"observability-hub/lib/sysexits"
@@ -119,8 +120,8 @@ func await(f *os.File, deadline time.Time) error {
 
 func (d *File) load(isNew bool) error {
 	if isNew {
-		if err := SyncDir(filepath.Dir(d.path)); err != nil {
-			return err
+		if err := durable.SyncDir(filepath.Dir(d.path)); err != nil {
+			return statedir.Unwritable(err)
 		}
 	}
 	r := stage.NewLines(d.f)
@@ -173,19 +174,6 @@ func (d *File) Append(service string, letters []Letter) error {
 
 // Close ends the use of the file, and its lock.
 func (d *File) Close() error { return d.f.Close() }
-
-// SyncDir waits until the names in a directory are on disk.
-func SyncDir(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return statedir.Unwritable(err)
-	}
-	defer f.Close()
-	if err := f.Sync(); err != nil {
-		return statedir.Unwritable(fmt.Errorf("fsync %s: %w", path, err))
-	}
-	return nil
-}
 
 // letter is one dead letter.
 type Letter struct {

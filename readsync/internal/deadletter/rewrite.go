@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/renameio/v2"
 
+	"observability-hub/lib/durable"
 	"observability-hub/lib/statedir"
 	"observability-hub/lib/sysexits"
 	"observability-hub/readsync/internal/stage"
@@ -70,7 +71,7 @@ func (r *Rewriting) Commit() error {
 		err = r.out.CloseAtomicallyReplace()
 	}
 	if err == nil {
-		err = SyncDir(filepath.Dir(r.path))
+		err = durable.SyncDir(filepath.Dir(r.path))
 	}
 	if err != nil {
 		return statedir.Unwritable(err)
