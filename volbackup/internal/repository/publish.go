@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"observability-hub/lib/durable"
 	"observability-hub/lib/sysexits"
 )
 
@@ -34,7 +35,7 @@ type Draft struct {
 func (r *Repository) Draft(m *Manifest) (*Draft, error) {
 	dir := r.Dir(m.Volume)
 	if err := os.Mkdir(dir, 0o700); err == nil {
-		if err := errors.Join(handOver(r.Root, dir), syncDir(r.Root)); err != nil {
+		if err := errors.Join(handOver(r.Root, dir), durable.SyncDir(r.Root)); err != nil {
 			return nil, Unwritable(err)
 		}
 	} else if !errors.Is(err, fs.ErrExist) {
@@ -81,9 +82,12 @@ func (d *Draft) temp(name string) string {
 
 // Create opens the temporary file for the archive's bytes.
 func (d *Draft) Create() (*os.File, error) {
-	f, err := createFile(d.temp(d.m.File))
+	f, err := durable.Create(d.temp(d.m.File))
 	if err != nil {
 		return nil, Unwritable(err)
+	}
+	if err := belong(f); err != nil {
+		return nil, Unwritable(errors.Join(err, f.Close(), os.Remove(f.Name())))
 	}
 	d.f = f
 	return f, nil
@@ -150,7 +154,7 @@ func (d *Draft) finish() error {
 	if err != nil {
 		return err
 	}
-	if err := writeSynced(d.temp(d.m.ID+manifestExt), b); err != nil {
+	if err := durable.Write(d.temp(d.m.ID+manifestExt), b, belong); err != nil {
 		return err
 	}
 	if err := os.Rename(d.temp(d.m.File), d.r.Path(d.m)); err != nil {
@@ -160,7 +164,7 @@ func (d *Draft) finish() error {
 		// An archive without a manifest would take its room for ever.
 		return errors.Join(err, os.Remove(d.r.Path(d.m)))
 	}
-	return syncDir(d.r.Dir(d.m.Volume))
+	return durable.SyncDir(d.r.Dir(d.m.Volume))
 }
 
 // Discard removes what has not appeared.
@@ -189,14 +193,7 @@ func (r *Repository) Update(m *Manifest) error {
 // replace replaces a file by b, or leaves it as it is.
 func replace(path string, b []byte) error {
 	dir, base := filepath.Split(path)
-	temp := filepath.Join(dir, tempPrefix+base)
-	if err := writeSynced(temp, b); err != nil {
-		return errors.Join(err, os.Remove(temp))
-	}
-	if err := os.Rename(temp, path); err != nil {
-		return errors.Join(err, os.Remove(temp))
-	}
-	return syncDir(dir)
+	return durable.Replace(path, filepath.Join(dir, tempPrefix+base), b, belong)
 }
 
 // goneExt marks the manifest of an archive that is being removed.
@@ -207,10 +204,7 @@ const goneExt = ".gone"
 func (r *Repository) Remove(m *Manifest) error {
 	dir := r.Dir(m.Volume)
 	gone := filepath.Join(dir, tempPrefix+m.ID+manifestExt+goneExt)
-	if err := os.Rename(filepath.Join(dir, m.ID+manifestExt), gone); err != nil {
-		return Unwritable(err)
-	}
-	if err := syncDir(dir); err != nil {
+	if err := durable.Rename(filepath.Join(dir, m.ID+manifestExt), gone); err != nil {
 		return Unwritable(err)
 	}
 	if err := finishRemoval(dir, m.ID, gone); err != nil {
@@ -225,7 +219,7 @@ func (r *Repository) RemoveVolume(volume string) error {
 	if err := os.Remove(r.Dir(volume)); err != nil && !errors.Is(err, syscall.ENOTEMPTY) {
 		return Unwritable(err)
 	}
-	return syncDir(r.Root)
+	return durable.SyncDir(r.Root)
 }
 
 // finishRemoval removes the archive whose manifest has the name gone.
@@ -235,10 +229,7 @@ func finishRemoval(dir, id, gone string) error {
 			return err
 		}
 	}
-	if err := os.Remove(gone); err != nil {
-		return err
-	}
-	return syncDir(dir)
+	return durable.Remove(gone)
 }
 
 // removing returns the id of the archive that a temporary name says to remove.
@@ -304,7 +295,7 @@ func (r *Repository) repairVolume(volume string) error {
 		}
 	}
 	if left {
-		return syncDir(dir)
+		return durable.SyncDir(dir)
 	}
 	return nil
 }
@@ -337,30 +328,8 @@ func (r *Repository) awaited(volume, id, path string) bool {
 	return err == nil && info.Size() == m.StoredBytes
 }
 
-func writeSynced(path string, b []byte) error {
-	f, err := createFile(path)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
-}
-
-// createFile opens a temporary file of the repository for writing. It follows no
-// link: root may be the one who writes where another user could make one.
-func createFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := handOver(filepath.Dir(path), path); err != nil {
-		return nil, errors.Join(err, f.Close(), os.Remove(path))
-	}
-	return f, nil
-}
+// belong is [handOver] for an open file.
+func belong(f *os.File) error { return handOver(filepath.Dir(f.Name()), f.Name()) }
 
 // handOver gives what root has made to the owner of the directory that it is in:
 // the next run of the service must be able to read and to replace it.
@@ -377,22 +346,6 @@ func handOver(dir, path string) error {
 		return nil
 	}
 	return os.Lchown(path, int(st.Uid), int(st.Gid))
-}
-
-// syncDir makes renames, links and removals in a directory durable.
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	err = f.Sync()
-	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
-		err = nil // some network file systems have no fsync of a directory
-	}
-	if err != nil {
-		err = fmt.Errorf("fsync %s: %w", dir, err)
-	}
-	return errors.Join(err, f.Close())
 }
 
 // Unnamed opens a file that has no name, or had one for a moment where the file
