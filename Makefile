@@ -18,7 +18,7 @@
 
 PREFIX  = /usr/local
 DESTDIR =
-VERSION := $(shell git describe --always --dirty 2>/dev/null || echo devel)
+VERSION := $(shell packaging/version)
 
 # The tools that are there, each in a folder of its own.
 TOOLS = $(patsubst %/go.mod,%,$(wildcard $(ALL:=/go.mod)))
@@ -87,7 +87,7 @@ install: $(addprefix bin/,$(TOOLS)) $$(call tool_pages,$(TOOLS)) $(common_pages)
 	$(if $(common_pages),install -m 644 $(call tool_pages,$(TOOLS)) $(common_pages) $(mandir))
 	install -m 644 systemd/80-observability-hub.preset $(libdir)/systemd/system-preset
 	install -m 644 systemd/sysusers.d/observability-hub.conf $(call tool_sysusers,$(TOOLS)) $(libdir)/sysusers.d
-	$(if $(call tool_scripts,$(TOOLS)),sed -i 's|^readonly version=devel$$|readonly version=$(VERSION)|' $(addprefix $(bindir)/,$(notdir $(call tool_scripts,$(TOOLS)))))
+	$(if $(call tool_scripts,$(TOOLS)),sed -i 's|^readonly version=.*|readonly version=$(VERSION)|' $(addprefix $(bindir)/,$(notdir $(call tool_scripts,$(TOOLS)))))
 	install -m 644 systemd/tmpfiles.d/observability-hub.conf $(libdir)/tmpfiles.d
 
 # On a running host the units stop first: a timer whose service is gone would

@@ -28,8 +28,8 @@ unset TAR_OPTIONS TAPE POSIXLY_CORRECT
 # the functions. Everything else is an argument or a local. Where the comment of a function says that it runs as a child
 # (supervise), what it writes here is lost when it ends.
 
-# `make install` writes the version here.
-readonly version=devel
+# `make install` adds the commit.
+readonly version=0.1.0-dev
 readonly service=volume-backup unit_state=/var/lib/volume-backup
 readonly staging_name=.hub-import # beside the content of a volume: what an import unpacks
 
