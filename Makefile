@@ -12,6 +12,7 @@
 #   make bench                             the cost beside that of other tools, as ratios
 #   make cover [TOOLS="sysmetrics …"]      coverage per package, of unit tests and with end-to-end tests
 #   make dist                              static binaries with checksums in dist/
+#   make release VERSION=X.Y.Z             binaries, packages, source and the text of the tag in dist/; tags and pushes nothing
 #
 # install copies files and nothing else: enabling a unit is the admin's decision.
 # The others install the Debian packages that they need (e2e/install-packages).
@@ -55,7 +56,7 @@ common_units   = systemd/hub-failure@.service
 common_scripts = scripts/hub-failure scripts/hub-run
 common_pages   = $(if $(scdoc),bin/hub-run.1)
 
-.PHONY: build install uninstall demo check test lint torture bench cover dist modules help
+.PHONY: build install uninstall demo check test lint torture bench cover dist release modules help
 
 # Always by the go command, which knows what is up to date, and then with this commit's version.
 build: $(call tool_pages,$(TOOLS)) $(common_pages)
@@ -189,3 +190,7 @@ dist:
 	rm -rf dist && mkdir dist
 	$(foreach arch,amd64 arm64,$(foreach t,$(TOOLS),export GOARCH=$(arch); $(call go_build,$(t),dist/$(t)-$(VERSION)-linux-$(arch))$(newline)))
 	cd dist && sha256sum * >SHA256SUMS && cat SHA256SUMS
+
+release:
+	e2e/install-packages build
+	packaging/release $(VERSION)
