@@ -261,9 +261,13 @@ func TestKilled(t *testing.T) {
 			t.Fatalf("the process that replaces the file says %q, %v", line, err)
 		}
 		// Kill it at another moment in each round, while a temporary file exists.
-		for {
+		for deadline := time.Now().Add(time.Minute); ; {
 			if _, err := os.Lstat(temp); err == nil {
 				break
+			}
+			if time.Now().After(deadline) {
+				_ = cmd.Process.Kill()
+				t.Fatal("the process has made no temporary file for a minute")
 			}
 		}
 		time.Sleep(time.Duration(round) * 200 * time.Microsecond)
