@@ -56,7 +56,7 @@ func (a *account) check() error {
 		return sysexits.New(sysexits.Failed, "unbalanced",
 			fmt.Errorf("the account does not balance: %d read, %d inserted + %d identical + %d differing + %d rejected = %d",
 				a.read, a.inserted, a.identical, a.differing, a.rejected, sum)).
-			WithHint("this is a mistake in readsync; nothing is lost: what is not marked is read again; please report it")
+			WithHint("this is a bug in readsync, please report it; nothing is lost, because documents that are not marked are read again")
 	}
 	return nil
 }
@@ -76,10 +76,10 @@ func (a *account) verdict(letters string, allowed int64) error {
 		return tooMany(a.rejected, allowed, letters)
 	case a.rejected > 0:
 		return sysexits.New(sysexits.Partial, "documents_rejected", fmt.Errorf("set %s aside in %s", plural(a.rejected, "document"), letters)).
-			WithHint("look at the reasons there; correct the cause, or give --nul=replace, then: readsync retry " + letters)
+			WithHint("read the reasons in that file; correct the cause, or use --nul=replace, then: readsync retry " + letters)
 	case a.kept() > 0:
-		return sysexits.New(sysexits.Partial, "documents_differ", fmt.Errorf("%s differ from the rows with their ids, and stay ingested", plural(a.kept(), "document"))).
-			WithHint("run with --differing=replace to take the documents, or set their status to processed to keep the rows")
+		return sysexits.New(sysexits.Partial, "documents_differ", fmt.Errorf("left %s ingested: the row with the same id has other content", plural(a.kept(), "document"))).
+			WithHint("run with --differing=replace to replace the rows, or set their status to processed to keep the rows")
 	}
 	return nil
 }
@@ -94,7 +94,7 @@ func (a *account) forecast(allowed int64) error {
 	case a.rejected > 0:
 		return sysexits.New(code, "documents_rejected", fmt.Errorf("%s would be rejected, with --max-rejects %d", plural(a.rejected, "document"), allowed))
 	case a.kept() > 0:
-		return sysexits.New(code, "documents_differ", fmt.Errorf("%s differ from the rows with their ids, and would stay ingested", plural(a.kept(), "document")))
+		return sysexits.New(code, "documents_differ", fmt.Errorf("would leave %s ingested: the row with the same id has other content", plural(a.kept(), "document")))
 	}
 	return nil
 }
@@ -119,6 +119,6 @@ func (a *account) name(env *cli.Env, rows []*row) {
 // tooMany is the end of a run that set more aside than it was allowed to.
 func tooMany(n, allowed int64, path string) error {
 	return sysexits.New(sysexits.DataErr, "too_many_rejects",
-		fmt.Errorf("stopped: %s cannot become rows, more than --max-rejects %d; they are set aside in %s, and what was written before is kept", plural(n, "document"), allowed, path)).
-		WithHint("look at the reasons there; a further run goes on with the others; correct the cause, or give --nul=replace, then: readsync retry " + path)
+		fmt.Errorf("stopped: rejected %s, more than --max-rejects %d, and set them aside in %s; committed rows are kept", plural(n, "document"), allowed, path)).
+		WithHint("read the reasons in that file; the next run continues with the other documents; correct the cause, or use --nul=replace, then: readsync retry " + path)
 }

@@ -58,7 +58,7 @@ type failure struct {
 }
 
 // errSlow ends the reading of an answer that comes in drops.
-var errSlow = errors.New("the answer began and did not end in time")
+var errSlow = errors.New("the answer started but did not end in time")
 
 // call makes one call and returns how many documents it has processed.
 func (p *proxy) call(ctx context.Context) (int64, *failure) {
@@ -89,10 +89,10 @@ func (p *proxy) call(ctx context.Context) (int64, *failure) {
 	if err != nil {
 		if errors.Is(err, errSyncFailed) {
 			return 0, &failure{err: sysexits.New(sysexits.Failed, "sync_failed", fmt.Errorf("POST %s: %w", shownURL(p.url), err)).
-				WithHint("the log of the Proxy Service says more")}
+				WithHint("read the log of the Proxy Service")}
 		}
 		return 0, &failure{err: sysexits.New(sysexits.DataErr, "bad_answer", fmt.Errorf("POST %s: status %d, but %w", shownURL(p.url), resp.StatusCode, err)).
-			WithHint(`the answer should be {"status":"success","processed_count":N}: check --url, and what stands between here and the Proxy Service`)}
+			WithHint(`check --url, and any proxy between this host and the Proxy Service, which answers {"status":"success","processed_count":N}`)}
 	}
 	return n, nil
 }
@@ -111,7 +111,7 @@ func processedCount(body []byte) (int64, error) {
 	}
 	var a answer
 	if err := json.Unmarshal(body, &a); err != nil {
-		return 0, fmt.Errorf("an answer that is not what it should be: %s", excerpt(body))
+		return 0, fmt.Errorf("an answer that is not the JSON of a sync: %s", excerpt(body))
 	}
 	switch {
 	case a.Status == answerError:
@@ -119,7 +119,7 @@ func processedCount(body []byte) (int64, error) {
 	case a.Status != answerSuccess:
 		return 0, fmt.Errorf("an answer without status success: %s", excerpt(body))
 	case a.Processed == nil || *a.Processed < 0 || *a.Processed > maxProcessed:
-		return 0, fmt.Errorf("an answer without a processed_count that can be: %s", excerpt(body))
+		return 0, fmt.Errorf("an answer without a valid processed_count: %s", excerpt(body))
 	}
 	return *a.Processed, nil
 }
@@ -151,10 +151,10 @@ func (p *proxy) lost(ctx context.Context, err error) *failure {
 	err = fmt.Errorf("POST %s: %w", shownURL(p.url), err)
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return &failure{err: sysexits.New(sysexits.Config, "proxy_refused", err).
-			WithHint("its certificate must be signed by an authority that this host trusts, and be for that name")}
+			WithHint("its certificate must be valid for that name and signed by an authority that this host trusts")}
 	}
 	return &failure{again: true, err: sysexits.New(sysexits.Unavailable, "proxy_unavailable", err).
-		WithHint("is the Proxy Service running, or reading-sync-api.socket enabled? --url says where it is looked for")}
+		WithHint("check that the Proxy Service runs, or that reading-sync-api.socket is enabled; check the address in --url")}
 }
 
 // refusal is an answer of another HTTP status than 2xx.
@@ -171,22 +171,22 @@ func (p *proxy) refusal(resp *http.Response, body []byte) *failure {
 	case status == http.StatusConflict:
 		f.again, f.busy = true, true
 		f.err = sysexits.New(sysexits.TempFail, "proxy_busy", errors.New(text)).
-			WithHint("another sync is under way, and did not end before the deadline")
+			WithHint("another sync ran until the deadline; run again after it has ended")
 	case status >= 500, status == http.StatusTooManyRequests, status == http.StatusRequestTimeout:
 		f.again = true
 		f.err = sysexits.New(sysexits.Unavailable, "proxy_unavailable", errors.New(text)).
-			WithHint("the log of the Proxy Service, or of reading-sync-api@*.service, says more")
+			WithHint("read the log of the Proxy Service; if it is readsync serve: journalctl -u 'reading-sync-api@*'")
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		f.err = sysexits.New(sysexits.Config, "proxy_refused", errors.New(text)).
-			WithHint("the credential proxy_auth holds user:password, if the Proxy Service asks for them")
+			WithHint("set the credential proxy_auth to the user:password that the Proxy Service expects")
 	case status/100 == 3:
 		if to, err := url.Parse(resp.Header.Get("Location")); err == nil && to.Host+to.Path != "" {
-			text += ", which sends callers to " + shownURL(to)
+			text += ", which redirects to " + shownURL(to)
 		}
 		fallthrough
 	default:
 		f.err = sysexits.New(sysexits.Config, "proxy_refused", errors.New(text)).
-			WithHint("check --url: redirects are not followed, and the endpoint takes POST")
+			WithHint("check --url: redirects are not followed, and the endpoint must accept POST")
 	}
 	return f
 }

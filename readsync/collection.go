@@ -100,14 +100,14 @@ func openSource(ctx context.Context, env *cli.Env, f peerFlags) (*source, error)
 		return nil, mongopeer.BadConfiguration(err)
 	}
 	if !ok {
-		return nil, mongopeer.BadConfiguration(errors.New("no mongo_uri: neither the credential nor $MONGO_URI is there"))
+		return nil, mongopeer.BadConfiguration(errors.New("no mongo_uri: neither the credential nor $MONGO_URI is set"))
 	}
 	database, collection := os.Getenv("MONGO_DB_NAME"), os.Getenv("MONGO_COLLECTION")
 	if database == "" || collection == "" {
 		return nil, mongopeer.BadConfiguration(errors.New("no collection: $MONGO_DB_NAME or $MONGO_COLLECTION is not set"))
 	}
 	if strings.ContainsAny(database, "/\\. \"$*<>:|?\x00") || strings.ContainsRune(collection, 0) || strings.HasPrefix(collection, "$") {
-		return nil, mongopeer.BadConfiguration(fmt.Errorf("$MONGO_DB_NAME %q, $MONGO_COLLECTION %q: no names of a database and a collection", database, collection))
+		return nil, mongopeer.BadConfiguration(fmt.Errorf("$MONGO_DB_NAME %q, $MONGO_COLLECTION %q: not valid names of a database and a collection", database, collection))
 	}
 	opts, err := mongopeer.ParseURI(uri)
 	if err != nil {
@@ -123,7 +123,7 @@ func openSource(ctx context.Context, env *cli.Env, f peerFlags) (*source, error)
 		SetReadPreference(readpref.Primary()).SetWriteConcern(writeconcern.Majority())
 	dialed, err := f.peers.collection(opts, database, collection)
 	if err != nil {
-		return nil, mongopeer.BadConfiguration(errors.New("mongo_uri: the MongoDB driver does not take it"))
+		return nil, mongopeer.BadConfiguration(errors.New("mongo_uri: the MongoDB driver does not accept it"))
 	}
 	s := &source{collection: dialed, name: collection, timeout: f.Timeout,
 		peer: mongopeer.Peer{Collection: database + "." + collection, Hosts: opts.Hosts, TLS: opts.TLSConfig != nil, Timeout: f.Timeout}}
@@ -152,15 +152,15 @@ func (s *source) inspect(ctx context.Context, env *cli.Env) error {
 		others, _ := s.list(ctx, bson.D{})
 		others = slices.DeleteFunc(others, func(c mongo.CollectionSpecification) bool { return strings.HasPrefix(c.Name, "system.") })
 		if len(others) == 0 { // on a new hub, until the first document comes
-			env.Diag.Warn("collection_missing", "the collection "+s.peer.Collection+" does not exist, nor does another one of that database")
+			env.Diag.Warn("collection_missing", "the collection "+s.peer.Collection+" does not exist, and its database has no other collections")
 			return nil
 		}
 		return sysexits.New(sysexits.Config, "collection_missing", fmt.Errorf("the collection %s does not exist", s.peer.Collection)).
-			WithHint("check MONGO_DB_NAME and MONGO_COLLECTION; if nothing was written there yet, create the collection")
+			WithHint("check MONGO_DB_NAME and MONGO_COLLECTION; if no document was written yet, create the collection")
 	}
 	switch kind := found[0].Type; kind {
 	case "view", "timeseries":
-		return sysexits.New(sysexits.Config, "source_refused", fmt.Errorf("%s is a %s, in which no document can be marked", s.peer.Collection, kind)).
+		return sysexits.New(sysexits.Config, "source_refused", fmt.Errorf("%s is a %s, whose documents cannot be marked", s.peer.Collection, kind)).
 			WithHint("MONGO_COLLECTION must name the collection that documents are written to")
 	}
 	return nil

@@ -42,7 +42,7 @@ func dialDatabase(ctx context.Context, timeout time.Duration) (database, error) 
 		return nil, err
 	}
 	if !ok {
-		return nil, libpq.BadConfiguration(errors.New("no database_url: neither the credential nor $DATABASE_URL or libpq's PGHOST, PGDATABASE, … are there"))
+		return nil, libpq.BadConfiguration(errors.New("no database_url: neither the credential nor $DATABASE_URL nor libpq's PGHOST, PGDATABASE, … is set"))
 	}
 	conn, err := postgres.Connect(ctx, cfg, timeout)
 	if err != nil {
@@ -69,7 +69,7 @@ func (c connection) copyIn(sql string, next func() []byte) (int64, error) {
 		CopyData(context.Context, string) (driver.Result, error)
 	})
 	if !ok {
-		return 0, errors.New("the PostgreSQL driver cannot copy lines")
+		return 0, errors.New("the PostgreSQL driver has no CopyData")
 	}
 	for piece := next(); len(piece) > 0 && err == nil; piece = next() {
 		// The driver copies the text before it returns, and adds a line break.

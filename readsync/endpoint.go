@@ -53,9 +53,9 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !e.addressed(r.Host):
 		e.turnAway(w, r, "the call is addressed to a name that --allow-host does not allow")
 	case http.NewCrossOriginProtection().Check(r) != nil:
-		e.turnAway(w, r, "the call comes from another site's page in a browser")
+		e.turnAway(w, r, "the call comes from a page of another site in a browser")
 	case r.URL.Path != syncPath:
-		e.refuse(w, http.StatusNotFound, "not found: POST "+syncPath+" is all there is")
+		e.refuse(w, http.StatusNotFound, "not found: the only endpoint is POST "+syncPath)
 	case r.Method != http.MethodPost:
 		w.Header().Set("Allow", http.MethodPost)
 		e.refuse(w, http.StatusMethodNotAllowed, "method not allowed: use POST")
@@ -68,7 +68,7 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (e *endpoint) call(w http.ResponseWriter, r *http.Request) {
 	if _, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxRequest)); err != nil {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			e.refuse(w, http.StatusRequestEntityTooLarge, "the body is too large; none is needed")
+			e.refuse(w, http.StatusRequestEntityTooLarge, "the body is too large; a call needs no body")
 		} else {
 			e.refuse(w, http.StatusBadRequest, "the body of the call is incomplete")
 		}
@@ -89,7 +89,7 @@ func (e *endpoint) call(w http.ResponseWriter, r *http.Request) {
 		e.answer(w, http.StatusOK, answer{Status: answerSuccess, Processed: &n})
 	case e.stopping.Err() != nil:
 		w.Header().Set("Retry-After", "1")
-		e.refuse(w, http.StatusServiceUnavailable, "the service is being stopped; what was committed is kept")
+		e.refuse(w, http.StatusServiceUnavailable, "the service is stopping; committed rows are kept")
 	case code == sysexits.TempFail:
 		e.busy(w)
 	case code == sysexits.Unavailable:
@@ -105,8 +105,8 @@ func (e *endpoint) verdict() error {
 	if !e.leftBehind {
 		return nil
 	}
-	return sysexits.New(sysexits.Partial, "left_behind", errors.New("the sync left documents behind")).
-		WithHint("the errors before this one say which, and why")
+	return sysexits.New(sysexits.Partial, "left_behind", errors.New("the sync rejected documents, or found documents that differ from their rows")).
+		WithHint("read the errors and warnings before this one: journalctl -u 'reading-sync-api@*' -p warning")
 }
 
 // busyWait is when a caller who met another sync should come again.
@@ -114,7 +114,7 @@ const busyWait = 5 * time.Second
 
 func (e *endpoint) busy(w http.ResponseWriter) {
 	w.Header().Set("Retry-After", strconv.Itoa(int(busyWait.Seconds())))
-	e.refuse(w, http.StatusConflict, "another sync is under way")
+	e.refuse(w, http.StatusConflict, "another sync is running")
 }
 
 // turnAway refuses a call that no tool makes.

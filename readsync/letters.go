@@ -22,7 +22,7 @@ type letterFlags struct {
 
 func (f letterFlags) Validate() error {
 	if f.MaxRejects < 0 {
-		return fmt.Errorf("--max-rejects %d: less than 0", f.MaxRejects)
+		return fmt.Errorf("--max-rejects must be 0 or more, got %d", f.MaxRejects)
 	}
 	return nil
 }

@@ -59,7 +59,7 @@ func (l *loadCmd) Run(ctx context.Context, env *cli.Env) error {
 // tooMany reports whether more documents were rejected than may be.
 func (l *loading) tooMany() bool { return l.account.rejected > l.MaxRejects }
 
-var errEnough = errors.New("too many documents are rejected")
+var errEnough = errors.New("too many documents were rejected")
 
 // lines loads lines, and prints their outcomes after the COMMIT.
 func (l *loading) lines(ctx context.Context, lines []stage.Line) error {
@@ -69,7 +69,7 @@ func (l *loading) lines(ctx context.Context, lines []stage.Line) error {
 		r, err := recordRow(in, l.nul())
 		if err != nil {
 			l.bad++
-			l.env.Diag.Warn("bad_record", fmt.Sprintf("stdin line %d: %v; left out", in.Number, err), diag.Field{Key: "line", Value: in.Number})
+			l.env.Diag.Warn("bad_record", fmt.Sprintf("stdin line %d: %v; skipped", in.Number, err), diag.Field{Key: "line", Value: in.Number})
 			continue
 		}
 		rows = append(rows, r)
@@ -117,8 +117,8 @@ func (l *loading) finish(err error, in *stage.Input) error {
 	}
 	err = errors.Join(err, l.account.check())
 	if l.bad > 0 {
-		err = errors.Join(err, sysexits.New(sysexits.DataErr, "bad_input", fmt.Errorf("left out %s of stdin; the others are taken", plural(l.bad, "line"))).
-			WithHint("load reads what readsync extract prints"))
+		err = errors.Join(err, sysexits.New(sysexits.DataErr, "bad_input", fmt.Errorf("skipped %s of stdin, and read the others", plural(l.bad, "line"))).
+			WithHint("load reads the output of readsync extract"))
 	}
 	err = errors.Join(err, l.account.verdict(l.letters.name(), l.MaxRejects))
 	rec := record.New(time.Now(), l.account.level(err), "loaded", l.env.Service)

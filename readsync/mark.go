@@ -56,7 +56,7 @@ func (m *marking) records(lines []stage.Line) (ends []ending) {
 		switch {
 		case err != nil:
 			m.bad++
-			m.env.Diag.Warn("bad_record", fmt.Sprintf("stdin line %d: %v; left out", in.Number, err), diag.Field{Key: "line", Value: in.Number})
+			m.env.Diag.Warn("bad_record", fmt.Sprintf("stdin line %d: %v; skipped", in.Number, err), diag.Field{Key: "line", Value: in.Number})
 		case isRecord:
 			m.read++
 			if e.outcome == rejected {
@@ -72,8 +72,8 @@ func (m *marking) records(lines []stage.Line) (ends []ending) {
 func (m *marking) finish(err error, in *stage.Input) error {
 	err = errors.Join(err, in.Verdict(m.read+m.bad, "mark", "load"))
 	if m.bad > 0 {
-		err = errors.Join(err, sysexits.New(sysexits.DataErr, "bad_input", fmt.Errorf("left out %s of stdin; the others are taken", plural(m.bad, "line"))).
-			WithHint("mark reads what readsync load prints"))
+		err = errors.Join(err, sysexits.New(sysexits.DataErr, "bad_input", fmt.Errorf("skipped %s of stdin, and read the others", plural(m.bad, "line"))).
+			WithHint("mark reads the output of readsync load"))
 	}
 	if err == nil {
 		err = m.marks.verdict()

@@ -38,7 +38,7 @@ func (t *target) readMoments(rows []*row) error {
 			case moments[i] == "":
 				r.refused = (&extjson.Refusal{Reason: "bad_timestamp"}).At(reading.Fields[reading.Timestamp])
 			case before != nil && moments[i] != before[i]:
-				r.refused = (&extjson.Refusal{Reason: "bad_timestamp", Detail: "it means different days, as its reader orders day, month and year"}).At(reading.Fields[reading.Timestamp])
+				r.refused = (&extjson.Refusal{Reason: "bad_timestamp", Detail: "it means different days, depending on the order of day, month and year"}).At(reading.Fields[reading.Timestamp])
 			default:
 				still, read = append(still, r), append(read, moments[i])
 			}

@@ -26,7 +26,7 @@ type peers struct {
 
 func (p peerFlags) Validate() error {
 	if p.Timeout < time.Second {
-		return fmt.Errorf("--timeout %v: less than a second", p.Timeout)
+		return fmt.Errorf("--timeout must be at least 1s, got %v", p.Timeout)
 	}
 	return nil
 }

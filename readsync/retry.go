@@ -22,7 +22,7 @@ type retryCmd struct {
 	datesFlag
 	StateDir string `placeholder:"DIR"`
 	NUL      string `name:"nul" enum:"reject,replace" default:"reject"`
-	File     string `arg:"" name:"deadletter" help:"The file of dead letters."`
+	File     string `arg:"" name:"deadletter" help:"The dead letter file."`
 }
 
 func (r *retryCmd) Validate() error { return r.peerFlags.Validate() }
@@ -85,7 +85,7 @@ func (r *retrying) all(ctx context.Context) error {
 		}
 		if err := s.add(b, line); err != nil {
 			r.bad++
-			r.env.Diag.Warn("bad_record", fmt.Sprintf("%s line %d: %v; it stays there", r.File, r.file.Lines.Number, err), diag.Field{Key: "line", Value: r.file.Lines.Number})
+			r.env.Diag.Warn("bad_record", fmt.Sprintf("%s line %d: %v; it stays in the file", r.File, r.file.Lines.Number, err), diag.Field{Key: "line", Value: r.file.Lines.Number})
 			if err := r.file.Keep(line); err != nil {
 				return err
 			}
@@ -143,8 +143,8 @@ func (r *retrying) load(ctx context.Context, s *sheaf) error {
 // finish prints the retried record and returns err, or what the outcomes lead to.
 func (r *retrying) finish(err error) error {
 	if r.bad > 0 {
-		err = errors.Join(err, sysexits.New(sysexits.DataErr, "bad_input", fmt.Errorf("%s of %s are no dead letters; the others are taken", plural(r.bad, "line"), r.File)).
-			WithHint("a dead letter is a line of JSON with document or bson, as readsync writes it"))
+		err = errors.Join(err, sysexits.New(sysexits.DataErr, "bad_input", fmt.Errorf("found %s in %s that cannot be read as dead letters; the others were loaded", plural(r.bad, "line"), r.File)).
+			WithHint("a dead letter is a line of JSON with the field document or bson, as readsync writes it"))
 	}
 	if err == nil {
 		err = r.account.verdict(r.File, r.account.rejected)

@@ -71,12 +71,12 @@ func passedCall() (*call, error) {
 	}
 	kind := in.Mode & syscall.S_IFMT
 	if kind != syscall.S_IFSOCK && kind != syscall.S_IFIFO && kind != syscall.S_IFREG {
-		return nil, sysexits.New(sysexits.Usage, "usage", errors.New("serve answers one HTTP request on stdin, and stdin is neither a socket nor a pipe")).
+		return nil, sysexits.New(sysexits.Usage, "usage", errors.New("serve answers one HTTP request on stdin, and stdin is neither a socket, nor a pipe, nor a file")).
 			WithHint("systemctl enable --now reading-sync-api.socket; or by hand: systemd-socket-activate --accept --inetd -l 127.0.0.1:8085 readsync serve")
 	}
 	if listening, err := syscall.GetsockoptInt(0, syscall.SOL_SOCKET, syscall.SO_ACCEPTCONN); kind == syscall.S_IFSOCK && err == nil && listening == 1 {
 		return nil, sysexits.New(sysexits.Config, "bad_configuration", errors.New("stdin is a listening socket, not a connection")).
-			WithHint("the socket unit needs Accept=yes, and the service the name of a template: reading-sync-api@.service")
+			WithHint("the socket unit needs Accept=yes, and the service must be a template: reading-sync-api@.service")
 	}
 	c := &call{in: os.Stdin, out: os.Stdin}
 	if same := in.Dev == out.Dev && in.Ino == out.Ino; same || kind != syscall.S_IFSOCK {

@@ -118,7 +118,7 @@ func TestServeNotByHand(t *testing.T) {
 	}
 	defer null.Close()
 	p := startTool(t, func(cmd *exec.Cmd) { cmd.Stdin = null }, "serve")
-	if status := p.wait(); status != 64 || !strings.Contains(p.stderr(), "neither a socket nor a pipe") {
+	if status := p.wait(); status != 64 || !strings.Contains(p.stderr(), "neither a socket, nor a pipe") {
 		t.Errorf("exit status %d\n%s", status, p.stderr())
 	}
 	// From a pipe, the answer is on stdout and the records are on stderr.

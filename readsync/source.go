@@ -69,7 +69,7 @@ func (w *walk) next(ctx context.Context, limit int) ([]bson.Raw, error) {
 		}
 		for _, doc := range docs {
 			if rawbson.Lookup(doc, "_id").Missing() {
-				return nil, sysexits.New(sysexits.Config, "source_refused", fmt.Errorf("%s holds a document without _id, which can neither be told apart nor marked", w.source.name)).
+				return nil, sysexits.New(sysexits.Config, "source_refused", fmt.Errorf("%s contains a document without _id, which can be neither identified nor marked", w.source.name)).
 					WithHint("MONGO_COLLECTION must name the collection that documents are written to, not a view")
 			}
 		}
@@ -77,7 +77,7 @@ func (w *walk) next(ctx context.Context, limit int) ([]bson.Raw, error) {
 		case len(docs) > 0:
 			id := rawbson.Lookup(docs[len(docs)-1], "_id")
 			if id.Equal(w.last) {
-				return nil, sysexits.New(sysexits.Failed, "read_stuck", errors.New("read documents: the server gave the last one again"))
+				return nil, sysexits.New(sysexits.Failed, "read_stuck", errors.New("read documents: the server returned the last document again"))
 			}
 			w.last, w.above = rawbson.Value{Kind: id.Kind, Data: bytes.Clone(id.Data)}, false
 			return docs, nil

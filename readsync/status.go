@@ -34,7 +34,7 @@ func (m *marks) verdict() error {
 		return nil
 	}
 	return sysexits.New(sysexits.Partial, "marks_refused", fmt.Errorf("MongoDB refuses to mark %s: %w", plural(m.refused, "document"), m.refusal)).
-		WithHint("their rows are there; let the collection's validation rule allow the status processed and rejected, then run again")
+		WithHint("their rows are in the table; change the collection's validation rule to allow the status processed and rejected, then run again")
 }
 
 // updatesTogether is how many documents one command marks. Each has a statement of its

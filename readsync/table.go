@@ -84,8 +84,8 @@ const temporary = "t"
 // to: it would lose every row with the session.
 func permanent(found []string) error {
 	if len(found) == 1 && found[0] == temporary {
-		return sysexits.New(sysexits.Config, "database_refused", errors.New("reading_analytics would be a temporary table, whose rows end with the session")).
-			WithHint("name a schema that the role may write to in its search_path: ALTER ROLE ... SET search_path")
+		return sysexits.New(sysexits.Config, "database_refused", errors.New("reading_analytics would be a temporary table, whose rows are deleted at the end of the session")).
+			WithHint("set the search_path of the role to a schema that it may write to: ALTER ROLE ... SET search_path")
 	}
 	return nil
 }

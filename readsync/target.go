@@ -100,11 +100,11 @@ func (t *target) read(sql string, settings ...string) ([]string, error) {
 var errGone = errors.New("a row was deleted while it was compared")
 
 // errTaken is a COPY of which a trigger has taken rows.
-var errTaken = errors.New("a trigger has taken rows")
+var errTaken = errors.New("a trigger discarded rows")
 
 // errTwice ends a batch in which one id is twice: whoever came second would count as
 // inserted.
-var errTwice = errors.New("an id is there twice")
+var errTwice = errors.New("the batch contains an id twice")
 
 // patience is how often a row may be gone before a trigger is blamed.
 const patience = 3
@@ -236,7 +236,7 @@ func (t *target) transaction(rows []*row, write func([]*row) ([]outcome, error))
 	}
 	for i, r := range rows {
 		if r.outcome = outcomes[i]; r.outcome == rejected {
-			r.refused = &extjson.Refusal{Reason: "refused", Detail: "a trigger of the table lets the row vanish, or row-level security hides the one that is there"}
+			r.refused = &extjson.Refusal{Reason: "refused", Detail: "a trigger of the table discards the row, or row-level security hides the existing row"}
 		}
 	}
 	return 0, nil

@@ -36,7 +36,7 @@ func (t *triggerCmd) Validate() error {
 	case u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
 		return errors.New("--url: want http://HOST[:PORT]/PATH or https://…")
 	case t.Deadline <= 0:
-		return fmt.Errorf("--deadline %v: not above zero", t.Deadline)
+		return fmt.Errorf("--deadline must be greater than 0, got %v", t.Deadline)
 	}
 	return nil
 }
@@ -92,7 +92,7 @@ func (t *triggering) drain(ctx context.Context) error {
 			return nil
 		}
 		if t.calls >= t.pace.calls {
-			return notDrained(fmt.Errorf("stopped after %d calls, of which each processed something", t.calls))
+			return notDrained(fmt.Errorf("stopped after %d calls that each processed documents", t.calls))
 		}
 	}
 }
@@ -107,7 +107,7 @@ func (t *triggering) call(ctx context.Context, deadline time.Time) (processed in
 			return n, nil
 		}
 		if ctx.Err() != nil && t.calls > 0 {
-			return 0, notDrained(fmt.Errorf("the deadline of %v is over after %s", t.Deadline, plural(int64(t.calls), "call")))
+			return 0, notDrained(fmt.Errorf("the deadline of %v expired after %s", t.Deadline, plural(int64(t.calls), "call")))
 		}
 		if ctx.Err() != nil || !f.again {
 			return 0, f.err
@@ -121,7 +121,7 @@ func (t *triggering) call(ctx context.Context, deadline time.Time) (processed in
 		if failed >= t.pace.tries || time.Until(deadline) <= pause {
 			return 0, f.err
 		}
-		t.env.Diag.Warn("call_failed", fmt.Sprintf("%v; again in %v", f.err, pause.Round(time.Millisecond)),
+		t.env.Diag.Warn("call_failed", fmt.Sprintf("%v; next attempt in %v", f.err, pause.Round(time.Millisecond)),
 			diag.Field{Key: "attempt", Value: t.attempts})
 		select {
 		case <-ctx.Done():
@@ -137,7 +137,7 @@ func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 
 func notDrained(err error) error {
 	return sysexits.New(sysexits.TempFail, "not_drained", err).
-		WithHint("documents may be left for the next run; with a large backlog give a longer --deadline")
+		WithHint("run again, because documents may be left; for a large backlog use a longer --deadline")
 }
 
 // finish prints the record of the run and returns err.
@@ -230,5 +230,5 @@ func dialLocalhost(ctx context.Context, network, address string) (net.Conn, erro
 
 func proxyConfig(err error) error {
 	return sysexits.New(sysexits.Config, "bad_configuration", err).
-		WithHint("the credential proxy_auth, or $PROXY_AUTH, reads user:password")
+		WithHint("the credential proxy_auth, or $PROXY_AUTH, must be user:password")
 }

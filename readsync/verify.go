@@ -265,7 +265,7 @@ func (v *verifying) mismatch(id, problem, level string) error {
 
 func (v *verifying) finish() error {
 	if v.letters == nil && v.rejected > 0 {
-		v.env.Diag.Warn("dead_letters_missing", fmt.Sprintf("there is no file %s: whether %s have a dead letter was not checked; --dead-letters names another file", v.DeadLetters, plural(v.rejected, "rejected document")))
+		v.env.Diag.Warn("dead_letters_missing", fmt.Sprintf("cannot check the dead letters of %s: %s does not exist; name the file with --dead-letters", plural(v.rejected, "rejected document"), v.DeadLetters))
 	}
 	var err error
 	level := record.Info
@@ -273,7 +273,7 @@ func (v *verifying) finish() error {
 		level = record.Warn
 		err = sysexits.New(sysexits.Partial, "verification_failed",
 			fmt.Errorf("%s marked processed without a row, or rejected without a dead letter", plural(lost, "document"))).
-			WithHint("set the status of those that are listed back to ingested, and run again")
+			WithHint("set the status of the listed documents back to ingested, then run again")
 	}
 	l := record.New(time.Now(), level, "verified", v.env.Service)
 	l.Int("processed", v.processed)

@@ -51,7 +51,7 @@ func TestSourceAnswers(t *testing.T) {
 		{"namespace", mongowire.Failure{Code: 26, Name: "NamespaceNotFound", Message: "ns does not exist"}, exitConfig, "MONGO_COLLECTION"},
 		{"time", mongowire.Failure{Code: 50, Name: "MaxTimeMSExpired", Message: "operation exceeded time limit"}, exitUnavailable, "--timeout 1s: an index"},
 		{"time limit", mongowire.Failure{Code: 262, Name: "ExceededTimeLimit", Message: "operation exceeded time limit"}, exitUnavailable, "--timeout 1s: an index"},
-		{"other", mongowire.Failure{Code: 96, Name: "OperationFailed", Message: "Sort exceeded memory limit"}, exitUnavailable, "its own log"},
+		{"other", mongowire.Failure{Code: 96, Name: "OperationFailed", Message: "Sort exceeded memory limit"}, exitUnavailable, "read the log of MongoDB"},
 	} {
 		for _, command := range []string{"find", "update"} {
 			t.Run(test.name+" "+command, func(t *testing.T) {
@@ -116,10 +116,10 @@ func TestSourceConfiguration(t *testing.T) {
 		{"mongodb://" + set.Address() + "/?replicaSet=rs0", exitUnavailable, "mongo1.invalid:27017, which this machine cannot reach"},
 		{"mongodb://" + set.Address() + "/?replicaSet=rs0", exitUnavailable, "directConnection=true"},
 		{old.URI(), exitConfig, "4.4"},
-		{"mongodb://" + nobody + "/", exitUnavailable, "is MongoDB up"},
+		{"mongodb://" + nobody + "/", exitUnavailable, "check that MongoDB runs"},
 		{"mongodb://nowhere.invalid/?tls=false", exitUnavailable, "cannot be looked up"},
 		{"mongodb+srv://nowhere.invalid/", exitUnavailable, "SRV"},
-		{"mongodb://" + plain.Address() + "/?tls=true", exitUnavailable, "does it speak TLS"},
+		{"mongodb://" + plain.Address() + "/?tls=true", exitUnavailable, "if it does not speak TLS"},
 		{"mongodb://" + server + "/?tls=true", exitConfig, "tlsCAFile"},
 		{"mongodb://" + server + "/?tls=false", exitUnavailable, "want TLS"},
 		{"mongodb://localhost/?tls=true&tlsCAFile=/missing/ca.pem", exitConfig, "/missing/ca.pem"},

@@ -135,7 +135,7 @@ func (d *File) load(isNew bool) error {
 			return fmt.Errorf("read %s: %w", d.path, err)
 		}
 		if !r.Complete {
-			d.diag.Warn("dead_letters_torn", fmt.Sprintf("%s: cut off half a line, which a killed run left", d.path))
+			d.diag.Warn("dead_letters_torn", fmt.Sprintf("%s: removed an incomplete last line, which a killed run left", d.path))
 			break
 		}
 		whole = r.Read
@@ -243,7 +243,7 @@ func Parse(b []byte) (l Letter, err error) {
 		return err
 	})
 	if err == nil && l.Document == nil && l.BSON == nil {
-		err = errors.New("no dead letter: neither document nor bson is there")
+		err = errors.New("not a dead letter: it has neither document nor bson")
 	}
 	return l, err
 }

@@ -39,7 +39,7 @@ func Rewrite(path string) (*Rewriting, error) {
 	if err != nil {
 		if _, ok := errors.AsType[*sysexits.Error](err); !ok {
 			err = sysexits.New(sysexits.DataErr, "bad_input", fmt.Errorf("open the dead letters: %w", err)).
-				WithHint("name the file that a run has set documents aside in")
+				WithHint("name a file of dead letters that readsync has written")
 		}
 		return nil, err
 	}
@@ -94,7 +94,7 @@ func sameOwner(of, f *os.File) error {
 		return nil
 	}
 	if err := f.Chown(int(st.Uid), int(st.Gid)); err != nil {
-		return sysexits.New(sysexits.CantCreate, "state_unwritable", fmt.Errorf("give the new dead letters their owner: %w", err)).
+		return sysexits.New(sysexits.CantCreate, "state_unwritable", fmt.Errorf("set the owner of the new dead letters: %w", err)).
 			WithHint("run it as the owner of " + of.Name() + ", or as root")
 	}
 	return nil

@@ -56,7 +56,7 @@ func Fields(b []byte, visit func(key string, value []byte) error) error {
 			return err
 		}
 		if !s.keys.add(frame, []byte(key)) {
-			return errors.New("the key " + strconv.Quote(key) + " is there twice")
+			return errors.New("the key " + strconv.Quote(key) + " occurs twice")
 		}
 		s.space()
 		if !s.next(':') {

@@ -15,7 +15,7 @@ import (
 )
 
 // errNotLegacy is a value of which the old hubs stored nothing.
-var errNotLegacy = errors.New("no JSON of encoding/json")
+var errNotLegacy = errors.New("encoding/json cannot write this value")
 
 // legacyValue writes what encoding/json made of the driver's Go types.
 func (c *Converter) legacyValue(dst []byte, v rawbson.Value, depth int) (_ []byte, err error) {

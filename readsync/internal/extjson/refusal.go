@@ -33,16 +33,16 @@ func (r *Refusal) Error() string {
 	text, ok := map[string]string{
 		"nul":                    "holds a NUL character, which PostgreSQL cannot store",
 		"invalid_utf8":           "holds text that is not UTF-8 (or half a surrogate pair)",
-		"duplicate_key":          "is there twice, of which PostgreSQL would keep one",
+		"duplicate_key":          "occurs twice, and PostgreSQL would keep only one",
 		"too_deep":               fmt.Sprintf("is nested deeper than %d levels", MaxDepth),
 		"corrupt_bson":           "is not well-formed BSON",
 		"bad_timestamp":          "is not one plain moment: a date, a text that PostgreSQL reads, or seconds or milliseconds since 1970",
-		"timestamp_out_of_range": "is a time that PostgreSQL does not have",
-		"number_out_of_range":    "is a number that PostgreSQL does not have",
-		"id_too_long":            fmt.Sprintf("is longer than %d bytes, more than a unique index takes", MaxID),
-		"ambiguous_id":           "has the text of another id in Extended JSON, as its keys begin with $",
+		"timestamp_out_of_range": "is a time that PostgreSQL cannot store",
+		"number_out_of_range":    "is a number that PostgreSQL cannot store",
+		"id_too_long":            fmt.Sprintf("is longer than %d bytes, too long for a unique index", MaxID),
+		"ambiguous_id":           "has the text of another id in Extended JSON, because its keys begin with $",
 		"no_id":                  "is missing",
-		"bad_json":               "is not what JSON allows",
+		"bad_json":               "is not valid JSON",
 		"refused":                "is refused by PostgreSQL",
 	}[r.Reason]
 	if !ok {

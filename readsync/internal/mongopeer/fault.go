@@ -60,13 +60,13 @@ func (p *Peer) Fault(doing string, err error) error {
 	case answered && e.Code == 26, answered && e.Code == 73: // NamespaceNotFound, InvalidNamespace
 		return refused("check MONGO_DB_NAME and MONGO_COLLECTION")
 	case TimedOut(err):
-		return unavailable(fmt.Sprintf("MongoDB did not answer within --timeout %v: an index on {status: 1, _id: 1} makes reading cheap; else give a longer --timeout", p.Timeout))
+		return unavailable(fmt.Sprintf("MongoDB did not answer within --timeout %v: an index on {status: 1, _id: 1} makes reading cheap; or use a longer --timeout", p.Timeout))
 	case answered && slices.Contains([]int32{91, 189, 10107, 11600, 11602, 13435, 13436}, e.Code):
 		return unavailable("the replica set is changing its primary, or has none; run again when it has one")
 	case answered:
-		return unavailable("the server is there and cannot do it now; its own log says more")
+		return unavailable("the server answered that it cannot do this now: read the log of MongoDB")
 	}
-	return unavailable("the connection to MongoDB was lost; its log says more")
+	return unavailable("the connection to MongoDB was lost: read the log of MongoDB")
 }
 
 const tooOld = "this MongoDB is too old: readsync needs version 4.4 or later"
@@ -110,21 +110,21 @@ func (p *Peer) unreachable(doing string, e topology.ServerSelectionError) error 
 	case distrusted(cause):
 		return refused("the server's certificate must be valid, name that host, and be signed by an authority of this host or of tlsCAFile=/path in mongo_uri")
 	case errors.As(cause, new(tls.RecordHeaderError)):
-		return refused("the server does not speak TLS there: say tls=false in mongo_uri if you trust the network")
+		return refused("the server does not speak TLS at that address: add tls=false to mongo_uri if you trust the network")
 	case foreign && e.Desc.Kind == description.TopologyKindReplicaSetNoPrimary:
-		return unavailable(fmt.Sprintf("the replica set names its member %s, which this machine cannot reach: make that name lead there, or say directConnection=true in mongo_uri", address))
+		return unavailable(fmt.Sprintf("the replica set names its member %s, which this machine cannot reach: make that name resolve to the member, or add directConnection=true to mongo_uri", address))
 	case errors.As(cause, new(*net.DNSError)):
 		return unavailable("the host name in mongo_uri cannot be looked up: check it, and this machine's name server")
 	case strings.Contains(text, "connection refused"):
-		return unavailable("is MongoDB up, and does it listen on the address that mongo_uri names?")
+		return unavailable("check that MongoDB runs and listens on the address in mongo_uri")
 	case p.TLS && (errors.Is(cause, io.EOF) || strings.Contains(text, "connection reset")):
-		return unavailable("the server ended the connection: does it speak TLS? If not, and if you trust the network, say tls=false in mongo_uri")
+		return unavailable("the server closed the connection: if it does not speak TLS, and if you trust the network, add tls=false to mongo_uri")
 	case errors.Is(cause, io.EOF), strings.Contains(text, "EOF"), strings.Contains(text, "connection reset"):
-		return unavailable("the server ended the connection: does it want TLS? tls=true in mongo_uri says so")
+		return unavailable("the server closed the connection: if it requires TLS, add tls=true to mongo_uri")
 	case e.Desc.Kind == description.TopologyKindReplicaSetNoPrimary:
 		return unavailable("the replica set has no primary that can be reached")
 	}
-	return unavailable("is MongoDB up, and does it speak TLS? tls=true or tls=false in mongo_uri says whether it must")
+	return unavailable("check that MongoDB runs; if it requires TLS, add tls=true to mongo_uri, otherwise tls=false")
 }
 
 // distrusted reports whether a certificate is the cause of an error.

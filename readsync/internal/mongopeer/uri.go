@@ -20,7 +20,7 @@ import (
 // a character of that is not encoded.
 func ParseURI(uri string) (*options.ClientOptions, error) {
 	if unescaped(uri) {
-		return nil, sysexits.New(sysexits.Config, "bad_configuration", errors.New("mongo_uri: the user or the password holds a character that must be percent-encoded")).
+		return nil, sysexits.New(sysexits.Config, "bad_configuration", errors.New("mongo_uri: the user or the password contains a character that must be percent-encoded")).
 			WithHint("write %40 for @, %3A for :, %2F for /, %3F for ?, %23 for # and %25 for %")
 	}
 	if err := checkFiles(uri); err != nil {
@@ -29,15 +29,15 @@ func ParseURI(uri string) (*options.ClientOptions, error) {
 	opts := options.Client().ApplyURI(uri) // looks up the hosts of mongodb+srv://
 	if err := opts.Validate(); err != nil {
 		if strings.HasPrefix(uri, "mongodb+srv://") && strings.Contains(err.Error(), "lookup ") {
-			return nil, sysexits.New(sysexits.Unavailable, "source_unavailable", errors.New("mongo_uri: the hosts that its name stands for cannot be looked up")).
-				WithHint("mongodb+srv:// needs a name server that has SRV records of _mongodb._tcp.NAME; mongodb:// names the hosts themselves")
+			return nil, sysexits.New(sysexits.Unavailable, "source_unavailable", errors.New("mongo_uri: the SRV record of its host name cannot be looked up")).
+				WithHint("mongodb+srv:// needs a name server that has SRV records of _mongodb._tcp.NAME, or name the hosts with mongodb://")
 		}
-		return nil, BadConfiguration(errors.New("mongo_uri: not a connection string that the MongoDB driver understands"))
+		return nil, BadConfiguration(errors.New("mongo_uri: not a valid MongoDB connection string"))
 	}
 	if opts.TLSConfig == nil && !saysTLS(uri) && !allLocal(opts.Hosts) {
 		opts = options.Client().ApplyURI(withTLS(uri))
 		if opts.Validate() != nil {
-			return nil, BadConfiguration(errors.New("mongo_uri: say tls=true or tls=false"))
+			return nil, BadConfiguration(errors.New("mongo_uri: add tls=true or tls=false"))
 		}
 	}
 	return opts, nil
@@ -70,16 +70,16 @@ func checkFiles(uri string) error {
 		}
 		path, err := url.QueryUnescape(value)
 		if err != nil {
-			return BadConfiguration(fmt.Errorf("mongo_uri: %s: not percent-encoded as it should be", key))
+			return BadConfiguration(fmt.Errorf("mongo_uri: %s: not correctly percent-encoded", key))
 		}
 		content, err := os.ReadFile(path)
 		if err == nil && strings.Contains(strings.ToLower(key), "ca") && !strings.Contains(strings.ToLower(key), "key") && !x509.NewCertPool().AppendCertsFromPEM(content) &&
 			(strings.EqualFold(key, "tlsCAFile") || strings.EqualFold(key, "sslCertificateAuthorityFile")) {
-			err = fmt.Errorf("%s holds no certificate in PEM", path)
+			err = fmt.Errorf("%s contains no certificate in PEM", path)
 		}
 		if err != nil {
 			return sysexits.New(sysexits.Config, "bad_configuration", fmt.Errorf("mongo_uri: %s: %w", key, err)).
-				WithHint("the file must be there, in PEM, and readable to the user of this run: the unit's is server, and /home is hidden from it")
+				WithHint("the file must exist, be in PEM, and be readable by the user of this run; the unit runs as server and cannot see /home")
 		}
 	}
 	return nil
@@ -123,5 +123,5 @@ func allLocal(hosts []string) bool {
 // BadConfiguration is an error of what names the collection.
 func BadConfiguration(err error) error {
 	return sysexits.New(sysexits.Config, "bad_configuration", err).
-		WithHint("mongo_uri reads mongodb://user:password@host/?tls=true; MONGO_DB_NAME and MONGO_COLLECTION name the collection")
+		WithHint("mongo_uri has the form mongodb://user:password@host/?tls=true; MONGO_DB_NAME and MONGO_COLLECTION name the collection")
 }

@@ -32,11 +32,11 @@ func Content(err error, known []string) bool {
 func Table(e *pq.Error, known []string) string {
 	switch {
 	case e.Code == "23502" && e.Column != "mongo_id" && !slices.Contains(known, e.Column):
-		return "reading_analytics has a column that readsync does not know and that must not be null: give it a default"
+		return "reading_analytics has a NOT NULL column that readsync does not fill: give it a default"
 	case e.Code == "2200H", e.Code == "22003" && e.Routine == "int84":
-		return "the ids of reading_analytics have run out: make its id and the sequence behind it bigint"
+		return "the ids of reading_analytics are exhausted: change its id column and the sequence of that column to bigint"
 	case e.Code == "23505" && strings.Contains(e.Detail, "(id)=("):
-		return "the sequence of reading_analytics is behind its rows, as after a restore: SELECT setval(pg_get_serial_sequence('reading_analytics', 'id'), max(id)) FROM reading_analytics"
+		return "the sequence of reading_analytics is lower than its ids, as after a restore: SELECT setval(pg_get_serial_sequence('reading_analytics', 'id'), max(id)) FROM reading_analytics"
 	}
 	return ""
 }

@@ -179,12 +179,12 @@ func (s *Input) Verdict(seen int64, stage, before string) error {
 	case !s.Complete:
 		problem = "stdin ended without its last line {\"_eof\":true,…}"
 	case s.after > 0:
-		problem = fmt.Sprintf("its last line is followed by %d more", s.after)
+		problem = fmt.Sprintf("its last line is followed by %d more lines", s.after)
 	case seen > s.N:
-		problem = fmt.Sprintf("stdin holds %d records where its last line says %d", seen, s.N)
+		problem = fmt.Sprintf("stdin contains %d records, but its last line says %d", seen, s.N)
 	default:
 		return nil
 	}
-	return sysexits.New(sysexits.DataErr, "stream_incomplete", fmt.Errorf("%s: %s; what was read is done", stage, problem)).
-		WithHint("readsync " + before + " or a filter behind it has died or has dropped that line; run the pipe again: nothing is done twice")
+	return sysexits.New(sysexits.DataErr, "stream_incomplete", fmt.Errorf("%s: %s; the records before that are done", stage, problem)).
+		WithHint("readsync " + before + " or a filter after it died or dropped that line; run the pipe again: nothing is done twice")
 }
