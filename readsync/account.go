@@ -8,12 +8,12 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// account counts how documents ended.
+// account counts documents by their outcome.
 type account struct {
 	read, inserted, identical, differing, rejected int64
-	replaced                                       int64 // of the differing ones: the row is what the document is now
+	replaced                                       int64 // differing documents that replaced their rows
 
-	namedRejected, namedDiffering int64 // documents that were named
+	namedRejected, namedDiffering int64 // documents that a warning has named
 }
 
 func (a *account) add(rows []*row) {
@@ -47,10 +47,10 @@ func (a *account) fill(l *record.Line) {
 	}
 }
 
-// kept is how many documents differ from their rows now.
+// kept returns the number of differing documents that did not replace their rows.
 func (a *account) kept() int64 { return a.differing - a.replaced }
 
-// check proves that each document ended once.
+// check returns an error unless each document has exactly one outcome.
 func (a *account) check() error {
 	if sum := a.inserted + a.identical + a.differing + a.rejected; a.read != sum {
 		return sysexits.New(sysexits.Failed, "unbalanced",
@@ -61,7 +61,7 @@ func (a *account) check() error {
 	return nil
 }
 
-// level is that of the record that has the account.
+// level returns the level of the record that contains the account.
 func (a *account) level(err error) string {
 	if err != nil || a.rejected+a.kept() > 0 {
 		return record.Warn
@@ -69,7 +69,7 @@ func (a *account) level(err error) string {
 	return record.Info
 }
 
-// verdict is the error that the outcomes lead to.
+// verdict returns the error that the outcomes cause, if any.
 func (a *account) verdict(letters string, allowed int64) error {
 	switch {
 	case a.rejected > allowed:
@@ -84,7 +84,7 @@ func (a *account) verdict(letters string, allowed int64) error {
 	return nil
 }
 
-// forecast is the error that the outcomes of a dry run would lead to.
+// forecast returns the error that the outcomes of a dry run would cause.
 func (a *account) forecast(allowed int64) error {
 	code := sysexits.Partial
 	if a.rejected > allowed {
@@ -99,10 +99,11 @@ func (a *account) forecast(allowed int64) error {
 	return nil
 }
 
-// maxNamed is how many documents with a trouble a run names one by one.
+// maxNamed limits the documents of each kind that a run names in a warning.
 const maxNamed = 20
 
-// name reports documents with a trouble, the first ones of each kind.
+// name prints a warning for each rejected and each differing document, up to maxNamed
+// of each kind.
 func (a *account) name(env *cli.Env, rows []*row) {
 	for _, r := range rows {
 		switch {
@@ -116,7 +117,7 @@ func (a *account) name(env *cli.Env, rows []*row) {
 	}
 }
 
-// tooMany is the end of a run that set more aside than it was allowed to.
+// tooMany returns the error of a run that rejected n documents, more than allowed.
 func tooMany(n, allowed int64, path string) error {
 	return sysexits.New(sysexits.DataErr, "too_many_rejects",
 		fmt.Errorf("stopped: rejected %s, more than --max-rejects %d, and set them aside in %s; committed rows are kept", plural(n, "document"), allowed, path)).

@@ -13,14 +13,14 @@ import (
 	"observability-hub/readsync/internal/stage"
 )
 
-// extractCmd prints documents as records.
+// extractCmd is the command extract.
 type extractCmd struct {
 	peerFlags
 	datesFlag
 	Limit int64 `default:"0" placeholder:"N"`
 }
 
-// Run is what kong calls.
+// Run prints documents as records.
 func (x *extractCmd) Run(ctx context.Context, env *cli.Env) error {
 	return x.run(ctx, env)
 }
@@ -68,9 +68,10 @@ func (x *extractCmd) run(ctx context.Context, env *cli.Env) error {
 	return out.Flush()
 }
 
-// extractLine is the record of a row. Of a document that cannot be one it has the
-// dead letter instead of columns, and of one with a NUL character the document
-// beside them.
+// extractLine returns the record of a row. If the document cannot become a row, the
+// record has the fields of a dead letter instead of columns. If load may reject the
+// document, because of a NUL character or a timestamp that only PostgreSQL can
+// read, the record has the columns and the document.
 func extractLine(now time.Time, service string, r *row) []byte {
 	l := record.New(now, record.Info, "extract", service)
 	if r.refused != nil {
@@ -87,7 +88,7 @@ func extractLine(now time.Time, service string, r *row) []byte {
 				l.String(reading.ColumnNames[i], string(c))
 			}
 		}
-		if r.unread || r.columns.MayHoldNUL() { // load may have to set it aside, whole
+		if r.unread || r.columns.MayHoldNUL() { // load may have to write it to the dead letters
 			text, raw := r.from.content(r)
 			deadletter.FillDocument(l, text, raw)
 		}

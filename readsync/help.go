@@ -2,8 +2,8 @@ package main
 
 import "observability-hub/lib/table"
 
-// flagHelp says what each flag is for. It stands here and not in the tags of
-// the flags, as kong parses every tag at every start.
+// flagHelp has one line for each flag. The texts are not in the tags of the flags,
+// because kong parses every tag at every start.
 const flagHelp = `
 timeout       Maximum time to wait for one answer of a database (${default}).
 state-dir     Directory of the lock and the dead letters (default: $STATE_DIRECTORY, else ~/.local/state/reading-sync).

@@ -13,7 +13,7 @@ import (
 	"observability-hub/readsync/internal/stage"
 )
 
-// loadCmd makes rows of records.
+// loadCmd is the command load.
 type loadCmd struct {
 	peerFlags
 	letterFlags
@@ -23,19 +23,19 @@ func (l *loadCmd) Validate() error {
 	return errors.Join(l.peerFlags.Validate(), l.letterFlags.Validate())
 }
 
-// streamLimit is how much of a stream is a batch. A second is how long an unfinished
-// one waits for more of a slow stream.
+// streamLimit limits a batch that is read from stdin. If a slow stream does not fill
+// a batch within a second, the batch is used as it is.
 var streamLimit = stage.Limit{Lines: batchDocuments, Bytes: batchBytes, Pause: time.Second}
 
 // loading is the state of a load.
 type loading struct {
 	loadCmd
 	session
-	seen int64 // records, bad ones too
+	seen int64 // records, including bad ones
 	bad  int64
 }
 
-// Run is what kong calls.
+// Run inserts the records on stdin as rows and prints their outcomes.
 func (l *loadCmd) Run(ctx context.Context, env *cli.Env) error {
 	defer frugal()()
 	t, err := openTarget(ctx, l.peerFlags, l.mode())
@@ -56,12 +56,12 @@ func (l *loadCmd) Run(ctx context.Context, env *cli.Env) error {
 	return load.finish(err, in)
 }
 
-// tooMany reports whether more documents were rejected than may be.
+// tooMany reports whether more than --max-rejects documents were rejected.
 func (l *loading) tooMany() bool { return l.account.rejected > l.MaxRejects }
 
 var errEnough = errors.New("too many documents were rejected")
 
-// lines loads lines, and prints their outcomes after the COMMIT.
+// lines loads the lines of a batch and prints their outcomes after the COMMIT.
 func (l *loading) lines(ctx context.Context, lines []stage.Line) error {
 	rows := make([]*row, 0, len(lines))
 	for _, in := range lines {
@@ -81,7 +81,7 @@ func (l *loading) lines(ctx context.Context, lines []stage.Line) error {
 		return errEnough
 	})
 	if errors.Is(err, errEnough) {
-		err = nil // the account says so
+		err = nil // account.verdict reports it
 	}
 	return err
 }
@@ -106,7 +106,8 @@ func (l *loading) report(rows []*row) error {
 	return err
 }
 
-// finish prints the loaded record and returns err, or what the outcomes lead to.
+// finish prints the loaded record and returns err, joined with the errors that the
+// outcomes and the stream cause.
 func (l *loading) finish(err error, in *stage.Input) error {
 	filtered := int64(0)
 	if in.Complete {

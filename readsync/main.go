@@ -1,5 +1,5 @@
-// Readsync syncs documents from MongoDB to PostgreSQL: every document once, or a
-// line that says why not.
+// Readsync syncs documents from MongoDB to PostgreSQL. Every document becomes one
+// row, or leaves a record that says why not.
 //
 // Synopsis:
 //
@@ -11,9 +11,9 @@
 //	readsync serve
 //
 // run reads the documents of a collection whose status is ingested, inserts
-// them into the table reading_analytics, and sets the status to processed once
+// them into the table reading_analytics, and sets the status to processed after
 // they are committed. extract, load and mark are the same three stages as
-// filters. trigger asks a Proxy Service, or readsync serve, to do it.
+// filters. trigger calls a Proxy Service, or readsync serve, which do the sync.
 // readsync(1) is the manual.
 package main
 
@@ -32,11 +32,11 @@ func main() {
 	os.Exit(cli.Main(app(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
-// app is everything that can be said to the tool. The flags of a command are
-// the fields of its struct.
+// app returns the whole command line of the tool. The flags of a command are the
+// fields of its struct.
 func app() cli.App { return appBetween(peers{dialCollection, dialDatabase}) }
 
-// appBetween is the tool between two sides.
+// appBetween returns the tool for the given databases.
 func appBetween(p peers) cli.App {
 	f := peerFlags{peers: p}
 	return cli.App{

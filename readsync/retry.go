@@ -16,7 +16,7 @@ import (
 	"observability-hub/readsync/internal/reading"
 )
 
-// retryCmd loads dead letters again.
+// retryCmd is the command retry.
 type retryCmd struct {
 	peerFlags
 	datesFlag
@@ -36,11 +36,12 @@ type retrying struct {
 	bad  int64
 }
 
-// Run loads what the file holds. Letters whose documents are rows now are taken out
-// at the end: what was loaded before a crash is found as identical by the next retry.
+// Run loads the letters of the file. At the end it removes the letters whose documents
+// are rows now. If a retry is killed before that, the next one finds the rows
+// identical.
 func (r *retryCmd) Run(ctx context.Context, env *cli.Env) error {
 	flags := letterFlags{StateDir: r.StateDir, NUL: r.NUL}
-	dir, err := flags.lock(ctx, env.Service, deadletter.Wait) // a run that writes the file
+	dir, err := flags.lock(ctx, env.Service, deadletter.Wait) // a run may be writing the file
 	if err != nil {
 		return err
 	}
@@ -60,16 +61,16 @@ func (r *retryCmd) Run(ctx context.Context, env *cli.Env) error {
 	return try.finish(err)
 }
 
-// sheaf is letters that are loaded together.
+// sheaf is a group of letters that are loaded together.
 type sheaf struct {
-	lines  [][]byte // as they stand in the file
+	lines  [][]byte // the lines of the file
 	guards []string
 	docs   []*document
 	rows   []*row
 	bytes  int
 }
 
-// all loads the letters that the file holds.
+// all loads all letters of the file.
 func (r *retrying) all(ctx context.Context) error {
 	b, s := r.builder(r.nul), &sheaf{}
 	for ctx.Err() == nil {
@@ -104,7 +105,7 @@ func (r *retrying) all(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// add makes a row of a letter.
+// add parses a line as a letter and adds its document and row.
 func (s *sheaf) add(b *reading.Builder, line []byte) error {
 	l, err := deadletter.Parse(line)
 	if err != nil {
@@ -121,8 +122,8 @@ func (s *sheaf) add(b *reading.Builder, line []byte) error {
 	return nil
 }
 
-// load loads letters and marks their documents. It keeps the letters of documents that
-// did not become rows.
+// load loads letters and marks their documents. It keeps the letters of documents
+// that were rejected or differ.
 func (r *retrying) load(ctx context.Context, s *sheaf) error {
 	return r.writeDistinct(ctx, s.rows, func(from, to int) error {
 		var ends []ending
@@ -140,7 +141,8 @@ func (r *retrying) load(ctx context.Context, s *sheaf) error {
 	})
 }
 
-// finish prints the retried record and returns err, or what the outcomes lead to.
+// finish prints the retried record and returns err, or the error that the outcomes
+// cause.
 func (r *retrying) finish(err error) error {
 	if r.bad > 0 {
 		err = errors.Join(err, sysexits.New(sysexits.DataErr, "bad_input", fmt.Errorf("found %s in %s that cannot be read as dead letters; the others were loaded", plural(r.bad, "line"), r.File)).

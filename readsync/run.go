@@ -14,7 +14,7 @@ import (
 	"observability-hub/readsync/internal/reading"
 )
 
-// runCmd syncs: all three stages in one process.
+// runCmd is the command run: all three stages in one process.
 type runCmd struct {
 	peerFlags
 	letterFlags
@@ -26,13 +26,14 @@ func (r *runCmd) Validate() error {
 	return errors.Join(r.peerFlags.Validate(), r.letterFlags.Validate())
 }
 
-// Run is what kong calls.
+// Run syncs all ingested documents.
 func (r *runCmd) Run(ctx context.Context, env *cli.Env) error {
 	_, err := r.sync(ctx, env)
 	return err
 }
 
-// sync syncs what is there, prints the synced record, and returns the account.
+// sync syncs all ingested documents, prints the synced record, and returns the
+// account.
 func (r *runCmd) sync(ctx context.Context, env *cli.Env) (account, error) {
 	dir, err := r.lock(ctx, env.Service, 0)
 	if err != nil {
@@ -45,8 +46,8 @@ func (r *runCmd) sync(ctx context.Context, env *cli.Env) (account, error) {
 	return s.account, err
 }
 
-// syncing is the state of a run: three batches on their way, of which one is read and
-// converted, one is written, and one is marked.
+// syncing is the state of a run. It holds up to three batches: one is being read and
+// converted, one written, and one marked.
 type syncing struct {
 	runCmd
 	*session
@@ -56,29 +57,30 @@ type syncing struct {
 	batches  int64
 
 	memory chan struct{} // a slot for each batch that may be in memory
-	free   chan *batch   // that are marked, and whose memory is used again
+	free   chan *batch   // marked batches, whose memory is reused
 }
 
-// batch is documents on their way through a run.
+// batch is a group of documents that a run reads, writes and marks together.
 type batch struct {
 	docs    []document
 	made    []row
-	rows    []*row // all of made
+	rows    []*row // pointers to the elements of made
 	columns *reading.Builder
 	bytes   int
-	err     error // of reading; the batch is empty then
+	err     error // the read error; such a batch has no documents
 }
 
 const (
-	// inMemory is how many batches there are at most.
+	// inMemory is the maximum number of batches in memory.
 	inMemory = 3
-	// largeBatch is the size from which on a batch is alone in memory.
+	// largeBatch is the size in bytes above which a batch uses all slots, so that it
+	// is the only one in memory.
 	largeBatch = 4 << 20
-	// stepGrace is how long a batch may take to be finished after a signal came.
+	// stepGrace is the time after a signal in which the current batch may finish.
 	stepGrace = 2500 * time.Millisecond
 )
 
-// slots is how much of the memory for batches one of that size takes.
+// slots returns the number of slots that a batch of that size takes.
 func slots(bytes int) int {
 	if bytes > largeBatch {
 		return inMemory
@@ -86,8 +88,8 @@ func slots(bytes int) int {
 	return 1
 }
 
-// frugal allows less garbage than Go usually does, as a batch is a megabyte of it and
-// more, until restore is called.
+// frugal makes the garbage collector run earlier than by default until restore is
+// called, because each batch leaves a megabyte of garbage or more.
 func frugal() (restore func()) {
 	before := debug.SetGCPercent(80)
 	return func() { debug.SetGCPercent(before) }
@@ -95,8 +97,8 @@ func frugal() (restore func()) {
 
 func (s *syncing) run(ctx context.Context, aside *letters) error {
 	defer frugal()()
-	// A signal ends the run after the batch that is being written, if that does not
-	// take too long.
+	// After a signal the batch that is being written is finished. hard ends it if that
+	// takes longer than stepGrace.
 	hard, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(stepGrace, cancel) })()
@@ -130,7 +132,7 @@ func (s *syncing) run(ctx context.Context, aside *letters) error {
 	return err
 }
 
-// readAll reads batches ahead of those that are written.
+// readAll reads and converts batches while earlier ones are written and marked.
 func (s *syncing) readAll(ctx context.Context, read chan<- *batch) {
 	defer close(read)
 	w := &walk{source: s.source, status: statusIngested}
@@ -146,7 +148,7 @@ func (s *syncing) readAll(ctx context.Context, read chan<- *batch) {
 			n, size := fitting(raws)
 			more := slots(size)
 			if first {
-				more-- // it has one
+				more-- // reserved by the outer loop
 			}
 			if !s.reserve(ctx, more) || !send(ctx, read, s.convert(raws[:n], size)) {
 				return
@@ -156,7 +158,7 @@ func (s *syncing) readAll(ctx context.Context, read chan<- *batch) {
 	}
 }
 
-// reserve waits for memory for batches. It returns false if ctx ends before.
+// reserve waits for free slots. It returns false if ctx ends first.
 func (s *syncing) reserve(ctx context.Context, slots int) bool {
 	for range slots {
 		if !send(ctx, s.memory, struct{}{}) {
@@ -166,7 +168,7 @@ func (s *syncing) reserve(ctx context.Context, slots int) bool {
 	return true
 }
 
-// send returns false if ctx ends before a channel takes v.
+// send sends v to a channel. It returns false if ctx ends first.
 func send[T any](ctx context.Context, to chan<- T, v T) bool {
 	select {
 	case to <- v:
@@ -176,7 +178,8 @@ func send[T any](ctx context.Context, to chan<- T, v T) bool {
 	}
 }
 
-// fitting returns how many of the first documents make a batch, and their size.
+// fitting returns how many of the first documents fit into a batch, at least one, and
+// their size.
 func fitting(raws []bson.Raw) (n, size int) {
 	for n < len(raws) && (n == 0 || size+len(raws[n]) <= batchBytes) {
 		size += len(raws[n])
@@ -185,7 +188,7 @@ func fitting(raws []bson.Raw) (n, size int) {
 	return n, size
 }
 
-// convert makes a batch of documents and their rows.
+// convert returns a batch of the documents, with their rows.
 func (s *syncing) convert(raws []bson.Raw, bytes int) *batch {
 	var b *batch
 	select {
@@ -203,14 +206,15 @@ func (s *syncing) convert(raws []bson.Raw, bytes int) *batch {
 	return b
 }
 
-// emptied returns n zero values, in the memory of s if that is enough.
+// emptied returns n zero values. It reuses the memory of s if that is large enough.
 func emptied[T any](s []T, n int) []T {
 	s = slices.Grow(s[:0], n)[:n]
 	clear(s)
 	return s
 }
 
-// writeAll writes batches until there is none, or one too many was rejected.
+// writeAll writes batches until there are no more, or until more than --max-rejects
+// documents were rejected.
 func (s *syncing) writeAll(ctx context.Context, read <-chan *batch, written chan<- *batch) error {
 	for b := range read {
 		if b.err != nil {
@@ -229,8 +233,8 @@ func (s *syncing) writeAll(ctx context.Context, read <-chan *batch, written chan
 	return nil
 }
 
-// markAll marks batches that are written, while the next one is. After an error it
-// marks no more, and stop ends the reading.
+// markAll marks written batches while the next one is written. After an error it
+// calls stop, which ends the reading, and marks no more batches.
 func (s *syncing) markAll(ctx context.Context, written <-chan *batch, stop func()) (err error) {
 	for b := range written {
 		if err == nil && !s.DryRun {
@@ -245,7 +249,7 @@ func (s *syncing) markAll(ctx context.Context, written <-chan *batch, stop func(
 		if b.bytes > largeBatch {
 			debug.FreeOSMemory()
 		} else {
-			clear(b.docs) // they hold what MongoDB has answered
+			clear(b.docs) // they refer to the memory of MongoDB's answer
 			s.free <- b
 		}
 		for range slots(b.bytes) {
@@ -255,7 +259,8 @@ func (s *syncing) markAll(ctx context.Context, written <-chan *batch, stop func(
 	return err
 }
 
-// shrink gives back what the rows take, before the documents are sent.
+// shrink frees the memory of the rows. They are not needed when the documents are
+// marked.
 func (b *batch) shrink() {
 	b.columns.Release()
 	for _, r := range b.rows {
@@ -264,8 +269,8 @@ func (b *batch) shrink() {
 	debug.FreeOSMemory()
 }
 
-// finish prints the account and returns err, which the batches left, or what
-// the outcomes lead to.
+// finish prints the synced record and returns err, the error of the batches. If err is
+// nil, finish returns the error that the outcomes cause.
 func (s *syncing) finish(err error) error {
 	switch {
 	case err == nil && s.DryRun:

@@ -17,8 +17,8 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// serveCmd is the endpoint of a Proxy Service, for hosts without one: it answers one
-// call, from the connection that systemd passes as stdin (Accept=yes).
+// serveCmd replaces a Proxy Service on hosts without one. It answers one call, on the
+// connection that systemd passes as stdin (Accept=yes).
 type serveCmd struct {
 	peerFlags
 	letterFlags
@@ -30,7 +30,8 @@ func (s *serveCmd) Validate() error {
 	return errors.Join(s.peerFlags.Validate(), s.letterFlags.Validate())
 }
 
-// Run answers the call. SIGTERM is a good end, unless documents were left behind.
+// Run answers the call. After SIGTERM it succeeds, unless the sync rejected documents
+// or found documents that differ.
 func (s *serveCmd) Run(ctx context.Context, env *cli.Env) error {
 	c, err := passedCall()
 	if err != nil {
@@ -46,7 +47,7 @@ func (s *serveCmd) Run(ctx context.Context, env *cli.Env) error {
 	return e.verdict()
 }
 
-// Limits of one call. Between them, the sync may take as long as it needs.
+// Limits of one call. The sync itself has no time limit.
 const (
 	readWait   = 10 * time.Second
 	writeWait  = 10 * time.Second
@@ -58,12 +59,13 @@ const (
 type call struct {
 	in  io.Reader
 	out io.Writer
-	tcp *net.TCPConn // nil if it is another kind of socket, or a pipe
+	tcp *net.TCPConn // nil for other sockets and for pipes
 }
 
-// passedCall returns the call on stdin. A socket takes the answer too. Of a pipe,
-// stdout does: then records are printed to stderr, and so they are where inetd has
-// made stdout the same socket.
+// passedCall returns the call on stdin. If stdin is a socket, the answer is written
+// to it. Otherwise the answer is written to stdout. If the answer goes to stdout, or
+// if inetd made stdout the same socket as stdin, passedCall redirects stdout to
+// stderr, so that records do not mix with the answer.
 func passedCall() (*call, error) {
 	var in, out syscall.Stat_t
 	if err := errors.Join(syscall.Fstat(0, &in), syscall.Fstat(1, &out)); err != nil {
@@ -101,8 +103,8 @@ func passedCall() (*call, error) {
 	return c, nil
 }
 
-// serve reads the request, has it handled, and writes the answer. A caller that
-// sends nothing gets none.
+// serve reads the request, lets e handle it, and writes the answer. A caller that
+// sends nothing gets no answer.
 func (c *call) serve(ctx context.Context, e *endpoint) {
 	limited := &io.LimitedReader{R: c.in, N: maxHeader}
 	in := bufio.NewReader(limited)
@@ -118,7 +120,7 @@ func (c *call) serve(ctx context.Context, e *endpoint) {
 	case err != nil, request.ProtoAtLeast(1, 1) && request.Host == "":
 		e.refuse(answer, http.StatusBadRequest, "not an HTTP request")
 	default:
-		limited.N = 2 * maxRequest // the endpoint counts the body alone
+		limited.N = 2 * maxRequest // the endpoint enforces the limit of the body
 		if request.Header.Get("Expect") == "100-continue" {
 			_, _ = io.WriteString(c.out, "HTTP/1.1 100 Continue\r\n\r\n")
 		}
@@ -142,14 +144,14 @@ func (c *call) read(ctx context.Context, in *bufio.Reader) (*http.Request, error
 	select {
 	case r := <-done:
 		return r.request, r.err
-	case <-time.After(readWait): // also where a descriptor has no deadline
+	case <-time.After(readWait): // pipes and files have no read deadline
 		return nil, os.ErrDeadlineExceeded
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 }
 
-// timely is a reader that fails after a while.
+// timely is a reader that fails after the time until.
 type timely struct {
 	r     io.Reader
 	until time.Time
@@ -174,7 +176,8 @@ func (t *timely) Read(p []byte) (n int, err error) {
 	}
 }
 
-// write writes the answer. It is no failure here if the caller is gone.
+// write writes the answer. It ignores errors, because the caller may have
+// disconnected.
 func (c *call) write(answer *reply, request *http.Request) {
 	var head bytes.Buffer
 	fmt.Fprintf(&head, "HTTP/1.1 %d %s\r\n", answer.status, http.StatusText(answer.status))
@@ -191,15 +194,15 @@ func (c *call) write(answer *reply, request *http.Request) {
 	}
 	_, _ = c.out.Write(head.Bytes())
 	if c.tcp != nil {
-		// What the caller still sends would have the kernel reset the connection, and the
-		// answer with it.
+		// If the caller still sends data, the kernel resets the connection, and the
+		// caller may lose the answer. Read that data first.
 		_ = c.tcp.CloseWrite()
 		_ = c.tcp.SetReadDeadline(time.Now().Add(lingerWait))
 		_, _ = io.Copy(io.Discard, io.LimitReader(c.tcp, 1<<20))
 	}
 }
 
-// reply is an answer that is not sent yet.
+// reply is an http.ResponseWriter that holds the answer until it is sent.
 type reply struct {
 	status int
 	header http.Header
