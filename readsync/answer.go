@@ -18,7 +18,7 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// answer is what the endpoint answers: {"service":"reading-sync",
+// answer is the answer of the endpoint: {"service":"reading-sync",
 // "status":"success","processed_count":N,"timestamp":"…"}, or status "error" and
 // a message.
 type answer struct {
@@ -35,32 +35,32 @@ const (
 	answerError   = "error"
 )
 
-// maxAnswer bounds what is read of an answer, and of its header.
+// maxAnswer limits the bytes that are read of an answer's body and of its header.
 const maxAnswer = 64 << 10
 
-// maxProcessed bounds what one call can have processed: integers up to here are
-// exact in every JSON reader.
+// maxProcessed limits the processed_count of one call. Every JSON reader represents
+// integers up to this one exactly.
 const maxProcessed = 1 << 53
 
-// proxy is the endpoint that syncs: a Proxy Service's, or readsync serve.
+// proxy is the endpoint that trigger calls: a Proxy Service, or readsync serve.
 type proxy struct {
 	url      *url.URL
 	client   *http.Client
-	bodyWait time.Duration // from the header of an answer to its end
+	bodyWait time.Duration // maximum time from the header of an answer to its end
 }
 
 // failure is a call that did not succeed.
 type failure struct {
 	err   error         // with its exit status
-	again bool          // it may succeed another time
-	busy  bool          // because another sync is under way
-	after time.Duration // when to try again at the earliest
+	again bool          // a retry may succeed
+	busy  bool          // another sync is running
+	after time.Duration // minimum wait before a retry
 }
 
-// errSlow ends the reading of an answer that comes in drops.
+// errSlow cancels the reading of an answer whose body takes longer than bodyWait.
 var errSlow = errors.New("the answer started but did not end in time")
 
-// call makes one call and returns how many documents it has processed.
+// call makes one call and returns the number of documents that it processed.
 func (p *proxy) call(ctx context.Context) (int64, *failure) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -75,8 +75,8 @@ func (p *proxy) call(ctx context.Context) (int64, *failure) {
 		return 0, p.lost(ctx, err)
 	}
 	defer resp.Body.Close()
-	// The header comes when the sync is done, which can take as long as the deadline
-	// lets it. What is left then is short.
+	// The header arrives when the sync is done, which may take until the deadline. The
+	// body after it is short.
 	defer time.AfterFunc(p.bodyWait, func() { cancel(errSlow) }).Stop()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
@@ -97,11 +97,11 @@ func (p *proxy) call(ctx context.Context) (int64, *failure) {
 	return n, nil
 }
 
-// errSyncFailed is an answer that says, with HTTP status 200, that the sync failed.
+// errSyncFailed is the error of an answer with HTTP status 2xx and status "error".
 var errSyncFailed = errors.New("the sync failed")
 
-// processedCount reads an answer of HTTP status 2xx. Its content type does not
-// matter: servers that do not set it send JSON as text/plain.
+// processedCount parses an answer of HTTP status 2xx. It does not depend on the
+// content type, because servers that do not set it send JSON as text/plain.
 func processedCount(body []byte) (int64, error) {
 	if len(body) > maxAnswer {
 		return 0, fmt.Errorf("an answer of more than %d bytes", maxAnswer)
@@ -124,7 +124,7 @@ func processedCount(body []byte) (int64, error) {
 	return *a.Processed, nil
 }
 
-// excerpt is the beginning of what a peer said, on one line.
+// excerpt returns the beginning of a peer's text as one quoted line.
 func excerpt(body []byte) string {
 	const enough = 200
 	text := strings.Join(strings.Fields(string(body[:min(len(body), 4*enough)])), " ")
@@ -134,9 +134,9 @@ func excerpt(body []byte) string {
 	return strconv.Quote(text)
 }
 
-// lost is a call without an answer, or with half of one.
+// lost returns the failure of a call without a complete answer.
 func (p *proxy) lost(ctx context.Context, err error) *failure {
-	// What the HTTP client says about the URL may hold a password.
+	// The text of a url.Error contains the URL, which may contain a password.
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err
 	}
@@ -157,7 +157,7 @@ func (p *proxy) lost(ctx context.Context, err error) *failure {
 		WithHint("check that the Proxy Service runs, or that reading-sync-api.socket is enabled; check the address in --url")}
 }
 
-// refusal is an answer of another HTTP status than 2xx.
+// refusal returns the failure of an answer whose HTTP status is not 2xx.
 func (p *proxy) refusal(resp *http.Response, body []byte) *failure {
 	text := fmt.Sprintf("POST %s: status %d", shownURL(p.url), resp.StatusCode)
 	var a answer
@@ -191,7 +191,8 @@ func (p *proxy) refusal(resp *http.Response, body []byte) *failure {
 	return f
 }
 
-// retryAfter is the time that a Retry-After header asks for: seconds, or a date.
+// retryAfter parses a Retry-After header, which is a number of seconds or a date. It
+// returns 0 for anything else.
 func retryAfter(header string, now time.Time) time.Duration {
 	if n, err := strconv.ParseUint(strings.TrimSpace(header), 10, 31); err == nil {
 		return time.Duration(n) * time.Second

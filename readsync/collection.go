@@ -21,7 +21,7 @@ import (
 	"observability-hub/readsync/internal/mongopeer"
 )
 
-// collection is what readsync asks MongoDB.
+// collection is a collection of MongoDB. Tests replace it.
 type collection interface {
 	find(context.Context, question) ([]bson.Raw, error)
 	update(ctx context.Context, command bson.Raw) (reply bson.Raw, err error)
@@ -30,15 +30,15 @@ type collection interface {
 	close()
 }
 
-// question asks for documents: not more than one answer of the server holds.
+// question is a query that one answer of the server completes.
 type question struct {
 	filter bson.D
-	only   string // this field beside _id; "" is all
+	only   string // the field to return in addition to _id; "" means all
 	sorted bool   // by _id
 	limit  int
 }
 
-// dialed is a collection behind the driver.
+// dialed is a collection that the driver reaches.
 type dialed struct {
 	client *mongo.Client
 	docs   *mongo.Collection
@@ -53,7 +53,7 @@ func dialCollection(opts *options.ClientOptions, database, name string) (collect
 	return &dialed{client, client.Database(database).Collection(name)}, nil
 }
 
-// find gets one answer: a negative limit leaves no cursor open.
+// find gets one answer. Its negative limit makes the server close the cursor.
 func (d *dialed) find(ctx context.Context, q question) ([]bson.Raw, error) {
 	find := options.Find().SetBatchSize(int32(q.limit)).SetLimit(-int64(q.limit))
 	if q.sorted {
@@ -118,8 +118,8 @@ func openSource(ctx context.Context, env *cli.Env, f peerFlags) (*source, error)
 	}
 	opts.SetTimeout(f.Timeout).SetServerSelectionTimeout(min(f.Timeout, 15*time.Second)).
 		SetConnectTimeout(min(f.Timeout, 10*time.Second)).SetMaxPoolSize(4).
-		// What a stale secondary says was read before is read again, and what a
-		// minority took may be forgotten.
+		// A secondary may return documents that are already marked. Marks that only a
+		// minority has written may be rolled back.
 		SetReadPreference(readpref.Primary()).SetWriteConcern(writeconcern.Majority())
 	dialed, err := f.peers.collection(opts, database, collection)
 	if err != nil {
@@ -134,9 +134,9 @@ func openSource(ctx context.Context, env *cli.Env, f peerFlags) (*source, error)
 	return s, nil
 }
 
-// inspect refuses what is not a collection whose documents can be marked. A server
-// that does not list its collections, or not to this user, is not asked twice: what
-// matters shows when documents are read.
+// inspect returns an error if the documents of the collection cannot be marked, or if
+// the database has only other collections. If the server refuses to list its
+// collections, inspect returns nil: reading the documents will show what is wrong.
 func (s *source) inspect(ctx context.Context, env *cli.Env) error {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
@@ -151,7 +151,7 @@ func (s *source) inspect(ctx context.Context, env *cli.Env) error {
 	if len(found) == 0 {
 		others, _ := s.list(ctx, bson.D{})
 		others = slices.DeleteFunc(others, func(c mongo.CollectionSpecification) bool { return strings.HasPrefix(c.Name, "system.") })
-		if len(others) == 0 { // on a new hub, until the first document comes
+		if len(others) == 0 { // a new hub, before the first document is written
 			env.Diag.Warn("collection_missing", "the collection "+s.peer.Collection+" does not exist, and its database has no other collections")
 			return nil
 		}

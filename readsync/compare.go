@@ -7,11 +7,12 @@ import (
 	"strings"
 )
 
-// compareSQL says of the rows with the numbers %s whether the table has them with
-// the same content: - (not there any more), t or f. It is a statement of its
-// own, since the snapshot of the INSERT does not show what another session
-// committed meanwhile. Hubs before this tool stored an empty text for a missing source or
-// type, and null for a missing payload.
+// compareSQL compares the staged rows with the numbers %s with the table. For each
+// number it returns t (same content), f (other content) or - (the row does not exist
+// any more). It is a separate statement, because the snapshot of the INSERT does not
+// include rows that another session committed in the meantime. It treats an empty
+// text as a missing source or type, and null as a missing payload, because hubs before
+// this tool stored them that way.
 const compareSQL = `SELECT s.n || CASE WHEN r.mongo_id IS NULL THEN '-' WHEN
 	r.event_timestamp IS NOT DISTINCT FROM s.event_timestamp
 	AND coalesce(r.source, '') = coalesce(s.source, '') AND coalesce(r.event_type, '') = coalesce(s.event_type, '')
@@ -19,8 +20,9 @@ const compareSQL = `SELECT s.n || CASE WHEN r.mongo_id IS NULL THEN '-' WHEN
 	AND coalesce(r.meta::jsonb, 'null') = coalesce(s.meta, 'null') THEN 't' ELSE 'f' END
 FROM readsync_staging s LEFT JOIN reading_analytics r ON r.mongo_id = s.mongo_id WHERE s.n IN (%s)`
 
-// compare returns the outcome of each row, given the numbers of those that
-// were not inserted.
+// compare returns the outcome of each row. skipped has the numbers of the rows that
+// were not inserted. Rows that differ are compared again in each of the otherForms. If
+// rows still differ, and the mode is replace, compare replaces them.
 func (t *target) compare(rows []*row, skipped []string) ([]outcome, error) {
 	outcomes := slices.Repeat([]outcome{inserted}, len(rows))
 	if len(skipped) == 0 {
@@ -61,7 +63,7 @@ func (t *target) compare(rows []*row, skipped []string) ([]outcome, error) {
 	return outcomes, nil
 }
 
-// restage gives the staging table other rows.
+// restage replaces the content of the staging table by rows.
 func (t *target) restage(rows []*row) error {
 	if err := t.exec("DELETE FROM readsync_staging"); err != nil {
 		return err
@@ -69,14 +71,15 @@ func (t *target) restage(rows []*row) error {
 	return t.copy(copySQL, rows)
 }
 
-// replaceSQL gives the rows of the table the content of the staged ones.
+// replaceSQL updates the table with the content of the staged rows and returns the
+// numbers of the updated rows.
 const replaceSQL = `WITH new AS (
 	UPDATE reading_analytics r SET event_timestamp = s.event_timestamp, source = s.source, event_type = s.event_type, payload = s.payload, meta = s.meta
 	FROM readsync_staging s WHERE r.mongo_id = s.mongo_id RETURNING s.n)
 SELECT n::text FROM new`
 
-// replaceRows replaces those rows that differ. One that a trigger keeps stays
-// differing.
+// replaceRows replaces the rows that differ. If a trigger prevents the update of a row,
+// its outcome stays differing.
 func (t *target) replaceRows(rows []*row, differ []int, outcomes []outcome) error {
 	staged := make([]*row, len(differ))
 	for k, i := range differ {
@@ -99,8 +102,8 @@ func (t *target) replaceRows(rows []*row, differ []int, outcomes []outcome) erro
 	return nil
 }
 
-// differing compares rows with the table, sets the outcome of each, and
-// returns the differing ones.
+// differing compares the staged rows of those numbers with the table, sets their
+// outcomes, and returns the sorted numbers of those that differ.
 func (t *target) differing(numbers []string, outcomes []outcome) (differ []int, err error) {
 	verdicts, err := t.column(fmt.Sprintf(compareSQL, strings.Join(numbers, ",")))
 	if err != nil {

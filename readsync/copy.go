@@ -11,11 +11,12 @@ import (
 
 const copySQL = `COPY readsync_staging FROM STDIN`
 
-// directSQL copies without a detour. It fails as a whole if one of the rows is there.
+// directSQL copies without the staging table. It fails as a whole if one of the rows
+// exists already.
 const directSQL = `COPY reading_analytics (mongo_id, event_timestamp, source, event_type, payload, meta) FROM STDIN`
 
-// copy sends rows to the table of a COPY statement. Those of the staging table are
-// numbered.
+// copy sends rows to the table of a COPY statement. For the staging table, each line
+// begins with the number of the row.
 func (t *target) copy(sql string, rows []*row) error {
 	at := 0
 	n, err := t.copyIn(sql, func() []byte {
@@ -42,11 +43,12 @@ func (t *target) copy(sql string, rows []*row) error {
 	return err
 }
 
-// copyBytes is how much is given to the driver at a time, if a row is not longer.
+// copyBytes limits the bytes that are passed to the driver at a time, unless a single
+// row is longer.
 const copyBytes = 56 << 10
 
-// copySize is how long a row's line is at most, if its texts have no tabs and
-// line breaks.
+// copySize returns an upper bound of the length of a row's line, for rows without tabs
+// and line breaks.
 func copySize(r *row) int {
 	n := 64 + 2*len(r.id)
 	for _, c := range r.columns {
@@ -55,7 +57,7 @@ func copySize(r *row) int {
 	return n
 }
 
-// appendCopyLine appends a row in the text format of COPY.
+// appendCopyLine appends a row in COPY's text format.
 func appendCopyLine(b []byte, r *row) []byte {
 	b = copytext.AppendText(b, []byte(r.id))
 	for i, c := range r.columns {

@@ -20,22 +20,22 @@ import (
 type database interface {
 	// exec runs statements that have no parameters, in one round trip.
 	exec(sql string) error
-	// column runs one query and returns the first column of its rows as text; NULL is
-	// the empty string.
+	// column runs one query and returns the first column of its rows as text, and NULL
+	// as the empty string.
 	column(sql string) ([]string, error)
-	// copyIn sends pieces of whole lines to a COPY, until next returns none, and
-	// returns how many rows the server has taken.
+	// copyIn sends pieces of whole lines to a COPY until next returns an empty piece. It
+	// returns the number of rows that the server copied.
 	copyIn(sql string, next func() []byte) (int64, error)
 	// broken reports whether the session is lost.
 	broken() bool
 	close() error
 }
 
-// connection is a database behind the driver.
+// connection is a database that the driver reaches.
 type connection struct{ conn *postgres.Conn }
 
-// dialDatabase opens a session that ends with ctx, and in which no peer is waited for
-// longer than timeout at a time.
+// dialDatabase opens a session that ends with ctx. timeout limits each wait for the
+// server.
 func dialDatabase(ctx context.Context, timeout time.Duration) (database, error) {
 	cfg, ok, err := libpq.Configured(name)
 	if err != nil {
@@ -72,13 +72,14 @@ func (c connection) copyIn(sql string, next func() []byte) (int64, error) {
 		return 0, errors.New("the PostgreSQL driver has no CopyData")
 	}
 	for piece := next(); len(piece) > 0 && err == nil; piece = next() {
-		// The driver copies the text before it returns, and adds a line break.
+		// unsafe.String is safe here, because the driver copies the text before it
+		// returns. It also adds the line break that the piece omits.
 		_, err = lines.CopyData(context.Background(), unsafe.String(&piece[0], len(piece)-1))
 	}
-	//lint:ignore SA1019 a COPY of this driver has no other end
-	done, end := stmt.Exec(nil) // which says what the server said, if CopyData failed
-	// Where the server's error was there already, Exec did not wait for the end of
-	// its answer: the connection would still be in the middle of it.
+	//lint:ignore SA1019 this driver has no other way to end a COPY
+	done, end := stmt.Exec(nil) // returns the server's error if CopyData failed
+	// If the driver has already received the server's error, Exec does not read the rest
+	// of the answer. Close does, so that the connection can be used again.
 	if closed := stmt.Close(); end == nil {
 		end = closed
 	}
@@ -91,7 +92,7 @@ func (c connection) copyIn(sql string, next func() []byte) (int64, error) {
 	return done.RowsAffected()
 }
 
-// databaseError gives an error of the driver its exit status and hint.
+// databaseError adds the exit status and a hint to an error of the driver.
 func databaseError(err error) error {
 	if pe, ok := errors.AsType[*pq.Error](err); ok {
 		if hint := pgfault.Table(pe, reading.ColumnNames[:]); hint != "" {

@@ -21,30 +21,30 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// syncPath is where calls are taken.
+// syncPath is the path of the endpoint.
 const syncPath = "/api/sync/reading"
 
-// maxRequest bounds the body of a call, which has no meaning.
+// maxRequest limits the body of a call, which is ignored.
 const maxRequest = 64 << 10
 
 // endpoint is the HTTP handler of serve: POST /api/sync/reading syncs.
 type endpoint struct {
 	env   *cli.Env
-	hosts []string // that a call may address, beside this machine
+	hosts []string // names that a call may use in addition to those of this machine
 	sync  func(context.Context) (processed int64, err error)
 
-	// stopping ends the sync, but no caller does: what has begun is finished,
-	// whether or not somebody still waits for the answer.
+	// stopping ends the sync when the process is to stop. If the caller disconnects, the
+	// sync continues.
 	stopping context.Context
 
-	leftBehind bool // the sync left documents behind
+	leftBehind bool // the sync rejected documents or found some that differ
 }
 
-// ServeHTTP takes one call.
+// ServeHTTP answers one call.
 func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		if p := recover(); p != nil {
-			// The caller learns nothing of it, the journal all.
+			// The details go to the journal only, not to the caller.
 			e.env.Diag.Error(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 			e.refuse(w, http.StatusInternalServerError, "internal error")
 		}
@@ -64,7 +64,7 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// call syncs, and answers how many documents that has processed.
+// call syncs and answers with the number of documents that are rows now.
 func (e *endpoint) call(w http.ResponseWriter, r *http.Request) {
 	if _, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxRequest)); err != nil {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
@@ -84,8 +84,8 @@ func (e *endpoint) call(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case err == nil, code == sysexits.Partial:
-		// Documents that were set aside, or differ from their rows, are no reason to
-		// try again.
+		// Rejected and differing documents do not make the call fail, because calling
+		// again would not change them.
 		e.answer(w, http.StatusOK, answer{Status: answerSuccess, Processed: &n})
 	case e.stopping.Err() != nil:
 		w.Header().Set("Retry-After", "1")
@@ -99,8 +99,9 @@ func (e *endpoint) call(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// verdict is the error of a call that left documents behind, because the caller is
-// told of success. Of other failures the caller was told, who tries again or fails.
+// verdict returns an error if documents were rejected or differ, because the caller
+// got a success. It returns nil after other failures: the caller got an error, and
+// retries or fails itself.
 func (e *endpoint) verdict() error {
 	if !e.leftBehind {
 		return nil
@@ -109,7 +110,7 @@ func (e *endpoint) verdict() error {
 		WithHint("read the errors and warnings before this one: journalctl -u 'reading-sync-api@*' -p warning")
 }
 
-// busyWait is when a caller who met another sync should come again.
+// busyWait is the Retry-After of a call during another sync.
 const busyWait = 5 * time.Second
 
 func (e *endpoint) busy(w http.ResponseWriter) {
@@ -117,15 +118,15 @@ func (e *endpoint) busy(w http.ResponseWriter) {
 	e.refuse(w, http.StatusConflict, "another sync is running")
 }
 
-// turnAway refuses a call that no tool makes.
+// turnAway refuses a call that may come from a browser, and prints a warning.
 func (e *endpoint) turnAway(w http.ResponseWriter, r *http.Request, why string) {
 	e.env.Diag.Warn("call_refused", fmt.Sprintf("%s (Host %.100q, Origin %.100q)", why, r.Host, r.Header.Get("Origin")))
 	e.refuse(w, http.StatusForbidden, why)
 }
 
-// addressed reports whether a Host header names this machine. Another name that
-// leads here is a page's in a browser, which has its name point to 127.0.0.1. No
-// name at all is a client of HTTP/1.0, and no browser.
+// addressed reports whether a Host header names this machine. This prevents DNS
+// rebinding: a page in a browser could make its own name resolve to 127.0.0.1 and call
+// the endpoint. An empty header comes from an HTTP/1.0 client, which is not a browser.
 func (e *endpoint) addressed(host string) bool {
 	if host == "" {
 		return true
@@ -143,7 +144,7 @@ func (e *endpoint) addressed(host string) bool {
 	return slices.ContainsFunc(e.hosts, func(h string) bool { return strings.EqualFold(h, host) })
 }
 
-// refuse answers with an error, without a password in it.
+// refuse answers with an error, whose text it redacts and shortens.
 func (e *endpoint) refuse(w http.ResponseWriter, status int, message string) {
 	message = redact.Text(message)
 	if len(message) > 1000 {
@@ -152,13 +153,13 @@ func (e *endpoint) refuse(w http.ResponseWriter, status int, message string) {
 	e.answer(w, status, answer{Status: answerError, Message: message})
 }
 
-// answer writes an answer.
+// answer writes the answer a.
 func (e *endpoint) answer(w http.ResponseWriter, status int, a answer) {
 	a.Service = family
 	a.Timestamp = time.Now().UTC().Format(record.TimeFormat)
 	body, err := json.Marshal(a)
 	if err != nil {
-		panic(err) // of texts and a number
+		panic(err) // cannot happen: the answer has only texts and a number
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")

@@ -10,10 +10,11 @@ import (
 	"observability-hub/readsync/internal/reading"
 )
 
-// otherForms are the ways in which the same document may have become a row: with the
-// other policy of --dates, and by the versions of the hub before this tool. Of the
-// first of these, whatever encoding/json made of a payload; of the second, null for a
-// payload that is no object. A form is nil if it is not known.
+// otherForms return the other rows that the same document may have become: with the
+// other values of --dates and --nul, or in a hub before this tool. The first version of
+// that hub stored what encoding/json makes of a payload. The second version stored null
+// for a payload that is not an object. A form returns nil if the document has no such
+// row, or if the row was compared already.
 var otherForms = []func(*row) *row{
 	func(r *row) *row {
 		return rewritten(r, extjson.Converter{Dialect: extjson.Stored, NUL: extjson.ReplaceNUL}, false)
@@ -25,7 +26,8 @@ var otherForms = []func(*row) *row{
 	func(r *row) *row { return rewritten(r, extjson.Converter{Dialect: extjson.Legacy}, true) },
 }
 
-// rewritten returns a row as a converter writes its document.
+// rewritten returns the row that a converter makes of the same document. With
+// objectsOnly, a payload or meta that is not an object becomes NULL.
 func rewritten(r *row, c extjson.Converter, objectsOnly bool) *row {
 	other := *r
 	for i := range reading.ColumnNames {
@@ -36,7 +38,7 @@ func rewritten(r *row, c extjson.Converter, objectsOnly bool) *row {
 		switch i {
 		case reading.Source, reading.EventType:
 			if c.Dialect == extjson.Legacy && v.Kind != bson.TypeString {
-				other.columns[i] = nil // older hubs took nothing but strings
+				other.columns[i] = nil // older hubs stored only strings
 			}
 		case reading.Payload, reading.Meta:
 			switch {
@@ -51,7 +53,7 @@ func rewritten(r *row, c extjson.Converter, objectsOnly bool) *row {
 				return nil
 			}
 			if err != nil {
-				text = nil // they stored NULL for what they could not marshal
+				text = nil // older hubs stored NULL for values that they could not marshal
 			}
 			if text != nil && extjson.CheckJSON(text, extjson.RejectNUL) != nil {
 				return nil

@@ -11,7 +11,8 @@ import (
 	"observability-hub/readsync/internal/extjson"
 )
 
-// letterFlags say what becomes of documents that cannot be rows or differ from them.
+// letterFlags are the flags for documents that cannot become rows or that differ from
+// their rows.
 type letterFlags struct {
 	StateDir    string `placeholder:"DIR"`
 	DeadLetters string `placeholder:"FILE"`
@@ -34,10 +35,10 @@ func (f letterFlags) nul() extjson.NULPolicy {
 	return extjson.RejectNUL
 }
 
-// mode is how rows are written.
+// mode returns how rows are written.
 func (f letterFlags) mode() writeMode { return writeMode{replace: f.Differing == "replace"} }
 
-// path returns the file of dead letters.
+// path returns the path of the dead letter file.
 func (f letterFlags) path(dir *statedir.Dir) string {
 	if f.DeadLetters != "" {
 		return f.DeadLetters
@@ -54,16 +55,16 @@ func (f letterFlags) lock(ctx context.Context, service string, wait time.Duratio
 	return statedir.Open(ctx, path, wait)
 }
 
-// letters is the file of dead letters, which is opened for the first of them.
+// letters is the dead letter file. It is opened when the first letter is written.
 type letters struct {
 	letterFlags
 	env    *cli.Env
-	dir    *statedir.Dir // nil until the first letter comes, if it is not locked before
-	locked *statedir.Dir // the same, if it is locked here
+	dir    *statedir.Dir // nil until the first letter, if the caller has not locked it
+	locked *statedir.Dir // dir, if put has locked it
 	file   *deadletter.File
 }
 
-// name is the path of the file, once a letter has come.
+// name returns the path of the file. It is complete after the first letter.
 func (l *letters) name() string {
 	if l.dir == nil {
 		return l.DeadLetters
@@ -71,7 +72,7 @@ func (l *letters) name() string {
 	return l.path(l.dir)
 }
 
-// put sets refused rows aside, and waits until they are on disk.
+// put appends letters for the refused rows and waits until they are on disk.
 func (l *letters) put(ctx context.Context, refused []*row) (err error) {
 	if l.dir == nil {
 		if l.locked, err = l.lock(ctx, l.env.Service, deadletter.Wait); err != nil {
@@ -93,7 +94,7 @@ func (l *letters) put(ctx context.Context, refused []*row) (err error) {
 
 func (l *letters) close() {
 	if l.file != nil {
-		_ = l.file.Close() // it was synced
+		_ = l.file.Close() // put has synced it
 	}
 	if l.locked != nil {
 		_ = l.locked.Close()

@@ -17,7 +17,7 @@ import (
 	"observability-hub/readsync/internal/stage"
 )
 
-// markCmd sets the status of documents whose rows are there.
+// markCmd is the command mark.
 type markCmd struct {
 	peerFlags
 }
@@ -28,7 +28,7 @@ type marking struct {
 	read, rejected, bad int64 // records
 }
 
-// Run is what kong calls.
+// Run marks the documents of the load records on stdin.
 func (m *markCmd) Run(ctx context.Context, env *cli.Env) error {
 	defer frugal()()
 	s, err := openSource(ctx, env, m.peerFlags)
@@ -49,7 +49,8 @@ func (m *markCmd) Run(ctx context.Context, env *cli.Env) error {
 	return mark.finish(err, in)
 }
 
-// records reads the load records among lines.
+// records parses lines and returns the outcomes in them. It counts bad lines and prints
+// a warning for each.
 func (m *marking) records(lines []stage.Line) (ends []ending) {
 	for _, in := range lines {
 		e, isRecord, err := loadRecord(in)
@@ -68,7 +69,8 @@ func (m *marking) records(lines []stage.Line) (ends []ending) {
 	return ends
 }
 
-// finish prints the marked record and returns err, or what the marks lead to.
+// finish prints the marked record and returns err, joined with the errors that the
+// marks and the stream cause.
 func (m *marking) finish(err error, in *stage.Input) error {
 	err = errors.Join(err, in.Verdict(m.read+m.bad, "mark", "load"))
 	if m.bad > 0 {
@@ -94,25 +96,26 @@ func (m *marking) finish(err error, in *stage.Input) error {
 	return errors.Join(err, m.env.Stdout.Record(record.Info, out))
 }
 
-// ending is how a document ended, by its id: what a load record says, or a dead letter
-// that was loaded again.
+// ending is the outcome of the document with an id. It comes from a load record, or
+// from a dead letter that was loaded again.
 type ending struct {
 	id      string
-	key     rawbson.Value // the _id, if it is known
+	key     rawbson.Value // the _id; missing if only its text is known
 	guard   string
 	outcome outcome
 }
 
-// markEnded marks documents that have the status from and are known by their ids: what
-// is inserted or identical as processed, and what is rejected as that; what differs
-// stays as it is.
+// markEnded marks the documents of ends that have the status from. It marks inserted,
+// identical and replaced documents as processed, and rejected documents as rejected. It
+// does not mark differing documents.
 //
-// The documents are read again, an answer at a time: those that are not what was
-// read before stay as they are, and the update itself is guarded by what is read
-// here.
+// markEnded reads the documents again, one answer at a time, because it knows only
+// their ids. If an ending has a guard, and the document changed since the guard was
+// made, markEnded does not mark the document. The update is guarded by the content that
+// markEnded has read, in case the document changes again.
 func (s *session) markEnded(ctx context.Context, ends []ending, from string) error {
 	var ids []rawbson.Value
-	byID := make(map[string]ending, len(ends)) // by the guard too: ids that are refused may have the text of others
+	byID := make(map[string]ending, len(ends)) // by id and guard, because a rejected id may have the text of another id
 	wanted := make(map[string]bool, len(ends))
 	for _, e := range ends {
 		if e.outcome == differing {
@@ -121,7 +124,7 @@ func (s *session) markEnded(ctx context.Context, ends []ending, from string) err
 		if e.key.Missing() {
 			var err error
 			if e.key, err = extjson.ParseID(e.id); err != nil {
-				s.marks.missed++ // no document has it
+				s.marks.missed++ // no document has this id
 				continue
 			}
 		}
@@ -143,7 +146,7 @@ func (s *session) markEnded(ctx context.Context, ends []ending, from string) err
 		var done, aside []*document
 		for i, raw := range raws {
 			d := &docs[i]
-			_ = d.Read(raw) // a document that was refused is marked, too
+			_ = d.Read(raw) // rejected documents are marked too
 			found[d.Text] = true
 			e, known := byID[d.Text+" "+d.Guard()]
 			if !known {
@@ -171,7 +174,7 @@ func (s *session) markEnded(ctx context.Context, ends []ending, from string) err
 			}
 		}
 		if len(rest) == len(ids) {
-			break // of an id's equal, such as 5 and 5.0
+			break // the server returned only documents with equal ids, such as 5.0 for 5
 		}
 		ids = rest
 	}
@@ -179,7 +182,7 @@ func (s *session) markEnded(ctx context.Context, ends []ending, from string) err
 	return nil
 }
 
-// loadRecord reads how a document ended. isRecord is false for a line of another kind.
+// loadRecord parses a load record. isRecord is false for the loaded record.
 func loadRecord(in stage.Line) (e ending, isRecord bool, err error) {
 	if in.Err != nil {
 		return e, false, in.Err
@@ -221,8 +224,8 @@ func parseOutcome(s string) outcome {
 	return undecided
 }
 
-// byID reads documents by their ids, of a status if one is given, as many as one
-// answer holds.
+// byID reads the documents with those ids, as many as fit into one answer. If status is
+// not empty, it reads only documents of that status.
 func (s *source) byID(ctx context.Context, ids []rawbson.Value, status, only string) ([]bson.Raw, error) {
 	wanted := make(bson.A, len(ids))
 	for i, id := range ids {

@@ -11,10 +11,10 @@ import (
 	"observability-hub/readsync/internal/reading"
 )
 
-// readMoments has PostgreSQL read the timestamps of rows that only it can read, as
-// it did for the hubs before this tool, which sent it each text. A text that means
-// different moments with different settings of DateStyle is refused. No bad text
-// reaches the COPY of a batch.
+// readMoments lets PostgreSQL parse the timestamps that readsync cannot parse. Hubs
+// before this tool sent every text to PostgreSQL, so those texts must stay valid. A text
+// that means different moments with different settings of DateStyle is refused.
+// Refusing bad texts here keeps them out of the COPY of a batch.
 func (t *target) readMoments(rows []*row) error {
 	var odd []*row
 	for _, r := range rows {
@@ -56,8 +56,8 @@ func (t *target) readMoments(rows []*row) error {
 	return nil
 }
 
-// moments returns what PostgreSQL reads each timestamp as, with that order of day,
-// month and year. It is empty for what is no timestamp.
+// moments returns each timestamp as PostgreSQL parses it with that order of day, month
+// and year. The result is empty for a text that is not a timestamp.
 func (t *target) moments(order string, rows []*row) ([]string, error) {
 	texts := make([]string, len(rows))
 	for i, r := range rows {

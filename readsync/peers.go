@@ -11,14 +11,14 @@ import (
 	"observability-hub/readsync/internal/reading"
 )
 
-// peerFlags bound the conversation with the databases. Which they are comes from
-// credentials and the environment.
+// peerFlags are the flags of all commands that use the databases. Credentials and the
+// environment name the databases.
 type peerFlags struct {
 	Timeout time.Duration `default:"1m"`
 	peers   peers         `kong:"-"`
 }
 
-// peers are the two sides: the databases, but for tests.
+// peers connect to the two databases. Tests replace them.
 type peers struct {
 	collection func(opts *options.ClientOptions, database, name string) (collection, error)
 	database   func(ctx context.Context, timeout time.Duration) (database, error)
@@ -31,7 +31,7 @@ func (p peerFlags) Validate() error {
 	return nil
 }
 
-// datesFlag says how dates and ObjectIDs inside of a payload are stored.
+// datesFlag is the flag for the form of dates and ObjectIDs inside payload and meta.
 type datesFlag struct {
 	Dates string `enum:"extended,text" default:"extended"`
 }

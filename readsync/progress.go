@@ -11,7 +11,7 @@ import (
 	"observability-hub/lib/cli"
 )
 
-// progress is the line that a run shows on a terminal: documents, rate, rest.
+// progress is the line that a run shows on a terminal: documents, rate, time left.
 type progress struct {
 	began, shown time.Time
 	total, done  int64
@@ -26,12 +26,12 @@ func newProgress(ctx context.Context, env *cli.Env, s *source) *progress {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	// Without a number there is no rest to show.
+	// If the count fails, the line does not show the time left.
 	p.total, _ = s.count(ctx, bson.D{{Key: "status", Value: statusIngested}})
 	return p
 }
 
-// at shows that n documents are done, at most twice a second.
+// at updates the line to n documents, at most twice a second.
 func (p *progress) at(n int64) {
 	if p.done = n; p.off || time.Since(p.shown) < 500*time.Millisecond {
 		return
@@ -43,10 +43,10 @@ func (p *progress) at(n int64) {
 		left := time.Duration(float64(p.total-n) / rate * float64(time.Second))
 		text = fmt.Sprintf("%s: %d of %d documents, %.0f a second, %v left", name, n, p.total, rate, left.Round(time.Second))
 	}
-	fmt.Fprintf(os.Stderr, "\r\x1b[K%s", text) // nowhere is left to report a failing stderr
+	fmt.Fprintf(os.Stderr, "\r\x1b[K%s", text) // an error cannot be reported if stderr fails
 }
 
-// end takes the line away.
+// end removes the line.
 func (p *progress) end() {
 	if !p.off && !p.shown.IsZero() {
 		fmt.Fprint(os.Stderr, "\r\x1b[K")

@@ -13,13 +13,13 @@ import (
 	"observability-hub/readsync/internal/stage"
 )
 
-// extracted is a record of readsync extract, of which another process makes a row.
+// extracted is the origin of a row that load makes of a record of extract.
 type extracted struct {
 	digest string // of the document
-	letter []byte // the record, if it holds the document
+	letter []byte // the record, if it contains the document
 }
 
-// recordRow makes a row of a line.
+// recordRow parses a line of extract's output and returns its row.
 func recordRow(in stage.Line, nul extjson.NULPolicy) (*row, error) {
 	if in.Err != nil {
 		return nil, in.Err
@@ -102,8 +102,8 @@ func recordRow(in stage.Line, nul extjson.NULPolicy) (*row, error) {
 	return r, nil
 }
 
-// oneLine makes blanks of the tabs and carriage returns between JSON's tokens; within
-// its strings there are none.
+// oneLine replaces the tabs and carriage returns between the tokens of JSON by blanks.
+// Valid JSON has none of them inside strings.
 func oneLine(raw []byte) []byte {
 	for i, c := range raw {
 		if c < ' ' {
@@ -125,7 +125,7 @@ func (x *extracted) content(r *row) (text, raw []byte) {
 	return []byte("null"), nil
 }
 
-// value reads a column of which only the text is known.
+// value parses the text of a column, because the document is not available.
 func (x *extracted) value(r *row, column int) (rawbson.Value, error) {
 	text := r.columns[column]
 	switch {
@@ -138,7 +138,8 @@ func (x *extracted) value(r *row, column int) (rawbson.Value, error) {
 	return rawbson.String(string(text)), nil
 }
 
-// assembled is the document that the columns of a row were made of.
+// assembled returns a document, in canonical Extended JSON, that has the content of the
+// row's columns.
 func assembled(r *row) []byte {
 	b := append([]byte(nil), `{"_id":`...)
 	if len(r.id) == 24 && r.id[0] != '"' && r.id[0] != '{' {
@@ -158,7 +159,7 @@ func assembled(r *row) []byte {
 		}
 	}
 	b = append(b, '}')
-	// In canonical form, if it is Extended JSON at all.
+	// If the text is not valid Extended JSON, it is returned as a JSON string.
 	if doc, err := extjson.Parse(b); err == nil {
 		c := extjson.Converter{Dialect: extjson.Canonical}
 		if text, err := c.Append(nil, rawbson.Document(doc)); err == nil {

@@ -259,8 +259,7 @@ func (s *syncing) markAll(ctx context.Context, written <-chan *batch, stop func(
 	return err
 }
 
-// shrink frees the memory of the rows. They are not needed when the documents are
-// marked.
+// shrink frees the memory of the columns, which marking the documents does not need.
 func (b *batch) shrink() {
 	b.columns.Release()
 	for _, r := range b.rows {

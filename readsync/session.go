@@ -6,21 +6,22 @@ import (
 	"observability-hub/lib/cli"
 )
 
-// session is the one way of documents into the table, for run, load and retry: rows
-// are written, documents that cannot be rows are set aside, both are counted and
-// named, and then the documents are marked. Killed between any two of these, the next
-// run finds the documents still ingested, and their rows and letters there.
+// session writes documents to the table, for run, load and retry. Rows are written
+// first, then rejected documents are written to the dead letters, then all are counted
+// and reported, and at last the documents are marked. If a run is killed between two of
+// these steps, the next run finds the documents still ingested and their rows and
+// letters in place.
 type session struct {
 	env     *cli.Env
 	source  *source  // nil in load, which reads records instead
 	target  *target  // nil in mark
-	letters *letters // nil where documents that cannot be rows stay where they are
+	letters *letters // nil in retry and in a dry run, which write no dead letters
 	account account
-	marks   marks // may be counted beside the account, by another goroutine
+	marks   marks // separate from account, because run counts them in another goroutine
 }
 
-// openSession connects to both sides. Writing ends with the second context, which may
-// outlast the first.
+// openSession connects to both databases. The session with PostgreSQL ends with the
+// context writing, which may last longer than ctx.
 func openSession(ctx, writing context.Context, env *cli.Env, f peerFlags, mode writeMode) (*session, error) {
 	s := &session{env: env}
 	var err error
@@ -42,15 +43,15 @@ func (s *session) close() {
 		s.letters.close()
 	}
 	if s.target != nil {
-		_ = s.target.close() // what is not committed does not count
+		_ = s.target.close() // every transaction has ended already
 	}
 	if s.source != nil {
 		s.source.close()
 	}
 }
 
-// write writes rows, of which each has an outcome then. They have different ids, or
-// are all documents of one collection.
+// write writes rows and sets the outcome of each. The rows must have different ids, or
+// all be documents of one collection.
 func (s *session) write(ctx context.Context, rows []*row) error {
 	if err := s.target.write(rows); err != nil {
 		return err
@@ -72,8 +73,9 @@ func (s *session) write(ctx context.Context, rows []*row) error {
 	return nil
 }
 
-// writeDistinct writes rows of which several may have one id: a later one meets the row
-// of an earlier one. After each part done is called with the numbers of its rows.
+// writeDistinct writes rows whose ids may repeat. It writes them in parts without
+// repeated ids, so that a later row is compared with the earlier row of its id. After
+// each part it calls done with the range of that part.
 func (s *session) writeDistinct(ctx context.Context, rows []*row, done func(from, to int) error) error {
 	for from := 0; from < len(rows); {
 		to := from + distinct(rows[from:])
@@ -88,7 +90,7 @@ func (s *session) writeDistinct(ctx context.Context, rows []*row, done func(from
 	return nil
 }
 
-// distinct returns how many of the first rows have different ids.
+// distinct returns the number of rows before the first repeated id.
 func distinct(rows []*row) int {
 	seen := make(map[string]struct{}, len(rows))
 	for i, r := range rows {
@@ -100,9 +102,9 @@ func distinct(rows []*row) int {
 	return len(rows)
 }
 
-// mark marks ingested documents whose rows are written: as processed what is in the
-// table, and as rejected what is set aside. One that differs from its row stays
-// ingested.
+// mark marks ingested documents after their rows are written: as processed if the row
+// is in the table, and as rejected if the document is in the dead letters. A document
+// that differs from its row stays ingested.
 func (s *session) mark(ctx context.Context, docs []document, rows []*row) error {
 	var done, aside []*document
 	for i, r := range rows {

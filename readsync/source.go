@@ -26,15 +26,15 @@ const (
 // source is the collection that documents come from.
 type source struct {
 	collection
-	name    string // of the collection
+	name    string // the collection's name
 	peer    mongopeer.Peer
 	timeout time.Duration // of one command
-	command []byte        // memory for the next update
+	command []byte        // buffer of the last update, for reuse
 
 	fewTypes bool // the server does not know the $type codes of all types
 }
 
-// ask gets one answer.
+// ask sends a query, with the time limit of one command.
 func (s *source) ask(ctx context.Context, q question) ([]bson.Raw, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
@@ -47,20 +47,20 @@ const (
 	batchBytes     = 8 << 20
 )
 
-// walk reads the documents of a status in the order of their ids, one batch a
-// question: keyset pagination. No cursor stays open: the server would drop one while rows
-// are written, after ten minutes of idling.
+// walk reads the documents of a status in the order of their ids. It pages by keyset,
+// one query for each batch, and keeps no cursor open, because the server closes a cursor
+// that is idle for ten minutes, and writing rows may take longer.
 type walk struct {
 	source *source
 	status string        // "" is any
 	brief  bool          // only _id and status
 	last   rawbson.Value // the last id that was read
-	above  bool          // the type of last has no further ids
+	above  bool          // there are no more ids of last's type
 	done   bool
 }
 
-// next returns the next documents, at least one unless all have been read. A
-// server's answer ends at 16 MiB, so fewer than asked for are not the end.
+// next returns the next documents, at least one unless all have been read. Fewer than
+// limit documents do not mean the end, because a server's answer is limited to 16 MiB.
 func (w *walk) next(ctx context.Context, limit int) ([]bson.Raw, error) {
 	for !w.done {
 		docs, err := w.find(ctx, limit)
@@ -103,7 +103,7 @@ func (w *walk) find(ctx context.Context, limit int) ([]bson.Raw, error) {
 				return nil, nil
 			}
 			bound = bson.D{{Key: "$type", Value: types}}
-		} else if w.last.IsNaN() { // the lowest number, but nothing is greater
+		} else if w.last.IsNaN() { // it sorts before all numbers, but $gt NaN matches nothing
 			bound = bson.D{{Key: "$gte", Value: math.Inf(-1)}}
 		}
 		filter = append(filter, bson.E{Key: "_id", Value: bound})

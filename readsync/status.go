@@ -15,11 +15,11 @@ import (
 	"observability-hub/readsync/internal/reading"
 )
 
-// marks counts documents whose status was to be set.
+// marks counts documents by the result of marking them.
 type marks struct {
 	set, missed int64 // missed: changed since they were read, or not found
-	refused     int64 // by a rule of the collection
-	refusal     error // the last one
+	refused     int64 // by a validation rule of the collection; missed counts them too
+	refusal     error // the last refusal
 }
 
 // fill adds the marks to a record.
@@ -28,7 +28,7 @@ func (m *marks) fill(l *record.Line) {
 	l.Int("unmarked", m.missed)
 }
 
-// verdict is the error of marks that a rule of the collection forbids.
+// verdict returns an error if a validation rule of the collection has refused marks.
 func (m *marks) verdict() error {
 	if m.refused == 0 {
 		return nil
@@ -37,14 +37,14 @@ func (m *marks) verdict() error {
 		WithHint("their rows are in the table; change the collection's validation rule to allow the status processed and rejected, then run again")
 }
 
-// updatesTogether is how many documents one command marks. Each has a statement of its
-// own, which FerretDB keeps open until the end of the command, and it has about a
-// hundred.
+// updatesTogether limits the documents that one command marks. Each document needs a
+// statement, FerretDB keeps each one open until the end of the command, and it can have
+// only about a hundred open.
 const updatesTogether = 64
 
-// setStatus sets the status of documents that were read, each only if its status is
-// still from and the fields that became columns still are what was read: who edits a
-// document meanwhile gets it synced again.
+// setStatus sets the status of documents. It skips a document whose status is not from
+// any more, or whose synced fields changed since they were read: such a document must be
+// synced again.
 func (s *source) setStatus(ctx context.Context, m *marks, docs []*document, from, to string) error {
 	for group := range slices.Chunk(docs, updatesTogether) {
 		n, refused, err := s.updateTogether(ctx, group, from, to)
@@ -61,9 +61,10 @@ func (s *source) setStatus(ctx context.Context, m *marks, docs []*document, from
 	return nil
 }
 
-// updateTogether updates documents by one command, and returns how many are updated,
-// and which statements failed. That the command is repeated once does no harm, as its
-// guards then match no more; only the number may be too small.
+// updateTogether updates documents with one command. It returns the number of updated
+// documents, and the statements that failed. It repeats the command once after a
+// transient error. This is safe: if the first attempt has updated the documents, the
+// guards do not match any more, and only the returned number is too small.
 func (s *source) updateTogether(ctx context.Context, docs []*document, from, to string) (int64, mongo.WriteErrors, error) {
 	guarded := make([]guard.Document, len(docs))
 	for i, d := range docs {
@@ -94,14 +95,14 @@ func (s *source) updateOnce(ctx context.Context, command bson.Raw) (int64, error
 	return matched(reply), nil
 }
 
-// matched is how many documents an update has found.
+// matched returns the number of documents that an update has matched.
 func matched(reply bson.Raw) int64 {
 	n, _ := reply.Lookup("n").AsInt64OK()
 	return n
 }
 
-// passing reports whether an error of the connection or of a primary that changes
-// may be over at once.
+// passing reports whether an error is transient: a lost connection, or a change of the
+// primary.
 func passing(err error) bool {
 	e, ok := errors.AsType[mongo.CommandError](err)
 	return mongo.IsNetworkError(err) || ok && e.HasErrorLabel("RetryableWriteError") ||

@@ -7,7 +7,7 @@ import (
 	"observability-hub/readsync/internal/pgfault"
 )
 
-// tableSQL makes the table as hubs have it.
+// tableSQL creates the table with the columns that existing hubs have.
 const tableSQL = `CREATE TABLE IF NOT EXISTS reading_analytics (
 	id serial PRIMARY KEY,
 	mongo_id text UNIQUE NOT NULL,
@@ -19,7 +19,8 @@ const tableSQL = `CREATE TABLE IF NOT EXISTS reading_analytics (
 	created_at timestamptz DEFAULT now()
 )`
 
-// prepare makes the table, and finds out whether it can be written to at all.
+// prepare creates the table if it is missing, and checks early that rows can be inserted
+// and that a temporary table can be created. In a dry run it does nothing.
 func (t *target) prepare() error {
 	if t.mode.dryRun {
 		return nil
@@ -30,8 +31,8 @@ func (t *target) prepare() error {
 	if err := t.begin(readWrite); err != nil {
 		return err
 	}
-	// A COPY into a table without a unique index would double rows. PostgreSQL has no
-	// plan for this statement if there is no such index.
+	// A COPY into a table without a unique index would duplicate rows. PostgreSQL
+	// rejects this statement if there is no such index.
 	err := t.exec("EXPLAIN INSERT INTO reading_analytics (mongo_id) VALUES ('') ON CONFLICT (mongo_id) DO NOTHING")
 	if err == nil {
 		err = t.exec(stagingSQL)
@@ -39,7 +40,7 @@ func (t *target) prepare() error {
 	return errors.Join(err, t.rollback())
 }
 
-// makeTable makes the table, if it is missing.
+// makeTable creates the table if it is missing.
 func (t *target) makeTable() error {
 	found, err := t.read(persistenceSQL)
 	if err != nil || len(found) > 0 {
@@ -54,15 +55,16 @@ func (t *target) makeTable() error {
 	if err == nil {
 		return nil
 	}
-	// Of two sessions that make it at once, the second one finds it done.
+	// Another session may have created the table at the same time.
 	if pgfault.Code(err, "42P07", "23505") {
 		err = nil
 	}
 	return errors.Join(err, t.rollback())
 }
 
-// makeInside makes the table, if it is missing, in the transaction that has begun. A
-// CREATE TABLE alone might make a temporary one ahead of the table that is there.
+// makeInside creates the table if it is missing, in the current transaction. It first
+// looks for the table in the whole search_path, because CREATE TABLE alone might create
+// a temporary table that hides an existing one.
 func (t *target) makeInside() error {
 	found, err := t.column(persistenceSQL)
 	if err == nil && len(found) == 0 {
@@ -73,15 +75,15 @@ func (t *target) makeInside() error {
 	return errors.Join(err, permanent(found))
 }
 
-// persistenceSQL asks how long the rows of the table live; it has no answer if there
-// is no table.
+// persistenceSQL returns the persistence of the table (permanent, unlogged or
+// temporary), and no row if the table does not exist.
 const persistenceSQL = "SELECT relpersistence FROM pg_class WHERE oid = to_regclass('reading_analytics')"
 
 // temporary is the relpersistence of a temporary table.
 const temporary = "t"
 
-// permanent refuses a temporary table, which a search_path that names pg_temp leads
-// to: it would lose every row with the session.
+// permanent returns an error if the table is temporary, because its rows would be
+// deleted at the end of the session. A search_path with pg_temp causes this.
 func permanent(found []string) error {
 	if len(found) == 1 && found[0] == temporary {
 		return sysexits.New(sysexits.Config, "database_refused", errors.New("reading_analytics would be a temporary table, whose rows are deleted at the end of the session")).

@@ -15,24 +15,25 @@ import (
 	"observability-hub/readsync/internal/reading"
 )
 
-// stagingSQL makes the table that a batch is copied into. A temporary table writes
-// no log. It ends with its transaction, because a pooler may give the next
-// transaction another session of the server.
+// stagingSQL creates the table that a batch is copied into. It is temporary, because
+// temporary tables write no WAL. It is dropped at the end of the transaction, because a
+// pooler may give the next transaction another session of the server.
 const stagingSQL = `CREATE TEMPORARY TABLE readsync_staging (
 	n int, mongo_id text, event_timestamp timestamptz, source text, event_type text, payload jsonb, meta jsonb
 ) ON COMMIT DROP`
 
-// insertSQL inserts what is not there, and returns the numbers of the others.
+// insertSQL inserts the rows whose ids the table does not have, and returns the numbers
+// of the others.
 const insertSQL = `WITH new AS (
 	INSERT INTO reading_analytics (mongo_id, event_timestamp, source, event_type, payload, meta)
 	SELECT mongo_id, event_timestamp, source, event_type, payload, meta FROM readsync_staging ORDER BY n
 	ON CONFLICT (mongo_id) DO NOTHING RETURNING mongo_id)
 SELECT s.n FROM readsync_staging s WHERE NOT EXISTS (SELECT FROM new WHERE new.mongo_id = s.mongo_id)`
 
-// writeMode is how rows are written.
+// writeMode says how rows are written.
 type writeMode struct {
-	dryRun  bool // what would be done is tried, and rolled back
-	replace bool // rows are replaced by documents that differ from them
+	dryRun  bool // write rows, but roll back
+	replace bool // replace rows that differ from their documents
 }
 
 // target is the table that rows are written to.
@@ -40,14 +41,14 @@ type target struct {
 	database
 	timeout time.Duration // of one statement
 	mode    writeMode
-	direct  bool   // the rows of the last batch were all new
-	never   bool   // the table does not take a COPY, or a trigger takes some rows
-	taken   bool   // a row that is neither new nor there was taken by a trigger
-	buf     []byte // of a COPY
+	direct  bool   // the next batch is copied straight into the table
+	never   bool   // direct must stay false: the table accepts no COPY, or a trigger discards rows
+	taken   bool   // assume that a trigger discarded a row that was not inserted and does not exist
+	buf     []byte // buffer of a COPY
 }
 
-// openTarget connects to the database and prepares the session. There is no
-// time limit for all of it, but one for each statement.
+// openTarget connects to the database and prepares the session. The timeout limits each
+// statement, not the session.
 func openTarget(ctx context.Context, f peerFlags, mode writeMode) (*target, error) {
 	d, err := f.peers.database(ctx, f.Timeout)
 	if err != nil {
@@ -66,14 +67,16 @@ const (
 	readOnly  = "READ ONLY"
 )
 
-// begin starts a transaction with the settings that readsync needs. They end with
-// the transaction: a pooler may give the next one another session of the server.
+// begin starts a transaction with the settings that readsync needs. The settings are
+// local to the transaction, because a pooler may give the next transaction another
+// session of the server.
 func (t *target) begin(mode string, settings ...string) error {
 	ms := t.timeout.Milliseconds()
 	sql := fmt.Sprintf("BEGIN ISOLATION LEVEL READ COMMITTED %s; SET LOCAL statement_timeout = %d; SET LOCAL lock_timeout = %d; SET LOCAL idle_in_transaction_session_timeout = %d",
 		mode, ms, ms, ms)
 	if mode == readWrite {
-		// A commit that a crash may undo must not be acknowledged to MongoDB.
+		// With synchronous_commit off, a crash may lose a commit whose documents are
+		// marked already.
 		sql += "; SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
 	}
 	for _, setting := range settings {
@@ -95,23 +98,24 @@ func (t *target) read(sql string, settings ...string) ([]string, error) {
 	return column, errors.Join(err, t.rollback())
 }
 
-// errGone ends a batch of which a row is neither new nor there: it was deleted
-// meanwhile, or a trigger has taken it.
+// errGone is the error of a batch in which a row was not inserted and does not exist:
+// it was deleted in the meantime, or a trigger discarded it.
 var errGone = errors.New("a row was deleted while it was compared")
 
-// errTaken is a COPY of which a trigger has taken rows.
+// errTaken is the error of a COPY that inserted fewer rows than it was given.
 var errTaken = errors.New("a trigger discarded rows")
 
-// errTwice ends a batch in which one id is twice: whoever came second would count as
-// inserted.
+// errTwice is the error of a batch that contains an id twice. Without this check the
+// second row would count as inserted.
 var errTwice = errors.New("the batch contains an id twice")
 
-// patience is how often a row may be gone before a trigger is blamed.
+// patience is the number of attempts after which a row that does not exist counts as
+// discarded by a trigger.
 const patience = 3
 
-// write puts those rows into the table that are not refused, and sets the outcome of
-// each. What the database refuses is refused in its row, and the others are still
-// written. Nothing is decided before its COMMIT.
+// write writes the rows that are not refused, and sets the outcome of each after its
+// COMMIT. If the database refuses a row, write sets the refusal of that row and still
+// writes the others.
 func (t *target) write(rows []*row) error {
 	if err := t.readMoments(rows); err != nil {
 		return databaseError(fmt.Errorf("read timestamps: %w", err))
@@ -119,7 +123,7 @@ func (t *target) write(rows []*row) error {
 	return t.put(accepted(rows))
 }
 
-// accepted returns the rows that the database is to decide about.
+// accepted returns the rows that are not refused.
 func accepted(rows []*row) []*row {
 	var good []*row
 	for _, r := range rows {
@@ -138,7 +142,7 @@ func (t *target) put(rows []*row) error {
 			return nil
 		}
 		if (errors.Is(err, errGone) || pgfault.Code(err, "40001", "40P01")) && attempt < 10 && !t.broken() {
-			attempt++ // another session was in the way
+			attempt++ // another session interfered
 			continue
 		}
 		if errors.Is(err, errTwice) {
@@ -156,7 +160,7 @@ func (t *target) put(rows []*row) error {
 		case len(rows) == 1:
 			refuse(rows[0], err)
 			return nil
-		case n >= 0: // COPY has named the line
+		case n >= 0: // the error names the line of the COPY
 			if err := t.put(rows[:n]); err != nil {
 				return err
 			}
@@ -175,11 +179,12 @@ func (t *target) put(rows []*row) error {
 	return nil
 }
 
-// control is a row that every table takes.
+// control is a row that every usable table accepts.
 var control = row{id: "readsync"}
 
-// takesRows reports whether an error that says nothing about it is about the rows that
-// were written. It is, if the table takes another row.
+// takesRows reports whether the table accepts rows at all, after an error whose class
+// does not tell. If the table accepts the row control, the error is about the rows that
+// were written.
 func (t *target) takesRows(err error) bool {
 	if t.broken() || !pgfault.Doubtful(err, reading.ColumnNames[:]) || t.begin(readWrite) != nil {
 		return false
@@ -198,17 +203,16 @@ func refuse(r *row, err error) {
 }
 
 // try writes rows in one transaction. With an error it returns the index of the row
-// that COPY names, or -1.
+// that the error names, or -1.
 //
-// As long as all rows are new, which is what a daily run meets, they are copied
-// straight into the table: that is half the work for the server. The first one
-// that is there makes the way through the staging table necessary, which can
-// compare.
+// As long as all rows are new, as in a daily run, try copies them straight into the
+// table, which is half the work for the server. As soon as one row exists already, try
+// uses the staging table, where rows can be compared.
 func (t *target) try(rows []*row) (at int, err error) {
 	if t.direct {
 		at, err = t.transaction(rows, t.copyDirect)
-		// It may be that the table does not take a COPY at all: it is a view, or has
-		// row-level security, or a trigger.
+		// The table may not accept a COPY at all, for example because it is a view, or
+		// has row-level security or a trigger.
 		t.never = t.never || errors.Is(err, errTaken) || pgfault.Doubtful(err, reading.ColumnNames[:]) && at < 0 && !pgfault.Content(err, reading.ColumnNames[:])
 		if !t.never && !pgfault.Code(err, "23505") || t.broken() {
 			return at, err
@@ -218,7 +222,8 @@ func (t *target) try(rows []*row) (at int, err error) {
 	return t.transaction(rows, t.insert)
 }
 
-// transaction commits what write does with rows, and then sets their outcomes.
+// transaction calls write in a transaction, commits, and then sets the outcomes of the
+// rows. In a dry run it rolls back instead.
 func (t *target) transaction(rows []*row, write func([]*row) ([]outcome, error)) (at int, err error) {
 	if err := t.begin(readWrite); err != nil {
 		return -1, err
@@ -242,7 +247,7 @@ func (t *target) transaction(rows []*row, write func([]*row) ([]outcome, error))
 	return 0, nil
 }
 
-// copyDirect copies rows that are all new.
+// copyDirect copies rows straight into the table. All of them must be new.
 func (t *target) copyDirect(rows []*row) ([]outcome, error) {
 	return slices.Repeat([]outcome{inserted}, len(rows)), t.copy(directSQL, rows)
 }
@@ -272,7 +277,7 @@ func (t *target) insert(rows []*row) ([]outcome, error) {
 	return t.compare(rows, skipped)
 }
 
-// failedRow finds the row that a failed COPY names; -1, if it names none.
+// failedRow returns the index of the row that the error of a COPY names, or -1.
 func failedRow(err error, rows int) int {
 	pe, ok := errors.AsType[*pq.Error](err)
 	if !ok {
@@ -281,7 +286,7 @@ func failedRow(err error, rows int) int {
 	return copytext.FailedLine(pe.Where, rows, "readsync_staging", "reading_analytics")
 }
 
-// rollback ends a transaction that failed; a connection that is gone has none.
+// rollback ends the transaction. If the connection is lost, the server does that.
 func (t *target) rollback() error {
 	if t.broken() {
 		return nil

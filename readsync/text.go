@@ -7,7 +7,7 @@ import (
 	"observability-hub/lib/diag"
 )
 
-// shortID is an id as messages name it.
+// shortID shortens a long id for messages.
 func shortID(id string) string {
 	if len(id) > 200 {
 		return id[:200] + "…"
@@ -25,5 +25,5 @@ func plural(n int64, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// seconds is how long something took, for the records.
+// seconds returns the time since then, in seconds, for a record.
 func seconds(since time.Time) float64 { return time.Since(since).Seconds() }

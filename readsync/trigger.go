@@ -18,16 +18,15 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// triggerCmd calls a Proxy Service, or readsync serve, until it has nothing left
-// to sync.
+// triggerCmd is the command trigger.
 type triggerCmd struct {
 	URL      string        `name:"url" default:"http://localhost:8085/api/sync/reading" placeholder:"URL"`
 	Deadline time.Duration `default:"30m"`
 	pace     pace          `kong:"-"`
 }
 
-// Validate is kong's check after parsing. It does not repeat the URL, which may
-// hold a password.
+// Validate checks the flags. Its errors do not quote the URL, which may contain a
+// password.
 func (t *triggerCmd) Validate() error {
 	u, err := url.Parse(t.URL)
 	switch {
@@ -41,7 +40,7 @@ func (t *triggerCmd) Validate() error {
 	return nil
 }
 
-// Run is what kong calls.
+// Run calls a Proxy Service, or readsync serve, until a call processes no documents.
 func (t *triggerCmd) Run(ctx context.Context, env *cli.Env) error {
 	p, err := newProxy(t.URL)
 	if err != nil {
@@ -51,16 +50,15 @@ func (t *triggerCmd) Run(ctx context.Context, env *cli.Env) error {
 	return run.finish(ctx, run.drain(ctx))
 }
 
-// pace is how patient a run is with a peer that fails.
+// pace limits the retries and the calls of a run.
 type pace struct {
-	first, longest time.Duration // of the waits, each twice as long as the one before
-	tries          int           // of one call
-	calls          int           // that process something, of one run
+	first, longest time.Duration // the first and the longest wait; each wait is twice the one before
+	tries          int           // maximum attempts of one call
+	calls          int           // maximum calls of a run that processed documents
 }
 
-// usualPace gives a peer that is being restarted a minute or so. The unit's own
-// restarts come on top of that. A Proxy Service syncs 100 documents a call, and
-// one that never says 0 must not be called for ever.
+// usualPace gives a peer that restarts about a minute. The unit retries after that. The number of calls is limited in case a Proxy Service never answers 0; such a
+// service syncs 100 documents per call.
 func usualPace() pace {
 	return pace{first: time.Second, longest: 30 * time.Second, tries: 8, calls: 10_000}
 }
@@ -72,11 +70,11 @@ type triggering struct {
 	proxy     *proxy
 	began     time.Time
 	processed int64
-	calls     int // that were answered as they should
+	calls     int // calls that succeeded
 	attempts  int
 }
 
-// drain calls until a call processes nothing.
+// drain makes calls until a call processes no documents.
 func (t *triggering) drain(ctx context.Context) error {
 	deadline := t.began.Add(t.Deadline)
 	ctx, cancel := context.WithDeadline(ctx, deadline)
@@ -97,7 +95,7 @@ func (t *triggering) drain(ctx context.Context) error {
 	}
 }
 
-// call makes one call, again and again while it fails in a way that may pass.
+// call makes one call. It retries while the failure may be transient.
 func (t *triggering) call(ctx context.Context, deadline time.Time) (processed int64, err error) {
 	wait, failed := t.pace.first, 0
 	for {
@@ -112,7 +110,8 @@ func (t *triggering) call(ctx context.Context, deadline time.Time) (processed in
 		if ctx.Err() != nil || !f.again {
 			return 0, f.err
 		}
-		// A sync that is under way is no failure: it is waited for.
+		// Another sync that runs is not a failure, so waiting for it is not limited by
+		// the number of attempts.
 		if !f.busy {
 			failed++
 		}
@@ -131,8 +130,8 @@ func (t *triggering) call(ctx context.Context, deadline time.Time) (processed in
 	}
 }
 
-// jitter returns between half of d and d, so that hosts which failed together do
-// not come back together.
+// jitter returns a random duration between d/2 and d, so that hosts that failed at the
+// same time do not retry at the same time.
 func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 
 func notDrained(err error) error {
@@ -140,7 +139,7 @@ func notDrained(err error) error {
 		WithHint("run again, because documents may be left; for a large backlog use a longer --deadline")
 }
 
-// finish prints the record of the run and returns err.
+// finish prints the triggered record and returns err.
 func (t *triggering) finish(ctx context.Context, err error) error {
 	if ctx.Err() != nil { // a signal
 		err = context.Cause(ctx)
@@ -158,8 +157,8 @@ func (t *triggering) finish(ctx context.Context, err error) error {
 	return errors.Join(err, t.env.Stdout.Record(level, l.End()))
 }
 
-// shownURL is a URL without what may be secret in it: the user, and the value of
-// each parameter.
+// shownURL returns a URL for messages. It replaces the user and the values of the
+// parameters, which may be secret.
 func shownURL(u *url.URL) string {
 	shown := &url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
 	text := shown.String()
@@ -176,12 +175,12 @@ func shownURL(u *url.URL) string {
 	return text
 }
 
-// newProxy prepares calls of the endpoint that rawURL names. A user and a
-// password for it may come from the credential proxy_auth.
+// newProxy returns the proxy for the endpoint rawURL. If the credential proxy_auth is
+// set, its user and password are used.
 func newProxy(rawURL string) (*proxy, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		return nil, errors.New("--url: not a well-formed URL") // see Validate
+		return nil, errors.New("--url: not a well-formed URL") // Validate has checked it
 	}
 	auth, ok, err := credential.Lookup("proxy_auth")
 	if err != nil {
@@ -195,7 +194,7 @@ func newProxy(rawURL string) (*proxy, error) {
 		u.User = url.UserPassword(user, password)
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	// An answer is some hundred bytes. What is compressed could be any size.
+	// An answer has some hundred bytes. A compressed answer could expand to any size.
 	transport.MaxResponseHeaderBytes = maxAnswer
 	transport.DisableCompression = true
 	transport.DialContext = dialLocalhost
@@ -210,9 +209,8 @@ func newProxy(rawURL string) (*proxy, error) {
 	}, nil
 }
 
-// dialLocalhost connects to localhost without asking anybody where that is
-// (RFC 6761, 6.3): a host that is in trouble may have lost /etc/hosts or its
-// name server.
+// dialLocalhost connects to localhost without looking up the name (RFC 6761, 6.3),
+// because a damaged host may have lost /etc/hosts or its name server.
 func dialLocalhost(ctx context.Context, network, address string) (net.Conn, error) {
 	dialer := &net.Dialer{Timeout: 30 * time.Second}
 	host, port, err := net.SplitHostPort(address)

@@ -23,7 +23,7 @@ import (
 	"observability-hub/readsync/internal/stage"
 )
 
-// verifyCmd compares the two sides.
+// verifyCmd is the command verify.
 type verifyCmd struct {
 	peerFlags
 	StateDir    string `placeholder:"DIR"`
@@ -37,7 +37,7 @@ func (v *verifyCmd) Viewer(w io.Writer) cli.Viewer {
 	return v.Show(w, table.Columns{"mismatch": {"mongo_id", "problem"}})
 }
 
-// Run is what kong calls.
+// Run compares the documents with the rows.
 func (v *verifyCmd) Run(ctx context.Context, env *cli.Env) error {
 	return v.run(ctx, env)
 }
@@ -48,11 +48,11 @@ type verifying struct {
 	env     *cli.Env
 	source  *source
 	target  *target
-	letters map[string]bool // ids of dead letters; nil if there is no file
+	letters map[string]bool // ids of the dead letters; nil if the file does not exist
 
 	processed, ingested, rejected, other int64 // documents
-	rows, matched                        int64 // in the table; those that have a document
-	unmarked                             int64 // rows of documents that are still ingested
+	rows, matched                        int64 // rows of the table; documents that have a row
+	unmarked                             int64 // ingested documents that have a row
 	noRow, noLetter, noDocument          int64
 }
 
@@ -70,7 +70,8 @@ func (v *verifyCmd) run(ctx context.Context, env *cli.Env) error {
 	if err := check.readLetters(); err != nil {
 		return err
 	}
-	// Documents first: one that is processed has had its row before.
+	// Read the documents before the rows. Each document that is processed now has its row
+	// already.
 	if err := check.documents(ctx); err != nil {
 		return err
 	}
@@ -80,8 +81,8 @@ func (v *verifyCmd) run(ctx context.Context, env *cli.Env) error {
 	return check.finish()
 }
 
-// readLetters notes the ids of the dead letters. Without the file it is not known
-// which documents have one.
+// readLetters collects the ids of the dead letters. If the file does not exist, letters
+// stays nil, because it is not known which documents have a letter.
 func (v *verifying) readLetters() error {
 	path := v.DeadLetters
 	if path == "" {
@@ -116,7 +117,8 @@ func (v *verifying) readLetters() error {
 	}
 }
 
-// documents looks for the row of every document.
+// documents checks that every processed document has a row, and every rejected document
+// a letter or a row.
 func (v *verifying) documents(ctx context.Context) error {
 	w := &walk{source: v.source, brief: true}
 	for {
@@ -170,7 +172,7 @@ func (v *verifying) document(id string, status rawbson.Value, hasRow bool) error
 	return nil
 }
 
-// there returns which ids the table has.
+// there returns the set of those ids that the table has.
 func (v *verifying) there(ids []string) (map[string]bool, error) {
 	there := make(map[string]bool, len(ids))
 	var list []string
@@ -192,8 +194,8 @@ func (v *verifying) there(ids []string) (map[string]bool, error) {
 	return there, nil
 }
 
-// table counts the rows, and looks for their documents if there are more rows
-// than have one.
+// table counts the rows. If there are more rows than documents with a row, it looks for
+// the rows without a document.
 func (v *verifying) table(ctx context.Context) error {
 	count, err := v.target.read("SELECT count(*)::text FROM reading_analytics")
 	if err != nil {
@@ -221,7 +223,7 @@ func (v *verifying) table(ctx context.Context) error {
 	}
 }
 
-// withoutDocument counts the ids that no document has.
+// withoutDocument counts those ids that no document has.
 func (v *verifying) withoutDocument(ctx context.Context, ids []string) error {
 	var known []rawbson.Value
 	for _, id := range ids {
@@ -252,9 +254,9 @@ func (v *verifying) withoutDocument(ctx context.Context, ids []string) error {
 	return nil
 }
 
-// mismatch prints what is on one side only.
+// mismatch prints a mismatch record.
 func (v *verifying) mismatch(id, problem, level string) error {
-	if len(id) > extjson.MaxID { // which no row has; the journal would split the line
+	if len(id) > extjson.MaxID { // the journal would split such a long line
 		id = shortID(id)
 	}
 	l := record.New(time.Now(), level, "mismatch", v.env.Service)
