@@ -1,5 +1,5 @@
-// Package copytext writes the text format of PostgreSQL's COPY, and reads where a
-// COPY failed.
+// Package copytext writes PostgreSQL's text format of COPY, and finds the line at which
+// a COPY failed.
 package copytext
 
 import (
@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// Null is a column that is NULL.
+// Null is the text of a column that is NULL.
 const Null = `\N`
 
-// AppendJSON appends JSON, in whose strings nothing but the backslash means
-// something to COPY; between them there must be no tab or line break.
+// AppendJSON appends JSON. It escapes only backslashes, because valid JSON has no tabs
+// and line breaks inside strings. The caller must remove them between tokens.
 func AppendJSON(b, text []byte) []byte {
 	for {
 		i := bytes.IndexByte(text, '\\')
@@ -24,7 +24,7 @@ func AppendJSON(b, text []byte) []byte {
 	}
 }
 
-// AppendText appends any text.
+// AppendText appends any text, with the escapes that COPY needs.
 func AppendText(b, text []byte) []byte {
 	for {
 		i := bytes.IndexAny(text, "\\\t\n\r")
@@ -46,9 +46,10 @@ func AppendText(b, text []byte) []byte {
 	}
 }
 
-// FailedLine finds the line, counted from 0, that the context of an error names: "COPY
-// readsync_staging, line 7, column payload". It is -1 if it names none of that many
-// lines of a COPY into one of the tables.
+// FailedLine returns the index of the line that an error's context names, such as "COPY
+// readsync_staging, line 7, column payload". The first line has index 0. FailedLine
+// returns -1 if the context names no line of a COPY into one of the tables, or a line
+// beyond lines.
 func FailedLine(where string, lines int, tables ...string) int {
 	for _, table := range tables {
 		_, rest, ok := strings.Cut(where, "COPY "+table+", line ")

@@ -1,7 +1,7 @@
-// Package extjson writes BSON as JSON, in three dialects, and says why PostgreSQL
-// could not store a value: [Converter] writes it, [Parse] reads it back,
-// [CheckJSON] passes JSON that others wrote, and [AppendID] makes the text of an
-// _id. What cannot be stored is a [Refusal].
+// Package extjson writes BSON as JSON in three dialects. [Converter] writes a value,
+// [Parse] reads a document back, [CheckJSON] checks JSON that other programs wrote, and
+// [AppendID] writes the text of an _id. The error for a value that PostgreSQL cannot
+// store is a [Refusal].
 package extjson
 
 import (
@@ -22,18 +22,18 @@ import (
 type Dialect int
 
 const (
-	// Canonical Extended JSON keeps every value and type: dead letters, ids.
+	// Canonical Extended JSON preserves every value and type. Dead letters and ids use
+	// it.
 	Canonical Dialect = iota
-	// Stored is what goes into jsonb: relaxed Extended JSON, but numbers that
-	// jsonb or a reader with 64-bit floats would change are written in the
-	// canonical form.
+	// Stored is the dialect of jsonb columns: relaxed Extended JSON, except that numbers
+	// that jsonb or a reader with 64-bit floats would change are canonical.
 	Stored
-	// Legacy is what encoding/json made of a document in the hubs before this
-	// tool: ids and times are plain text.
+	// Legacy is the output of encoding/json in the hubs before this tool: ids and times
+	// are plain text.
 	Legacy
 )
 
-// NULPolicy says what becomes of a NUL character, which jsonb cannot hold.
+// NULPolicy says how to treat a NUL character, which jsonb cannot store.
 type NULPolicy int
 
 const (
@@ -42,17 +42,17 @@ const (
 	ReplaceNUL // by U+FFFD
 )
 
-// MaxDepth bounds nesting. MongoDB itself stores at most 100 levels; beyond
-// some thousand PostgreSQL's parser exceeds its stack.
+// MaxDepth limits nesting. MongoDB stores at most 100 levels. With several thousand
+// levels PostgreSQL's parser exceeds its stack.
 const MaxDepth = 1000
 
-// maxExact is the largest integer up to which every one is a 64-bit float.
+// maxExact is the largest number up to which a 64-bit float represents every integer.
 const maxExact = 1 << 53
 
 // Converter writes BSON values as JSON.
 type Converter struct {
 	Dialect   Dialect
-	TextDates bool // of Stored: dates and ObjectIDs are plain text, as in Legacy
+	TextDates bool // in Stored, write dates and ObjectIDs as plain text, as in Legacy
 	NUL       NULPolicy
 	keys      seenNames
 }
@@ -94,7 +94,7 @@ func (c *Converter) value(dst []byte, v rawbson.Value, depth int) ([]byte, error
 		return c.legacyValue(dst, v, depth)
 	}
 	if c.TextDates && (v.Kind == bson.TypeDateTime || v.Kind == bson.TypeObjectID) {
-		if text, err := c.legacyValue(dst, v, depth); err == nil { // else a year that has no such text
+		if text, err := c.legacyValue(dst, v, depth); err == nil { // fails for years that RFC 3339 cannot represent
 			return text, nil
 		}
 	}
@@ -234,8 +234,8 @@ func (c *Converter) array(dst, doc []byte, depth int) ([]byte, error) {
 	return append(dst, ']'), nil
 }
 
-// double writes a float so that it reads back as the same float: with a
-// decimal point, which jsonb keeps.
+// double writes a float with a decimal point or an exponent, so that it can be told
+// from an integer. It reads back as the same float.
 func (c *Converter) double(dst []byte, f float64) ([]byte, error) {
 	special := math.IsNaN(f) || math.IsInf(f, 0)
 	size := math.Abs(f)
@@ -268,7 +268,8 @@ func (c *Converter) double(dst []byte, f float64) ([]byte, error) {
 	return append(dst, `"}`...), nil
 }
 
-// appendPoint makes the integer that begins at start a decimal fraction.
+// appendPoint appends .0 if the number that begins at start has neither a decimal point
+// nor an exponent.
 func appendPoint(dst []byte, start int) []byte {
 	for _, c := range dst[start:] {
 		if c == '.' || c == 'E' {
@@ -278,14 +279,14 @@ func appendPoint(dst []byte, start int) []byte {
 	return append(dst, ".0"...)
 }
 
-// plain returns how many bytes at the start of s stand for themselves in a JSON
-// string. It looks at eight at a time, as most text is nothing else.
+// plain returns the number of bytes at the start of s that need no escape in a JSON
+// string. It checks eight bytes at a time, because most texts need no escapes.
 func plain(s []byte) (n int) {
 	const ones, high = 0x0101010101010101, 0x8080808080808080
 	for ; len(s)-n >= 8; n += 8 {
 		x := binary.LittleEndian.Uint64(s[n:])
 		quote, backslash := x^ones*'"', x^ones*'\\'
-		// A bit 7 that a borrow sets falsely only ends this loop early.
+		// A borrow may set bit 7 of a byte falsely. That only ends this loop early.
 		if (x|(x-ones*' ')|(quote-ones)|(backslash-ones))&high != 0 {
 			break
 		}
@@ -331,7 +332,7 @@ func (c *Converter) text(dst, s []byte) ([]byte, error) {
 		case b == 0 && c.NUL == RejectNUL:
 			return dst, &Refusal{Reason: "nul"}
 		case b == 0 && c.NUL == ReplaceNUL:
-			dst = append(dst, "\ufffd"...) // not as an escape, which SQL_ASCII does not take
+			dst = append(dst, "\ufffd"...) // not as an escape, which a SQL_ASCII database rejects
 		default:
 			dst = append(dst, '\\', 'u', '0', '0', digits[b>>4], digits[b&15])
 		}

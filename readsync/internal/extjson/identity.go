@@ -9,13 +9,15 @@ import (
 	"observability-hub/readsync/internal/rawbson"
 )
 
-// MaxID bounds mongo_id: PostgreSQL's unique index takes no longer key.
+// MaxID limits the bytes of mongo_id, because PostgreSQL limits the keys of a unique
+// index to about 2,700 bytes.
 const MaxID = 2600
 
-// AppendID appends the text of an _id for the column mongo_id: of an ObjectID
-// its 24 hexadecimal digits, as hubs always had it; of any other type the
-// canonical Extended JSON, such as "x" or {"$numberInt":"5"}. None of the latter
-// is 24 hexadecimal digits, so two ids never have the same text.
+// AppendID appends the text of an _id for the column mongo_id. The text of an ObjectID
+// is its 24 hexadecimal digits, as in existing hubs. The text of any other type is its
+// canonical Extended JSON, such as "x" or {"$numberInt":"5"}, which is never 24
+// hexadecimal digits. An id that is not UTF-8, or that is an object with keys such as
+// $numberInt, may have the text of another id. Package reading refuses such ids.
 func AppendID(dst []byte, id rawbson.Value) ([]byte, error) {
 	if id.Kind == bson.TypeObjectID {
 		return hex.AppendEncode(dst, id.Data), nil
@@ -24,7 +26,7 @@ func AppendID(dst []byte, id rawbson.Value) ([]byte, error) {
 	return c.Append(dst, id)
 }
 
-// ParseID is the reverse of AppendID.
+// ParseID returns the _id whose text AppendID writes.
 func ParseID(text string) (rawbson.Value, error) {
 	if len(text) == 24 {
 		if b, err := hex.DecodeString(text); err == nil {
@@ -46,7 +48,7 @@ func ParseID(text string) (rawbson.Value, error) {
 	return v, nil
 }
 
-// Parse makes BSON of a document in Extended JSON, canonical or not.
+// Parse converts a document from Extended JSON, canonical or relaxed, to BSON.
 func Parse(text []byte) (doc bson.Raw, err error) {
 	var d bson.D
 	if err := bson.UnmarshalExtJSON(text, false, &d); err != nil {

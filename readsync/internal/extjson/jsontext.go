@@ -9,7 +9,8 @@ import (
 	"unicode/utf8"
 )
 
-// CheckText refuses text that a column of PostgreSQL cannot hold.
+// CheckText returns the text for a text column, with NUL characters replaced if the
+// policy is ReplaceNUL. It returns a refusal if PostgreSQL cannot store the text.
 func CheckText(s []byte, nul NULPolicy) ([]byte, error) {
 	if !utf8.Valid(s) {
 		return nil, &Refusal{Reason: "invalid_utf8"}
@@ -23,18 +24,19 @@ func CheckText(s []byte, nul NULPolicy) ([]byte, error) {
 	return nil, &Refusal{Reason: "nul"}
 }
 
-// jsonText reads JSON, and refuses what jsonb would refuse or change.
+// jsonText parses JSON. If strict is set, it returns a refusal for values that jsonb
+// would reject or change.
 type jsonText struct {
 	b      []byte
 	i      int
-	strict bool      // look at what only matters for jsonb
-	nul    NULPolicy // what becomes of \u0000
+	strict bool
+	nul    NULPolicy // for \u0000, if strict is set
 	keys   seenNames
 }
 
 var errSyntax = errors.New("not JSON")
 
-// Fields calls visit for each field of the JSON object that b is.
+// Fields calls visit for each field of the JSON object b.
 func Fields(b []byte, visit func(key string, value []byte) error) error {
 	s := &jsonText{b: b}
 	s.space()
@@ -85,7 +87,7 @@ func Fields(b []byte, visit func(key string, value []byte) error) error {
 	return nil
 }
 
-// CheckJSON refuses JSON that jsonb cannot hold as it is.
+// CheckJSON returns a refusal if jsonb would reject or change the JSON.
 func CheckJSON(b []byte, nul NULPolicy) error {
 	s := &jsonText{b: b, strict: true, nul: nul}
 	if err := s.value(0); err != nil {
@@ -97,9 +99,9 @@ func CheckJSON(b []byte, nul NULPolicy) error {
 	return nil
 }
 
-// Unescape writes the escapes of characters beyond ASCII as those characters, and
-// of NUL as U+FFFD, in JSON that CheckJSON has passed. jq -a writes such escapes, and
-// a database whose encoding is SQL_ASCII does not take them.
+// Unescape replaces the escapes of characters beyond ASCII by those characters, and the
+// escape of NUL by U+FFFD. CheckJSON must have accepted b. jq -a writes such escapes, and
+// a database whose encoding is SQL_ASCII rejects them.
 func Unescape(b []byte) []byte {
 	out := b[:0]
 	for {
@@ -253,7 +255,7 @@ func (s *jsonText) array(depth int) error {
 	}
 }
 
-// str passes a string and returns it with its quotes.
+// str parses a string and returns it with its quotes.
 func (s *jsonText) str() ([]byte, error) {
 	if !s.next('"') {
 		return nil, errSyntax
@@ -315,7 +317,7 @@ func (s *jsonText) escape() error {
 	return nil
 }
 
-// unit reads \uXXXX at i.
+// unit parses \uXXXX at i.
 func (s *jsonText) unit(i int) (uint64, bool) {
 	if i+6 > len(s.b) || s.b[i] != '\\' || s.b[i+1] != 'u' {
 		return 0, false
@@ -324,8 +326,8 @@ func (s *jsonText) unit(i int) (uint64, bool) {
 	return n, err == nil
 }
 
-// number passes a number. jsonb's have at most 131,072 digits before the point
-// and 16,383 behind it.
+// number parses a number. jsonb stores at most 131,072 digits before the point and
+// 16,383 after it.
 func (s *jsonText) number() error {
 	s.next('-')
 	whole := s.digits()
@@ -375,8 +377,8 @@ func String(raw []byte) (string, error) {
 	return unquote(raw)
 }
 
-// HalfSurrogate reports whether a JSON string has half a surrogate pair, which
-// decoders replace without a word.
+// HalfSurrogate reports whether a JSON string contains half a surrogate pair, which
+// decoders replace silently.
 func HalfSurrogate(raw []byte) bool {
 	s := &jsonText{b: raw, strict: true}
 	_, err := s.str()

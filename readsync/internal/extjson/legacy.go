@@ -14,10 +14,10 @@ import (
 	"observability-hub/readsync/internal/rawbson"
 )
 
-// errNotLegacy is a value of which the old hubs stored nothing.
+// errNotLegacy is the error of a value that the old hubs could not store.
 var errNotLegacy = errors.New("encoding/json cannot write this value")
 
-// legacyValue writes what encoding/json made of the driver's Go types.
+// legacyValue writes a value as encoding/json writes the driver's Go type.
 func (c *Converter) legacyValue(dst []byte, v rawbson.Value, depth int) (_ []byte, err error) {
 	switch v.Kind {
 	case bson.TypeObjectID:

@@ -2,22 +2,22 @@ package extjson
 
 import "fmt"
 
-// Refusal says why a document cannot become a row.
+// Refusal is the error of a document that cannot become a row.
 type Refusal struct {
 	Reason string // nul, invalid_utf8, duplicate_key, ...
-	Path   string // of the value at fault: payload.readings.3
+	Path   string // of the bad value: payload.readings.3
 	Detail string
-	Text   string // all of it, if another stage has found it
+	Text   string // the complete text, if it comes from the record of another stage
 }
 
-// ErrCorrupt is a document that is not BSON.
+// ErrCorrupt is the refusal of a document that is not well-formed BSON.
 var ErrCorrupt = &Refusal{Reason: "corrupt_bson"}
 
-// At returns the same refusal of a value that is inside of a field.
+// At returns the refusal with the name of an enclosing field before its path.
 func (r *Refusal) At(name string) *Refusal {
 	inside := *r
 	switch {
-	case len(inside.Path) > 200: // deep nesting makes no better message
+	case len(inside.Path) > 200: // a longer path does not make the message clearer
 	case inside.Path == "":
 		inside.Path = name
 	default:
@@ -57,7 +57,8 @@ func (r *Refusal) Error() string {
 	return text
 }
 
-// AsRefusal returns the refusal that err is, or that of what is not JSON.
+// AsRefusal returns err if it is a refusal. Otherwise it returns a refusal with the
+// reason bad_json.
 func AsRefusal(err error) *Refusal {
 	if r, ok := err.(*Refusal); ok {
 		return r

@@ -1,13 +1,12 @@
 package extjson
 
-// seenNames finds keys that an object has twice. It is one stack for all objects
-// that are open.
+// seenNames finds duplicate keys of objects. It is one stack for all open objects.
 type seenNames struct {
 	keys [][]byte
-	many map[int]map[string]struct{} // by frame, of large objects
+	many map[int]map[string]struct{} // the keys of large objects, by frame
 }
 
-// few is up to how many keys comparing them all is faster than hashing.
+// few is the number of keys up to which comparing all of them is faster than hashing.
 const few = 24
 
 func (k *seenNames) reset()    { k.keys = k.keys[:0] }
@@ -43,7 +42,7 @@ func (k *seenNames) add(frame int, key []byte) bool {
 	return true
 }
 
-// close forgets the keys of the object opened at frame.
+// close removes the keys of the object opened at frame.
 func (k *seenNames) close(frame int) {
 	k.keys = k.keys[:frame]
 	delete(k.many, frame)

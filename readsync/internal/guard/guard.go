@@ -1,5 +1,5 @@
-// Package guard writes the command by which documents of MongoDB get another status,
-// each only as long as it is what was read.
+// Package guard writes the command that sets the status of MongoDB documents. Each
+// update matches its document only if the document is unchanged since it was read.
 package guard
 
 import (
@@ -11,19 +11,18 @@ import (
 	"observability-hub/readsync/internal/rawbson"
 )
 
-// Document is a document as it was read: its _id, and the fields that it must still
-// have. A missing value must still be missing.
+// Document has the _id of a document, and the values that its fields had when it was
+// read. A missing value means that the field must still be missing.
 type Document struct {
 	ID     rawbson.Value
 	Fields []rawbson.Value
 }
 
-// AppendUpdate appends the command {update: collection} that sets the status of
-// documents to a value, each only if its status is still from and its fields of
-// those names are what was read.
+// AppendUpdate appends the command {update: collection}, which sets the status of
+// documents to the value to. The command updates a document only if its status is still
+// from and its fields with those names are unchanged.
 //
-// The command is written here, not by the driver, which copies each filter three
-// times.
+// The driver could write this command too, but it copies each filter three times.
 func AppendUpdate(b []byte, collection string, names []string, documents []Document, from, to string) []byte {
 	size := 256
 	for _, d := range documents {
@@ -56,7 +55,8 @@ func AppendUpdate(b []byte, collection string, names []string, documents []Docum
 						return AppendFilter(rawbson.AppendElement(b, "status", status), names, d)
 					})
 					b = rawbson.AppendElement(b, "u", set)
-					// Never more than the one that _id names; but some servers are slow to end an update of one.
+					// The _id matches at most one document. multi is set because some servers
+					// are slow to update with multi: false.
 					return rawbson.AppendElement(b, "multi", yes)
 				})
 			}
@@ -65,9 +65,10 @@ func AppendUpdate(b []byte, collection string, names []string, documents []Docum
 	})
 }
 
-// AppendFilter appends the conditions that a document is still as it was read.
+// AppendFilter appends the conditions that an unchanged document meets.
 func AppendFilter(b []byte, names []string, d Document) []byte {
-	// The plain form where it means the same: not every server looks up {$eq: id} by its index.
+	// Use the plain form {_id: id} where it has the same meaning, because some servers do
+	// not use the index for {$eq: id}.
 	switch d.ID.Kind {
 	case bson.TypeEmbeddedDocument, bson.TypeRegex, bson.TypeArray:
 		b = appendOperator(b, "_id", "$eq", d.ID)
@@ -78,7 +79,7 @@ func AppendFilter(b []byte, names []string, d Document) []byte {
 		switch v := d.Fields[i]; v.Kind {
 		case 0:
 			b = appendOperator(b, name, "$exists", rawbson.Bool(false))
-		case bson.TypeUndefined: // no value to compare with, on any server
+		case bson.TypeUndefined: // no server can compare with undefined
 			b = appendOperator(b, name, "$type", rawbson.Value{Kind: bson.TypeInt32, Data: []byte{byte(bson.TypeUndefined), 0, 0, 0}})
 		default:
 			b = appendOperator(b, name, "$eq", v)

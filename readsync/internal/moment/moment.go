@@ -1,6 +1,6 @@
-// Package moment makes of what a document has as its timestamp the text that the
-// column timestamptz takes, or refuses it: [Append] takes every BSON type, [Parse]
-// a text. [Readable] says which other texts PostgreSQL may be asked about.
+// Package moment converts the timestamp of a document into text for a timestamptz
+// column, or refuses it. [Append] accepts every BSON type, [Parse] accepts a text.
+// [Readable] reports which other texts PostgreSQL may parse.
 package moment
 
 import (
@@ -16,21 +16,21 @@ import (
 	"observability-hub/readsync/internal/rawbson"
 )
 
-// The first moment of timestamptz, and the one behind the last, in seconds since
-// 1970: 4714-11-24 BC and 294277-01-01. In microseconds they overflow.
+// The first moment of timestamptz, and the first moment after its range, in seconds
+// since 1970: 4714-11-24 BC and 294277-01-01. In microseconds they would overflow.
 const (
 	firstMoment = -210866803200
 	pastMoment  = 9224318016000
 )
 
-// Numbers up to this size are seconds, to the year 5138; larger ones are
-// milliseconds, from 1973 to 9999. Beyond that they are neither.
+// Numbers below maxSeconds are seconds, up to the year 5138. Numbers below maxMillis are
+// milliseconds, from 1973 to 9999. Larger numbers are refused.
 const (
 	maxSeconds = 1e11
 	maxMillis  = 253402300800000
 )
 
-// Append appends a document's timestamp as timestamptz reads it.
+// Append appends a document's timestamp as text that timestamptz accepts.
 func Append(dst []byte, v rawbson.Value) ([]byte, error) {
 	outside := &extjson.Refusal{Reason: "timestamp_out_of_range"}
 	number := 0.0
@@ -64,23 +64,23 @@ func Append(dst []byte, v rawbson.Value) ([]byte, error) {
 	return dst, outside // NaN and the infinities too
 }
 
-// micros is a number in units of which one is n microseconds. A product of floats
-// would be wrong by some microseconds after the year 4253.
+// micros converts a number of units of n microseconds into microseconds. It does not
+// multiply floats, because that would be wrong by some microseconds after the year 4253.
 func micros(number float64, n int64) int64 {
 	whole, fraction := math.Modf(number)
 	return int64(whole)*n + int64(math.Round(fraction*float64(n)))
 }
 
-// appendTime appends a time in the words of PostgreSQL, which are RFC 3339's in
-// the years from 1 to 9999.
+// appendTime appends a time in PostgreSQL's format. For the years 1 to 9999 that is RFC
+// 3339.
 func appendTime(dst []byte, t time.Time) ([]byte, error) {
 	t = t.UTC()
 	if s := t.Unix(); s < firstMoment || s >= pastMoment {
 		return dst, &extjson.Refusal{Reason: "timestamp_out_of_range"}
 	}
 	if y := t.Year(); y <= 0 {
-		// There is no year 0: it is 1 BC. Leap years must stay what they are, so
-		// only the number is changed.
+		// Go's year 0 is 1 BC. Only the number is replaced, so that the leap days stay
+		// valid.
 		year := strconv.Itoa(1 - y)
 		for range 4 - len(year) {
 			dst = append(dst, '0')
@@ -88,12 +88,12 @@ func appendTime(dst []byte, t time.Time) ([]byte, error) {
 		dst = t.AppendFormat(append(dst, year...), "-01-02T15:04:05.999999Z")
 		return append(dst, " BC"...), nil
 	}
-	return t.AppendFormat(dst, time.RFC3339Nano), nil // of microseconds, and much faster than another layout
+	return t.AppendFormat(dst, time.RFC3339Nano), nil // has at most microseconds; this layout is much faster than others
 }
 
-// Parse reads RFC 3339 in a wide sense: a date alone, no seconds, a blank for
-// the T or before the zone, and no zone, which means UTC, are taken too; so is what
-// appendTime writes.
+// Parse parses RFC 3339 in a wide sense. It also accepts a date alone, a time without
+// seconds, a blank instead of the T or before the zone, a time without a zone, which
+// means UTC, and the format of appendTime.
 func Parse(dst, text []byte) ([]byte, error) {
 	bad := &extjson.Refusal{Reason: "bad_timestamp"}
 	s := text
@@ -192,11 +192,11 @@ func daysIn(year, month int) int {
 	return time.Date(year, time.Month(month)+1, 0, 0, 0, 0, 0, time.UTC).Day()
 }
 
-// Readable reports whether PostgreSQL may be asked what a text means that
-// [Parse] does not take. It may not, if the text is not plainly one moment:
-// a word such as now or infinity, a number, a text without a year of four digits,
-// or an offset behind a name, which PostgreSQL reads with the opposite sign of
-// what those mean who write it (GMT+0100).
+// Readable reports whether PostgreSQL may parse a text that [Parse] does not accept. It
+// returns false for texts that do not plainly mean one moment: words such as now or
+// infinity, numbers other than a date of eight digits, texts without a year of four
+// digits, and offsets after a name (GMT+0100), which PostgreSQL reads with the opposite
+// of the usual sign.
 func Readable(text []byte) bool {
 	if _, err := strconv.ParseFloat(string(text), 64); len(text) > 100 || err == nil && len(text) != len("20060102") {
 		return false
@@ -232,8 +232,7 @@ func Readable(text []byte) bool {
 	return year
 }
 
-// month reports whether a word is the English name of a month, or the beginning of
-// one.
+// month reports whether a word begins like the English name of a month.
 func month(word string) bool {
 	return len(word) >= 3 && strings.Contains("jan feb mar apr may jun jul aug sep oct nov dec", word[:3])
 }

@@ -19,17 +19,17 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// Peer is what is known of a deployment when one of its answers is an error.
+// Peer describes a MongoDB deployment for error messages.
 type Peer struct {
 	Collection string   // database.collection
-	Hosts      []string // that mongo_uri names
-	TLS        bool     // is spoken
+	Hosts      []string // the hosts that mongo_uri names
+	TLS        bool     // connections use TLS
 	Timeout    time.Duration
 }
 
-// Fault gives an error of the driver its exit status and a hint: what the
-// administrator must change is bad configuration, everything else may be over by
-// the next run.
+// Fault adds an exit status and a hint to an error of the driver. Errors that an
+// administrator must correct become bad configuration. All others may be over by the
+// next run.
 func (p *Peer) Fault(doing string, err error) error {
 	if err == nil {
 		return nil
@@ -71,18 +71,19 @@ func (p *Peer) Fault(doing string, err error) error {
 
 const tooOld = "this MongoDB is too old: readsync needs version 4.4 or later"
 
-// TimedOut reports whether a query took too long: for the server, or for us.
+// TimedOut reports whether a query exceeded the time limit of the server or of readsync.
 func TimedOut(err error) bool {
 	e, ok := errors.AsType[mongo.CommandError](err)
 	return ok && (e.Code == 50 || e.Code == 262) || mongo.IsTimeout(err) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// unreachable is the error of a deployment of which no server can be used. The
-// driver's own text describes all of it; the cause is that of the first server.
+// unreachable returns the error of a deployment without a usable server. The driver's
+// own text describes the whole topology, therefore the error names the cause of one
+// server only: preferably one that mongo_uri does not name.
 func (p *Peer) unreachable(doing string, e topology.ServerSelectionError) error {
 	cause := e.Wrapped
 	var address string
-	foreign := false // mongo_uri does not name it
+	foreign := false // mongo_uri does not name the server
 	for _, server := range e.Desc.Servers {
 		if server.LastError != nil && !foreign {
 			cause, address = server.LastError, string(server.Addr)
@@ -127,7 +128,7 @@ func (p *Peer) unreachable(doing string, e topology.ServerSelectionError) error 
 	return unavailable("check that MongoDB runs; if it requires TLS, add tls=true to mongo_uri, otherwise tls=false")
 }
 
-// distrusted reports whether a certificate is the cause of an error.
+// distrusted reports whether a bad certificate caused an error.
 func distrusted(err error) bool {
 	return errors.As(err, new(*tls.CertificateVerificationError)) || errors.As(err, new(x509.UnknownAuthorityError)) ||
 		errors.As(err, new(x509.HostnameError)) || errors.As(err, new(x509.CertificateInvalidError))

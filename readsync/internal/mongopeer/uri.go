@@ -1,5 +1,5 @@
-// Package mongopeer knows a MongoDB deployment from outside: what a connection
-// string says of it, and what its errors mean to an administrator.
+// Package mongopeer parses MongoDB connection strings, and explains MongoDB's errors to
+// an administrator.
 package mongopeer
 
 import (
@@ -16,8 +16,8 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// ParseURI reads mongo_uri. No error quotes it: any part may be the password, where
-// a character of that is not encoded.
+// ParseURI parses mongo_uri. No error quotes it: if a character of the password is not
+// encoded, any part of the URI may belong to the password.
 func ParseURI(uri string) (*options.ClientOptions, error) {
 	if unescaped(uri) {
 		return nil, sysexits.New(sysexits.Config, "bad_configuration", errors.New("mongo_uri: the user or the password contains a character that must be percent-encoded")).
@@ -43,8 +43,8 @@ func ParseURI(uri string) (*options.ClientOptions, error) {
 	return opts, nil
 }
 
-// unescaped reports whether the user or the password of a URI holds a character
-// that ends it too early. The driver would take a part of it for a host.
+// unescaped reports whether the user or the password of a URI contains a character that
+// must be encoded. The driver would use a part of the password as a host.
 func unescaped(uri string) bool {
 	_, rest, _ := strings.Cut(uri, "://")
 	head, _, _ := strings.Cut(rest, "?")
@@ -57,8 +57,8 @@ func unescaped(uri string) bool {
 	return err != nil || strings.ContainsAny(userinfo, "/#[]@ ") || strings.Count(userinfo, ":") > 1
 }
 
-// checkFiles reads the files that a URI names, which the driver reports in words
-// that quote more than their names.
+// checkFiles checks the files that a URI names. It reports errors in place of the driver,
+// whose messages quote more of the URI than the file names.
 func checkFiles(uri string) error {
 	_, query, _ := strings.Cut(uri, "?")
 	for parameter := range strings.FieldsFuncSeq(query, func(r rune) bool { return r == '&' || r == ';' }) {
@@ -85,7 +85,7 @@ func checkFiles(uri string) error {
 	return nil
 }
 
-// saysTLS reports whether the URI decides about TLS, or leaves that to its scheme.
+// saysTLS reports whether the URI or its scheme decides about TLS.
 func saysTLS(uri string) bool {
 	lower := strings.ToLower(uri)
 	_, query, _ := strings.Cut(lower, "?")
@@ -120,7 +120,7 @@ func allLocal(hosts []string) bool {
 	return true
 }
 
-// BadConfiguration is an error of what names the collection.
+// BadConfiguration returns an error of mongo_uri, MONGO_DB_NAME or MONGO_COLLECTION.
 func BadConfiguration(err error) error {
 	return sysexits.New(sysexits.Config, "bad_configuration", err).
 		WithHint("mongo_uri has the form mongodb://user:password@host/?tls=true; MONGO_DB_NAME and MONGO_COLLECTION name the collection")

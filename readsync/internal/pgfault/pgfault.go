@@ -1,4 +1,4 @@
-// Package pgfault reports what an error of PostgreSQL is about: the content of a row,
+// Package pgfault classifies errors of PostgreSQL by their cause: the content of a row,
 // the table, another session, or the server.
 package pgfault
 
@@ -12,8 +12,8 @@ import (
 	"observability-hub/lib/postgres"
 )
 
-// Content reports whether the content of a row causes an error: data exceptions,
-// violated constraints, exceeded limits. Known are the columns that readsync fills.
+// Content reports whether the content of a row caused an error: data exceptions,
+// violated constraints, exceeded limits. known has the columns that readsync fills.
 func Content(err error, known []string) bool {
 	pe, ok := errors.AsType[*pq.Error](err)
 	if !ok || Table(pe, known) != "" {
@@ -23,12 +23,12 @@ func Content(err error, known []string) bool {
 	case "22", "23", "44", "54", "P0":
 		return true
 	}
-	return pe.Routine == "ExecWithCheckOptions" // a policy of row-level security that forbids this row
+	return pe.Routine == "ExecWithCheckOptions" // a policy of row-level security rejects this row
 }
 
-// Table returns what to do about a table that takes no row, whatever it holds: a
-// column of its own that must not be null, or ids that have run out. It is empty for
-// other errors.
+// Table returns a hint if an error means that the table accepts no row at all: it has an
+// additional NOT NULL column, its ids are exhausted, or its sequence is too low. It
+// returns "" for other errors.
 func Table(e *pq.Error, known []string) string {
 	switch {
 	case e.Code == "23502" && e.Column != "mongo_id" && !slices.Contains(known, e.Column):
@@ -41,9 +41,10 @@ func Table(e *pq.Error, known []string) string {
 	return ""
 }
 
-// Doubtful reports whether an error may be about a row although its class does not
-// say so: SQL_ASCII has no JSON escapes, a trigger may answer anything. It is not, if
-// its class is that of the connection, the transaction, the rights or the server.
+// Doubtful reports whether the content of a row may have caused an error although its
+// class does not say so. For example, a SQL_ASCII database rejects some JSON escapes,
+// and a trigger may raise any error. Doubtful returns false for the classes of the
+// connection, the transaction, privileges and the server.
 func Doubtful(err error, known []string) bool {
 	pe, ok := errors.AsType[*pq.Error](err)
 	return ok && Table(pe, known) == "" &&

@@ -8,8 +8,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// typeOrder is MongoDB's order of values of different types: first those of the first
-// group. $gt compares within a group only.
+// typeOrder is the order in which MongoDB sorts values of different types. Types of one
+// group are compared by value. $gt matches only values of the same group.
 var typeOrder = [][]int32{
 	{-1},            // MinKey
 	{6},             // undefined
@@ -30,12 +30,12 @@ var typeOrder = [][]int32{
 	{127},           // MaxKey
 }
 
-// commonTypes are the $type codes that every server knows. FerretDB answers
-// BadValue (2) or NotImplemented (238) to the others, which it cannot store.
+// commonTypes are the $type codes that every server accepts. FerretDB cannot store the
+// other types and answers BadValue (2) or NotImplemented (238) to their codes.
 var commonTypes = []int32{1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 16, 17, 18}
 
-// TypesAbove returns the $type codes of all types that sort behind that of kind, or
-// of those that every server knows.
+// TypesAbove returns the $type codes of all types that sort after the group of kind.
+// With commonOnly, it omits codes that some servers do not accept.
 func TypesAbove(kind bson.Type, commonOnly bool) (types []int32) {
 	found := false
 	for _, group := range typeOrder {
@@ -52,7 +52,7 @@ func TypesAbove(kind bson.Type, commonOnly bool) (types []int32) {
 	return types
 }
 
-// IsNaN reports whether a value is a number that is not one.
+// IsNaN reports whether a value is NaN, as a double or a decimal.
 func (v Value) IsNaN() bool {
 	switch v.Kind {
 	case bson.TypeDouble:
@@ -63,9 +63,8 @@ func (v Value) IsNaN() bool {
 	return false
 }
 
-// Comparable reports whether $gt finds what comes behind a value within its
-// type. Of the others there is at most one, except of those that no server takes
-// for an _id.
+// Comparable reports whether $gt matches the greater values of a value's type. For most
+// other types only one value exists; no server accepts the rest of them as an _id.
 func (v Value) Comparable() bool {
 	switch v.Kind {
 	case bson.TypeMinKey, bson.TypeMaxKey, bson.TypeNull, bson.TypeUndefined, bson.TypeRegex:

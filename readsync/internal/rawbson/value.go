@@ -1,6 +1,6 @@
-// Package rawbson reads and writes BSON as it comes over the wire, without
-// decoding it: values are slices of the bytes that hold them, and damaged bytes
-// are found, not trusted.
+// Package rawbson reads and writes BSON in its wire format, without decoding it. Values
+// are slices of the document's bytes. Lengths are checked before they are used, so that
+// damaged BSON is detected.
 package rawbson
 
 import (
@@ -10,8 +10,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// Value is one BSON value as it came over the wire. The zero Value stands for
-// a field that is missing.
+// Value is one BSON value in its wire format. The zero Value represents a missing field.
 type Value struct {
 	Kind bson.Type
 	Data []byte
@@ -19,17 +18,17 @@ type Value struct {
 
 func (v Value) Missing() bool { return v.Kind == 0 }
 
-// IsNull reports whether a field is missing, null or undefined: each of them is NULL
-// in the table.
+// IsNull reports whether a field is missing, null or undefined. All of these are NULL in
+// the table.
 func (v Value) IsNull() bool {
 	return v.Missing() || v.Kind == bson.TypeNull || v.Kind == bson.TypeUndefined
 }
 
-// Text returns a string value's text, which need not be UTF-8.
+// Text returns the text of a string value. It may not be valid UTF-8.
 func (v Value) Text() []byte { return v.Data[4 : len(v.Data)-1] }
 
-// Elements calls visit for each element of a document or array. It returns
-// false if the bytes are not BSON, or visit returned false.
+// Elements calls visit for each element of a document or array. It stops and returns
+// false if the bytes are not valid BSON, or if visit returns false.
 func Elements(doc []byte, visit func(key []byte, v Value) bool) bool {
 	if len(doc) < 5 || int(int32(binary.LittleEndian.Uint32(doc))) != len(doc) || doc[len(doc)-1] != 0 {
 		return false
@@ -53,8 +52,8 @@ func Elements(doc []byte, visit func(key []byte, v Value) bool) bool {
 	return true
 }
 
-// valueSize returns how many bytes a value at the start of b takes, or -1 if
-// there is none. Lengths inside of documents are checked when those are read.
+// valueSize returns the size in bytes of the value at the start of b, or -1 if b has no
+// valid value. It does not check lengths inside documents; reading these documents does.
 func valueSize(kind bson.Type, b []byte) int {
 	n := -1
 	switch kind {
@@ -101,7 +100,7 @@ func valueSize(kind bson.Type, b []byte) int {
 	return n
 }
 
-// length reads the int32 at the start of b.
+// length returns the int32 at the start of b, or -1 if b is too short.
 func length(b []byte) int {
 	if len(b) < 4 {
 		return -1
@@ -109,7 +108,8 @@ func length(b []byte) int {
 	return int(int32(binary.LittleEndian.Uint32(b)))
 }
 
-// textSize returns the size of a string: its length, its bytes and a NUL.
+// textSize returns the size in bytes of a string with its length prefix and its final
+// NUL, or -1 if b does not start with a valid string.
 func textSize(b []byte) int {
 	l := length(b)
 	if l < 1 || l > len(b)-4 || b[3+l] != 0 {
@@ -118,7 +118,7 @@ func textSize(b []byte) int {
 	return 4 + l
 }
 
-// AppendElement appends an element to a document under construction.
+// AppendElement appends an element to an unfinished document.
 func AppendElement(b []byte, name string, v Value) []byte {
 	b = append(b, byte(v.Kind))
 	b = append(b, name...)
@@ -126,7 +126,7 @@ func AppendElement(b []byte, name string, v Value) []byte {
 	return append(b, v.Data...)
 }
 
-// AppendDocument appends a document whose elements fill appends.
+// AppendDocument appends a document. The function fill appends its elements.
 func AppendDocument(b []byte, fill func([]byte) []byte) []byte {
 	start := len(b)
 	b = fill(append(b, 0, 0, 0, 0))
@@ -144,7 +144,7 @@ func String(s string) Value {
 // Document returns the bytes of a document as a value.
 func Document(doc []byte) Value { return Value{bson.TypeEmbeddedDocument, doc} }
 
-// Lookup returns the first field of that name; Missing, if there is none.
+// Lookup returns the first field with that name, or a missing value.
 func Lookup(doc []byte, name string) (found Value) {
 	Elements(doc, func(key []byte, v Value) bool {
 		if string(key) == name {
@@ -156,13 +156,13 @@ func Lookup(doc []byte, name string) (found Value) {
 	return found
 }
 
-// Decimal returns a decimal value's number.
+// Decimal returns the number of a decimal value.
 func (v Value) Decimal() bson.Decimal128 {
 	return bson.NewDecimal128(binary.LittleEndian.Uint64(v.Data[8:]), binary.LittleEndian.Uint64(v.Data))
 }
 
-// Binary splits a binary value. The old subtype 2 has a second length inside,
-// which may be wrong.
+// Binary splits a binary value. ok is false if the second length, which the old subtype
+// 2 has, is wrong.
 func (v Value) Binary() (subtype byte, data []byte, ok bool) {
 	subtype, data = v.Data[4], v.Data[5:]
 	if subtype == 2 {
@@ -180,7 +180,7 @@ func (v Value) Regex() (pattern, options []byte) {
 	return pattern, rest[:len(rest)-1]
 }
 
-// ScopedCode splits code with a scope, whose lengths may be wrong.
+// ScopedCode splits code with scope. ok is false if its lengths are wrong.
 func (v Value) ScopedCode() (code, scope []byte, ok bool) {
 	n := textSize(v.Data[4:])
 	if n < 0 {
@@ -189,7 +189,7 @@ func (v Value) ScopedCode() (code, scope []byte, ok bool) {
 	return v.Data[8 : 4+n-1], v.Data[4+n:], true
 }
 
-// Bool returns a truth value.
+// Bool returns a boolean as a value.
 func Bool(b bool) Value {
 	if b {
 		return Value{bson.TypeBoolean, []byte{1}}

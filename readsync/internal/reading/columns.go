@@ -10,22 +10,22 @@ import (
 	"observability-hub/readsync/internal/rawbson"
 )
 
-// Columns are the values of a row beside its mongo_id, as text; nil is NULL.
+// Columns are the values of a row as text, without its mongo_id. nil is NULL.
 type Columns [fields][]byte
 
-// Builder makes columns of documents, which lie in its buffer.
+// Builder converts documents into columns, whose text is in the builder's buffer.
 type Builder struct {
 	converter extjson.Converter
 	buf       []byte
 }
 
-// NewBuilder returns a builder. With textDates, dates and ObjectIDs inside of a
-// payload are plain text.
+// NewBuilder returns a builder. With textDates, it writes dates and ObjectIDs inside
+// payload and meta as plain text.
 func NewBuilder(nul extjson.NULPolicy, textDates bool) *Builder {
 	return &Builder{converter: extjson.Converter{Dialect: extjson.Stored, NUL: nul, TextDates: textDates}}
 }
 
-// Reset forgets all columns that were made, and makes room for that many bytes.
+// Reset invalidates all columns and reserves size bytes for new ones.
 func (b *Builder) Reset(size int) {
 	if cap(b.buf) < size || cap(b.buf) > 4*size+1<<20 {
 		b.buf = make([]byte, 0, size)
@@ -33,11 +33,11 @@ func (b *Builder) Reset(size int) {
 	b.buf = b.buf[:0]
 }
 
-// Release gives the memory of all columns back.
+// Release invalidates all columns and frees their memory.
 func (b *Builder) Release() { b.buf = nil }
 
-// Columns returns the columns of a document, or why it cannot be a row. Unread says
-// that the timestamp is a text that PostgreSQL must read.
+// Columns returns the columns of a document, or the reason why it cannot become a row.
+// unread is true if the timestamp is a text that PostgreSQL must parse.
 func (b *Builder) Columns(d *Document) (columns Columns, unread bool, why *extjson.Refusal) {
 	first := len(b.buf)
 	for i, v := range d.Fields {
@@ -67,7 +67,7 @@ func (b *Builder) Columns(d *Document) (columns Columns, unread bool, why *extjs
 	return columns, unread, nil
 }
 
-// plain appends a value for a text column: a string as it is, anything else as
+// plain appends a value for a text column: a string unchanged, anything else as
 // canonical Extended JSON.
 func (b *Builder) plain(v rawbson.Value) error {
 	if v.Kind != bson.TypeString {
@@ -89,8 +89,8 @@ func (b *Builder) plain(v rawbson.Value) error {
 	return nil
 }
 
-// MayHoldNUL reports whether a column may hold a NUL character; an escaped backslash
-// before u0000 counts as one, which costs no more than some bytes.
+// MayHoldNUL reports whether a column may contain a NUL character. It also returns true
+// for an escaped backslash before u0000. The only cost is a longer record.
 func (c *Columns) MayHoldNUL() bool {
 	for i, text := range c {
 		if i == Payload || i == Meta {

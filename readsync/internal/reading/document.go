@@ -1,5 +1,5 @@
-// Package reading makes rows of readings: documents whose fields timestamp, source,
-// event_type, payload and meta become the columns of the table.
+// Package reading converts readings into rows. A reading is a document whose fields
+// timestamp, source, event_type, payload and meta become columns of the table.
 package reading
 
 import (
@@ -14,32 +14,33 @@ import (
 	"observability-hub/readsync/internal/rawbson"
 )
 
-// Numbers of the fields and their columns. The order is that of the digest.
+// Indexes of the fields and their columns. [Document.Guard] depends on the order.
 const (
 	Timestamp = iota
 	Source
 	EventType
 	Payload
 	Meta
-	fields // how many there are
+	fields // the number of fields
 )
 
 // Fields are the fields of a document that become columns.
 var Fields = [fields]string{"timestamp", "source", "event_type", "payload", "meta"}
 
-// ColumnNames are the table's columns beside mongo_id.
+// ColumnNames are the columns for Fields, in the same order.
 var ColumnNames = [fields]string{"event_timestamp", "source", "event_type", "payload", "meta"}
 
 // Document is a document that was read.
 type Document struct {
 	Raw    bson.Raw
 	ID     rawbson.Value // its _id
-	Text   string        // of the _id, which is the mongo_id of its row
+	Text   string        // the text of the _id: the mongo_id of the row
 	Fields [fields]rawbson.Value
 }
 
-// Read finds the fields of a document, and refuses one that cannot be told apart from
-// others. Also that one has its text, if it has an _id.
+// Read sets the fields of a document. It returns a refusal if the document is damaged,
+// has a synced field twice, or has no _id or an _id that mongo_id cannot represent. If
+// the document has an _id, Text is set in any case.
 func (d *Document) Read(raw bson.Raw) *extjson.Refusal {
 	d.Raw = raw
 	var twice string
@@ -74,7 +75,7 @@ func (d *Document) Read(raw bson.Raw) *extjson.Refusal {
 	return ambiguous
 }
 
-// field returns where a field's value belongs; nil, if it is not synced.
+// field returns the destination of a field's value, or nil if the field is not synced.
 func (d *Document) field(key []byte) *rawbson.Value {
 	switch string(key) {
 	case "_id":
@@ -93,7 +94,8 @@ func (d *Document) field(key []byte) *rawbson.Value {
 	return nil
 }
 
-// checkID refuses an id whose text is too long, or would be that of another id.
+// checkID returns a refusal if the text of an id is too long, cannot be stored, or would
+// be equal to that of another id.
 func checkID(id rawbson.Value, size int) *extjson.Refusal {
 	if size > extjson.MaxID {
 		return (&extjson.Refusal{Reason: "id_too_long"}).At("_id")
@@ -107,7 +109,8 @@ func checkID(id rawbson.Value, size int) *extjson.Refusal {
 	}
 	switch id.Kind {
 	case bson.TypeEmbeddedDocument, bson.TypeArray, bson.TypeCodeWithScope:
-		// {"$numberInt": "5"} can be an object, which older servers took for an _id.
+		// Older servers accept the object {"$numberInt": "5"} as an _id. Its text would be
+		// that of the number 5.
 		text, _ := extjson.AppendID(nil, id)
 		if same, err := extjson.ParseID(string(text)); err != nil || !same.Equal(id) {
 			return (&extjson.Refusal{Reason: "ambiguous_id"}).At("_id")
@@ -116,8 +119,8 @@ func checkID(id rawbson.Value, size int) *extjson.Refusal {
 	return nil
 }
 
-// Guard is the digest of a document's id and of the fields that become columns, so
-// that readsync mark can tell whether it is still the one that was read.
+// Guard returns a digest of a document's id and synced fields. readsync mark compares
+// digests to find out whether a document changed since it was read.
 func (d *Document) Guard() string {
 	h := sha256.New()
 	for _, v := range append(d.Fields[:], d.ID) {
@@ -127,8 +130,8 @@ func (d *Document) Guard() string {
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// Content returns the document as a dead letter has it, given why it cannot be a row
-// or nil.
+// Content returns the document as a dead letter stores it. why is the reason why it
+// cannot become a row, or nil.
 func (d *Document) Content(why *extjson.Refusal) (text, raw []byte) {
 	lossy := why != nil && (why.Reason == "invalid_utf8" || why.Reason == "duplicate_key")
 	return deadletter.Encode(d.Raw, lossy)

@@ -1,6 +1,6 @@
-// Package stage is the stream between readsync extract, load and mark: a record a
-// line, and a trailer that says how many there were, and that the stage before did
-// not die.
+// Package stage reads and writes the stream between readsync extract, load and mark.
+// Each line is a record. The last line is a trailer with the number of records, which
+// proves that the previous stage did not die.
 package stage
 
 import (
@@ -16,26 +16,26 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// maxLine bounds a line of stdin. A document of 16 MiB can be several times as
-// long in JSON.
+// maxLine limits a line of stdin. A document of 16 MiB can be several times longer in
+// JSON.
 const maxLine = 256 << 20
 
-// ErrTooLong is a line that is not read, unlike those after it.
+// ErrTooLong is the error of a line that is skipped. The lines after it can be read.
 var ErrTooLong = errors.New("longer than 256 MiB")
 
-// Lines reads lines, of which some may be very long.
+// Lines reads lines, which may be very long.
 type Lines struct {
 	r        *bufio.Reader
-	Number   int   // of the last line
-	Read     int64 // bytes, up to the end of the last line
-	Complete bool  // the last line ended in a line break
+	Number   int   // number of the last line
+	Read     int64 // bytes up to the end of the last line
+	Complete bool  // the last line ends in a line break
 }
 
 // NewLines returns a reader of lines.
 func NewLines(r io.Reader) *Lines { return &Lines{r: bufio.NewReaderSize(r, 64<<10)} }
 
-// Next returns the next line without its line break, in memory of its own. At the
-// end it returns io.EOF; a last line without a line break is a line.
+// Next returns the next line without its line break. Each line has its own memory. At
+// the end Next returns io.EOF. A last line without a line break counts as a line.
 func (l *Lines) Next() (line []byte, err error) {
 	long := false
 	l.Complete = false
@@ -63,13 +63,12 @@ func (l *Lines) Next() (line []byte, err error) {
 	}
 }
 
-// Trailer is the last line of a stage's stream: it says how many records there
-// were, and that the stage did not die.
+// Trailer returns the last line of a stage's stream, for n records.
 func Trailer(n int64) []byte {
 	return append(strconv.AppendInt([]byte(`{"_eof":true,"n":`), n, 10), '}', '\n')
 }
 
-// parseTrailer reports whether a line is a trailer, and what it says.
+// parseTrailer reports whether a line is a trailer, and returns its number.
 func parseTrailer(line []byte) (n int64, ok bool) {
 	if len(line) > 200 {
 		return 0, false
@@ -88,27 +87,27 @@ func parseTrailer(line []byte) (n int64, ok bool) {
 type Line struct {
 	Number int
 	Text   []byte
-	Err    error // it could not be read, or is too long
+	Err    error // the line could not be read, or is too long
 }
 
-// Limit is how much is read at a time.
+// Limit limits a batch.
 type Limit struct {
 	Lines, Bytes int
-	Pause        time.Duration // that an unfinished batch waits for more of a slow stream
+	Pause        time.Duration // maximum wait for a full batch, from its first line
 }
 
 // Input is a stage's stdin.
 type Input struct {
 	limit    Limit
 	lines    chan Line
-	Complete bool  // the trailer came
-	N        int64 // what it says
-	after    int64 // lines behind the trailer
+	Complete bool  // the trailer was read
+	N        int64 // the number in the trailer
+	after    int64 // lines after the trailer
 	err      error
 }
 
-// Open reads lines in the background, so that a slow stream can be
-// noticed.
+// Open starts to read lines in the background, so that Next can return an unfinished
+// batch of a slow stream.
 func Open(ctx context.Context, r io.Reader, limit Limit) *Input {
 	s := &Input{limit: limit, lines: make(chan Line)}
 	go func() {
@@ -132,8 +131,9 @@ func Open(ctx context.Context, r io.Reader, limit Limit) *Input {
 	return s
 }
 
-// Next returns the lines up to a full batch, the end, or a pause. Blank lines are
-// passed over.
+// Next returns the next batch: it ends when it is full, at the end of the stream, or
+// after limit.Pause. Empty lines are skipped. more is false at the end, and
+// after ctx has ended.
 func (s *Input) Next(ctx context.Context) (batch []Line, more bool) {
 	size := 0
 	var pause <-chan time.Time
@@ -159,7 +159,7 @@ func (s *Input) Next(ctx context.Context) (batch []Line, more bool) {
 			}
 			batch, size = append(batch, line), size+len(line.Text)
 			if pause == nil {
-				pause = time.After(s.limit.Pause) // since the first line: a trickle must not be held for long
+				pause = time.After(s.limit.Pause) // from the first line, so that a slow stream cannot prolong it
 			}
 		case <-pause:
 			return batch, true
@@ -170,7 +170,8 @@ func (s *Input) Next(ctx context.Context) (batch []Line, more bool) {
 	return batch, true
 }
 
-// Verdict is the error of a stream that is not whole.
+// Verdict returns an error if the stream is incomplete. seen is the number of records
+// that were read, stage the name of this command, and before that of the previous one.
 func (s *Input) Verdict(seen int64, stage, before string) error {
 	var problem string
 	switch {
