@@ -12,9 +12,9 @@ func TestAccount(t *testing.T) {
 	if a.read != 5 || a.inserted != 2 || a.identical != 1 || a.differing != 1 || a.rejected != 1 || a.check() != nil {
 		t.Errorf("%+v, %v", a, a.check())
 	}
-	a.add([]*row{{}}) // whose outcome nobody has decided
+	a.add([]*row{{}}) // a row without an outcome
 	if err := a.check(); sysexits.Code(err) != sysexits.Failed {
-		t.Errorf("an account that does not balance: %v; want a failure", err)
+		t.Errorf("check of an account that does not balance = %v; want an error", err)
 	}
 	for _, tc := range []struct {
 		a       account
@@ -35,12 +35,12 @@ func TestAccount(t *testing.T) {
 func TestOutcomeNames(t *testing.T) {
 	for o := inserted; o <= rejected; o++ {
 		if parseOutcome(o.String()) != o {
-			t.Errorf("%v does not read back", o)
+			t.Errorf("parseOutcome(%v) does not return it", o)
 		}
 	}
 	for _, s := range []string{"", "undecided", "INSERTED"} {
 		if parseOutcome(s) != undecided {
-			t.Errorf("%q is an outcome", s)
+			t.Errorf("parseOutcome(%q) returns an outcome", s)
 		}
 	}
 }

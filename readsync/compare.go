@@ -124,7 +124,7 @@ func (t *target) differing(numbers []string, outcomes []outcome) (differ []int, 
 			outcomes[n] = differing
 			differ = append(differ, n)
 		default:
-			if !t.taken {
+			if !t.discarded {
 				return nil, errGone
 			}
 			outcomes[n] = rejected

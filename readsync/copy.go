@@ -38,7 +38,7 @@ func (t *target) copy(sql string, rows []*row) error {
 		return t.buf
 	})
 	if err == nil && n != int64(len(rows)) {
-		err = errTaken
+		err = errDiscarded
 	}
 	return err
 }

@@ -15,14 +15,14 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// inTest is a command that is a function of a test.
+// inTest is a command that calls a function of a test.
 type inTest struct {
 	do func(context.Context, *cli.Env) error `kong:"-"`
 }
 
 func (c *inTest) Run(ctx context.Context, env *cli.Env) error { return c.do(ctx, env) }
 
-// inTool calls do as a command of the tool.
+// inTool runs the tool with do as its only command.
 func inTool(t *testing.T, do func(context.Context, *cli.Env) error) ran {
 	t.Helper()
 	a := app()
@@ -30,7 +30,7 @@ func inTool(t *testing.T, do func(context.Context, *cli.Env) error) ran {
 	return runApp(t, a)
 }
 
-// withEndpoint gives do an endpoint that syncs by calling sync.
+// withEndpoint calls do with an endpoint whose sync is the function sync.
 func withEndpoint(t *testing.T, sync func(context.Context) (int64, error), do func(*endpoint)) ran {
 	t.Helper()
 	return inTool(t, func(ctx context.Context, env *cli.Env) error {
@@ -53,7 +53,7 @@ func ask(t *testing.T, e http.Handler, r *http.Request) (a answered) {
 	e.ServeHTTP(w, r)
 	a.status, a.header, a.body = w.Code, w.Header(), w.Body.String()
 	if err := json.Unmarshal(w.Body.Bytes(), &a.answer); err != nil || a.Service != "reading-sync" || a.header.Get("Content-Type") != "application/json" {
-		t.Errorf("no answer as it should be: %s", w.Body)
+		t.Errorf("not a valid answer: %s", w.Body)
 	}
 	return a
 }
@@ -69,12 +69,12 @@ func TestServeAnswer(t *testing.T) {
 			t.Errorf("status %d, %s", a.status, a.body)
 		}
 		if n, err := processedCount([]byte(a.body)); n != 42 || err != nil {
-			t.Errorf("trigger reads it as %d, %v", n, err)
+			t.Errorf("trigger parses the answer as %d, %v", n, err)
 		}
 	})
 	withEndpoint(t, func(context.Context) (int64, error) { return 0, nil }, func(e *endpoint) {
 		if n, err := processedCount([]byte(ask(t, e, aCall()).body)); n != 0 || err != nil {
-			t.Errorf("trigger reads nothing left as %d, %v", n, err)
+			t.Errorf("trigger parses the answer with 0 documents as %d, %v", n, err)
 		}
 	})
 }
@@ -84,36 +84,36 @@ func TestServeRequests(t *testing.T) {
 		change func(*http.Request)
 		status int
 	}{
-		"plain":            {func(*http.Request) {}, 200},
-		"IPv4":             {func(r *http.Request) { r.Host = "127.0.0.1:8085" }, 200},
-		"other loopback":   {func(r *http.Request) { r.Host = "127.8.9.10" }, 200},
-		"IPv6":             {func(r *http.Request) { r.Host = "[::1]:8085" }, 200},
-		"IPv6 without":     {func(r *http.Request) { r.Host = "[::1]" }, 200},
-		"upper case":       {func(r *http.Request) { r.Host = "LOCALHOST." }, 200},
-		"named":            {func(r *http.Request) { r.Host = "Hub.example:80" }, 200},
-		"HTTP/1.0, none":   {func(r *http.Request) { r.Host = "" }, 200},
-		"body":             {func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader("{}")) }, 200},
-		"query":            {func(r *http.Request) { r.URL.RawQuery = "a=b;c" }, 200},
-		"own page":         {func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "same-origin") }, 200},
-		"own origin":       {func(r *http.Request) { r.Header.Set("Origin", "http://localhost:8085") }, 200},
-		"other host":       {func(r *http.Request) { r.Host = "evil.example" }, 403},
-		"other address":    {func(r *http.Request) { r.Host = "192.0.2.1:8085" }, 403},
-		"rebound":          {func(r *http.Request) { r.Host = "localhost.evil.example:8085" }, 403},
-		"other site":       {func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") }, 403},
-		"same site":        {func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "same-site") }, 403},
-		"other origin":     {func(r *http.Request) { r.Header.Set("Origin", "http://evil.example") }, 403},
-		"null origin":      {func(r *http.Request) { r.Header.Set("Origin", "null") }, 403},
-		"GET":              {func(r *http.Request) { r.Method = "GET" }, 405},
-		"HEAD":             {func(r *http.Request) { r.Method = "HEAD" }, 405},
-		"OPTIONS":          {func(r *http.Request) { r.Method = "OPTIONS" }, 405},
-		"DELETE":           {func(r *http.Request) { r.Method = "DELETE" }, 405},
-		"other path":       {func(r *http.Request) { r.URL.Path = "/" }, 404},
-		"trailing slash":   {func(r *http.Request) { r.URL.Path += "/" }, 404},
-		"dots":             {func(r *http.Request) { r.URL.Path = "/x/.." + syncPath }, 404},
-		"large body":       {func(r *http.Request) { r.Body = io.NopCloser(io.LimitReader(zeros{}, 1<<20)) }, 413},
-		"endless body":     {func(r *http.Request) { r.Body = io.NopCloser(zeros{}) }, 413},
-		"body breaks off":  {func(r *http.Request) { r.Body = io.NopCloser(broken{}) }, 400},
-		"other host, path": {func(r *http.Request) { r.Host, r.URL.Path = "evil.example", "/" }, 403},
+		"plain":             {func(*http.Request) {}, 200},
+		"IPv4":              {func(r *http.Request) { r.Host = "127.0.0.1:8085" }, 200},
+		"other loopback":    {func(r *http.Request) { r.Host = "127.8.9.10" }, 200},
+		"IPv6":              {func(r *http.Request) { r.Host = "[::1]:8085" }, 200},
+		"IPv6, no port":     {func(r *http.Request) { r.Host = "[::1]" }, 200},
+		"upper case":        {func(r *http.Request) { r.Host = "LOCALHOST." }, 200},
+		"named":             {func(r *http.Request) { r.Host = "Hub.example:80" }, 200},
+		"HTTP/1.0, no Host": {func(r *http.Request) { r.Host = "" }, 200},
+		"body":              {func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader("{}")) }, 200},
+		"query":             {func(r *http.Request) { r.URL.RawQuery = "a=b;c" }, 200},
+		"own page":          {func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "same-origin") }, 200},
+		"own origin":        {func(r *http.Request) { r.Header.Set("Origin", "http://localhost:8085") }, 200},
+		"other host":        {func(r *http.Request) { r.Host = "evil.example" }, 403},
+		"other address":     {func(r *http.Request) { r.Host = "192.0.2.1:8085" }, 403},
+		"rebound":           {func(r *http.Request) { r.Host = "localhost.evil.example:8085" }, 403},
+		"other site":        {func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") }, 403},
+		"same site":         {func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "same-site") }, 403},
+		"other origin":      {func(r *http.Request) { r.Header.Set("Origin", "http://evil.example") }, 403},
+		"null origin":       {func(r *http.Request) { r.Header.Set("Origin", "null") }, 403},
+		"GET":               {func(r *http.Request) { r.Method = "GET" }, 405},
+		"HEAD":              {func(r *http.Request) { r.Method = "HEAD" }, 405},
+		"OPTIONS":           {func(r *http.Request) { r.Method = "OPTIONS" }, 405},
+		"DELETE":            {func(r *http.Request) { r.Method = "DELETE" }, 405},
+		"other path":        {func(r *http.Request) { r.URL.Path = "/" }, 404},
+		"trailing slash":    {func(r *http.Request) { r.URL.Path += "/" }, 404},
+		"dots":              {func(r *http.Request) { r.URL.Path = "/x/.." + syncPath }, 404},
+		"large body":        {func(r *http.Request) { r.Body = io.NopCloser(io.LimitReader(zeros{}, 1<<20)) }, 413},
+		"endless body":      {func(r *http.Request) { r.Body = io.NopCloser(zeros{}) }, 413},
+		"incomplete body":   {func(r *http.Request) { r.Body = io.NopCloser(broken{}) }, 400},
+		"other host, path":  {func(r *http.Request) { r.Host, r.URL.Path = "evil.example", "/" }, 403},
 	} {
 		t.Run(name, func(t *testing.T) {
 			syncs := 0
@@ -150,12 +150,12 @@ func TestServeFailures(t *testing.T) {
 	for name, c := range map[string]struct {
 		err     error
 		status  int
-		text    string // what the JSON status is
-		exit    int    // of the service
-		retried bool   // by trigger
+		text    string // the status in the JSON
+		exit    int    // exit status of the service
+		retried bool   // whether trigger retries
 	}{
 		"done":              {nil, 200, "success", 0, false},
-		"partly":            {failing(sysexits.Partial), 200, "success", 11, false},
+		"some rejected":     {failing(sysexits.Partial), 200, "success", 11, false},
 		"too many rejected": {failing(sysexits.DataErr), 500, "error", 11, true},
 		"database down":     {failing(sysexits.Unavailable), 503, "error", 0, true},
 		"other run":         {failing(sysexits.TempFail), 409, "error", 0, true},
@@ -179,7 +179,7 @@ func TestServeFailures(t *testing.T) {
 				exit = sysexits.Code(e.verdict())
 			})
 			if exit != c.exit {
-				t.Errorf("the service exits with %d; want %d", exit, c.exit)
+				t.Errorf("the service exits with status %d; want %d", exit, c.exit)
 			}
 			if (c.err == nil) != (r.stderr == "") || strings.Contains(r.stderr, "hunter") {
 				t.Errorf("stderr: %s", r.stderr)
@@ -190,13 +190,13 @@ func TestServeFailures(t *testing.T) {
 
 func TestServePanic(t *testing.T) {
 	r := withEndpoint(t, func(context.Context) (int64, error) { panic("hunter2") }, func(e *endpoint) {
-		for range 2 { // the lock is free again
+		for range 2 { // the panic must not block the next call
 			if a := ask(t, e, aCall()); a.status != 500 || strings.Contains(a.body, "hunter2") {
 				t.Errorf("status %d, %s", a.status, a.body)
 			}
 		}
 	})
 	if !strings.Contains(r.stderr, "panic: hunter2") || !strings.Contains(r.stderr, "endpoint_test.go") {
-		t.Errorf("stderr does not say where: %s", r.stderr)
+		t.Errorf("stderr does not have the place of the panic: %s", r.stderr)
 	}
 }

@@ -23,7 +23,7 @@ import (
 	"observability-hub/readsync/internal/rawbson"
 )
 
-// hub is both sides of a sync, in memory, and the state directory.
+// hub has both databases of a sync, in memory, and a state directory.
 type hub struct {
 	*testing.T
 	docs  *fakeCollection
@@ -55,20 +55,20 @@ func (h *hub) peers() peers {
 	}
 }
 
-// run runs the tool between the two sides.
+// run runs the tool with the databases of the hub.
 func (h *hub) run(args ...string) ran {
 	h.Helper()
 	return runApp(h.T, appBetween(h.peers()), args...)
 }
 
-// pipe is a run that reads text.
+// pipe runs the tool with stdin.
 func (h *hub) pipe(stdin string, args ...string) ran {
 	h.Helper()
 	return runInput(h.T, appBetween(h.peers()), stdin, args...)
 }
 
-// expect fails unless a run ended with that status and its last record has these
-// fields.
+// expect fails the test unless a run ended with that exit status and its last record
+// has these fields.
 func (h *hub) expect(r ran, status int, fields string) map[string]any {
 	h.Helper()
 	var last, want map[string]any
@@ -76,7 +76,7 @@ func (h *hub) expect(r ran, status int, fields string) map[string]any {
 		if !strings.Contains(line, `"_eof"`) {
 			last = nil
 			if err := json.Unmarshal([]byte(line), &last); err != nil {
-				h.Errorf("no record: %s", line)
+				h.Errorf("not a record: %s", line)
 			}
 		}
 	}
@@ -94,7 +94,7 @@ func (h *hub) expect(r ran, status int, fields string) map[string]any {
 	return last
 }
 
-// statuses counts the documents of each status.
+// statuses returns the number of documents of each status.
 func (h *hub) statuses() map[string]int {
 	n := map[string]int{}
 	for _, d := range h.docs.all {
@@ -103,22 +103,22 @@ func (h *hub) statuses() map[string]int {
 	return n
 }
 
-// doc is an ingested document.
+// doc returns an ingested document.
 func doc(id any, payload any, more ...bson.E) bson.D {
 	return append(bson.D{{Key: "_id", Value: id}, {Key: "status", Value: statusIngested}, {Key: "source", Value: "s"}, {Key: "payload", Value: payload}}, more...)
 }
 
-// fakeCollection answers what readsync asks, from documents in the order of their ids.
+// fakeCollection answers the queries of readsync from documents in the order of their ids.
 type fakeCollection struct {
 	*testing.T
 	mu       sync.Mutex
 	all      []bson.Raw
-	asked    int                     // questions
-	onFind   func(n int) error       // before the answer to the nth
-	onUpdate func(bson.Raw) error    // before an update
-	kinds    map[string]string       // collections, by their names
-	narrow   bool                    // as FerretDB, it does not know the codes of all types
-	rule     func(status string) int // the code with which a status is refused
+	asked    int                     // number of queries
+	onFind   func(n int) error       // called before the answer to the nth query
+	onUpdate func(bson.Raw) error    // called before each update
+	kinds    map[string]string       // types of the collections, by name
+	narrow   bool                    // like FerretDB, reject the codes of some types
+	rule     func(status string) int // error code of a refused status, or 0
 }
 
 func compareIDs(a, b rawbson.Value) int {
@@ -129,7 +129,7 @@ func compareIDs(a, b rawbson.Value) int {
 	case a.Kind != b.Kind:
 		return cmp.Compare(rank(a.Kind), rank(b.Kind))
 	case a.Kind == bson.TypeInt32:
-		return cmp.Compare(a.Data[0], b.Data[0]) // small ones
+		return cmp.Compare(a.Data[0], b.Data[0]) // the tests use only small numbers
 	case a.Kind == bson.TypeString:
 		return bytes.Compare(a.Text(), b.Text())
 	}
@@ -171,7 +171,7 @@ func (c *fakeCollection) find(ctx context.Context, q question) ([]bson.Raw, erro
 			case "$in":
 				match = match && slices.ContainsFunc(op.Value.(bson.A), func(v any) bool { return asValue(v.(bson.RawValue)).Equal(id) })
 			default:
-				c.Errorf("a filter that is not known here: %v", q.filter)
+				c.Errorf("the fake does not support the filter %v", q.filter)
 			}
 		}
 		if match && len(found) < q.limit {
@@ -224,7 +224,7 @@ func (c *fakeCollection) update(_ context.Context, command bson.Raw) (bson.Raw, 
 	return reply, nil
 }
 
-// matches reports whether a document is what a guard demands.
+// matches reports whether a document matches a guard.
 func (c *fakeCollection) matches(d, q bson.Raw) bool {
 	conditions, err := q.Elements()
 	if err != nil {
@@ -237,7 +237,7 @@ func (c *fakeCollection) matches(d, q bson.Raw) bool {
 			if op.Key() == "$exists" {
 				want = rawbson.Value{}
 			} else if want = asValue(op.Value()); op.Key() != "$eq" {
-				c.Errorf("a guard that is not known here: %v", q)
+				c.Errorf("the fake does not support the guard %v", q)
 			}
 		}
 		if !have.Equal(want) {
@@ -263,25 +263,25 @@ func (c *fakeCollection) list(_ context.Context, filter bson.D) (found []mongo.C
 func (c *fakeCollection) count(context.Context, bson.D) (int64, error) { return int64(len(c.all)), nil }
 func (c *fakeCollection) close()                                       {}
 
-// fakeRow is a row: texts, and "\\N" for NULL.
+// fakeRow has the columns of a row as texts, with "\\N" for NULL.
 type fakeRow [5]string
 
-// fakeDatabase is a table whose transactions are as PostgreSQL's, for one session.
+// fakeDatabase is a table with transactions, for one session.
 type fakeDatabase struct {
 	*testing.T
 	mu          sync.Mutex
-	rows        map[string]fakeRow // that are committed
-	inside      bool               // of a transaction, which sees these:
-	seen        map[string]fakeRow
+	rows        map[string]fakeRow // committed rows
+	inside      bool               // a transaction has begun
+	seen        map[string]fakeRow // the rows that the transaction sees
 	staged      []stagedRow
 	said        []string
-	missing     bool                      // the table
-	persistence string                    // of the table; p
-	refuse      func(id string) *pq.Error // a row
-	nameless    bool                      // a refused row is not named by its line
-	swallow     func(id string) bool      // by a trigger
-	fail        func(sql string) error    // a statement
-	lost        bool
+	missing     bool                      // the table does not exist
+	persistence string                    // of the table; "" means p
+	refuse      func(id string) *pq.Error // the error of a refused row
+	nameless    bool                      // errors do not name the line of a refused row
+	swallow     func(id string) bool      // a trigger discards the row
+	fail        func(sql string) error    // the error of a statement
+	lost        bool                      // the session is lost
 }
 
 type stagedRow struct {
@@ -310,7 +310,7 @@ func (d *fakeDatabase) exec(sql string) error {
 	switch word {
 	case "BEGIN":
 		if d.inside {
-			d.Errorf("a transaction in a transaction: %s", sql)
+			d.Errorf("BEGIN inside a transaction: %s", sql)
 		}
 		d.inside, d.seen, d.staged = true, maps.Clone(d.rows), nil
 		return nil
@@ -319,7 +319,7 @@ func (d *fakeDatabase) exec(sql string) error {
 		fallthrough
 	case "ROLLBACK":
 		if d.inside = false; word == "COMMIT" && d.seen == nil {
-			d.Error("a COMMIT without a transaction")
+			d.Error("COMMIT without a transaction")
 		}
 		d.seen, d.staged = nil, nil
 		return nil
@@ -336,7 +336,7 @@ func (d *fakeDatabase) exec(sql string) error {
 	case "DELETE":
 		d.staged = nil
 	default:
-		d.Errorf("a statement that is not known here: %s", sql)
+		d.Errorf("the fake does not support the statement %s", sql)
 	}
 	return nil
 }
@@ -419,7 +419,7 @@ func (d *fakeDatabase) column(sql string) (found []string, err error) {
 			found = append(found, at.Format("2006-01-02 15:04:05+00"))
 		}
 	default:
-		d.Errorf("a query that is not known here: %s", sql)
+		d.Errorf("the fake does not support the query %s", sql)
 	}
 	return found, nil
 }
@@ -442,7 +442,7 @@ func (d *fakeDatabase) copyIn(sql string, next func() []byte) (n int64, err erro
 	line := 0
 	for piece := next(); len(piece) > 0; piece = next() {
 		if piece[len(piece)-1] != '\n' {
-			d.Errorf("half a line: %q", piece)
+			d.Errorf("the piece does not end with a line break: %q", piece)
 		}
 		for text := range strings.Lines(string(piece)) {
 			line++
@@ -492,7 +492,7 @@ func (d *fakeDatabase) copyIn(sql string, next func() []byte) (n int64, err erro
 func (d *fakeDatabase) broken() bool { return d.lost }
 func (d *fakeDatabase) close() error { return nil }
 
-// same compares as compareSQL does.
+// same reports whether rows have the same content, by the rules of compareSQL.
 func (r fakeRow) same(other fakeRow) bool {
 	for i := range r {
 		a, b := r[i], other[i]

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// asTool makes the test binary run the tool: with real streams, and in a process
-// that signals can end.
+// asTool is a variable that makes the test binary run the tool. Tests then have a
+// separate process with real streams, to which they can send signals.
 const asTool = "READSYNC_TEST_AS_TOOL"
 
 func TestMain(m *testing.M) {
@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// process is the tool in a process of its own.
+// process is a running tool.
 type process struct {
 	*testing.T
 	cmd  *exec.Cmd
@@ -29,7 +29,7 @@ type process struct {
 	done chan struct{}
 }
 
-// startTool starts the tool. setUp, if it is not nil, may change how.
+// startTool starts the tool. setUp, if it is not nil, can change the command first.
 func startTool(t *testing.T, setUp func(*exec.Cmd), args ...string) *process {
 	t.Helper()
 	p := &process{T: t, cmd: exec.Command("/proc/self/exe", args...), dir: t.TempDir(), done: make(chan struct{})}
@@ -39,7 +39,7 @@ func startTool(t *testing.T, setUp func(*exec.Cmd), args ...string) *process {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer f.Close() // the process has its own
+		defer f.Close() // the process has its own descriptor
 		*stream = f
 	}
 	if setUp != nil {
@@ -49,11 +49,11 @@ func startTool(t *testing.T, setUp func(*exec.Cmd), args ...string) *process {
 		t.Fatal(err)
 	}
 	go func() {
-		_ = p.cmd.Wait() // its status is looked at
+		_ = p.cmd.Wait() // wait checks the status
 		close(p.done)
 	}()
 	t.Cleanup(func() {
-		_ = p.cmd.Process.Kill() // it may have ended
+		_ = p.cmd.Process.Kill() // fails if it has ended
 		<-p.done
 	})
 	return p
@@ -66,13 +66,13 @@ func (p *process) signal(s syscall.Signal) {
 	}
 }
 
-// wait returns the exit status as a shell has it: 128 + the signal.
+// wait returns the exit status in the form of a shell: 128 + n if signal n ended the tool.
 func (p *process) wait() int {
 	p.Helper()
 	select {
 	case <-p.done:
 	case <-time.After(time.Minute):
-		p.Fatalf("it does not end\n%s%s", p.stdout(), p.stderr())
+		p.Fatalf("the tool does not end\n%s%s", p.stdout(), p.stderr())
 	}
 	if ws, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		return 128 + int(ws.Signal())
@@ -92,7 +92,7 @@ func (p *process) read(name string) string {
 	return string(b)
 }
 
-// await polls for a condition that nothing announces.
+// await polls until a condition is met.
 func await(t *testing.T, what string, met func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !met(); time.Sleep(2 * time.Millisecond) {

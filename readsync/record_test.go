@@ -19,12 +19,12 @@ func TestDistinct(t *testing.T) {
 	}
 }
 
-// What stands in a record becomes the columns, or the reason why it does not.
+// A record becomes the columns of a row, or a refusal with a reason.
 func TestRecordToRow(t *testing.T) {
 	for _, tc := range []struct {
 		line   string
 		nul    extjson.NULPolicy
-		reason string // of a refusal, or "bad" for no record at all
+		reason string // of the refusal; "bad" if the line is not a record
 		want   string // the columns
 	}{
 		{`{"mongo_id":"x","event_timestamp":"2026-01-01T00:00:00+01:00","source":"s","event_type":null,"payload":{"a":1},"meta":null}`, extjson.RejectNUL, "", "2025-12-31T23:00:00Z s <nil> {\"a\":1} <nil>"},
@@ -78,10 +78,10 @@ func FuzzRecords(f *testing.F) {
 	f.Add([]byte(`{"mongo_id":"x","payload":{"a":1},"reason":"nul","document":{},"outcome":"inserted"}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		if r, err := recordRow(stage.Line{Text: bytes.Clone(text)}, extjson.ReplaceNUL); err == nil && r.refused == nil && len(r.id) > extjson.MaxID {
-			t.Errorf("an id of %d bytes is taken", len(r.id))
+			t.Errorf("an id of %d bytes is accepted", len(r.id))
 		}
 		if e, isRecord, err := loadRecord(stage.Line{Text: bytes.Clone(text)}); err == nil && isRecord && e.id == "" {
-			t.Errorf("a load record without an id is taken: %q", text)
+			t.Errorf("a load record without an id is accepted: %q", text)
 		}
 	})
 }

@@ -61,8 +61,8 @@ func (r *retryCmd) Run(ctx context.Context, env *cli.Env) error {
 	return try.finish(err)
 }
 
-// sheaf is a group of letters that are loaded together.
-type sheaf struct {
+// letterBatch is a group of letters that are loaded together.
+type letterBatch struct {
 	lines  [][]byte // the lines of the file
 	guards []string
 	docs   []*document
@@ -72,7 +72,7 @@ type sheaf struct {
 
 // all loads all letters of the file.
 func (r *retrying) all(ctx context.Context) error {
-	b, s := r.builder(r.nul), &sheaf{}
+	b, s := r.builder(r.nul), &letterBatch{}
 	for ctx.Err() == nil {
 		line, err := r.file.Lines.Next()
 		if err == io.EOF {
@@ -96,7 +96,7 @@ func (r *retrying) all(ctx context.Context) error {
 			if err := r.load(ctx, s); err != nil {
 				return err
 			}
-			b, s = r.builder(r.nul), &sheaf{}
+			b, s = r.builder(r.nul), &letterBatch{}
 		}
 	}
 	if err := r.load(ctx, s); err != nil {
@@ -106,7 +106,7 @@ func (r *retrying) all(ctx context.Context) error {
 }
 
 // add parses a line as a letter and adds its document and row.
-func (s *sheaf) add(b *reading.Builder, line []byte) error {
+func (s *letterBatch) add(b *reading.Builder, line []byte) error {
 	l, err := deadletter.Parse(line)
 	if err != nil {
 		return err
@@ -124,7 +124,7 @@ func (s *sheaf) add(b *reading.Builder, line []byte) error {
 
 // load loads letters and marks their documents. It keeps the letters of documents
 // that were rejected or differ.
-func (r *retrying) load(ctx context.Context, s *sheaf) error {
+func (r *retrying) load(ctx context.Context, s *letterBatch) error {
 	return r.writeDistinct(ctx, s.rows, func(from, to int) error {
 		var ends []ending
 		for i := from; i < to; i++ {

@@ -57,7 +57,7 @@ func TestRows(t *testing.T) {
 	}
 }
 
-// A dead letter has the whole document, whatever is wrong with it.
+// A dead letter contains the whole document, for every reason of a refusal.
 func TestDeadLettersKeepTheDocument(t *testing.T) {
 	deep := any("x")
 	for range extjson.MaxDepth + 1 {
@@ -69,7 +69,7 @@ func TestDeadLettersKeepTheDocument(t *testing.T) {
 		d := &document{}
 		r := readRow(b, doc, d)
 		if r.refused == nil {
-			t.Errorf("%.40v is taken", v)
+			t.Errorf("%.40v is accepted", v)
 			continue
 		}
 		rec := record.New(time.Now(), record.Warn, "dead_letter", family)
@@ -81,10 +81,10 @@ func TestDeadLettersKeepTheDocument(t *testing.T) {
 		}
 		again, err := l.Doc()
 		if err != nil || string(again) != string(doc) {
-			t.Errorf("%.40v: the document is another: %v", v, err)
+			t.Errorf("%.40v: the letter contains another document: %v", v, err)
 		}
 		if l.Guard != d.Guard() || l.ID != r.id {
-			t.Errorf("%.40v: the letter is not known again", v)
+			t.Errorf("%.40v: the letter has another guard or id", v)
 		}
 	}
 }

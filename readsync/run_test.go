@@ -23,13 +23,13 @@ import (
 	"observability-hub/readsync/internal/rawbson"
 )
 
-// oid is the n-th ObjectID.
+// oid returns the n-th ObjectID.
 func oid(n int) (id bson.ObjectID) {
 	copy(id[:], fmt.Sprintf("%012d", n))
 	return id
 }
 
-// many makes n documents, of which every seventh cannot be a row if odd is set.
+// many returns n documents. If odd is set, every seventh cannot become a row.
 func many(n int, odd bool) (docs []bson.D) {
 	for i := range n {
 		text := "x\ty\\z"
@@ -41,7 +41,7 @@ func many(n int, odd bool) (docs []bson.D) {
 	return docs
 }
 
-// letters are the lines of the dead letters.
+// letters returns the lines of the dead letter file.
 func (h *hub) letters() (lines []string) {
 	h.Helper()
 	b, err := os.ReadFile(filepath.Join(h.state, "dead-letters.jsonl"))
@@ -54,8 +54,8 @@ func (h *hub) letters() (lines []string) {
 	return lines
 }
 
-// Each document is a row or a dead letter, once, and marked as that; a second run finds
-// nothing to do.
+// Each document becomes one row or one dead letter, and is marked accordingly. A second
+// run finds nothing to do.
 func TestRun(t *testing.T) {
 	h := newHub(t, many(2500, true)...)
 	const aside = 358 // every seventh
@@ -70,18 +70,20 @@ func TestRun(t *testing.T) {
 	h.expect(h.run("run"), 0, `{"read":0,"inserted":0,"marked":0,"batches":0}`)
 }
 
-// What a killed run has committed and not marked is found again, and not doubled.
+// After a killed run, the next one finds rows whose documents are not marked, and does
+// not duplicate them.
 func TestRunAgain(t *testing.T) {
 	h := newHub(t, many(1500, false)...)
 	h.expect(h.run("run"), 0, `{"inserted":1500}`)
-	for i := range h.docs.all { // as if none had been marked
+	for i := range h.docs.all { // undo the marks
 		h.docs.all[i] = marshal(t, many(1500, false)[i])
 	}
 	h.put(doc("new", 1))
 	h.expect(h.run("run"), 0, `{"read":1501,"inserted":1,"identical":1500,"marked":1501}`)
 }
 
-// A row that differs stays, and its document stays ingested, unless it is to be replaced.
+// A row that differs is kept and its document stays ingested, unless --differing=replace
+// is given.
 func TestRunDiffering(t *testing.T) {
 	h := newHub(t, doc(oid(1), int32(1)), doc(oid(2), bson.DateTime(0)), doc(oid(3), "x"))
 	h.table.rows[oid(1).Hex()] = fakeRow{`\N`, "s", `\N`, "2", `\N`}
@@ -101,7 +103,7 @@ func TestRunDiffering(t *testing.T) {
 	}
 }
 
-// A dry run says what a run would do, and writes nothing anywhere.
+// A dry run prints the numbers of a run and writes nothing.
 func TestRunDry(t *testing.T) {
 	h := newHub(t, append(many(10, true), doc(oid(99), "old"))...)
 	h.table.rows[oid(99).Hex()] = fakeRow{`\N`, "s", `\N`, `"older"`, `\N`}
@@ -119,7 +121,7 @@ func TestRunDry(t *testing.T) {
 	}
 }
 
-// With one too many rejected, the batch is kept and the run ends.
+// If a batch exceeds --max-rejects, it is committed and the run ends.
 func TestRunMaxRejects(t *testing.T) {
 	h := newHub(t, many(2500, true)...)
 	r := h.run("run")
@@ -147,7 +149,7 @@ func TestMarkedLast(t *testing.T) {
 			id := s.Document().Lookup("q", "_id").ObjectID().Hex()
 			_, there := h.table.rows[id]
 			if to := s.Document().Lookup("u", "$set", "status").StringValue(); to == statusProcessed && !there || to == statusRejected && !strings.Contains(letters, id) {
-				t.Errorf("%s is marked %s before", id, to)
+				t.Errorf("%s is marked %s too early", id, to)
 			}
 		}
 		return nil
@@ -155,19 +157,19 @@ func TestMarkedLast(t *testing.T) {
 	h.expect(h.run("run", "--max-rejects", "1000"), sysexits.Partial, `{"read":2100,"marked":2100}`)
 }
 
-// What fails leaves documents ingested, whichever side fails, and the record balances.
+// A failure of either database leaves documents ingested, and the last record balances.
 func TestRunFailures(t *testing.T) {
 	down := mongo.CommandError{Code: 11600, Message: "shutting down"}
 	for name, tc := range map[string]struct {
 		break_           func(*hub)
 		status           int
 		event            string
-		processed, atMax int // documents that are marked, and rows at most
+		processed, atMax int // number of marked documents, maximum number of rows
 	}{
-		"the second question": {func(h *hub) {
+		"the second query": {func(h *hub) {
 			h.docs.onFind = func(n int) error { return []error{nil, nil, down}[min(n, 2)] }
 		}, sysexits.Unavailable, "source_unavailable", 1000, 1000},
-		"the right to update": {func(h *hub) {
+		"no privilege to update": {func(h *hub) {
 			h.docs.onUpdate = func(bson.Raw) error { return mongo.CommandError{Code: 13, Message: "not allowed"} }
 		}, sysexits.Config, "source_refused", 0, 2500},
 		"a primary that steps down once": {func(h *hub) {
@@ -180,7 +182,7 @@ func TestRunFailures(t *testing.T) {
 				return nil
 			}
 		}, 0, "", 2500, 2500},
-		"a rule of the collection": {func(h *hub) {
+		"a validation rule": {func(h *hub) {
 			h.docs.rule = func(status string) int { return map[string]int{statusProcessed: 121}[status] }
 		}, sysexits.Partial, "marks_refused", 0, 2500},
 		"the first COMMIT": {func(h *hub) {
@@ -200,12 +202,12 @@ func TestRunFailures(t *testing.T) {
 				return nil
 			}
 		}, 0, "", 2500, 2500},
-		"an id that has run out": {func(h *hub) {
+		"an exhausted id sequence": {func(h *hub) {
 			h.table.refuse = func(string) *pq.Error { return &pq.Error{Code: "2200H", Message: "reached maximum value of sequence"} }
 		}, sysexits.Config, "database_refused", 0, 0},
 		"a temporary table":               {func(h *hub) { h.table.persistence = temporary }, sysexits.Config, "database_refused", 0, 0},
 		"a table that would be temporary": {func(h *hub) { h.table.missing, h.table.persistence = true, temporary }, sysexits.Config, "database_refused", 0, 0},
-		"a table that takes no COPY": {func(h *hub) {
+		"a table that accepts no COPY": {func(h *hub) {
 			h.table.fail = func(sql string) error {
 				if sql == directSQL {
 					return &pq.Error{Code: "42809", Message: "cannot copy to view"}
@@ -240,8 +242,9 @@ func TestRunFailures(t *testing.T) {
 	}
 }
 
-// The database refuses some rows: by their lines, without naming any, by an error of
-// another class, or by a trigger that lets them vanish. The others are written.
+// The database refuses some rows: with an error that names their lines, with one that
+// does not, with one of another class, or with a trigger that discards them. The other
+// rows are written.
 func TestRefusedRows(t *testing.T) {
 	odd := map[string]bool{oid(0).Hex(): true, oid(700).Hex(): true, oid(1234).Hex(): true}
 	refuse := func(code pqerror.Code) func(string) *pq.Error {
@@ -269,8 +272,8 @@ func TestRefusedRows(t *testing.T) {
 	}
 }
 
-// Whatever is refused, it is not a document's fault if the table takes no other row.
-func TestTableTakesNothing(t *testing.T) {
+// If the table accepts no row at all, no document is rejected.
+func TestTableAcceptsNothing(t *testing.T) {
 	h := newHub(t, many(5, false)...)
 	h.table.refuse = func(string) *pq.Error { return &pq.Error{Code: "0A000", Message: "cannot insert into this table"} }
 	if r := h.run("run"); r.status == 0 || h.statuses()[statusIngested] != 5 || len(h.letters()) != 0 {
@@ -278,7 +281,7 @@ func TestTableTakesNothing(t *testing.T) {
 	}
 }
 
-// A text that means the same day to every reader is a timestamp.
+// A text is a timestamp if it means the same day in every order of day and month.
 func TestReadMoments(t *testing.T) {
 	at := func(id int, text string) bson.D { return doc(oid(id), 1, bson.E{Key: "timestamp", Value: text}) }
 	h := newHub(t, at(1, "04/04/2026"), at(2, "04/05/2026"), at(3, "13/13/2026"), at(4, "2026-01-04T10:00Z"))
@@ -288,8 +291,8 @@ func TestReadMoments(t *testing.T) {
 	}
 }
 
-// A signal ends the run after the batch that is being written: it is committed and
-// marked, and no other is read.
+// A signal ends the run after the batch that is being written. That batch is committed
+// and marked.
 func TestRunSignalled(t *testing.T) {
 	h := newHub(t, many(5000, false)...)
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -311,7 +314,7 @@ func TestRunSignalled(t *testing.T) {
 	})
 }
 
-// A document larger than a batch may be is alone in memory, and synced as the others.
+// Documents that fill a batch alone are synced like the others.
 func TestLargeDocuments(t *testing.T) {
 	var docs []bson.D
 	for i := range 5 {
@@ -324,7 +327,7 @@ func TestLargeDocuments(t *testing.T) {
 	}
 }
 
-// Ids of several types are walked through one after the other, once each.
+// walk returns each document once if the ids have several types.
 func TestWalk(t *testing.T) {
 	for _, narrow := range []bool{false, true} {
 		ids := []any{nil, int32(1), int32(2), "", "a", "b", oid(1), oid(2)}
@@ -355,14 +358,14 @@ func TestWalk(t *testing.T) {
 	}
 }
 
-// A collection that cannot be walked through is refused instead of read for ever.
+// walk returns an error if it cannot proceed, instead of reading endlessly.
 func TestWalkRefuses(t *testing.T) {
 	for name, tc := range map[string]struct {
 		docs   []bson.Raw
 		status int
 	}{
-		"a document without _id":     {[]bson.Raw{marshal(t, bson.D{{Key: "status", Value: statusIngested}})}, sysexits.Config},
-		"the same document for ever": {[]bson.Raw{marshal(t, doc(oid(1), 1))}, sysexits.Failed},
+		"a document without _id":  {[]bson.Raw{marshal(t, bson.D{{Key: "status", Value: statusIngested}})}, sysexits.Config},
+		"the same document again": {[]bson.Raw{marshal(t, doc(oid(1), 1))}, sysexits.Failed},
 	} {
 		s := &source{collection: stubborn{docs: tc.docs}, name: "readings", timeout: time.Minute}
 		w := &walk{source: s}
@@ -378,7 +381,7 @@ func TestWalkRefuses(t *testing.T) {
 	}
 }
 
-// stubborn gives the same documents to every question.
+// stubborn returns the same documents for every query.
 type stubborn struct {
 	collection
 	docs []bson.Raw
@@ -386,7 +389,7 @@ type stubborn struct {
 
 func (s stubborn) find(context.Context, question) ([]bson.Raw, error) { return s.docs, nil }
 
-// A document that was edited after it was read stays as it is.
+// A document that was edited after it was read is not marked.
 func TestEditedMeanwhile(t *testing.T) {
 	h := newHub(t, doc(oid(1), "old"), doc(oid(2), "same"))
 	edited := false
@@ -403,7 +406,7 @@ func TestEditedMeanwhile(t *testing.T) {
 	}
 }
 
-// An older hub's row for the same document is identical, and only that.
+// otherForms returns the rows that older hubs made of the same document, and nothing else.
 func TestOtherForms(t *testing.T) {
 	raw := marshal(t, doc(oid(1), bson.D{{Key: "at", Value: bson.DateTime(0)}, {Key: "id", Value: oid(2)}}, bson.E{Key: "event_type", Value: int32(5)}, bson.E{Key: "meta", Value: bson.A{1}}))
 	d := &document{}
@@ -422,39 +425,39 @@ func TestOtherForms(t *testing.T) {
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("%q\nwant\n%q", got, want)
 	}
-	// A record has only the columns to go by.
+	// The forms of a record are made of its columns.
 	line := r
 	line.from = &extracted{}
 	if other := otherForms[1](&line); other == nil || string(other.columns[3]) != text+hex+`"}` {
-		t.Errorf("of a record: %+v", other)
+		t.Errorf("the form of a record: %+v", other)
 	}
 	line.columns[3] = []byte(`{"$date":"never"}`)
 	if other := otherForms[1](&line); other != nil {
-		t.Errorf("what is not Extended JSON has another form: %s", other.columns[3])
+		t.Errorf("a text that is not Extended JSON has another form: %s", other.columns[3])
 	}
 }
 
-// A terminal shows how far a run is, at most twice a second.
+// A run shows its progress on a terminal, at most twice a second.
 func TestProgress(t *testing.T) {
 	h := newHub(t, many(3, false)...)
 	env := &cli.Env{Diag: &diag.Logger{Terminal: true}}
 	p := newProgress(t.Context(), env, &source{collection: h.docs, timeout: time.Minute})
 	if p.off || p.total != 3 {
-		t.Errorf("%+v; want a progress of 3 documents", p)
+		t.Errorf("%+v; want progress of 3 documents", p)
 	}
 	p.at(1)
 	if first := p.shown; p.done != 1 || first.IsZero() {
-		t.Errorf("%+v: nothing is shown", p)
+		t.Errorf("%+v: at has shown nothing", p)
 	} else if p.at(2); p.done != 2 || p.shown != first {
-		t.Errorf("%+v: shown more than twice a second", p)
+		t.Errorf("%+v: at has shown the line more than twice a second", p)
 	}
 	p.end()
 	if q := newProgress(t.Context(), &cli.Env{Diag: &diag.Logger{}}, nil); !q.off {
-		t.Error("a progress without a terminal")
+		t.Error("progress is shown without a terminal")
 	}
 }
 
-// Of two rows with one id in a batch, the second one meets the first.
+// If a batch has two rows with one id, the second one is compared with the first.
 func TestSameIDTwice(t *testing.T) {
 	h := newHub(t)
 	target, err := openTarget(t.Context(), peerFlags{Timeout: time.Minute, peers: h.peers()}, writeMode{})

@@ -124,7 +124,7 @@ func (c *call) serve(ctx context.Context, e *endpoint) {
 		if request.Header.Get("Expect") == "100-continue" {
 			_, _ = io.WriteString(c.out, "HTTP/1.1 100 Continue\r\n\r\n")
 		}
-		request.Body = io.NopCloser(&timely{request.Body, time.Now().Add(readWait)})
+		request.Body = io.NopCloser(&deadlineReader{request.Body, time.Now().Add(readWait)})
 		e.ServeHTTP(answer, request)
 	}
 	c.write(answer, request)
@@ -151,13 +151,13 @@ func (c *call) read(ctx context.Context, in *bufio.Reader) (*http.Request, error
 	}
 }
 
-// timely is a reader that fails after the time until.
-type timely struct {
+// deadlineReader is a reader that fails after the time until.
+type deadlineReader struct {
 	r     io.Reader
 	until time.Time
 }
 
-func (t *timely) Read(p []byte) (n int, err error) {
+func (t *deadlineReader) Read(p []byte) (n int, err error) {
 	type result struct {
 		n   int
 		err error

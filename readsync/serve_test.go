@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// Of one connection one request is read, and answered, whatever it is.
+// serve answers exactly one request of a connection, also if it is not valid.
 func TestCall(t *testing.T) {
 	const post = "POST /api/sync/reading HTTP/1.1\r\nHost: localhost\r\n"
 	for name, tc := range map[string]struct {
@@ -21,18 +21,18 @@ func TestCall(t *testing.T) {
 		want    string // the beginning of the answer
 		synced  int
 	}{
-		"a call":               {post + "\r\n", "HTTP/1.1 200 OK\r\n", 1},
-		"HTTP/1.0":             {"POST /api/sync/reading HTTP/1.0\r\n\r\n", "HTTP/1.1 200 OK\r\n", 1},
-		"a body":               {post + "Content-Length: 2\r\n\r\n{}", "HTTP/1.1 200 OK\r\n", 1},
-		"a body that is asked": {post + "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n{}", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n", 1},
-		"half a body":          {post + "Content-Length: 20\r\n\r\n{}", "HTTP/1.1 400 Bad Request\r\n", 0},
-		"a body too large":     {post + "Content-Length: 70000\r\n\r\n" + strings.Repeat("x", 70000), "HTTP/1.1 413 ", 0},
-		"no Host":              {"POST /api/sync/reading HTTP/1.1\r\n\r\n", "HTTP/1.1 400 Bad Request\r\n", 0},
-		"no HTTP":              {"SSH-2.0-x\r\n\r\n", "HTTP/1.1 400 Bad Request\r\n", 0},
-		"an endless header":    {post + "X: " + strings.Repeat("x", maxHeader), "HTTP/1.1 431 ", 0},
-		"another path":         {"POST / HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 404 Not Found\r\n", 0},
-		"two at once":          {post + "\r\n" + post + "\r\n", "HTTP/1.1 200 OK\r\n", 1},
-		"nothing":              {"", "", 0},
+		"a call":             {post + "\r\n", "HTTP/1.1 200 OK\r\n", 1},
+		"HTTP/1.0":           {"POST /api/sync/reading HTTP/1.0\r\n\r\n", "HTTP/1.1 200 OK\r\n", 1},
+		"a body":             {post + "Content-Length: 2\r\n\r\n{}", "HTTP/1.1 200 OK\r\n", 1},
+		"100-continue":       {post + "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n{}", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n", 1},
+		"an incomplete body": {post + "Content-Length: 20\r\n\r\n{}", "HTTP/1.1 400 Bad Request\r\n", 0},
+		"a body too large":   {post + "Content-Length: 70000\r\n\r\n" + strings.Repeat("x", 70000), "HTTP/1.1 413 ", 0},
+		"no Host":            {"POST /api/sync/reading HTTP/1.1\r\n\r\n", "HTTP/1.1 400 Bad Request\r\n", 0},
+		"not HTTP":           {"SSH-2.0-x\r\n\r\n", "HTTP/1.1 400 Bad Request\r\n", 0},
+		"an endless header":  {post + "X: " + strings.Repeat("x", maxHeader), "HTTP/1.1 431 ", 0},
+		"another path":       {"POST / HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 404 Not Found\r\n", 0},
+		"two requests":       {post + "\r\n" + post + "\r\n", "HTTP/1.1 200 OK\r\n", 1},
+		"nothing":            {"", "", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synced := 0
@@ -49,7 +49,7 @@ func TestCall(t *testing.T) {
 			}
 		})
 	}
-	// The answer to HEAD has no body, but its length.
+	// The answer to HEAD has no body, but the length of one.
 	var out bytes.Buffer
 	withEndpoint(t, nil, func(e *endpoint) {
 		(&call{in: strings.NewReader("HEAD /api/sync/reading HTTP/1.1\r\nHost: localhost\r\n\r\n"), out: &out}).serve(e.stopping, e)
@@ -59,7 +59,8 @@ func TestCall(t *testing.T) {
 	}
 }
 
-// A caller that hangs up, or that is there when the service is stopped, gets no answer.
+// A caller that has sent no request when the service stops gets no answer. A body that
+// does not arrive in time is an error.
 func TestCallStopped(t *testing.T) {
 	r, w := io.Pipe()
 	defer w.Close()
@@ -70,15 +71,15 @@ func TestCallStopped(t *testing.T) {
 		(&call{in: r, out: &out}).serve(ctx, e)
 	})
 	if out.Len() > 0 {
-		t.Errorf("an answer: %s", out.String())
+		t.Errorf("the caller got an answer: %s", out.String())
 	}
-	slow := &timely{r, time.Now().Add(-time.Second)}
+	slow := &deadlineReader{r, time.Now().Add(-time.Second)}
 	if _, err := slow.Read(make([]byte, 1)); !os.IsTimeout(err) {
-		t.Errorf("a body that does not come: %v; want a time-out", err)
+		t.Errorf("reading a body that does not arrive: %v; want a timeout", err)
 	}
 }
 
-// A TCP connection gets the answer although the caller still sends.
+// A TCP caller gets its answer.
 func TestCallOverTCP(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -110,7 +111,7 @@ func TestCallOverTCP(t *testing.T) {
 	<-done
 }
 
-// What is neither a connection nor a pipe is not waited for.
+// serve exits with status 64 if stdin is neither a connection nor a pipe nor a file.
 func TestServeNotByHand(t *testing.T) {
 	null, err := os.Open("/dev/null")
 	if err != nil {
@@ -121,7 +122,7 @@ func TestServeNotByHand(t *testing.T) {
 	if status := p.wait(); status != 64 || !strings.Contains(p.stderr(), "neither a socket, nor a pipe") {
 		t.Errorf("exit status %d\n%s", status, p.stderr())
 	}
-	// From a pipe, the answer is on stdout and the records are on stderr.
+	// If stdin is a pipe, stdout has the answer and stderr has the records.
 	p = startTool(t, func(cmd *exec.Cmd) {
 		cmd.Stdin = strings.NewReader("POST /api/sync/reading HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	}, "serve")

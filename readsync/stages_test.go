@@ -13,7 +13,7 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// grep is a filter between two stages.
+// grep returns the lines that keep accepts, as a filter between two stages does.
 func grep(text string, keep func(line string) bool) string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
@@ -24,7 +24,7 @@ func grep(text string, keep func(line string) bool) string {
 	return b.String()
 }
 
-// The three stages apart do what run does, and a filter between them leaves out
+// The three stages together do the same as run. A filter between them can remove
 // documents.
 func TestStages(t *testing.T) {
 	h := newHub(t, append(many(20, true), doc(oid(50), "x", bson.E{Key: "timestamp", Value: "04/04/2026"}), doc("text", bson.DateTime(1)))...)
@@ -38,17 +38,17 @@ func TestStages(t *testing.T) {
 	loaded := h.pipe(grep(extracted.stdout, func(line string) bool { return !strings.Contains(line, left) }), "load", "--max-rejects", "5")
 	h.expect(loaded, sysexits.Partial, `{"msg":"loaded","read":21,"inserted":16,"identical":1,"differing":1,"rejected":3,"filtered":1,"bad":0}`)
 	if got := h.statuses(); got[statusIngested] != 22 || len(h.letters()) != 3 {
-		t.Errorf("load has marked documents, or set none aside: %v, %d", got, len(h.letters()))
+		t.Errorf("load has marked documents, or written no letters: %v, %d", got, len(h.letters()))
 	}
 	h.expect(h.pipe(loaded.stdout, "mark"), 0, `{"msg":"marked","read":21,"marked":20,"unmarked":0,"rejected":3,"bad":0}`)
 	if got := h.statuses(); got[statusIngested] != 2 || got[statusRejected] != 3 {
-		t.Errorf("%v; want the one that was left out and the one that differs to be ingested", got)
+		t.Errorf("%v; want 2 ingested: the filtered document and the one that differs", got)
 	}
-	// Again, it is all there.
+	// A second run of load and mark finds everything done.
 	h.expect(h.pipe(loaded.stdout, "mark"), 0, `{"read":21,"marked":0,"unmarked":20}`)
 	h.expect(h.pipe(extracted.stdout, "load", "--max-rejects", "5"), sysexits.Partial, `{"inserted":1,"identical":17,"rejected":3}`)
 	if len(h.letters()) != 3 {
-		t.Errorf("%d letters; want 3, each once", len(h.letters()))
+		t.Errorf("%d letters; want 3, without duplicates", len(h.letters()))
 	}
 }
 
@@ -63,8 +63,8 @@ func TestExtractLimit(t *testing.T) {
 	}
 }
 
-// What is no record is left out and named, and a stream without its end is not whole;
-// what came is done all the same.
+// Lines that are not records are reported and skipped. A stream without a trailer is an
+// error, but its records are processed.
 func TestOddStreams(t *testing.T) {
 	const row = `{"mongo_id":"a","source":"s"}` + "\n"
 	for name, tc := range map[string]struct {
@@ -72,29 +72,29 @@ func TestOddStreams(t *testing.T) {
 		status         int
 		want, event    string
 	}{
-		"load, no end":           {"load", row, sysexits.DataErr, `{"inserted":1,"bad":0}`, "stream_incomplete"},
+		"load, no trailer":       {"load", row, sysexits.DataErr, `{"inserted":1,"bad":0}`, "stream_incomplete"},
 		"load, a bad line":       {"load", row + "nonsense\n" + `{"_eof":true,"n":2}`, sysexits.DataErr, `{"inserted":1,"bad":1,"filtered":0}`, "bad_record"},
 		"load, an id twice":      {"load", row + row + `{"mongo_id":"a","source":"t"}` + "\n" + `{"_eof":true,"n":3}`, sysexits.Partial, `{"read":3,"inserted":1,"identical":1,"differing":1}`, "documents_differ"},
 		"load, nothing":          {"load", "", sysexits.DataErr, `{"read":0}`, "stream_incomplete"},
-		"mark, no end":           {"mark", "", sysexits.DataErr, `{"read":0}`, "stream_incomplete"},
+		"mark, no trailer":       {"mark", "", sysexits.DataErr, `{"read":0}`, "stream_incomplete"},
 		"mark, no outcome":       {"mark", `{"mongo_id":"a"}` + "\n" + `{"_eof":true,"n":1}`, sysexits.DataErr, `{"read":0,"bad":1}`, "bad_record"},
-		"mark, an odd outcome":   {"mark", `{"mongo_id":"a","outcome":"done"}` + "\n" + `{"_eof":true,"n":1}`, sysexits.DataErr, `{"read":0,"bad":1}`, "bad_record"},
-		"mark, not the id's":     {"mark", `{"mongo_id":"none","outcome":"inserted"}` + "\n" + `{"_eof":true,"n":1}`, 0, `{"read":1,"marked":0,"unmarked":1}`, ""},
+		"mark, unknown outcome":  {"mark", `{"mongo_id":"a","outcome":"done"}` + "\n" + `{"_eof":true,"n":1}`, sysexits.DataErr, `{"read":0,"bad":1}`, "bad_record"},
+		"mark, not an id":        {"mark", `{"mongo_id":"none","outcome":"inserted"}` + "\n" + `{"_eof":true,"n":1}`, 0, `{"read":1,"marked":0,"unmarked":1}`, ""},
 		"mark, no such document": {"mark", `{"mongo_id":"\"none\"","outcome":"inserted"}` + "\n" + `{"_eof":true,"n":1}`, 0, `{"read":1,"marked":0,"unmarked":1}`, ""},
-		"mark, the records only": {"mark", `{"msg":"loaded","read":0}` + "\n" + `{"_eof":true,"n":0}`, 0, `{"read":0,"marked":0}`, ""},
+		"mark, loaded only":      {"mark", `{"msg":"loaded","read":0}` + "\n" + `{"_eof":true,"n":0}`, 0, `{"read":0,"marked":0}`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHub(t)
 			r := h.pipe(tc.stdin, tc.command)
 			h.expect(r, tc.status, tc.want)
 			if !strings.Contains(r.stderr, tc.event) {
-				t.Errorf("%s is not said: %s", tc.event, r.stderr)
+				t.Errorf("stderr lacks %s: %s", tc.event, r.stderr)
 			}
 		})
 	}
 }
 
-// load stops after too many rejects, and does not take what it did not read for lost.
+// load stops after too many rejects. It does not report the rest of the stream as missing.
 func TestLoadMaxRejects(t *testing.T) {
 	h := newHub(t)
 	var in strings.Builder
@@ -106,7 +106,7 @@ func TestLoadMaxRejects(t *testing.T) {
 	if strings.Contains(r.stderr, "stream_incomplete") || len(h.letters()) != 3 {
 		t.Errorf("%d letters\n%s", len(h.letters()), r.stderr)
 	}
-	// A letter of a record holds all that the record did.
+	// The letter contains everything that the record contained.
 	var l struct{ Document, Guard any }
 	if err := json.Unmarshal([]byte(h.letters()[0]), &l); err != nil {
 		t.Fatal(err)
@@ -116,18 +116,18 @@ func TestLoadMaxRejects(t *testing.T) {
 	}
 }
 
-// An edit between the stages is seen by the digest.
+// mark detects an edit between the stages by the digest.
 func TestMarkAfterEdit(t *testing.T) {
 	h := newHub(t, doc(oid(1), "old"), doc(oid(2), "same"))
 	loaded := h.pipe(h.run("extract").stdout, "load")
 	h.docs.all[0] = marshal(t, doc(oid(1), "new"))
 	h.expect(h.pipe(loaded.stdout, "mark"), 0, `{"read":2,"marked":1,"unmarked":1}`)
-	// Without a digest, as an older load wrote it, the id counts.
+	// Older versions of load wrote no digest. Then only the id is compared.
 	bare := `{"mongo_id":"` + oid(1).Hex() + `","outcome":"identical"}` + "\n" + `{"_eof":true,"n":1}`
 	h.expect(h.pipe(bare, "mark"), 0, `{"marked":1}`)
 }
 
-// Letters that can be rows now are taken out of the file, and the others stay.
+// retry removes letters whose documents are rows now from the file, and keeps the others.
 func TestRetry(t *testing.T) {
 	h := newHub(t, doc(oid(1), "a\x00b"), doc(oid(2), "c\x00d"), doc(oid(3), "e\x00f"))
 	h.expect(h.run("run"), sysexits.DataErr, `{"rejected":3,"marked":3}`)
@@ -142,7 +142,7 @@ func TestRetry(t *testing.T) {
 	f.Close()
 	h.expect(h.run("retry", file), sysexits.DataErr, `{"msg":"retried","read":3,"rejected":3,"marked":0,"bad":1}`)
 	if len(h.letters()) != 4 {
-		t.Errorf("%d lines; want the three letters and the odd one", len(h.letters()))
+		t.Errorf("%d lines; want 3 letters and the invalid line", len(h.letters()))
 	}
 	h.table.rows[oid(2).Hex()] = fakeRow{`\N`, "s", `\N`, `"other"`, `\N`}
 	r := h.run("retry", "--nul=replace", file)
@@ -154,7 +154,7 @@ func TestRetry(t *testing.T) {
 		t.Errorf("the row is %q", row)
 	}
 	if r := h.run("retry", filepath.Join(h.state, "none")); r.status != sysexits.DataErr {
-		t.Errorf("a file that is not there: exit status %d", r.status)
+		t.Errorf("a file that does not exist: exit status %d", r.status)
 	}
 }
 
@@ -177,13 +177,13 @@ func TestRetryFails(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(h.state, ".*")); len(left) != 0 {
 		for _, name := range left {
 			if strings.Contains(name, "dead-letters") {
-				t.Errorf("%s is left", name)
+				t.Errorf("%s was not removed", name)
 			}
 		}
 	}
 }
 
-// What is on one side only is named, with what it means.
+// verify reports documents and rows that exist on one side only, with the problem.
 func TestVerify(t *testing.T) {
 	h := newHub(t, append(many(10, true), doc(oid(20), "x"))...)
 	h.run("run", "--max-rejects", "5")
@@ -199,10 +199,10 @@ func TestVerify(t *testing.T) {
 	h.expect(r, sysexits.Partial, `{"processed":9,"rejected":2,"ingested":1,"rows":11,"no_row":1,"no_letter":2,"no_document":2,"unmarked":1}`)
 	for problem, n := range map[string]int{"no_row": 1, "no_letter": 2, "no_document": 2} {
 		if strings.Count(r.stdout, `"problem":"`+problem+`"`) != n {
-			t.Errorf("%s is not named %d times\n%s", problem, n, r.stdout)
+			t.Errorf("%s is not reported %d times\n%s", problem, n, r.stdout)
 		}
 	}
-	// Without the file it is not known who has a letter.
+	// Without the file, verify cannot know which documents have a letter.
 	r = h.run("verify", "--dead-letters", filepath.Join(h.state, "none"))
 	h.expect(r, sysexits.Partial, `{"no_letter":0,"no_row":1,"no_document":2}`)
 	if !strings.Contains(r.stderr, `"msg":"dead_letters_missing"`) || strings.Contains(r.stdout, "no_document\",") {
@@ -213,7 +213,7 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// No flag takes what cannot be meant.
+// Flags reject values without a meaning.
 func TestFlagsRefused(t *testing.T) {
 	h := newHub(t)
 	for _, args := range [][]string{{"run", "--timeout", "10ms"}, {"run", "--max-rejects", "-1"}, {"load", "--timeout", "0s"}, {"load", "--max-rejects", "-5"},

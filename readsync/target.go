@@ -39,12 +39,12 @@ type writeMode struct {
 // target is the table that rows are written to.
 type target struct {
 	database
-	timeout time.Duration // of one statement
-	mode    writeMode
-	direct  bool   // the next batch is copied straight into the table
-	never   bool   // direct must stay false: the table accepts no COPY, or a trigger discards rows
-	taken   bool   // assume that a trigger discarded a row that was not inserted and does not exist
-	buf     []byte // buffer of a COPY
+	timeout   time.Duration // of one statement
+	mode      writeMode
+	direct    bool   // the next batch is copied straight into the table
+	never     bool   // direct must stay false: the table accepts no COPY, or a trigger discards rows
+	discarded bool   // assume that a trigger discarded a row that was not inserted and does not exist
+	buf       []byte // buffer of a COPY
 }
 
 // openTarget connects to the database and prepares the session. The timeout limits each
@@ -102,16 +102,16 @@ func (t *target) read(sql string, settings ...string) ([]string, error) {
 // it was deleted in the meantime, or a trigger discarded it.
 var errGone = errors.New("a row was deleted while it was compared")
 
-// errTaken is the error of a COPY that inserted fewer rows than it was given.
-var errTaken = errors.New("a trigger discarded rows")
+// errDiscarded is the error of a COPY that inserted fewer rows than it was given.
+var errDiscarded = errors.New("a trigger discarded rows")
 
-// errTwice is the error of a batch that contains an id twice. Without this check the
+// errDuplicateID is the error of a batch that contains an id twice. Without this check the
 // second row would count as inserted.
-var errTwice = errors.New("the batch contains an id twice")
+var errDuplicateID = errors.New("the batch contains an id twice")
 
-// patience is the number of attempts after which a row that does not exist counts as
+// goneAttempts is the number of attempts after which a row that does not exist counts as
 // discarded by a trigger.
-const patience = 3
+const goneAttempts = 3
 
 // write writes the rows that are not refused, and sets the outcome of each after its
 // COMMIT. If the database refuses a row, write sets the refusal of that row and still
@@ -136,7 +136,7 @@ func accepted(rows []*row) []*row {
 
 func (t *target) put(rows []*row) error {
 	for attempt := 1; len(rows) > 0; {
-		t.taken = attempt > patience
+		t.discarded = attempt > goneAttempts
 		n, err := t.try(rows)
 		if err == nil {
 			return nil
@@ -145,7 +145,7 @@ func (t *target) put(rows []*row) error {
 			attempt++ // another session interfered
 			continue
 		}
-		if errors.Is(err, errTwice) {
+		if errors.Is(err, errDuplicateID) {
 			n = distinct(rows)
 			if err := t.put(rows[:n]); err != nil {
 				return err
@@ -153,7 +153,7 @@ func (t *target) put(rows []*row) error {
 			rows = rows[n:]
 			continue
 		}
-		if !pgfault.Content(err, reading.ColumnNames[:]) && !t.takesRows(err) {
+		if !pgfault.Content(err, reading.ColumnNames[:]) && !t.acceptsRows(err) {
 			return databaseError(fmt.Errorf("write rows: %w", err))
 		}
 		switch {
@@ -182,10 +182,10 @@ func (t *target) put(rows []*row) error {
 // control is a row that every usable table accepts.
 var control = row{id: "readsync"}
 
-// takesRows reports whether the table accepts rows at all, after an error whose class
+// acceptsRows reports whether the table accepts rows at all, after an error whose class
 // does not tell. If the table accepts the row control, the error is about the rows that
 // were written.
-func (t *target) takesRows(err error) bool {
+func (t *target) acceptsRows(err error) bool {
 	if t.broken() || !pgfault.Doubtful(err, reading.ColumnNames[:]) || t.begin(readWrite) != nil {
 		return false
 	}
@@ -213,7 +213,7 @@ func (t *target) try(rows []*row) (at int, err error) {
 		at, err = t.transaction(rows, t.copyDirect)
 		// The table may not accept a COPY at all, for example because it is a view, or
 		// has row-level security or a trigger.
-		t.never = t.never || errors.Is(err, errTaken) || pgfault.Doubtful(err, reading.ColumnNames[:]) && at < 0 && !pgfault.Content(err, reading.ColumnNames[:])
+		t.never = t.never || errors.Is(err, errDiscarded) || pgfault.Doubtful(err, reading.ColumnNames[:]) && at < 0 && !pgfault.Content(err, reading.ColumnNames[:])
 		if !t.never && !pgfault.Code(err, "23505") || t.broken() {
 			return at, err
 		}
@@ -256,7 +256,7 @@ func (t *target) copyDirect(rows []*row) ([]outcome, error) {
 // compares the others.
 func (t *target) insert(rows []*row) ([]outcome, error) {
 	if distinct(rows) < len(rows) {
-		return nil, errTwice
+		return nil, errDuplicateID
 	}
 	if t.mode.dryRun {
 		if err := t.makeInside(); err != nil {

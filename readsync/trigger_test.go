@@ -21,7 +21,7 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// ran is what a run of the tool in this process left.
+// ran is the result of a run of the tool in this process.
 type ran struct {
 	status         int
 	stdout, stderr string
@@ -64,7 +64,7 @@ func runInput(t *testing.T, app cli.App, stdin string, args ...string) ran {
 	return r
 }
 
-// nameless makes a file that goes when it is closed.
+// nameless creates a file that is removed already and exists until it is closed.
 func nameless(t *testing.T) *os.File {
 	t.Helper()
 	f, err := os.CreateTemp("", "readsync-test")
@@ -92,7 +92,7 @@ func (r ran) triggered(t *testing.T) (rec triggered) {
 	return rec
 }
 
-// proxyOf starts a peer that answers each call by the next of the handlers, and the last of them ever after.
+// proxyOf starts a peer. It answers each call with the next handler, and all further calls with the last one.
 func proxyOf(t *testing.T, handlers ...http.HandlerFunc) (url string, calls *atomic.Int64) {
 	t.Helper()
 	calls = &atomic.Int64{}
@@ -104,7 +104,7 @@ func proxyOf(t *testing.T, handlers ...http.HandlerFunc) (url string, calls *ato
 	return srv.URL + syncPath, calls
 }
 
-// says answers with a status and a body.
+// says returns a handler that answers with a status, a body and headers.
 func says(status int, body string, header ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		for i := 0; i < len(header); i += 2 {
@@ -115,13 +115,13 @@ func says(status int, body string, header ...string) http.HandlerFunc {
 	}
 }
 
-// did is the answer to a call that has processed n documents.
+// did returns a handler that answers that a call has processed n documents.
 func did(n int) http.HandlerFunc {
 	return says(200, fmt.Sprintf(`{"service":"reading-sync","status":"success","processed_count":%d,"timestamp":"2026-01-02T03:04:05Z"}`, n),
 		"Content-Type", "application/json")
 }
 
-// hangUp ends the connection, after a part of an answer.
+// hangUp returns a handler that closes the connection after a part of an answer.
 func hangUp(part string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		c, _, err := http.NewResponseController(w).Hijack()
@@ -143,11 +143,11 @@ func TestTriggerDrains(t *testing.T) {
 		t.Errorf("exit status %d, %+v; want 0, 207 documents in 4 calls\n%s", r.status, rec, r.stderr)
 	}
 	if method != "POST" || path != syncPath+"?batch=a" {
-		t.Errorf("the proxy was asked to %s %s", method, path)
+		t.Errorf("the proxy got the request %s %s", method, path)
 	}
 }
 
-// What passes is waited for.
+// trigger retries after transient failures.
 func TestTriggerRetries(t *testing.T) {
 	url, _ := proxyOf(t, hangUp(""), says(500, "oh"), says(429, ""), did(3),
 		hangUp("HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{\"status\":"), says(503, `{"status":"error","message":"database"}`),
@@ -157,11 +157,11 @@ func TestTriggerRetries(t *testing.T) {
 		t.Errorf("exit status %d, %+v; want 0, 5 documents, 3 calls, 11 attempts\n%s", r.status, rec, r.stderr)
 	}
 	if n := strings.Count(r.stderr, `"msg":"call_failed"`); n != 8 || strings.Count(r.stderr, "\n") != 8 {
-		t.Errorf("%d warnings of failed calls; want 8 and nothing else\n%s", n, r.stderr)
+		t.Errorf("%d warnings about failed calls; want 8 and nothing else\n%s", n, r.stderr)
 	}
 }
 
-// A wrong answer ends the run with the status that tells systemd whether another one makes sense.
+// After a wrong answer the exit status tells systemd whether a retry makes sense.
 func TestTriggerAnswers(t *testing.T) {
 	const once, again = 1, 8
 	for name, c := range map[string]struct {
@@ -184,7 +184,7 @@ func TestTriggerAnswers(t *testing.T) {
 		"count fraction":     {says(200, `{"status":"success","processed_count":0.5}`), 65, "bad_answer", once},
 		"count beyond 2^53":  {says(200, `{"status":"success","processed_count":9007199254740993}`), 65, "bad_answer", once},
 		"two answers":        {says(200, `{"status":"success","processed_count":0}{}`), 65, "bad_answer", once},
-		"half an answer":     {says(200, `{"status":"success","processed_count":1`), 65, "bad_answer", once},
+		"incomplete JSON":    {says(200, `{"status":"success","processed_count":1`), 65, "bad_answer", once},
 		"byte order mark":    {says(200, "\ufeff"+`{"status":"success","processed_count":0}`), 65, "bad_answer", once},
 		"huge":               {says(200, `{"status":"success","processed_count":0,"x":"`+strings.Repeat("x", 1<<20)+`"}`), 65, "bad_answer", once},
 		"endless":            {drip([]byte(strings.Repeat(" ", 4<<10)), 0), 65, "bad_answer", once},
@@ -198,8 +198,8 @@ func TestTriggerAnswers(t *testing.T) {
 		"500":                {says(500, ""), 69, "proxy_unavailable", again},
 		"503":                {says(503, "<html>maintenance</html>"), 69, "proxy_unavailable", again},
 		"429":                {says(429, ""), 69, "proxy_unavailable", again},
-		"hangs up":           {hangUp(""), 69, "proxy_unavailable", again},
-		"no HTTP":            {hangUp("SSH-2.0-x\r\n"), 69, "proxy_unavailable", again},
+		"closes":             {hangUp(""), 69, "proxy_unavailable", again},
+		"not HTTP":           {hangUp("SSH-2.0-x\r\n"), 69, "proxy_unavailable", again},
 		"endless header":     {hangUp("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20)), 69, "proxy_unavailable", again},
 		"truncated":          {hangUp("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"status\":\"success\",\"processed_count\":0}"), 69, "proxy_unavailable", again},
 		"truncated chunks":   {hangUp("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n28\r\n{\"status\":\"success\",\"processed_count\":0}\r\n"), 69, "proxy_unavailable", again},
@@ -215,7 +215,7 @@ func TestTriggerAnswers(t *testing.T) {
 				t.Errorf("the record is %+v", rec)
 			}
 			if all := r.stdout + r.stderr; strings.Contains(all, "hunter") || strings.Contains(all, "secret") || !strings.Contains(all, "token=xxxxx") {
-				t.Errorf("a secret is shown, or the URL is not: %s", all)
+				t.Errorf("the output contains a secret, or lacks the URL: %s", all)
 			}
 			if len(r.stderr) > 10<<10 {
 				t.Errorf("%d bytes of messages", len(r.stderr))
@@ -224,7 +224,7 @@ func TestTriggerAnswers(t *testing.T) {
 	}
 }
 
-// The right JSON counts, whatever its content type is called.
+// trigger accepts valid JSON of any content type.
 func TestTriggerContentType(t *testing.T) {
 	for _, header := range []string{"application/json", "text/plain; charset=utf-8", "application/problem+json", ""} {
 		url, _ := proxyOf(t, says(200, ` {"status":"success","processed_count":0} `, "Content-Type", header))
@@ -234,7 +234,7 @@ func TestTriggerContentType(t *testing.T) {
 	}
 }
 
-// drip answers bit by bit, for as long as the caller is there.
+// drip returns a handler that writes bit repeatedly until the caller disconnects.
 func drip(bit []byte, every time.Duration) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(200)
@@ -257,7 +257,7 @@ func TestTriggerSlowDrip(t *testing.T) {
 	}
 	p.bodyWait = 20 * time.Millisecond
 	if _, f := p.call(t.Context()); f == nil || !f.again || !strings.Contains(f.err.Error(), errSlow.Error()) {
-		t.Errorf("a drip gives %+v", f)
+		t.Errorf("a slow answer gives %+v", f)
 	}
 }
 
@@ -268,10 +268,10 @@ func TestTriggerDeadline(t *testing.T) {
 		status   int
 		event    string
 	}{
-		"silence from the start":        {[]http.HandlerFunc{silent}, 69, "proxy_unavailable"},
-		"silence after some documents":  {[]http.HandlerFunc{did(100), silent}, 75, "not_drained"},
-		"asks to wait longer than that": {[]http.HandlerFunc{says(503, "", "Retry-After", "3600")}, 69, "proxy_unavailable"},
-		"another sync all the time":     {[]http.HandlerFunc{says(409, "", "Retry-After", "1")}, 75, "proxy_busy"},
+		"no answer at all":               {[]http.HandlerFunc{silent}, 69, "proxy_unavailable"},
+		"no answer after some documents": {[]http.HandlerFunc{did(100), silent}, 75, "not_drained"},
+		"a Retry-After beyond it":        {[]http.HandlerFunc{says(503, "", "Retry-After", "3600")}, 69, "proxy_unavailable"},
+		"another sync until then":        {[]http.HandlerFunc{says(409, "", "Retry-After", "1")}, 75, "proxy_busy"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			url, _ := proxyOf(t, c.handlers...)
@@ -281,13 +281,13 @@ func TestTriggerDeadline(t *testing.T) {
 				t.Errorf("exit status %d; want %d, %s\n%s", r.status, c.status, c.event, r.stderr)
 			}
 			if took := time.Since(began); took > 10*time.Second {
-				t.Errorf("it took %v", took)
+				t.Errorf("trigger took %v", took)
 			}
 		})
 	}
 }
 
-// A peer that always has more is not called for ever.
+// trigger stops if every call processes documents.
 func TestTriggerEndless(t *testing.T) {
 	url, calls := proxyOf(t, did(100))
 	r := hurry(t, "--url", url)
@@ -314,7 +314,7 @@ func TestTriggerRetryAfter(t *testing.T) {
 	}
 }
 
-// Nothing listens, then something does: a Proxy Service that is being restarted.
+// trigger waits for a Proxy Service that restarts: at first nothing listens.
 func TestTriggerRestartedProxy(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -361,7 +361,8 @@ func TestTriggerCredential(t *testing.T) {
 	}
 }
 
-// This machine is never reached through a proxy. The variables are read once in a process.
+// trigger never uses a proxy for this machine. It runs in a separate process, because Go
+// reads the variables only once per process.
 func TestTriggerIgnoresProxyForLoopback(t *testing.T) {
 	url, _ := proxyOf(t, did(0))
 	for _, url := range []string{url, strings.Replace(url, "127.0.0.1", "localhost", 1)} {
@@ -374,7 +375,7 @@ func TestTriggerIgnoresProxyForLoopback(t *testing.T) {
 	}
 }
 
-// A record that cannot be written fails the run.
+// trigger fails if it cannot write its record.
 func TestTriggerFullDisk(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
@@ -390,7 +391,7 @@ func TestTriggerFullDisk(t *testing.T) {
 	}
 }
 
-// localhost is this machine, by either protocol.
+// trigger reaches localhost by IPv4 and by IPv6.
 func TestTriggerLocalhost(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
 		l, err := net.Listen("tcp", address)
@@ -418,14 +419,14 @@ func TestTriggerUsage(t *testing.T) {
 	}
 }
 
-// A signal ends a wait at once, and the record still comes.
+// A signal ends a wait at once, and trigger still prints its record.
 func TestTriggerSignalled(t *testing.T) {
 	url, calls := proxyOf(t, says(503, "", "Retry-After", "60"))
 	c := startTool(t, nil, "trigger", "--url", url)
 	await(t, "the first call", func() bool { return calls.Load() > 0 })
 	c.signal(syscall.SIGTERM)
 	if status := c.wait(); status != 128+int(syscall.SIGTERM) {
-		t.Errorf("it ended with %d; want the signal", status)
+		t.Errorf("trigger ended with status %d; want death by the signal", status)
 	}
 	if out := c.stdout(); !strings.Contains(out, `"msg":"triggered"`) {
 		t.Errorf("stdout: %s", out)

@@ -2,7 +2,7 @@ package copytext
 
 import "testing"
 
-// A failed COPY names the line, whichever table it was for.
+// FailedLine finds the line of a failed COPY into either table.
 func TestFailedLine(t *testing.T) {
 	for _, tc := range []struct {
 		where string

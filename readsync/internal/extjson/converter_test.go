@@ -15,7 +15,7 @@ import (
 	"observability-hub/readsync/internal/rawbson"
 )
 
-// everyType is a document with a value of each BSON type.
+// everyType returns a document with a value of each BSON type.
 func everyType() bson.D {
 	oid := bson.ObjectID{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}
 	return bson.D{
@@ -45,7 +45,7 @@ func marshal(t testing.TB, v any) []byte {
 	return b
 }
 
-// decoded is JSON as Go values, with numbers as they are written.
+// decoded returns JSON as Go values, with numbers as text.
 func decoded(t testing.TB, text []byte) any {
 	t.Helper()
 	d := json.NewDecoder(bytes.NewReader(text))
@@ -55,7 +55,7 @@ func decoded(t testing.TB, text []byte) any {
 		t.Fatalf("%v in %s", err, text)
 	}
 	if d.More() {
-		t.Fatalf("more behind the JSON: %s", text)
+		t.Fatalf("text after the JSON: %s", text)
 	}
 	return v
 }
@@ -77,7 +77,7 @@ func TestCanonicalIsTheDrivers(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := convert(t, Canonical, doc)
-	// The driver writes 1E+300.0, which its own parser does not take.
+	// The driver writes 1E+300.0, which its own parser rejects.
 	want = bytes.ReplaceAll(want, []byte("E+300.0"), []byte("E+300"))
 	want = bytes.ReplaceAll(want, []byte("E-324.0"), []byte("E-324"))
 	if !reflect.DeepEqual(decoded(t, got), decoded(t, want)) {
@@ -85,11 +85,11 @@ func TestCanonicalIsTheDrivers(t *testing.T) {
 	}
 	again, err := Parse(got)
 	if err != nil || !bytes.Equal(again, doc) {
-		t.Errorf("the canonical text does not read back as the same document: %v", err)
+		t.Errorf("the canonical text is parsed as another document: %v", err)
 	}
 }
 
-// What is stored reads back as the same values, but for the width of small integers.
+// The stored dialect preserves all values, except the width of small integers.
 func TestStoredReadsBack(t *testing.T) {
 	doc := marshal(t, everyType())
 	text := convert(t, Stored, doc)
@@ -123,7 +123,7 @@ func TestStoredReadsBack(t *testing.T) {
 		}
 	}
 	if err := CheckJSON(text, RejectNUL); err != nil {
-		t.Errorf("what is stored is not what load takes: %v", err)
+		t.Errorf("CheckJSON rejects the stored dialect: %v", err)
 	}
 }
 
@@ -145,7 +145,8 @@ func TestStoredNumbers(t *testing.T) {
 	}
 }
 
-// What encoding/json made of the driver's types, which older hubs stored.
+// The legacy dialect is the output of encoding/json for the driver's types, which older
+// hubs stored.
 func TestLegacy(t *testing.T) {
 	oid, _ := bson.ObjectIDFromHex("65f000000000000000000001")
 	doc := marshal(t, bson.D{{Key: "id", Value: oid}, {Key: "at", Value: bson.DateTime(1700000000123)}, {Key: "n", Value: int64(math.MaxInt64)},
@@ -204,7 +205,7 @@ func TestNULIsReplaced(t *testing.T) {
 	}
 }
 
-// randomValue is a value of any type.
+// randomValue returns a value of a random type.
 func randomValue(r *rand.Rand, depth int) any {
 	text := func() string {
 		b := make([]byte, r.IntN(20))
@@ -248,8 +249,8 @@ func randomValue(r *rand.Rand, depth int) any {
 	return text()
 }
 
-// Bytes from the network never make the Converter panic, and what it accepts is what the
-// driver makes of it.
+// No bytes make the Converter panic. For a document that it accepts, it writes the same
+// as the driver.
 func FuzzConverter(f *testing.F) {
 	for seed := range uint64(20) {
 		f.Add(seed, uint8(seed%3))
@@ -272,7 +273,7 @@ func FuzzConverter(f *testing.F) {
 			}
 			if d == Stored {
 				if err := CheckJSON(bytes.Clone(text), KeepNUL); err != nil {
-					t.Fatalf("load refuses what extract writes: %v: %s", err, text)
+					t.Fatalf("CheckJSON rejects the output of the Converter: %v: %s", err, text)
 				}
 			}
 		}
@@ -281,7 +282,7 @@ func FuzzConverter(f *testing.F) {
 		}
 		strict := Converter{Dialect: Stored}
 		if _, err := strict.Append(nil, rawbson.Document(doc)); err != nil {
-			return // double keys, text that is not UTF-8, too deep
+			return // duplicate keys, text that is not UTF-8, deep nesting
 		}
 		want, err := bson.MarshalExtJSON(bson.Raw(doc), true, false)
 		if err != nil {
@@ -294,7 +295,7 @@ func FuzzConverter(f *testing.F) {
 	})
 }
 
-// normal passes over where the driver differs: it writes 1E+300.0, and sorts the
+// normal removes the differences of the driver, which writes 1E+300.0 and sorts the
 // options of regular expressions.
 func normal(v any) any {
 	switch v := v.(type) {

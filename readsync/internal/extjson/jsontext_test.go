@@ -74,17 +74,17 @@ func TestFields(t *testing.T) {
 	}
 }
 
-// What is taken is JSON, and JSON is taken unless jsonb would not hold it.
+// CheckJSON accepts only JSON, and all JSON that jsonb can store.
 func FuzzCheckJSON(f *testing.F) {
 	f.Add([]byte(`{"a":[1,-2.5e3,"x\u0000\ud800",null,true,false,{}]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		valid := json.Valid(text)
 		err := CheckJSON(bytes.Clone(text), RejectNUL)
 		if err == nil && !valid {
-			t.Fatalf("taken, and no JSON: %q", text)
+			t.Fatalf("accepted, but not JSON: %q", text)
 		}
 		if r, ok := err.(*Refusal); ok && r.Reason == "bad_json" && valid && len(bytes.TrimSpace(text)) == len(text) {
-			t.Fatalf("JSON, and not taken: %q: %v", text, err)
+			t.Fatalf("JSON, but rejected: %q: %v", text, err)
 		}
 	})
 }

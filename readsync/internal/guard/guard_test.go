@@ -10,7 +10,7 @@ import (
 
 var names = []string{"timestamp", "source", "payload", "meta"}
 
-// read makes a Document of a document.
+// read returns the Document of a document.
 func read(t *testing.T, doc bson.D) Document {
 	t.Helper()
 	raw, err := bson.Marshal(doc)
@@ -33,7 +33,8 @@ func text(t *testing.T, doc []byte) string {
 	return string(got)
 }
 
-// The guard demands every field as it was read, and that what was missing still is.
+// The filter requires that every field is unchanged and that missing fields are still
+// missing.
 func TestFilter(t *testing.T) {
 	for _, tc := range []struct {
 		doc  bson.D
@@ -51,7 +52,8 @@ func TestFilter(t *testing.T) {
 	}
 }
 
-// One command has a statement for each document, which are independent of each other.
+// The command has one statement for each document. The statements are independent of each
+// other.
 func TestUpdate(t *testing.T) {
 	docs := []Document{read(t, bson.D{{Key: "_id", Value: "a"}}), read(t, bson.D{{Key: "_id", Value: "b"}, {Key: "source", Value: "s"}})}
 	const set = `"u":{"$set":{"status":"processed"}},"multi":true}`
@@ -62,6 +64,6 @@ func TestUpdate(t *testing.T) {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
 	if err := bson.Raw(AppendUpdate(nil, "readings", names, docs, "ingested", "processed")).Validate(); err != nil {
-		t.Errorf("the command is not BSON: %v", err)
+		t.Errorf("the command is not valid BSON: %v", err)
 	}
 }

@@ -19,7 +19,7 @@ func TestMoment(t *testing.T) {
 	}
 	for _, tc := range []struct {
 		v    any
-		want string // or the reason of a refusal
+		want string // the text, or the reason of a refusal
 	}{
 		{bson.DateTime(1700000000123), "2023-11-14T22:13:20.123Z"},
 		{bson.DateTime(0), "1970-01-01T00:00:00Z"},
@@ -90,7 +90,7 @@ func TestMoment(t *testing.T) {
 	}
 }
 
-// Whatever text is taken, what is made of it is taken again, as the same.
+// Parse accepts its own output and does not change it.
 func FuzzMoment(f *testing.F) {
 	f.Add("2023-11-14T22:13:20.5+01:00")
 	f.Add("4714-11-24T00:00:00Z BC")
@@ -112,7 +112,7 @@ func FuzzMoment(f *testing.F) {
 	})
 }
 
-// What is not plainly one moment is never PostgreSQL's to read.
+// Readable rejects texts that do not plainly mean one moment.
 func TestReadable(t *testing.T) {
 	for text, want := range map[string]bool{
 		"20260104T100000Z": true, "20260104": true, "2026-01-04T24:00:00Z": true, "Sun Jan 04 10:00:00 2026 UTC": true, "4 January 2026 10:00 Europe/Berlin": true,

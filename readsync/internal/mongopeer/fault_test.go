@@ -25,14 +25,14 @@ func answer(code int32, message string) error {
 	return mongo.CommandError{Code: code, Message: message}
 }
 
-// unreachable is the error of a deployment of which one server was tried.
+// unreachable returns the error of a deployment with one server that was tried.
 func unreachable(kind description.TopologyKind, host string, cause error) error {
 	return topology.ServerSelectionError{Wrapped: errors.New("server selection timeout"), Desc: description.Topology{Kind: kind,
 		Servers: []description.Server{{Addr: address.Address(host), LastError: cause}}}}
 }
 
-// Each error has the status that tells whether another try makes sense, and a hint
-// that says what to do.
+// Each error has an exit status that says whether a retry makes sense, and a hint that
+// says what to do.
 func TestFault(t *testing.T) {
 	refused := &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", errors.New("connection refused"))}
 	for name, tc := range map[string]struct {
@@ -42,14 +42,14 @@ func TestFault(t *testing.T) {
 		hint   string
 	}{
 		"wrong password":        {answer(18, "Authentication failed."), false, sysexits.Config, "authSource"},
-		"no right":              {answer(13, "not authorized"), false, sysexits.Config, "find and update in hub.readings"},
-		"no right at Atlas":     {answer(8000, "user is not allowed"), false, sysexits.Config, "find and update"},
+		"no privilege":          {answer(13, "not authorized"), false, sysexits.Config, "find and update in hub.readings"},
+		"no privilege at Atlas": {answer(8000, "user is not allowed"), false, sysexits.Config, "find and update"},
 		"a view":                {answer(166, "on a view"), false, sysexits.Config, "not a view"},
 		"an option of a view":   {answer(72, "not supported on a view"), false, sysexits.Config, "not a view"},
 		"another option":        {answer(72, "Cannot use this"), false, sysexits.Unavailable, "read the log of MongoDB"},
 		"no such name":          {answer(73, "Invalid namespace"), false, sysexits.Config, "MONGO_DB_NAME"},
-		"time of the server":    {answer(50, "operation exceeded time limit"), false, sysexits.Unavailable, "--timeout 1m0s"},
-		"time of this side":     {context.DeadlineExceeded, false, sysexits.Unavailable, "{status: 1, _id: 1}"},
+		"timeout of the server": {answer(50, "operation exceeded time limit"), false, sysexits.Unavailable, "--timeout 1m0s"},
+		"timeout of readsync":   {context.DeadlineExceeded, false, sysexits.Unavailable, "{status: 1, _id: 1}"},
 		"no primary":            {answer(10107, "not primary"), false, sysexits.Unavailable, "changing its primary"},
 		"another answer":        {answer(1, "oh"), false, sysexits.Unavailable, "read the log of MongoDB"},
 		"an old server":         {errors.New("server at h reports wire version 7"), false, sysexits.Config, "4.4"},
@@ -57,12 +57,12 @@ func TestFault(t *testing.T) {
 		"nothing listens":       {unreachable(description.Unknown, "h:27017", refused), false, sysexits.Unavailable, "listens on the address"},
 		"no such host":          {unreachable(description.Unknown, "h:27017", &net.DNSError{Name: "h", IsNotFound: true}), false, sysexits.Unavailable, "name server"},
 		"a foreign certificate": {unreachable(description.Unknown, "h:27017", x509.UnknownAuthorityError{}), true, sysexits.Config, "tlsCAFile"},
-		"no TLS there":          {unreachable(description.Unknown, "h:27017", tls.RecordHeaderError{Msg: "first record"}), true, sysexits.Config, "tls=false"},
-		"hangs up, TLS":         {unreachable(description.Unknown, "h:27017", io.EOF), true, sysexits.Unavailable, "if it does not speak TLS"},
-		"hangs up, no TLS":      {unreachable(description.Unknown, "h:27017", io.EOF), false, sysexits.Unavailable, "if it requires TLS"},
-		"a member of elsewhere": {unreachable(description.TopologyKindReplicaSetNoPrimary, "db1.internal:27017", refused), false, sysexits.Unavailable, "directConnection=true"},
-		"no primary in reach":   {unreachable(description.TopologyKindReplicaSetNoPrimary, "h:27017", errors.New("odd")), false, sysexits.Unavailable, "no primary"},
-		"a wrong password, too": {unreachable(description.Unknown, "h:27017", errors.New("auth error: sasl conversation")), false, sysexits.Config, "authSource"},
+		"a server without TLS":  {unreachable(description.Unknown, "h:27017", tls.RecordHeaderError{Msg: "first record"}), true, sysexits.Config, "tls=false"},
+		"closes, with TLS":      {unreachable(description.Unknown, "h:27017", io.EOF), true, sysexits.Unavailable, "if it does not speak TLS"},
+		"closes, without TLS":   {unreachable(description.Unknown, "h:27017", io.EOF), false, sysexits.Unavailable, "if it requires TLS"},
+		"a foreign member":      {unreachable(description.TopologyKindReplicaSetNoPrimary, "db1.internal:27017", refused), false, sysexits.Unavailable, "directConnection=true"},
+		"no reachable primary":  {unreachable(description.TopologyKindReplicaSetNoPrimary, "h:27017", errors.New("odd")), false, sysexits.Unavailable, "no primary"},
+		"a wrong password 2":    {unreachable(description.Unknown, "h:27017", errors.New("auth error: sasl conversation")), false, sysexits.Config, "authSource"},
 		"wire version":          {unreachable(description.Unknown, "h:27017", errors.New("requires at least wire version 9")), false, sysexits.Config, "4.4"},
 		"anything else":         {unreachable(description.Unknown, "h:27017", errors.New("odd")), false, sysexits.Unavailable, "check that MongoDB runs"},
 		"no server at all":      {topology.ServerSelectionError{}, false, sysexits.Unavailable, "check that MongoDB runs"},
@@ -74,15 +74,15 @@ func TestFault(t *testing.T) {
 			t.Errorf("%s: %v, %+v; want %d and a hint about %q", name, err, e, tc.status, tc.hint)
 		}
 		if again := p.Fault("mark documents", err); again != err {
-			t.Errorf("%s: an error that is explained is explained again: %v", name, again)
+			t.Errorf("%s: Fault changes an error that has a hint already: %v", name, again)
 		}
 	}
 	if err := (&Peer{}).Fault("x", nil); err != nil {
-		t.Errorf("no error is %v", err)
+		t.Errorf("Fault(nil) = %v", err)
 	}
 }
 
-// A connection string is taken, or refused without a word of what it holds.
+// ParseURI accepts a connection string, or rejects it without quoting it.
 func TestParseURI(t *testing.T) {
 	dir := t.TempDir()
 	empty := filepath.Join(dir, "empty.pem")
@@ -90,7 +90,7 @@ func TestParseURI(t *testing.T) {
 		t.Fatal(err)
 	}
 	const secret = "hunter2S3cret"
-	for uri, want := range map[string]string{ // a part of the error; "" is none
+	for uri, want := range map[string]string{ // a part of the error; "" means no error
 		"mongodb://u:" + secret + "@h/":                               "",
 		"mongodb://localhost:27017":                                   "",
 		"mongodb://h1,h2/?replicaSet=rs&tls=false":                    "",
@@ -116,7 +116,7 @@ func TestParseURI(t *testing.T) {
 			t.Errorf("%s: %v; want %q", uri, err, want)
 		}
 	}
-	// Another host is never spoken to without TLS unless the URI says so.
+	// Connections to other hosts use TLS unless the URI disables it.
 	for uri, want := range map[string]bool{"mongodb://h": true, "mongodb://localhost": false, "mongodb://h/?tls=false": false, "mongodb://localhost/?tls=true": true} {
 		if opts, err := ParseURI(uri); err != nil || (opts.TLSConfig != nil) != want {
 			t.Errorf("%s: TLS %v, %v; want %v", uri, opts.TLSConfig != nil, err, want)

@@ -34,7 +34,7 @@ func ParseURI(uri string) (*options.ClientOptions, error) {
 		}
 		return nil, BadConfiguration(errors.New("mongo_uri: not a valid MongoDB connection string"))
 	}
-	if opts.TLSConfig == nil && !saysTLS(uri) && !allLocal(opts.Hosts) {
+	if opts.TLSConfig == nil && !decidesTLS(uri) && !allLocal(opts.Hosts) {
 		opts = options.Client().ApplyURI(withTLS(uri))
 		if opts.Validate() != nil {
 			return nil, BadConfiguration(errors.New("mongo_uri: add tls=true or tls=false"))
@@ -85,8 +85,8 @@ func checkFiles(uri string) error {
 	return nil
 }
 
-// saysTLS reports whether the URI or its scheme decides about TLS.
-func saysTLS(uri string) bool {
+// decidesTLS reports whether the URI or its scheme decides about TLS.
+func decidesTLS(uri string) bool {
 	lower := strings.ToLower(uri)
 	_, query, _ := strings.Cut(lower, "?")
 	return strings.HasPrefix(lower, "mongodb+srv:") || strings.Contains("&"+query, "&tls=") || strings.Contains("&"+query, "&ssl=")

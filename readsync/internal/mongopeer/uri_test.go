@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// TLS is said in the URI, or it is demanded of every host but this one.
+// withTLS adds tls=true, which ParseURI does unless the URI decides about TLS or all hosts
+// are this machine.
 func TestWithTLS(t *testing.T) {
 	for uri, want := range map[string]string{
 		"mongodb://h":             "mongodb://h/?tls=true",
@@ -22,8 +23,8 @@ func TestWithTLS(t *testing.T) {
 		"mongodb://h": false, "mongodb://h/?tls=false": true, "mongodb://h/?w=1&ssl=true": true, "mongodb+srv://h": true,
 		"mongodb://h/?TLS=true": true, "mongodb://tls=true@h": false, "mongodb://h/?authSource=tls": false,
 	} {
-		if got := saysTLS(uri); got != want {
-			t.Errorf("saysTLS(%s) = %v; want %v", uri, got, want)
+		if got := decidesTLS(uri); got != want {
+			t.Errorf("decidesTLS(%s) = %v; want %v", uri, got, want)
 		}
 	}
 	for hosts, want := range map[string]bool{

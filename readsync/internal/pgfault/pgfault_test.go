@@ -8,8 +8,8 @@ import (
 	"github.com/lib/pq"
 )
 
-// What an error is about decides whether one document is set aside or all wait.
-func TestAbout(t *testing.T) {
+// The class of an error decides whether one document is rejected or all documents wait.
+func TestClassification(t *testing.T) {
 	known := []string{"payload"}
 	for _, tc := range []struct {
 		err                      error

@@ -26,7 +26,7 @@ func TestLines(t *testing.T) {
 
 func TestTrailer(t *testing.T) {
 	if n, ok := parseTrailer(Trailer(12)); !ok || n != 12 {
-		t.Errorf("a trailer reads back as %d, %v", n, ok)
+		t.Errorf("parseTrailer(Trailer(n)) = %d, %v", n, ok)
 	}
 	for line, want := range map[string]bool{
 		`{"n":3,"_eof":true}`: true, ` { "_eof" : true , "n" : 3 } `: true,
@@ -42,9 +42,9 @@ func TestStream(t *testing.T) {
 	for _, tc := range []struct {
 		name, text string
 		lines      int64
-		whole      bool
+		complete   bool
 	}{
-		{"whole", "1\n2\n{\"_eof\":true,\"n\":2}\n", 2, true},
+		{"complete", "1\n2\n{\"_eof\":true,\"n\":2}\n", 2, true},
 		{"filtered", "1\n{\"_eof\":true,\"n\":2}\n", 1, true},
 		{"empty", "{\"_eof\":true,\"n\":0}\n", 0, true},
 		{"blank lines", "1\n\n{\"_eof\":true,\"n\":1}\n\n", 1, true},
@@ -63,8 +63,8 @@ func TestStream(t *testing.T) {
 			seen += int64(len(batch))
 		}
 		err := s.Verdict(seen, "load", "extract")
-		if seen != tc.lines || (err == nil) != tc.whole || err != nil && sysexits.Code(err) != sysexits.DataErr {
-			t.Errorf("%s: %d lines, %v; want %d, whole %v", tc.name, seen, err, tc.lines, tc.whole)
+		if seen != tc.lines || (err == nil) != tc.complete || err != nil && sysexits.Code(err) != sysexits.DataErr {
+			t.Errorf("%s: %d lines, %v; want %d, complete %v", tc.name, seen, err, tc.lines, tc.complete)
 		}
 	}
 }
