@@ -1,7 +1,7 @@
-// Command ferret runs FerretDB, which speaks MongoDB's protocol, with SQLite in a temporary folder: the server of the demo, and for
-// tests one that somebody else wrote. It prints its URI and serves until SIGTERM, SIGINT or the end of its standard input.
+// Command ferret runs FerretDB, a server of MongoDB's protocol, with SQLite in a temporary directory. The demo uses it, and so do tests
+// that need a server of other authors. It prints its URI and serves until SIGTERM, SIGINT or the end of its standard input.
 //
-// It is a module of its own because FerretDB has a hundred dependencies that nothing else needs.
+// It is a separate module because FerretDB has a hundred dependencies that nothing else needs.
 package main
 
 import (
@@ -41,7 +41,7 @@ func run(stdin io.Reader, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	// Whoever started this holds the other end of stdin, and may be killed.
+	// The process that started this one has the other end of stdin. If it is killed, stdin ends.
 	go func() {
 		_, _ = io.Copy(io.Discard, stdin)
 		stop()

@@ -1,7 +1,7 @@
 // Command mongo is a client of MongoDB for the demo and the test scripts.
 //
-//	mongo insert URI DATABASE.COLLECTION         documents from stdin, one in Extended JSON a line
-//	mongo find URI DATABASE.COLLECTION [FILTER]  documents in the order of their _id, one a line
+//	mongo insert URI DATABASE.COLLECTION         insert the documents on stdin, one per line in Extended JSON
+//	mongo find URI DATABASE.COLLECTION [FILTER]  print documents in the order of their _id, one per line
 //	mongo count URI DATABASE.COLLECTION [FILTER]
 //	mongo set URI DATABASE.COLLECTION FILTER FIELDS
 package main

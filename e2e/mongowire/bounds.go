@@ -6,21 +6,21 @@ import (
 	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
 )
 
-// bound is a place in the order of all values: before or after the values of a rank, or at a value.
+// bound is a position in the order of all values: before or after all values of a rank, or at a value.
 type bound struct {
 	rank  int
-	value bsoncore.Value // the zero Value: the rank's edge
+	value bsoncore.Value // the zero Value means the edge of the rank
 }
 
-// span is the part of the _id index in which all matches are. It may hold others, too.
+// span is a part of the _id index that contains all matches. It may also contain other entries.
 type span struct {
 	from, to bound
-	points   []bsoncore.Value // if not nil, all matches have one of these, which are in order
+	points   []bsoncore.Value // if not nil, the sorted _id values that matches can have
 }
 
 func everything() span { return span{from: bound{rank: rankMinKey}, to: bound{rank: rankMaxKey}} }
 
-// spanOf finds the part of the index that a filter asks for.
+// spanOf returns the part of the index in which a filter can match.
 func spanOf(filter bsoncore.Document) (s span, restricted bool) {
 	s = everything()
 	for e := range elements(filter) {
@@ -49,7 +49,7 @@ func spanOf(filter bsoncore.Document) (s span, restricted bool) {
 	return s, restricted
 }
 
-// spanOfAny is the span of an $or, if each of its branches has one.
+// spanOfAny returns the span of an $or, if each of its branches restricts _id.
 func spanOfAny(branches []bsoncore.Value) (all span, restricted bool) {
 	for i, branch := range branches {
 		doc, ok := branch.DocumentOK()
@@ -75,7 +75,7 @@ func spanOfAny(branches []bsoncore.Value) (all span, restricted bool) {
 	return all, len(branches) > 0
 }
 
-// spanOfID reads what a filter demands of _id.
+// spanOfID returns the span of a condition on _id.
 func spanOfID(v bsoncore.Value) span {
 	if !operators(v) {
 		if acrossTypes(v) {
@@ -123,7 +123,7 @@ func spanOfID(v bsoncore.Value) span {
 	return s
 }
 
-// acrossTypes tells whether an operand matches values of other types.
+// acrossTypes reports whether an operand matches values of other types.
 func acrossTypes(v bsoncore.Value) bool {
 	switch rank(v) {
 	case rankMinKey, rankMaxKey, rankNull, rankMissing:
@@ -139,10 +139,10 @@ func (s span) withHull() span {
 	return s
 }
 
-// hull forgets the points.
+// hull returns the span without its points.
 func (s span) hull() span { return span{from: s.from, to: s.to} }
 
-// and is the part that two spans share, or somewhat more.
+// and returns a span that contains the intersection of two spans.
 func (s span) and(t span) span {
 	if compareBounds(t.from, s.from, -1) > 0 {
 		s.from = t.from
@@ -171,7 +171,7 @@ func compareBounds(a, b bound, edge int) int {
 	return compare(a.value, b.value)
 }
 
-// below tells whether an _id is before the lower bound.
+// below reports whether an _id is before the lower bound.
 func (b bound) below(id bsoncore.Value) bool {
 	if r := rank(id); r != b.rank {
 		return r < b.rank
@@ -179,7 +179,7 @@ func (b bound) below(id bsoncore.Value) bool {
 	return b.value.Type != 0 && compare(id, b.value) < 0
 }
 
-// above tells whether an _id is behind the upper bound.
+// above reports whether an _id is after the upper bound.
 func (b bound) above(id bsoncore.Value) bool {
 	if r := rank(id); r != b.rank {
 		return r > b.rank

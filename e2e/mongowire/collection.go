@@ -9,7 +9,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
 )
 
-// entry is one document. Its bytes are never changed, only replaced: who holds them needs no lock.
+// entry is one document. Its bytes are replaced but never changed, so a slice of them can be used without a lock.
 type entry struct {
 	raw     bsoncore.Document
 	id      bsoncore.Value
@@ -28,13 +28,13 @@ func newEntry(raw bsoncore.Document) (*entry, error) {
 	return &entry{raw: raw, id: id}, nil
 }
 
-// collection keeps its documents twice: in the order of their arrival, which is that of a find without sort, and in that of their _id.
+// collection has its documents in two orders: by arrival, for a find without sort, and by _id.
 type collection struct {
-	arrived []*entry // with those that were deleted
+	arrived []*entry // includes entries that are deleted but not removed yet
 	byID    []*entry
 }
 
-// seek gives the place in byID of the first entry that is not below the value, or, with after, of the first above it.
+// seek returns the index in byID of the first entry whose _id is not less than id. With after, it returns that of the first greater one.
 func (c *collection) seek(id bsoncore.Value, after bool) int {
 	return sort.Search(len(c.byID), func(i int) bool {
 		d := compare(c.byID[i].id, id)
@@ -42,7 +42,7 @@ func (c *collection) seek(id bsoncore.Value, after bool) int {
 	})
 }
 
-// find gives the entry with that _id, nil if there is none.
+// find returns the entry with that _id, or nil.
 func (c *collection) find(id bsoncore.Value) *entry {
 	if i := c.seek(id, false); i < len(c.byID) && compare(c.byID[i].id, id) == 0 {
 		return c.byID[i]
@@ -50,7 +50,7 @@ func (c *collection) find(id bsoncore.Value) *entry {
 	return nil
 }
 
-// insert adds an entry whose _id is new.
+// insert adds an entry. Its _id must be new.
 func (c *collection) insert(e *entry) {
 	c.arrived = append(c.arrived, e)
 	if n := len(c.byID); n == 0 || compare(c.byID[n-1].id, e.id) < 0 {
@@ -60,7 +60,7 @@ func (c *collection) insert(e *entry) {
 	c.byID = slices.Insert(c.byID, c.seek(e.id, false), e)
 }
 
-// put adds entries; one with the _id of another replaces it. Many that come in no order are sorted once.
+// put adds entries. An entry replaces an existing one with the same _id. Many unsorted entries are sorted once.
 func (c *collection) put(entries []*entry) {
 	inOrder := true
 	for i := 1; i < len(entries) && inOrder; i++ {
@@ -73,7 +73,7 @@ func (c *collection) put(entries []*entry) {
 			c.arrived = slices.Clone(entries)
 			return
 		}
-		c.byID = nil // with duplicates: one by one
+		c.byID = nil // there are duplicates: add the entries one by one
 	}
 	for _, e := range entries {
 		if there := c.find(e.id); there != nil {
@@ -93,7 +93,7 @@ func (c *collection) remove(gone map[*entry]bool) {
 	c.arrived = slices.DeleteFunc(slices.Clone(c.arrived), func(e *entry) bool { return gone[e] })
 }
 
-// get gives the first field of that name, the zero Value if there is none.
+// get returns the first field with that name, or the zero Value.
 func get(doc bsoncore.Document, name string) bsoncore.Value {
 	if len(doc) < 5 {
 		return bsoncore.Value{}

@@ -8,14 +8,14 @@ import (
 	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
 )
 
-// execute runs a command and gives the answer, also if that is an error.
+// execute runs a command and returns the answer, which may be an error.
 func (s *Server) execute(call *Call, m *message) bsoncore.Document {
 	key := ""
 	if v := call.Body.Lookup("txnNumber"); v.Type != 0 {
 		if s.config.ReplicaSet == "" {
 			return (&Failure{Code: 20, Name: "IllegalOperation", Message: "Transaction numbers are only allowed on a replica set member or mongos"}).answer()
 		}
-		// A write that the driver repeats is answered, not executed again.
+		// A write that the driver repeats gets its first answer and is not executed again.
 		key = call.Body.Lookup("lsid").String() + v.String()
 		s.data.RLock()
 		answer := s.retried[key]
@@ -118,7 +118,7 @@ func (s *Server) hello() bsoncore.Document {
 		Build()
 }
 
-// all gives the documents that match a filter.
+// all returns the documents that match a filter.
 func (s *Server) all(call *Call, filter bsoncore.Document) ([]bsoncore.Document, error) {
 	s.data.RLock()
 	defer s.data.RUnlock()
@@ -150,7 +150,8 @@ func (s *Server) count(call *Call) (bsoncore.Document, error) {
 	return bsoncore.NewDocumentBuilder().AppendInt32("n", int32(n)).AppendDouble("ok", 1).Build(), nil
 }
 
-// aggregate knows the stages that count: $match, $sort, $skip, $limit, $count, $group by a constant or a field with a sum of 1, and $project.
+// aggregate supports the stages for counting: $match, $sort, $skip, $limit, $count, $project, and $group by a constant or a field
+// with {$sum: 1}.
 func (s *Server) aggregate(call *Call) (bsoncore.Document, error) {
 	array, _ := call.Body.Lookup("pipeline").ArrayOK()
 	docs, err := s.all(call, nil)
@@ -220,7 +221,7 @@ func group(docs []bsoncore.Document, spec bsoncore.Document) ([]bsoncore.Documen
 		}
 		accumulator, _ := e.Value().DocumentOK()
 		if n, ok := get(accumulator, "$sum").AsInt64OK(); !ok || n != 1 || sum != "" {
-			return nil, badValue("$group: only one {$sum: 1} is known here")
+			return nil, badValue("$group: only one {$sum: 1} is supported here")
 		}
 		sum = e.Key()
 	}
@@ -263,7 +264,7 @@ func (s *Server) listCollections(call *Call) bsoncore.Document {
 	return cursorAnswer(0, call.Database+".$cmd.listCollections", "firstBatch", docs)
 }
 
-// number gives a field that is a number, 0 for one that is not.
+// number returns a field that is a number, or 0.
 func number(doc bsoncore.Document, name string) int64 {
 	n, _ := get(doc, name).AsInt64OK()
 	return n

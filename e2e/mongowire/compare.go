@@ -11,8 +11,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
 )
 
-// Ranks of types in MongoDB's comparison order. Types of one rank are compared by value: the four kinds of numbers, strings and
-// symbols. A field that is not there ranks as undefined, which is beside null.
+// Ranks of types in MongoDB's comparison order. Types of one rank are compared by value: the four types of numbers, and strings and
+// symbols. A missing field has the rank of undefined, which is next to null.
 const (
 	rankMinKey = iota
 	rankMissing
@@ -33,7 +33,7 @@ const (
 	rankMaxKey
 )
 
-// rank gives the rank of a value's type. The zero Value is a field that is missing.
+// rank returns the rank of a value's type. The zero Value is a missing field.
 func rank(v bsoncore.Value) int {
 	switch v.Type {
 	case bsoncore.TypeMinKey:
@@ -73,7 +73,7 @@ func rank(v bsoncore.Value) int {
 	}
 }
 
-// compare orders two values as a sort does: by type, then by value. NaN is below all numbers and equal to itself.
+// compare orders two values as a sort does: by type, then by value. NaN is less than all numbers and equal to itself.
 func compare(a, b bsoncore.Value) int {
 	ra, rb := rank(a), rank(b)
 	if ra != rb {
@@ -104,7 +104,7 @@ func compare(a, b bsoncore.Value) int {
 	return 0 // null, MinKey and MaxKey have no value
 }
 
-// text is the content of a string, symbol or code: without its length and the NUL at its end.
+// text returns the content of a string, symbol or code, without its length and its final NUL.
 func text(v bsoncore.Value) []byte { return v.Data[4 : len(v.Data)-1] }
 
 func compareDocuments(a, b bsoncore.Document, names bool) int {
@@ -132,7 +132,7 @@ func compareDocuments(a, b bsoncore.Document, names bool) int {
 	return cmp.Compare(len(ra), len(rb))
 }
 
-// compareBinary goes by length, subtype, content.
+// compareBinary compares by length, then subtype, then content.
 func compareBinary(a, b bsoncore.Value) int {
 	subtypeA, bytesA := a.Binary()
 	subtypeB, bytesB := b.Binary()
@@ -189,7 +189,7 @@ func isNaN(v bsoncore.Value) bool {
 	return false
 }
 
-// infinity is 1 or -1 for an infinite number, else 0.
+// infinity returns 1 or -1 for an infinite number, otherwise 0.
 func infinity(v bsoncore.Value) int {
 	switch v.Type {
 	case bsoncore.TypeDouble:
@@ -205,7 +205,7 @@ func infinity(v bsoncore.Value) int {
 	return 0
 }
 
-// rational gives the exact value of a finite number.
+// rational returns the exact value of a finite number.
 func rational(v bsoncore.Value) *big.Rat {
 	switch v.Type {
 	case bsoncore.TypeDouble:

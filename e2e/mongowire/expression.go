@@ -18,7 +18,8 @@ func truthy(v bsoncore.Value) bool {
 	return true
 }
 
-// parseExpression reads the operand of $expr: a comparison of a field with a literal in the order of all types, or several by $and and $or.
+// parseExpression parses the operand of $expr: a comparison of a field with a literal, or several joined by $and and $or. The
+// comparison uses the order of all types.
 func parseExpression(v bsoncore.Value) (matcher, error) {
 	doc, ok := v.DocumentOK()
 	if !ok {
@@ -60,7 +61,7 @@ func parseExpression(v bsoncore.Value) (matcher, error) {
 	return nil, badValue("$expr: empty")
 }
 
-// operand reads an operand: "$field", {$literal: value} or a value.
+// operand parses an operand: "$field", {$literal: value} or a value.
 func operand(v bsoncore.Value) func(bsoncore.Document) bsoncore.Value {
 	if name, ok := v.StringValueOK(); ok && strings.HasPrefix(name, "$") {
 		return func(doc bsoncore.Document) bsoncore.Value { return get(doc, name[1:]) }

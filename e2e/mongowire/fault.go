@@ -6,44 +6,45 @@ import (
 	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
 )
 
-// Call is one command as it arrives.
+// Call is a command that has arrived.
 type Call struct {
-	// N counts the calls of the server's life from 1, OfCommand those of the same command. The driver's own housekeeping, such as
-	// hello and endSessions, does not count.
+	// N is the number of the call since the server started, from 1. OfCommand is its number among calls of the same command. Commands
+	// that the driver sends by itself, such as hello and endSessions, are not counted.
 	N, OfCommand int
-	// Command is its name, such as find, getMore or update.
+	// Command is the name of the command, such as find, getMore or update.
 	Command              string
 	Database, Collection string
 	Body                 bsoncore.Document
 }
 
-// Action is what becomes of a call. Its zero value is an answer like any other's.
+// Action says how a call is treated. The zero value means a normal answer.
 type Action struct {
-	// Delay is waited before the call is executed.
+	// Delay is a pause before the call is executed.
 	Delay time.Duration
-	// DropBefore ends the connection instead of executing the call; DropAfter executes it and ends the connection instead of answering.
+	// DropBefore closes the connection instead of executing the call. DropAfter executes the call and closes the connection instead of
+	// answering.
 	DropBefore, DropAfter bool
-	// Fail is answered instead of executing the call.
+	// Fail is the answer instead of executing the call.
 	Fail *Failure
-	// WriteConcernError goes into the answer of a call that was executed.
+	// WriteConcernError is added to the answer of the executed call.
 	WriteConcernError *Failure
-	// Rewrite gives what is answered instead of the answer.
+	// Rewrite returns a replacement of the answer.
 	Rewrite func(answer bsoncore.Document) bsoncore.Document
-	// After runs when the call was executed, before its answer is sent.
+	// After is called after the call is executed, before its answer is sent.
 	After func()
-	// Trickle is how long the sending of the answer takes.
+	// Trickle is the time that sending the answer takes.
 	Trickle time.Duration
-	// Truncate sends that many bytes of the answer, then ends the connection.
+	// Truncate sends only that many bytes of the answer, then closes the connection.
 	Truncate int
-	// Oversize announces an answer longer than a message may be, then ends the connection.
+	// Oversize announces an answer that is longer than the maximum message, then closes the connection.
 	Oversize bool
-	// Raw is sent instead of the answer; then the connection ends.
+	// Raw is sent instead of the answer. Then the connection is closed.
 	Raw []byte
 }
 
 func (a Action) broken() bool { return a.Raw != nil || a.Oversize || a.Truncate > 0 }
 
-// Failure is an error as MongoDB answers it.
+// Failure is an error in MongoDB's format.
 type Failure struct {
 	Code    int32
 	Name    string
@@ -51,7 +52,7 @@ type Failure struct {
 	Labels  []string
 }
 
-// What a server says that steps down, shuts down, or cannot keep up; a driver may try again.
+// Errors of a server that steps down, shuts down, or is overloaded. A driver may retry after them.
 var (
 	NotWritablePrimary = &Failure{10107, "NotWritablePrimary", "not primary", []string{"RetryableWriteError"}}
 	ShutdownInProgress = &Failure{91, "ShutdownInProgress", "The server is in quiesce mode and will shut down", []string{"RetryableWriteError"}}
@@ -88,8 +89,8 @@ func (f *Failure) attach(answer bsoncore.Document) bsoncore.Document {
 		AppendInt32("code", f.Code).AppendString("codeName", f.Name).AppendString("errmsg", f.Message).Build()).Build()
 }
 
-// Intercept lets f see every call before it is executed, from the goroutine of its connection, and say what becomes of it. f may use the
-// server: whatever it puts is there before the call is executed. Nil ends it.
+// Intercept calls f before each call is executed, in the goroutine of the call's connection. f decides how the call is treated. f may
+// use the server: documents that it puts are stored before the call is executed. Intercept(nil) removes f.
 func (s *Server) Intercept(f func(*Call) Action) {
 	s.state.Lock()
 	defer s.state.Unlock()

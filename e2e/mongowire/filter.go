@@ -8,13 +8,13 @@ import (
 	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
 )
 
-// matcher tells whether a document is meant.
+// matcher reports whether a document matches.
 type matcher func(bsoncore.Document) bool
 
-// predicate tells whether one value is meant; the zero Value is a field that is missing.
+// predicate reports whether a value matches. The zero Value is a missing field.
 type predicate func(bsoncore.Value) bool
 
-// parseFilter makes a matcher of a filter document.
+// parseFilter returns the matcher of a filter document.
 func parseFilter(filter bsoncore.Document) (matcher, error) {
 	var all []matcher
 	for e := range elements(filter) {
@@ -94,7 +94,7 @@ func some(all []matcher) matcher {
 	}
 }
 
-// parseField makes a matcher of what is demanded of a field: a value, or a document of operators.
+// parseField returns the matcher of a condition on a field: a value, or a document of operators.
 func parseField(path []string, v bsoncore.Value) (matcher, error) {
 	if operators(v) {
 		var all []matcher
@@ -113,7 +113,7 @@ func parseField(path []string, v bsoncore.Value) (matcher, error) {
 	return equals(path, v), nil
 }
 
-// equals is $eq. The same bytes are equal whatever they are, and most are the same; only others need to be compared.
+// equals is $eq. It compares the bytes first, which is fast and usually enough, and then the values.
 func equals(path []string, want bsoncore.Value) matcher {
 	var compared matcher
 	return func(doc bsoncore.Document) bool {
@@ -129,7 +129,7 @@ func equals(path []string, want bsoncore.Value) matcher {
 	}
 }
 
-// operators tells whether a value is a document whose first field begins with a dollar.
+// operators reports whether a value is a document whose first field begins with a dollar.
 func operators(v bsoncore.Value) bool {
 	if v.Type != bsoncore.TypeEmbeddedDocument {
 		return false
@@ -190,7 +190,7 @@ func values(array bsoncore.Array) []bsoncore.Value {
 	return all
 }
 
-// isOneOf is $in. Many values of one document are typical, and found by a map of their bytes if they are of a type whose equality is that.
+// isOneOf is $in. It looks up ObjectIDs and strings in a map of their bytes, because $in often has many of them.
 func isOneOf(all []bsoncore.Value) predicate {
 	exact := map[string]bool{}
 	var rest []predicate
@@ -215,8 +215,8 @@ func isOneOf(all []bsoncore.Value) predicate {
 	}
 }
 
-// compares is a comparison with type bracketing: a value of another type never matches, but for MinKey and MaxKey, which all values
-// are above and below, and for null, which equals what is missing. NaN equals NaN and is neither above nor below anything.
+// compares is a comparison with type bracketing: a value of another type does not match. Exceptions are MinKey and MaxKey, which are
+// less and greater than all values, and null, which equals a missing field. NaN equals NaN and is neither greater nor less than anything.
 func compares(operator string, operand bsoncore.Value) predicate {
 	want := rank(operand)
 	holds := func(d int) bool {
@@ -250,8 +250,8 @@ func compares(operator string, operand bsoncore.Value) predicate {
 	}
 }
 
-// onPath applies a predicate to what is at a path: the value, and if that is an array each of its elements. Arrays on the way stand for
-// each of their documents.
+// onPath applies a predicate to the value at a path and, if that is an array, to each of its elements. If an array is in the middle of
+// the path, each of its documents is tried.
 func onPath(path []string, p predicate) matcher {
 	if len(path) == 1 {
 		name := path[0]
@@ -293,12 +293,12 @@ func onValue(v bsoncore.Value, p predicate) bool {
 	return false
 }
 
-// badValue is MongoDB's error for what it does not understand.
+// badValue returns MongoDB's error for an invalid operand.
 func badValue(format string, args ...any) error {
 	return &commandError{2, "BadValue", fmt.Sprintf(format, args...)}
 }
 
-// commandError is an error that a client is told of by its code.
+// commandError is an error with the code and name that the client gets.
 type commandError struct {
 	code int32
 	name string

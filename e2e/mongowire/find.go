@@ -7,28 +7,28 @@ import (
 	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
 )
 
-// firstBatch is how many documents come with the answer to a find that does not say.
+// firstBatch is the number of documents in the answer to a find without batchSize.
 const firstBatch = 101
 
-// cursor is a query in progress. One client uses it at a time.
+// cursor is a running query. Only one client uses it at a time.
 type cursor struct {
 	id        int64
 	namespace string
 	match     matcher
 	project   projection
 	skip      int
-	limit     int // documents yet to give, -1: all
+	limit     int // number of documents still to return, or -1
 
-	// One of these is the source: entries that were chosen when the query began, or the _id index.
+	// The source is one of these: the entries that were selected when the query began, or the _id index.
 	entries []*entry
 	index   *collection
 	span    span
 	back    bool   // from the end of the index
-	at      int    // place in entries, points or index
+	at      int    // position in entries, points or the index
 	last    *entry // the entry before at
 }
 
-// newCursor makes a cursor of a find.
+// newCursor returns the cursor of a find.
 func (s *Server) newCursor(call *Call) (*cursor, error) {
 	body := call.Body
 	filter, _ := body.Lookup("filter").DocumentOK()
@@ -65,7 +65,7 @@ func (s *Server) newCursor(call *Call) (*cursor, error) {
 			}
 			c.index = docs
 			*place = bound{rank(id), id}
-			if name == "max" { // which is exclusive
+			if name == "max" { // max is exclusive
 				c.match = every([]matcher{c.match, func(doc bsoncore.Document) bool { return compare(get(doc, "_id"), id) < 0 }})
 			}
 		}
@@ -100,7 +100,7 @@ func (s *Server) newCursor(call *Call) (*cursor, error) {
 	return c, nil
 }
 
-// start is the place of the first entry that is not below a bound.
+// start returns the index of the first entry that is not below a bound.
 func (c *collection) start(from bound) int {
 	low, high := 0, len(c.byID)
 	for low < high {
@@ -127,7 +127,7 @@ func compareBy(names []bsoncore.Element, a, b bsoncore.Document) int {
 	return 0
 }
 
-// next gives the next entry that may match, nil at the end. The caller holds data.
+// next returns the next entry that may match, or nil at the end. The caller holds the lock data.
 func (c *cursor) next() *entry {
 	for {
 		var e *entry
@@ -158,7 +158,7 @@ func (c *cursor) next() *entry {
 	}
 }
 
-// nextOfIndex goes on behind the last entry, wherever that is by now.
+// nextOfIndex returns the entry after the last one, whose position may have changed.
 func (c *cursor) nextOfIndex() *entry {
 	byID := c.index.byID
 	step := 1
@@ -182,7 +182,7 @@ func (c *cursor) nextOfIndex() *entry {
 	return e
 }
 
-// batch collects up to n documents, or as many as fit into an answer; n < 0 is no limit. done tells that there are no more.
+// batch returns up to n documents, or as many as fit into an answer. n < 0 means no limit. done is true if there are no more.
 func (c *cursor) batch(s *Server, n int) (docs []bsoncore.Document, done bool) {
 	s.data.RLock()
 	defer s.data.RUnlock()
@@ -276,7 +276,7 @@ func (s *Server) killCursors(call *Call) bsoncore.Document {
 	return bsoncore.NewDocumentBuilder().AppendArray("cursorsKilled", killed.Build()).AppendDouble("ok", 1).Build()
 }
 
-// cursorAnswer is written by hand: it is what large collections go through.
+// cursorAnswer does not use a document builder, because that is slow for large collections.
 func cursorAnswer(id int64, namespace, batch string, docs []bsoncore.Document) bsoncore.Document {
 	size := 256 + len(namespace)
 	for _, doc := range docs {

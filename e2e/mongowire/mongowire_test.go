@@ -17,7 +17,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 )
 
-// connect gives a collection of the server through the real driver.
+// connect returns a collection of the server, through the real driver.
 func connect(t *testing.T, s *Server, configure ...func(*options.ClientOptions)) *mongo.Collection {
 	t.Helper()
 	o := options.Client().ApplyURI(s.URI()).SetServerSelectionTimeout(5 * time.Second).SetWriteConcern(writeconcern.Majority())
@@ -36,7 +36,7 @@ func connect(t *testing.T, s *Server, configure ...func(*options.ClientOptions))
 	return client.Database("hub").Collection("readings")
 }
 
-// find gives the _ids of what a filter matches, as Extended JSON.
+// find returns the _ids of the documents that a filter matches, as Extended JSON.
 func find(t *testing.T, c *mongo.Collection, filter any, o ...options.Lister[options.FindOptions]) (ids []string) {
 	t.Helper()
 	ctx := t.Context()
@@ -106,7 +106,7 @@ func TestWritesAndReads(t *testing.T) {
 			}
 			_, err = c.InsertOne(ctx, bson.D{{Key: "_id", Value: "new"}})
 			if !mongo.IsDuplicateKeyError(err) {
-				t.Errorf("a second document with the same _id: %v", err)
+				t.Errorf("insert of a second document with the same _id: %v", err)
 			}
 			if _, err := c.Indexes().CreateOne(ctx, mongo.IndexModel{Keys: bson.D{{Key: "status", Value: 1}, {Key: "_id", Value: 1}}}); err != nil {
 				t.Error(err)
@@ -123,7 +123,7 @@ func TestWritesAndReads(t *testing.T) {
 	}
 }
 
-// everyType has a value of each type of BSON, in the order that MongoDB sorts them; names are their _ids in testdata of other tests, too.
+// everyType has values of each BSON type, in MongoDB's sort order.
 var everyType = []any{
 	bson.MinKey{}, bson.Null{},
 	math.NaN(), math.Inf(-1), int64(math.MinInt64), -1.5, int32(0), 0.5, must(bson.ParseDecimal128("0.75")), int32(1), int64(math.MaxInt64), must(bson.ParseDecimal128("9223372036854775807.5")), math.MaxFloat64, must(bson.ParseDecimal128("1E+6144")), math.Inf(1),
@@ -172,7 +172,7 @@ func TestOrderOfTypes(t *testing.T) {
 	if got := find(t, c, bson.D{}, options.Find().SetSort(bson.D{{Key: "_id", Value: 1}})); !slices.Equal(got, want) {
 		t.Errorf("sorted:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	// A find without sort gives them as they came.
+	// A find without sort returns the documents in the order of their arrival.
 	back := slices.Clone(want)
 	slices.Reverse(back)
 	if got := find(t, c, bson.D{{Key: "status", Value: "ingested"}}); !slices.Equal(got, back) {
@@ -181,7 +181,7 @@ func TestOrderOfTypes(t *testing.T) {
 	if got := find(t, c, bson.D{}, options.Find().SetSort(bson.D{{Key: "_id", Value: -1}})); !slices.Equal(got, back) {
 		t.Errorf("backwards: %q", got)
 	}
-	// $expr compares across all types, and so does min.
+	// $expr and min compare values of all types.
 	for i, v := range everyType {
 		got := find(t, c, bson.D{{Key: "$expr", Value: bson.D{{Key: "$gt", Value: bson.A{"$_id", bson.D{{Key: "$literal", Value: v}}}}}}}, options.Find().SetSort(bson.D{{Key: "_id", Value: 1}}))
 		if !slices.Equal(got, want[i+1:]) {
@@ -279,7 +279,7 @@ func TestFilters(t *testing.T) {
 func TestRawDocuments(t *testing.T) {
 	s := Run(t, Config{})
 	c := connect(t, s)
-	// Two fields of one name, and text that is not UTF-8.
+	// The document has two fields with the same name, and text that is not UTF-8.
 	odd := []byte("\x00\x00\x00\x00\x07_id\x00abcdefghijkl\x02a\x00\x02\x00\x00\x00\xff\x00\x02a\x00\x02\x00\x00\x00y\x00\x06u\x00\x02status\x00\x09\x00\x00\x00ingested\x00\x00")
 	odd[0] = byte(len(odd))
 	if err := s.Put("hub", "readings", odd); err != nil {
@@ -297,11 +297,11 @@ func TestRawDocuments(t *testing.T) {
 		t.Errorf("after the update: %x; want %x", all, want)
 	}
 	if err := s.Put("hub", "readings", []byte("nonsense")); err == nil {
-		t.Error("nonsense was stored")
+		t.Error("Put stored bytes that are not BSON")
 	}
 }
 
-// TestLargeDocuments has more than one answer can hold.
+// TestLargeDocuments reads more documents than fit into one answer.
 func TestLargeDocuments(t *testing.T) {
 	s := Run(t, Config{})
 	c := connect(t, s)
@@ -335,7 +335,7 @@ func TestLargeDocuments(t *testing.T) {
 	}
 }
 
-// TestCursorAmongWrites reads on while what it has read changes, and what it has not read goes and comes.
+// TestCursorAmongWrites reads from a cursor while documents before its position are changed, and others are deleted and inserted after it.
 func TestCursorAmongWrites(t *testing.T) {
 	s := Run(t, Config{})
 	c := connect(t, s)
@@ -373,7 +373,7 @@ func TestFaults(t *testing.T) {
 		calls int
 		value string
 	}
-	// update sets a value to x while the n-th update meets the action.
+	// update runs a server and sets a value to x. The n-th update command gets the action.
 	update := func(t *testing.T, set string, many bool, n int, action Action) result {
 		s := Run(t, Config{ReplicaSet: set})
 		c := connect(t, s)
@@ -406,17 +406,17 @@ func TestFaults(t *testing.T) {
 		calls  int
 		value  string
 	}{
-		{"lost before", "", true, Action{DropBefore: true}, true, 1, "old"},
+		{"call lost", "", true, Action{DropBefore: true}, true, 1, "old"},
 		{"answer lost", "", true, Action{DropAfter: true}, true, 1, "x"},
-		{"answer cut", "", true, Action{Truncate: 20}, true, 1, "x"},
-		{"answer cut in its header", "", true, Action{Truncate: 3}, true, 1, "x"},
+		{"answer truncated", "", true, Action{Truncate: 20}, true, 1, "x"},
+		{"answer truncated in its header", "", true, Action{Truncate: 3}, true, 1, "x"},
 		{"answer too long", "", true, Action{Oversize: true}, true, 1, "x"},
-		{"no answer at all", "", true, Action{Raw: []byte("HTTP/1.1 400 Bad Request\r\n\r\n")}, true, 1, "x"},
+		{"not an answer", "", true, Action{Raw: []byte("HTTP/1.1 400 Bad Request\r\n\r\n")}, true, 1, "x"},
 		{"error", "", true, Action{Fail: Unauthorized}, true, 1, "old"},
 		{"write concern", "", true, Action{WriteConcernError: WriteConcernFailed}, true, 1, "x"},
 		{"slow", "", true, Action{Delay: 20 * time.Millisecond, Trickle: 20 * time.Millisecond}, false, 1, "x"},
-		// The driver repeats a write of one document on a replica set, and the server executes it once.
-		{"one, lost before", "rs0", false, Action{DropBefore: true}, false, 2, "x"},
+		// On a replica set the driver retries a write of one document, and the server executes it once.
+		{"one, call lost", "rs0", false, Action{DropBefore: true}, false, 2, "x"},
 		{"one, answer lost", "rs0", false, Action{DropAfter: true}, false, 2, "x"},
 		{"one, stepped down", "rs0", false, Action{Fail: NotWritablePrimary}, false, 2, "x"},
 		{"many, stepped down", "rs0", true, Action{Fail: NotWritablePrimary}, true, 1, "old"},
@@ -436,7 +436,7 @@ func TestInterceptSeesCalls(t *testing.T) {
 	var seen []string
 	s.Intercept(func(call *Call) Action {
 		seen = append(seen, fmt.Sprintf("%d %s %s.%s", call.N, call.Command, call.Database, call.Collection))
-		if call.Command == "find" { // what it puts is found
+		if call.Command == "find" { // the query finds the document that is put here
 			if err := s.Put("hub", "readings", raw(t, bson.D{{Key: "_id", Value: "put"}})); err != nil {
 				t.Error(err)
 			}
@@ -450,7 +450,7 @@ func TestInterceptSeesCalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	if want := []string{"1 find hub.readings", "2 getMore hub.readings", "3 delete hub.readings"}; !slices.Equal(seen, want) {
-		t.Errorf("seen %q; want %q", seen, want)
+		t.Errorf("the interceptor saw %q; want %q", seen, want)
 	}
 }
 
@@ -504,7 +504,7 @@ func TestDisconnect(t *testing.T) {
 	}
 }
 
-// BenchmarkCursor is what a client can at most read.
+// BenchmarkCursor measures how fast a client can read at most.
 func BenchmarkCursor(b *testing.B) {
 	s := Run(b, Config{})
 	doc := func(i int) []byte {

@@ -6,17 +6,17 @@ import (
 	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
 )
 
-// projection makes the document that a client asked to see.
+// projection returns the part of a document that a client asked for.
 type projection func(bsoncore.Document) bsoncore.Document
 
-// parseProjection reads a projection that includes or excludes top-level fields; nil is the whole document.
+// parseProjection parses a projection that includes or excludes top-level fields. It returns nil for the whole document.
 func parseProjection(fields bsoncore.Document) (projection, error) {
 	listed := map[string]bool{}
 	include, exclude, id := false, false, true
 	for e := range elements(fields) {
 		name, v := e.Key(), e.Value()
 		if strings.ContainsAny(name, ".$") || rank(v) != rankNumber && rank(v) != rankBoolean {
-			return nil, badValue("projection of %q: only inclusion and exclusion of whole fields are known here", name)
+			return nil, badValue("projection of %q: only inclusion and exclusion of whole fields are supported here", name)
 		}
 		if name == "_id" {
 			id = truthy(v)

@@ -1,12 +1,12 @@
-// Package mongowire is a small MongoDB for tests: a server on the wire protocol (OP_MSG) that keeps raw BSON documents in memory
-// and answers what mongo-driver/v2 asks for, with the semantics of MongoDB 7 as far as a sync job can see them: comparison order
-// across types, type bracketing of range operators, null and missing fields, retryable writes.
+// Package mongowire is a small MongoDB server for tests. It speaks the wire protocol (OP_MSG), has raw BSON documents in memory, and
+// answers the commands of mongo-driver/v2. It has the semantics of MongoDB 7 that a sync job depends on: comparison order across types,
+// type bracketing of range operators, null and missing fields, retryable writes.
 //
-// It keeps what the driver would not marshal, too: duplicate keys, text that is not UTF-8, deprecated types. And it fails on
-// demand: see Server.Intercept.
+// It can also store documents that the driver would not marshal, with duplicate keys, text that is not UTF-8, or deprecated types. Tests
+// can make it fail: see Server.Intercept.
 //
-// What it has not: authentication (every attempt fails as with a wrong password), transactions, change streams, indexes other than
-// that on _id, sorting by the elements of an array, field paths with numbers.
+// It does not have authentication (every attempt fails as with a wrong password), transactions, change streams, indexes other than
+// that on _id, sorting by the elements of an array, and field paths with numbers.
 package mongowire
 
 import (
@@ -22,15 +22,15 @@ import (
 	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
 )
 
-// Config says what the server claims to be. The zero value is a standalone server on a free port of 127.0.0.1.
+// Config configures the server. The zero value is a standalone server on a free port of 127.0.0.1.
 type Config struct {
-	// Address is host:port, or the path of a unix socket that ends in .sock.
+	// Address is host:port, or the path of a unix socket, which must end in .sock.
 	Address string
-	// ReplicaSet is the name of a set of which this is the primary. The driver repeats some writes only there.
+	// ReplicaSet is the name of the replica set whose primary the server is. The driver retries some writes only on a replica set.
 	ReplicaSet string
-	// Hosts are the members that the set names, instead of this server itself.
+	// Hosts are the members of the set, by default this server only.
 	Hosts []string
-	// WireVersion is the highest that the server claims, instead of MongoDB 7.0's.
+	// WireVersion is the highest version that the server announces, by default that of MongoDB 7.0.
 	WireVersion int32
 }
 
@@ -39,11 +39,11 @@ type Server struct {
 	config   Config
 	listener net.Listener
 	ended    sync.WaitGroup
-	closing  chan struct{} // closed by Close: whoever sleeps wakes up
+	closing  chan struct{} // closed by Close, to end all sleeps
 
-	data      sync.RWMutex // guards the fields below and what they hold
+	data      sync.RWMutex // guards the fields below and their content
 	databases map[string]map[string]*collection
-	kinds     map[string]string            // of collections that are something else, by name
+	kinds     map[string]string            // types of collections that are not plain collections, by name
 	retried   map[string]bsoncore.Document // answers by session and transaction number
 
 	state       sync.Mutex // guards the fields below
@@ -52,10 +52,10 @@ type Server struct {
 	cursors     map[int64]*cursor
 	lastCursor  int64
 	intercept   func(*Call) Action
-	calls       map[string]int // by command name; "" has them all
+	calls       map[string]int // by command name; "" has the total
 }
 
-// Run starts a server that lives as long as the test.
+// Run starts a server and closes it at the end of the test.
 func Run(tb testing.TB, config Config) *Server {
 	tb.Helper()
 	s, err := New(config)
@@ -70,7 +70,7 @@ func Run(tb testing.TB, config Config) *Server {
 	return s
 }
 
-// New starts a server; the caller owes it a Close.
+// New starts a server. The caller must call Close.
 func New(config Config) (*Server, error) {
 	s := &Server{
 		config:      config,
@@ -99,13 +99,13 @@ func New(config Config) (*Server, error) {
 	return s, nil
 }
 
-// Address is what the server listens on.
+// Address returns the address on which the server listens.
 func (s *Server) Address() string { return s.listener.Addr().String() }
 
-// URI is what a client is given.
+// URI returns the connection string for clients.
 func (s *Server) URI() string { return "mongodb://" + s.Address() + "/" }
 
-// Close ends every connection and returns when nothing of the server runs any more.
+// Close closes all connections and returns after all goroutines of the server have ended.
 func (s *Server) Close() error {
 	s.state.Lock()
 	if s.closed {
@@ -121,7 +121,7 @@ func (s *Server) Close() error {
 	return err
 }
 
-// Disconnect ends every connection that is open, as a restart of the server does. Cursors are lost with it.
+// Disconnect closes all connections and loses all cursors, as a restart of the server does.
 func (s *Server) Disconnect() {
 	s.state.Lock()
 	defer s.state.Unlock()
@@ -131,14 +131,14 @@ func (s *Server) Disconnect() {
 	s.cursors = map[int64]*cursor{}
 }
 
-// Calls counts the commands of that name which arrived, with "" all but those of the driver's own housekeeping.
+// Calls returns the number of commands of that name that have arrived, or of all except housekeeping if the name is "".
 func (s *Server) Calls(command string) int {
 	s.state.Lock()
 	defer s.state.Unlock()
 	return s.calls[command]
 }
 
-// Cursors counts the cursors that are open.
+// Cursors returns the number of open cursors.
 func (s *Server) Cursors() int {
 	s.state.Lock()
 	defer s.state.Unlock()
@@ -153,7 +153,7 @@ func (s *Server) accept() {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
-			time.Sleep(time.Millisecond) // no descriptors: others may end
+			time.Sleep(time.Millisecond) // out of descriptors: other connections may end
 			continue
 		}
 		s.state.Lock()
@@ -176,7 +176,7 @@ func (s *Server) accept() {
 	}
 }
 
-// serve answers one connection until it ends. A client that does not speak the protocol is disconnected, as MongoDB does.
+// serve answers one connection until it ends. Like MongoDB, it disconnects a client that does not speak the protocol.
 func (s *Server) serve(c net.Conn) {
 	in := bufio.NewReaderSize(c, 64<<10)
 	var out []byte
@@ -207,7 +207,7 @@ func (s *Server) serve(c net.Conn) {
 	}
 }
 
-// write sends an answer, in pieces with pauses if it is to trickle.
+// write sends an answer. With action.Trickle it sends pieces with pauses.
 func (s *Server) write(c io.Writer, out []byte, action Action) error {
 	if action.Trickle == 0 {
 		_, err := c.Write(out)
@@ -236,7 +236,7 @@ func (s *Server) sleep(d time.Duration) {
 	}
 }
 
-// answer lets the interceptor say what becomes of a command, and executes it.
+// answer asks the interceptor how to treat a command, and executes it accordingly.
 func (s *Server) answer(m *message) (bsoncore.Document, Action) {
 	call := &Call{Command: m.command(), Body: m.body}
 	call.Database, _ = m.body.Lookup("$db").StringValueOK()
@@ -276,10 +276,10 @@ func (s *Server) answer(m *message) (bsoncore.Document, Action) {
 	return answer, action
 }
 
-// housekeeping are the commands that a driver sends whenever it likes: they do not count and are never made to fail.
+// housekeeping has the commands that a driver sends by itself. They are not counted and not intercepted.
 var housekeeping = map[string]bool{"hello": true, "isMaster": true, "ismaster": true, "ping": true, "endSessions": true, "killCursors": true, "buildInfo": true}
 
-// Put stores documents as they are, whatever they hold; one with the _id of another replaces it.
+// Put stores documents unchanged, also invalid ones. A document replaces an existing one with the same _id.
 func (s *Server) Put(database, name string, documents ...[]byte) error {
 	s.data.Lock()
 	defer s.data.Unlock()
@@ -296,7 +296,7 @@ func (s *Server) Put(database, name string, documents ...[]byte) error {
 	return nil
 }
 
-// Documents gives the documents of a collection in the order of their _id, as they are. The caller must not change them.
+// Documents returns the stored documents of a collection in the order of their _id. The caller must not change them.
 func (s *Server) Documents(database, name string) [][]byte {
 	s.data.RLock()
 	defer s.data.RUnlock()
@@ -311,7 +311,7 @@ func (s *Server) Documents(database, name string) [][]byte {
 	return all
 }
 
-// SetKind makes listCollections call a collection a view or a timeseries.
+// SetKind sets the type that listCollections returns for a collection, such as view or timeseries.
 func (s *Server) SetKind(name, kind string) {
 	s.data.Lock()
 	defer s.data.Unlock()
@@ -325,7 +325,7 @@ func (s *Server) Drop(database, name string) {
 	delete(s.databases[database], name)
 }
 
-// collection finds a collection, or makes it; the caller holds data.
+// collection returns a collection. With create it creates a missing one; otherwise it returns nil. The caller holds the lock data.
 func (s *Server) collection(database, name string, create bool) *collection {
 	c := s.databases[database][name]
 	if c == nil && create {

@@ -4,7 +4,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
 )
 
-// typeNames are the names that $type takes.
+// typeNames are the names that $type accepts.
 var typeNames = map[string]bsoncore.Type{
 	"double": bsoncore.TypeDouble, "string": bsoncore.TypeString, "object": bsoncore.TypeEmbeddedDocument, "array": bsoncore.TypeArray,
 	"binData": bsoncore.TypeBinary, "undefined": bsoncore.TypeUndefined, "objectId": bsoncore.TypeObjectID, "bool": bsoncore.TypeBoolean,
@@ -14,7 +14,7 @@ var typeNames = map[string]bsoncore.Type{
 	"minKey": bsoncore.TypeMinKey, "maxKey": bsoncore.TypeMaxKey,
 }
 
-// parseTypes reads the operand of $type: a name, a number, or several of them.
+// parseTypes parses the operand of $type: a name, a number, or several of them.
 func parseTypes(v bsoncore.Value) (map[bsoncore.Type]bool, error) {
 	types := map[bsoncore.Type]bool{}
 	all := []bsoncore.Value{v}

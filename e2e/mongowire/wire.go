@@ -11,7 +11,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
 )
 
-// Limits that a server announces.
+// Limits that the server announces.
 const (
 	maxDocument = 16 << 20
 	maxMessage  = 48000000
@@ -34,7 +34,7 @@ const (
 // message is one request.
 type message struct {
 	id          int32
-	legacy      bool // an OP_QUERY, which drivers use to say hello
+	legacy      bool // an OP_QUERY, which drivers use for the first hello
 	wantsAnswer bool
 	body        bsoncore.Document
 	sequences   map[string][]bsoncore.Document
@@ -47,7 +47,7 @@ func readMessage(in io.Reader) (*message, error) {
 	}
 	size := int32(binary.LittleEndian.Uint32(header[0:]))
 	if size < headerSize || size > maxMessage {
-		return nil, fmt.Errorf("a message of %d bytes", size)
+		return nil, fmt.Errorf("message of %d bytes", size)
 	}
 	content := make([]byte, size-headerSize)
 	if _, err := io.ReadFull(in, content); err != nil {
@@ -61,13 +61,13 @@ func readMessage(in io.Reader) (*message, error) {
 		m.legacy = true
 		return m, m.parseQuery(content)
 	default:
-		return nil, fmt.Errorf("operation %d", op)
+		return nil, fmt.Errorf("unknown operation %d", op)
 	}
 }
 
 var errMalformed = errors.New("malformed message")
 
-// parse reads the sections of an OP_MSG.
+// parse parses the sections of an OP_MSG.
 func (m *message) parse(content []byte) error {
 	if len(content) < 5 {
 		return errMalformed
@@ -122,7 +122,7 @@ func (m *message) parse(content []byte) error {
 	return nil
 }
 
-// parseQuery reads an OP_QUERY: flags, name of the collection, skip, limit, document.
+// parseQuery parses an OP_QUERY: flags, name of the collection, skip, limit, document.
 func (m *message) parseQuery(content []byte) error {
 	if len(content) < 4 {
 		return errMalformed
@@ -140,7 +140,7 @@ func (m *message) parseQuery(content []byte) error {
 	return nil
 }
 
-// command is the name of the first field.
+// command returns the name of the command, which is the first field.
 func (m *message) command() string {
 	for e := range elements(m.body) {
 		return e.Key()
@@ -148,7 +148,7 @@ func (m *message) command() string {
 	return ""
 }
 
-// documents gives the documents of a field that comes as a sequence or as an array.
+// documents returns the documents of a field, which can be a document sequence or an array.
 func (m *message) documents(field string) []bsoncore.Document {
 	if docs, ok := m.sequences[field]; ok {
 		return docs
@@ -174,7 +174,7 @@ func (m *message) appendAnswer(out []byte, doc bsoncore.Document) []byte {
 		size, op = headerSize+20+len(doc), opReply
 	}
 	out = binary.LittleEndian.AppendUint32(out, uint32(size))
-	out = binary.LittleEndian.AppendUint32(out, 0) // its own number, which nobody asks for
+	out = binary.LittleEndian.AppendUint32(out, 0) // request ID, which the driver does not check
 	out = binary.LittleEndian.AppendUint32(out, uint32(m.id))
 	out = binary.LittleEndian.AppendUint32(out, op)
 	if m.legacy {
@@ -186,7 +186,7 @@ func (m *message) appendAnswer(out []byte, doc bsoncore.Document) []byte {
 	return append(out, doc...)
 }
 
-// elements goes through the elements of a document or an array, up to the first that is damaged.
+// elements yields the elements of a document or an array, up to the first damaged one.
 func elements(doc bsoncore.Document) iter.Seq[bsoncore.Element] {
 	return func(yield func(bsoncore.Element) bool) {
 		if len(doc) < 5 {

@@ -10,13 +10,13 @@ import (
 	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
 )
 
-// writeError is the failure of one statement of a command.
+// writeError is the error of one statement of a command.
 type writeError struct {
 	index int
 	err   *commandError
 }
 
-// written ends the answer to a write of n documents.
+// written completes the answer to a write of n documents.
 func written(b *bsoncore.DocumentBuilder, n int, failed []writeError) bsoncore.Document {
 	b.AppendInt32("n", int32(n))
 	array := bsoncore.NewArrayBuilder()
@@ -30,7 +30,7 @@ func written(b *bsoncore.DocumentBuilder, n int, failed []writeError) bsoncore.D
 	return b.AppendDouble("ok", 1).Build()
 }
 
-// statements runs each statement of a write, up to the first that fails if the client wants order.
+// statements runs each statement of a write. If the write is ordered, it stops after the first error.
 func statements(call *Call, all []bsoncore.Document, run func(int, bsoncore.Document) error) ([]writeError, error) {
 	if len(all) == 0 || len(all) > maxBatch {
 		return nil, &commandError{16, "InvalidLength", fmt.Sprintf("Write batch sizes must be between 1 and %d. Got %d operations.", maxBatch, len(all))}
@@ -70,7 +70,7 @@ func (s *Server) insert(call *Call, m *message) (bsoncore.Document, error) {
 		case bsoncore.TypeArray, bsoncore.TypeRegex, bsoncore.TypeUndefined:
 			return &commandError{53, "InvalidIdField", "The '_id' value cannot be of type " + t.String()}
 		}
-		// A copy, because the bytes are part of the whole message.
+		// Copy the bytes, because they would keep the whole message in memory.
 		e, err := newEntry(slices.Clone(doc))
 		if err != nil {
 			return badValue("%v", err)
@@ -88,7 +88,7 @@ func (s *Server) insert(call *Call, m *message) (bsoncore.Document, error) {
 	return written(bsoncore.NewDocumentBuilder(), n, failed), nil
 }
 
-// withID adds the _id that a server makes for a document without one.
+// withID adds an _id to a document without one, as a server does.
 func withID(doc bsoncore.Document) bsoncore.Document {
 	start, out := bsoncore.AppendDocumentStart(nil)
 	out = bsoncore.AppendObjectIDElement(out, "_id", bson.NewObjectID())
@@ -97,7 +97,7 @@ func withID(doc bsoncore.Document) bsoncore.Document {
 	return out
 }
 
-// matching gives the entries that a statement means, at most one if not many. The caller holds data.
+// matching returns the entries that match a filter, at most one unless many is set. The caller holds the lock data.
 func (c *collection) matching(filter bsoncore.Document, many bool) ([]*entry, error) {
 	match, err := parseFilter(filter)
 	if err != nil {
@@ -129,7 +129,7 @@ func (s *Server) update(call *Call, m *message) (bsoncore.Document, error) {
 	upserted := bsoncore.NewArrayBuilder()
 	upserts := 0
 	var change update
-	var parsed bsoncore.Value // what change was made of; many statements often demand the same
+	var parsed bsoncore.Value // the source of change, which many statements share
 	failed, err := statements(call, m.documents("updates"), func(i int, statement bsoncore.Document) error {
 		filter, _ := get(statement, "q").DocumentOK()
 		if u := get(statement, "u"); change == nil || u.Type != parsed.Type || !bytes.Equal(u.Data, parsed.Data) {
@@ -163,7 +163,7 @@ func (s *Server) update(call *Call, m *message) (bsoncore.Document, error) {
 			matched++
 			if string(fresh) != string(e.raw) {
 				modified++
-				// The _id of the new bytes: the old ones may then go.
+				// Use the _id of the new bytes, so that the old ones can be freed.
 				e.raw, e.id = fresh, get(fresh, "_id")
 			}
 		}
@@ -179,7 +179,7 @@ func (s *Server) update(call *Call, m *message) (bsoncore.Document, error) {
 	return written(b, matched+upserts, failed), nil
 }
 
-// upsert makes the document that an update did not find.
+// upsert returns the document that an update inserts if none matches.
 func upsert(filter bsoncore.Document, change update) (*entry, error) {
 	start, out := bsoncore.AppendDocumentStart(nil)
 	for e := range elements(filter) {
@@ -198,10 +198,10 @@ func upsert(filter bsoncore.Document, change update) (*entry, error) {
 	return newEntry(doc)
 }
 
-// update makes the new content of a document.
+// update returns the new content of a document.
 type update func(bsoncore.Document) (bsoncore.Document, error)
 
-// parseUpdate reads what an update demands: a replacement, or $set, $unset and $inc of top-level fields.
+// parseUpdate parses an update: a replacement, or $set, $unset and $inc of top-level fields.
 func parseUpdate(u bsoncore.Value) (update, error) {
 	doc, ok := u.DocumentOK()
 	if !ok {
@@ -237,7 +237,7 @@ func parseUpdate(u bsoncore.Value) (update, error) {
 			}
 		}
 	}
-	slices.Sort(order) // new fields come in the order of their names
+	slices.Sort(order) // new fields are added in the order of their names
 	return func(old bsoncore.Document) (bsoncore.Document, error) {
 		start, out := bsoncore.AppendDocumentStart(make([]byte, 0, len(old)+64))
 		done := map[string]bool{}
@@ -245,7 +245,7 @@ func parseUpdate(u bsoncore.Value) (update, error) {
 			name := e.KeyBytes()
 			v, found := set[string(name)]
 			switch {
-			case !found && !unset[string(name)], done[string(name)]: // another field of the same name stays as it is
+			case !found && !unset[string(name)], done[string(name)]: // a second field with the same name is unchanged
 				out = append(out, e...)
 			case found:
 				out = bsoncore.AppendValueElement(out, string(name), v)
@@ -264,7 +264,7 @@ func parseUpdate(u bsoncore.Value) (update, error) {
 	}, nil
 }
 
-// replace keeps the _id and takes everything else from the other document.
+// replace returns the fresh document with the _id of the old one.
 func replace(old, fresh bsoncore.Document) bsoncore.Document {
 	start, out := bsoncore.AppendDocumentStart(nil)
 	if id := get(old, "_id"); id.Type != 0 && get(fresh, "_id").Type == 0 {

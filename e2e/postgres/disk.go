@@ -11,7 +11,7 @@ import (
 // mountDisk puts a tmpfs of the given size on dir.
 func mountDisk(dir string, size int64) error {
 	if os.Geteuid() != 0 {
-		return errors.New("a disk that can be filled needs root: run the tests as root")
+		return errors.New("Config.Disk needs root: run the tests as root")
 	}
 	if err := syscall.Mount("hub-e2e", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
 		return fmt.Errorf("mount tmpfs on %s: %w", dir, err)
@@ -19,7 +19,7 @@ func mountDisk(dir string, size int64) error {
 	return nil
 }
 
-// unmountDisk undoes mountDisk. It is no error if nothing is mounted there.
+// unmountDisk unmounts the tmpfs on dir. It does nothing if nothing is mounted there.
 func unmountDisk(dir string) error {
 	err := syscall.Unmount(dir, syscall.MNT_DETACH)
 	if errors.Is(err, syscall.EINVAL) || errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.EPERM) {
@@ -28,17 +28,17 @@ func unmountDisk(dir string) error {
 	return err
 }
 
-// Fill takes every free byte of the cluster's disk until Empty gives them back. The next write that
-// needs a new page or a new segment of the log then fails; the latter takes the whole server down.
+// Fill fills the cluster's disk until Empty is called. Then a write that needs a new page or a new WAL segment fails.
+// A failed WAL write stops the whole server.
 func (c *Cluster) Fill() error {
 	if c.config.Disk == 0 {
-		return errors.New("this cluster has no disk of its own: see Config.Disk")
+		return errors.New("the cluster has no separate disk: set Config.Disk")
 	}
 	f, err := os.OpenFile(c.filler(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
-	// Halving the size of the write fills the last page too.
+	// Halve the size of the writes, in order to fill the last page too.
 	for size := 1 << 20; size > 0; {
 		n, err := f.Write(make([]byte, size))
 		switch {
@@ -53,7 +53,7 @@ func (c *Cluster) Fill() error {
 	return f.Close()
 }
 
-// Empty gives the disk's space back and starts the server again if the lack of it took it down.
+// Empty frees the disk's space. It starts the server again if the full disk stopped it.
 func (c *Cluster) Empty() error {
 	if err := removeIfThere(c.filler()); err != nil {
 		return err
@@ -63,7 +63,7 @@ func (c *Cluster) Empty() error {
 
 func (c *Cluster) filler() string { return filepath.Join(c.data(), "filler") }
 
-// revive makes sure that the server answers. One whose disk was full may still be about to give up on its recovery.
+// revive returns after the server answers. A server whose disk was full may still be about to stop in its recovery.
 func (c *Cluster) revive() error {
 	if c.Running() {
 		if err := c.awaitReady(); err == nil {

@@ -1,12 +1,12 @@
-// Package postgres runs throw-away PostgreSQL clusters for tests, each on a folder and a port of its own.
+// Package postgres runs temporary PostgreSQL clusters for tests. Each cluster has its own directory and port.
 //
-// A cluster has a superuser "postgres" and a plain role "hub" that owns a database "hub": the tools under test
-// connect as "hub", the test looks inside through DB. As root the server runs as the system's user "postgres",
-// because it refuses to run as root; as anybody else it runs as that user.
+// A cluster has a superuser "postgres" and a plain role "hub" that owns a database "hub". The tools under test connect
+// as "hub". Tests inspect the data through DB. If the test runs as root, the server runs as the system user "postgres",
+// because PostgreSQL refuses to run as root. Otherwise it runs as the user of the test.
 //
-// A cluster is a real server with real faults: Stop, Kill9, Freeze, Fill and, for a standby, Promote. It is gone after Close,
-// and also when the process that started it dies: the kernel then stops the server, and the next process that
-// uses this package removes the folder.
+// A cluster is a real server with real faults: Stop, Kill9, Freeze, Fill and, for a standby, Promote. Close removes it. If
+// the process that started it dies, the kernel stops the server, and the next process that uses this package removes the
+// directory.
 package postgres
 
 import (
@@ -24,44 +24,44 @@ import (
 	"time"
 )
 
-// Config says how a cluster is set up. The zero value is a server on a unix socket alone that trusts who connects.
+// Config configures a cluster. The zero value is a server that listens only on a unix socket and trusts every client.
 type Config struct {
-	// TCP makes the server listen on 127.0.0.1 too, with SCRAM-SHA-256 passwords.
+	// TCP makes the server also listen on 127.0.0.1, with SCRAM-SHA-256 passwords.
 	TCP bool
-	// TLS makes the TCP connections be encrypted, with a certificate of the cluster's own authority, and refuses others.
+	// TLS makes the server require encrypted TCP connections, with a certificate of the cluster's own authority. It implies TCP.
 	TLS bool
-	// Peer lets the unix socket accept a role only for the system user of that name; root may be anybody.
+	// Peer makes the unix socket accept a role only for the system user of that name. root may use every role.
 	Peer bool
-	// Disk, if not 0, is the size in bytes of a tmpfs that the data lies on, so that it can be filled. It needs root.
-	// 64 MiB leave room for a few thousand rows.
+	// Disk, if not 0, is the size in bytes of a tmpfs for the data, which Fill can fill. It needs root. 64 MiB are enough for a
+	// few thousand rows.
 	Disk int64
-	// OnDisk keeps the cluster out of memory file systems, for measurements of time.
+	// OnDisk keeps the cluster out of memory file systems, for time measurements.
 	OnDisk bool
-	// SlowSync makes each fdatasync, and so each commit, take that much longer, as on a disk with no cache of its own. It needs strace.
+	// SlowSync makes each fdatasync, and therefore each commit, take that much longer, as on a disk without a cache. It needs strace.
 	SlowSync time.Duration
-	// Conf holds lines for postgresql.conf; they win over those of this package.
+	// Conf has lines for postgresql.conf. They override those of this package.
 	Conf []string
 }
 
-// Cluster is one server with its data. Its methods are for one goroutine at a time, except DB and the URLs.
+// Cluster is one server with its data. Only one goroutine at a time may call its methods, except DB and the URLs.
 type Cluster struct {
-	// Dir holds everything: data/, socket/, tls/ and log.
+	// Dir is the directory of the cluster, with data/, socket/, tls/ and log.
 	Dir string
-	// Port is that of TCP connections and part of the socket's name.
+	// Port is the port of TCP connections. The name of the socket contains it too.
 	Port int
-	// Password is that of the roles hub and postgres.
+	// Password is the password of the roles hub and postgres.
 	Password string
 
 	config Config
 	bin    string
-	user   *syscall.Credential // nil: as this process
+	user   *syscall.Credential // nil means the user of this process
 	lock   *os.File
 	server *server // nil before the first start
 	frozen []int   // the processes that Freeze stopped
 	db     *sql.DB
 }
 
-// Run starts a cluster that lives as long as the test.
+// Run starts a cluster and closes it at the end of the test.
 func Run(tb testing.TB, config Config) *Cluster {
 	tb.Helper()
 	c, err := New(config)
@@ -79,7 +79,7 @@ func Run(tb testing.TB, config Config) *Cluster {
 	return c
 }
 
-// New starts a cluster; the caller owes it a Close.
+// New starts a cluster. The caller must call Close.
 func New(config Config) (*Cluster, error) {
 	c, err := prepare(config)
 	if err != nil {
@@ -91,7 +91,7 @@ func New(config Config) (*Cluster, error) {
 	return c, nil
 }
 
-// prepare makes the folders that a cluster and a standby have in common.
+// prepare returns a cluster with its directories and port. It does not start a server.
 func prepare(config Config) (_ *Cluster, err error) {
 	bin, err := binFolder()
 	if err != nil {
@@ -131,15 +131,16 @@ func (c *Cluster) makeFolders() error {
 		if err := c.own(path); err != nil {
 			return err
 		}
-		// Whatever the umask: the tools under test may run as yet another user and have to reach the socket and the certificates.
+		// Set the mode independently of the umask, because tools under test may run as another user and must reach the socket
+		// and the certificates.
 		if err := os.Chmod(path, 0o755); err != nil {
 			return err
 		}
 	}
-	return os.Chmod(c.data(), 0o700) // the server insists
+	return os.Chmod(c.data(), 0o700) // the server requires this mode
 }
 
-// init fills the data folder and starts the server for the first time.
+// init fills the data directory and starts the server for the first time.
 func (c *Cluster) init() error {
 	if err := c.copyTemplate(); err != nil {
 		return err
@@ -153,20 +154,20 @@ func (c *Cluster) init() error {
 	return c.Exec(fmt.Sprintf("ALTER ROLE hub PASSWORD '%s'; ALTER ROLE postgres PASSWORD '%s'", c.Password, c.Password))
 }
 
-// configure writes the files that make this cluster differ from the template.
+// configure writes the configuration files of this cluster.
 func (c *Cluster) configure() error {
 	conf := []string{
 		fmt.Sprintf("port = %d", c.Port),
 		fmt.Sprintf("unix_socket_directories = '%s'", c.socket()),
 		"listen_addresses = ''",
 		"password_encryption = 'scram-sha-256'",
-		// The faults here kill processes, not the kernel: the page cache survives them, so that waiting for a disk would only cost time.
+		// The faults of this package kill processes, not the kernel. The page cache survives them, so fsync would only cost time.
 		"fsync = off",
 		"shared_buffers = '16MB'",
 		"max_connections = 40",
 		"wal_level = replica",
 		"max_wal_senders = 4",
-		// Files, because a killed server leaves its shared memory behind.
+		// Use files, because a killed server does not remove its shared memory.
 		"dynamic_shared_memory_type = mmap",
 		"autovacuum = off",
 		"log_line_prefix = '%m [%p] %q%u@%d '",
@@ -210,7 +211,7 @@ func (c *Cluster) configure() error {
 func (c *Cluster) data() string   { return filepath.Join(c.Dir, "data") }
 func (c *Cluster) socket() string { return filepath.Join(c.Dir, "socket") }
 
-// own gives a path to the server's user.
+// own makes the server's user the owner of a path.
 func (c *Cluster) own(path string) error {
 	if c.user == nil {
 		return nil
@@ -218,7 +219,7 @@ func (c *Cluster) own(path string) error {
 	return os.Chown(path, int(c.user.Uid), int(c.user.Gid))
 }
 
-// command is one of PostgreSQL's programs, run as the server's user and without the caller's PG* variables.
+// command returns a command that runs one of PostgreSQL's programs as the server's user, without the caller's PG* variables.
 func (c *Cluster) command(program string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(c.bin, program), args...)
 	cmd.Dir = c.Dir
@@ -234,7 +235,7 @@ func (c *Cluster) run(program string, args ...string) error {
 	return nil
 }
 
-// logTail is the end of the server's log, for the message of a failed test.
+// logTail returns the end of the server's log, for the message of a failed test.
 func (c *Cluster) logTail() string {
 	log, err := os.ReadFile(filepath.Join(c.Dir, "log"))
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 	"github.com/lib/pq"
 )
 
-// connect opens one connection to the address and asks who is there.
+// connect opens one connection to the address and returns the role of the session.
 func connect(t *testing.T, address string) (string, error) {
 	t.Helper()
 	db, err := sql.Open("postgres", address)
@@ -47,12 +47,12 @@ func TestSocketWithTrust(t *testing.T) {
 		t.Errorf("over the socket: role %q, %v; want hub", role, err)
 	}
 	if _, err := connect(t, c.TCPURL()+"?sslmode=disable&connect_timeout=2"); err == nil {
-		t.Error("a cluster without TCP accepts a TCP connection")
+		t.Error("a cluster without TCP accepted a TCP connection")
 	}
 	if _, err := os.Stat(c.Socket()); err != nil {
 		t.Error(err)
 	}
-	// The tools' role may create its own tables, nothing else.
+	// The role hub may create its own tables and nothing else.
 	if _, err := c.PSQL("SET ROLE hub; CREATE TABLE t (n int); INSERT INTO t VALUES (1), (NULL)"); err != nil {
 		t.Error(err)
 	}
@@ -65,12 +65,12 @@ func TestSocketWithTrust(t *testing.T) {
 func TestSocketWithPeer(t *testing.T) {
 	c := Run(t, Config{Peer: true})
 	if os.Geteuid() != 0 {
-		t.Fatal("peer logins of two users can be told apart by root only: run the tests as root")
+		t.Fatal("only root can test peer logins of two users: run the tests as root")
 	}
 	cmd := exec.Command(filepath.Join(c.bin, "psql"), "-XAt", "-h", c.socket(), "-p", strconv.Itoa(c.Port), "-U", "hub", "-d", "hub", "-c", "SELECT 1")
-	cmd.SysProcAttr = c.command("true").SysProcAttr // as postgres, who is not hub
+	cmd.SysProcAttr = c.command("true").SysProcAttr // as the user postgres, who is not hub
 	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "eer authentication failed") {
-		t.Errorf("postgres as hub over a peer socket: %v, %s; want a refusal", err, out)
+		t.Errorf("postgres as hub over a peer socket: %v, %s; want an error", err, out)
 	}
 	if role, err := connect(t, c.URL()+"&sslmode=disable"); err != nil || role != "hub" {
 		t.Errorf("root as hub: role %q, %v; want hub", role, err)
@@ -103,7 +103,7 @@ func TestTLS(t *testing.T) {
 		}
 	}
 	if _, err := connect(t, c.TCPURL()+"?sslmode=disable"); err == nil {
-		t.Error("an unencrypted connection is accepted")
+		t.Error("the server accepted an unencrypted connection")
 	}
 	other := filepath.Join(t.TempDir(), "other.pem")
 	if _, _, err := WriteAuthority(other); err != nil {
@@ -131,7 +131,7 @@ func TestCommittedRowsOutliveEveryStop(t *testing.T) {
 			t.Errorf("Running() after %s", s.name)
 		}
 		if _, err := connect(t, c.URL()+"&sslmode=disable"); err == nil {
-			t.Errorf("a connection is accepted after %s", s.name)
+			t.Errorf("the server accepted a connection after %s", s.name)
 		}
 		if err := c.Start(); err != nil {
 			t.Fatalf("start after %s: %v", s.name, err)
@@ -154,8 +154,8 @@ func TestFreeze(t *testing.T) {
 	}()
 	select {
 	case err := <-answered:
-		t.Errorf("a frozen server answers: %v", err)
-	case <-time.After(200 * time.Millisecond): // the absence of an answer can only be waited for
+		t.Errorf("a frozen server answered: %v", err)
+	case <-time.After(200 * time.Millisecond): // that there is no answer can only be tested by waiting
 	}
 	if err := c.Thaw(); err != nil {
 		t.Fatal(err)
@@ -172,13 +172,13 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := c.Exec("INSERT INTO t SELECT n, repeat('x', 1000) FROM generate_series(1, 10000) AS n"); err == nil {
-		t.Error("10 MB fit on a full disk")
+		t.Error("10 MB were written to a full disk")
 	}
 	if err := c.Empty(); err != nil {
 		t.Fatal(err)
 	}
 	if rows, err := c.Query("SELECT count(*) FROM t"); err != nil || rows[0][0] != "1" {
-		t.Errorf("after Empty(): %v rows, %v; want the one from before", rows, err)
+		t.Errorf("after Empty(): %v rows, %v; want the row from before", rows, err)
 	}
 	mustExec(t, c, "INSERT INTO t SELECT n, repeat('x', 1000) FROM generate_series(1, 10000) AS n")
 }
@@ -217,7 +217,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 	}
 	postmaster := c.server.cmd.Process.Pid
 	if !ownsSharedMemory(t, postmaster) {
-		t.Error("the running server has no shared memory: what is tested below has moved")
+		t.Error("the running server has no shared memory: the test below tests nothing")
 	}
 	if err := c.Kill9(); err != nil {
 		t.Fatal(err)
@@ -229,14 +229,14 @@ func TestCloseLeavesNothing(t *testing.T) {
 		t.Errorf("left behind: %v", left)
 	}
 	if ownsSharedMemory(t, postmaster) {
-		t.Error("the killed server's shared memory is still there")
+		t.Error("the killed server's shared memory still exists")
 	}
 	if err := c.Close(); err != nil {
 		t.Errorf("a second Close: %v", err)
 	}
 }
 
-// ownsSharedMemory looks for System V shared memory that the process made: key shmid perms size cpid ….
+// ownsSharedMemory reports whether the process has created System V shared memory. The columns are key shmid perms size cpid ….
 func ownsSharedMemory(t *testing.T, pid int) bool {
 	t.Helper()
 	list, err := os.ReadFile("/proc/sysvipc/shm")
@@ -251,8 +251,8 @@ func ownsSharedMemory(t *testing.T, pid int) bool {
 	return false
 }
 
-// TestDeathOfTheOwner runs itself as a process that starts a cluster and is killed: its server has to end, and
-// its folder to go when the next one sweeps.
+// TestDeathOfTheOwner runs itself as a process that starts a cluster and is killed. The server must end, and the next
+// sweep must remove its directory.
 func TestDeathOfTheOwner(t *testing.T) {
 	const asOwner = "HUB_POSTGRES_TEST_OWNER"
 	if os.Getenv(asOwner) != "" {

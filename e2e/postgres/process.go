@@ -17,7 +17,8 @@ import (
 	"time"
 )
 
-// freePort finds a TCP port below the kernel's range for outgoing connections: those could otherwise take it while the server is stopped.
+// freePort returns a free TCP port below the kernel's range for outgoing connections. An outgoing connection could otherwise take the
+// port while the server is stopped.
 func freePort() (int, error) {
 	for range 1000 {
 		var b [2]byte
@@ -31,7 +32,7 @@ func freePort() (int, error) {
 	return 0, errors.New("no free TCP port between 20000 and 32000")
 }
 
-// childrenOf lists the processes whose parent is pid.
+// childrenOf returns the processes whose parent is pid.
 func childrenOf(pid int) ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -50,7 +51,8 @@ func childrenOf(pid int) ([]int, error) {
 	return children, nil
 }
 
-// processState gives the state letter and parent of a process, from proc(5)'s stat; the command in it may hold anything.
+// processState returns the state letter and the parent of a process, from proc(5)'s stat. The command name in it may contain any
+// character.
 func processState(pid int) (state string, parent int, ok bool) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -64,7 +66,8 @@ func processState(pid int) (state string, parent int, ok bool) {
 	return fields[0], parent, err == nil
 }
 
-// awaitDeath waits for a process that is not our child and so cannot be waited for. A zombie holds nothing any more.
+// awaitDeath polls until a process has ended that is not a child of this process, for which wait(2) cannot be used. A zombie counts
+// as ended, because it has released its resources.
 func awaitDeath(pid int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
@@ -76,7 +79,7 @@ func awaitDeath(pid int) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("process %d still lives %s after SIGKILL", pid, startTimeout)
+			return fmt.Errorf("process %d still runs %s after SIGKILL", pid, startTimeout)
 		case <-tick.C:
 		}
 	}
@@ -89,8 +92,8 @@ func removeIfThere(path string) error {
 	return nil
 }
 
-// lasting runs functions on a thread that lives as long as the process: the kernel sends Pdeathsig when the *thread* that
-// started a child ends (prctl(2)), and Go ends threads as it sees fit.
+// lasting runs functions on a thread that exists until the process ends. The kernel sends Pdeathsig when the *thread* that
+// started a child ends (prctl(2)), and Go may end threads at any time.
 var lasting = sync.OnceValue(func() chan<- func() {
 	work := make(chan func())
 	go func() {

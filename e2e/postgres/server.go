@@ -12,16 +12,16 @@ import (
 	"time"
 )
 
-// startTimeout bounds the wait for a server to accept connections, crash recovery included.
+// startTimeout limits the wait until a server accepts connections, including crash recovery.
 const startTimeout = 60 * time.Second
 
-// server is one life of the postmaster.
+// server is one postmaster process.
 type server struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has exited
 }
 
-// Start starts the stopped or crashed server and returns once it accepts connections. It is no error if it runs already.
+// Start starts the stopped or crashed server and returns after it accepts connections. It does nothing if the server runs already.
 func (c *Cluster) Start() error {
 	if c.Running() {
 		return nil
@@ -38,7 +38,7 @@ func (c *Cluster) Start() error {
 		}
 	}
 	cmd.Stdout, cmd.Stderr = log, log
-	// SIGQUIT is PostgreSQL's immediate shutdown: the server does not outlive the test, however that ends.
+	// SIGQUIT is PostgreSQL's immediate shutdown. The server then ends with the test, even if the test is killed.
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGQUIT
 	if err := startFromLastingThread(cmd); err != nil {
 		return err
@@ -46,7 +46,7 @@ func (c *Cluster) Start() error {
 	s := &server{cmd: cmd, done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
-		_ = cmd.Wait() // a server that was told to stop or was killed is not an error of Wait's caller
+		_ = cmd.Wait() // a stopped or killed server is not an error here
 	}()
 	c.server = s
 	if err := c.awaitReady(); err != nil {
@@ -55,7 +55,8 @@ func (c *Cluster) Start() error {
 	return nil
 }
 
-// slowSync has strace delay each fdatasync of a command, which stays this process's child; other calls are not stopped.
+// slowSync makes strace delay each fdatasync of a command. The command stays a child of this process. Other system calls are not
+// delayed.
 func slowSync(cmd *exec.Cmd, delay time.Duration) error {
 	strace, err := exec.LookPath("strace")
 	if err != nil {
@@ -86,7 +87,7 @@ func (c *Cluster) awaitReady() error {
 	}
 }
 
-// Running tells whether the postmaster lives. One that crashes by itself, on a full disk for example, is found out here.
+// Running reports whether the postmaster runs. It also detects a server that crashed by itself, for example on a full disk.
 func (c *Cluster) Running() bool {
 	if c.server == nil {
 		return false
@@ -99,10 +100,10 @@ func (c *Cluster) Running() bool {
 	}
 }
 
-// Stop shuts the server down in order, ending the connections that are open.
+// Stop shuts the server down cleanly (fast shutdown) and closes open connections.
 func (c *Cluster) Stop() error { return c.shutDown(syscall.SIGINT) }
 
-// Crash is PostgreSQL's immediate shutdown: no checkpoint, recovery at the next start, but an orderly goodbye to the clients.
+// Crash is PostgreSQL's immediate shutdown: no checkpoint and a recovery at the next start. Clients still get an error message.
 func (c *Cluster) Crash() error { return c.shutDown(syscall.SIGQUIT) }
 
 func (c *Cluster) shutDown(signal syscall.Signal) error {
@@ -120,13 +121,13 @@ func (c *Cluster) shutDown(signal syscall.Signal) error {
 	}
 }
 
-// Kill9 kills the postmaster and all its children with SIGKILL, like a power cut that the kernel survives.
+// Kill9 kills the postmaster and all its children with SIGKILL, like a power failure that the kernel survives.
 func (c *Cluster) Kill9() error {
 	if !c.Running() {
 		return nil
 	}
 	postmaster := c.server.cmd.Process.Pid
-	// Stopped, it forks no further child while its children are being counted.
+	// Stop the postmaster first, so that it does not fork while its children are listed.
 	if err := c.server.cmd.Process.Signal(syscall.SIGSTOP); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
@@ -147,9 +148,8 @@ func (c *Cluster) Kill9() error {
 	return c.removeRemains()
 }
 
-// removeRemains undoes what a killed server leaves outside of its data: its System V shared memory, a few bytes that the kernel would
-// keep until the next boot. The process number in postmaster.pid may be another's by the time of the restart, which the
-// server would then refuse, so the file goes too.
+// removeRemains removes the System V shared memory of a killed server, which the kernel would keep until the next boot. It also removes
+// postmaster.pid: another process may have the PID in it by the next start, and the server would then refuse to start.
 func (c *Cluster) removeRemains() error {
 	path := filepath.Join(c.data(), "postmaster.pid")
 	content, err := os.ReadFile(path)
@@ -171,10 +171,10 @@ func (c *Cluster) removeRemains() error {
 	return removeIfThere(path)
 }
 
-// Freeze stops every process of the server without ending it, until Thaw: the kernel accepts connections, and nobody answers.
+// Freeze stops every process of the server with SIGSTOP until Thaw is called. The kernel accepts connections, but they get no answer.
 func (c *Cluster) Freeze() error {
 	if !c.Running() {
-		return errors.New("the server does not run")
+		return errors.New("the server is not running")
 	}
 	postmaster := c.server.cmd.Process.Pid
 	c.frozen = append(c.frozen, postmaster)
@@ -187,12 +187,12 @@ func (c *Cluster) Freeze() error {
 	}
 	for _, pid := range children {
 		c.frozen = append(c.frozen, pid)
-		_ = syscall.Kill(pid, syscall.SIGSTOP) // a client's process may have ended by now
+		_ = syscall.Kill(pid, syscall.SIGSTOP) // the backend of a client may have ended
 	}
 	return nil
 }
 
-// Thaw undoes Freeze.
+// Thaw continues the processes that Freeze stopped.
 func (c *Cluster) Thaw() error {
 	pids := c.frozen
 	c.frozen = nil
@@ -204,7 +204,7 @@ func (c *Cluster) Thaw() error {
 	return nil
 }
 
-// Close stops the server and removes everything. Closing twice is no error.
+// Close stops the server and removes its directory. Calling it twice is not an error.
 func (c *Cluster) Close() error {
 	unregister(c)
 	if c.db != nil {

@@ -12,14 +12,14 @@ import (
 	_ "github.com/lib/pq" // registers the driver that DB uses
 )
 
-// DB is a pool of superuser connections over the unix socket to the database hub. It outlives restarts of the server.
+// DB returns a pool of superuser connections to the database hub over the unix socket. It stays valid when the server restarts.
 func (c *Cluster) DB() *sql.DB {
 	if c.db == nil {
 		db, err := sql.Open("postgres", c.SocketURL("postgres", "hub")+"&sslmode=disable&connect_timeout=5")
 		if err != nil {
-			panic(err) // the address is of our own making
+			panic(err) // cannot happen: SocketURL has built the address
 		}
-		// A test's own connection must not stand in the way of what it does to the server.
+		// Idle connections of the test must not interfere with the faults that it causes.
 		db.SetMaxIdleConns(1)
 		c.db = db
 	}
@@ -32,7 +32,7 @@ func (c *Cluster) Exec(statements string) error {
 	return err
 }
 
-// Query runs one query as the superuser and gives the rows as text; NULL is "NULL".
+// Query runs one query as the superuser and returns the rows as text, with "NULL" for NULL.
 func (c *Cluster) Query(query string, args ...any) ([][]string, error) {
 	rows, err := c.DB().Query(query, args...)
 	if err != nil {
@@ -65,37 +65,37 @@ func (c *Cluster) Query(query string, args ...any) ([][]string, error) {
 	return all, rows.Err()
 }
 
-// URL is what a tool under test is given for the unix socket: role hub, database hub, no TLS mode said.
+// URL returns the URL of the unix socket for a tool under test: role hub, database hub, no TLS mode.
 func (c *Cluster) URL() string { return c.SocketURL("hub", "hub") }
 
-// SocketURL is the same for another role and database.
+// SocketURL returns the URL of the unix socket for a role and a database.
 func (c *Cluster) SocketURL(role, database string) string {
 	q := url.Values{"host": {c.socket()}, "port": {strconv.Itoa(c.Port)}}
 	return "postgres://" + role + "@/" + database + "?" + q.Encode()
 }
 
-// TCPURL is for 127.0.0.1 with role hub and its password, no TLS mode said.
+// TCPURL returns the URL of 127.0.0.1 with role hub and its password, without a TLS mode.
 func (c *Cluster) TCPURL() string {
 	return fmt.Sprintf("postgres://hub:%s@%s/hub", c.Password, c.Address())
 }
 
-// TLSURL is TCPURL with sslmode=verify-full and the cluster's authority.
+// TLSURL returns TCPURL with sslmode=verify-full and the cluster's authority.
 func (c *Cluster) TLSURL() string {
 	return c.TCPURL() + "?" + url.Values{"sslmode": {"verify-full"}, "sslrootcert": {c.CACert()}}.Encode()
 }
 
-// Address is host:port of TCP connections.
+// Address returns host:port of TCP connections.
 func (c *Cluster) Address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(c.Port)) }
 
-// Socket is the path of the unix socket.
+// Socket returns the path of the unix socket.
 func (c *Cluster) Socket() string {
 	return filepath.Join(c.socket(), fmt.Sprintf(".s.PGSQL.%d", c.Port))
 }
 
-// CACert is the path of the certificate that verifies the server's.
+// CACert returns the path of the authority's certificate, which verifies the server's.
 func (c *Cluster) CACert() string { return filepath.Join(c.Dir, "tls", "ca.pem") }
 
-// PSQL runs psql as the superuser with the input on its stdin and returns its output.
+// PSQL runs psql as the superuser with input on stdin and returns its output.
 func (c *Cluster) PSQL(input string, args ...string) (string, error) {
 	cmd := c.command("psql", append([]string{"-X", "-v", "ON_ERROR_STOP=1", "-h", c.socket(), "-p", strconv.Itoa(c.Port), "-U", "postgres", "-d", "hub"}, args...)...)
 	cmd.Stdin = strings.NewReader(input)

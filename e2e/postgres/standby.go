@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// RunStandby starts a standby of the cluster that lives as long as the test.
+// RunStandby starts a standby of the cluster and closes it at the end of the test.
 func RunStandby(tb testing.TB, primary *Cluster) *Cluster {
 	tb.Helper()
 	c, err := NewStandby(primary)
@@ -27,8 +27,8 @@ func RunStandby(tb testing.TB, primary *Cluster) *Cluster {
 	return c
 }
 
-// NewStandby copies the primary with pg_basebackup and starts it as a hot standby, replicating over the primary's unix socket.
-// It has the primary's password, and listens on a port of its own.
+// NewStandby copies the primary with pg_basebackup and starts the copy as a hot standby, which replicates over the primary's unix
+// socket. It has the primary's password and its own port.
 func NewStandby(primary *Cluster) (*Cluster, error) {
 	c, err := prepare(primary.config)
 	if err != nil {
@@ -49,7 +49,7 @@ func NewStandby(primary *Cluster) (*Cluster, error) {
 	return c, nil
 }
 
-// Promote makes a primary of the standby and returns once it takes writes.
+// Promote makes the standby a primary and returns after it accepts writes.
 func (c *Cluster) Promote() error {
 	rows, err := c.Query("SELECT pg_promote(true, 60)")
 	if err != nil {
@@ -61,7 +61,7 @@ func (c *Cluster) Promote() error {
 	return nil
 }
 
-// AwaitReplay returns once the standby shows everything that the primary has written so far.
+// AwaitReplay returns after the standby has replayed everything that the primary has written so far.
 func (c *Cluster) AwaitReplay(primary *Cluster) error {
 	rows, err := primary.Query("SELECT pg_current_wal_lsn()")
 	if err != nil {

@@ -15,10 +15,10 @@ import (
 	"observability-hub/e2e/workspace"
 )
 
-// templateRevision is part of the cached template's name: raise it when the template's content changes.
+// templateRevision is part of the cached template's name. Increment it if the template's content changes.
 const templateRevision = "1"
 
-// binFolder finds the server's programs: Debian keeps them out of PATH, one folder per version.
+// binFolder returns the directory of the server's programs. Debian does not put it into PATH, and has one for each version.
 func binFolder() (string, error) {
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	if err != nil {
@@ -32,14 +32,14 @@ func binFolder() (string, error) {
 		return filepath.Dir(path), nil
 	}
 	version := func(path string) int {
-		n, _ := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(path)))) // a folder with another name sorts first
+		n, _ := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(path)))) // a directory with another name sorts first
 		return n
 	}
 	sort.Slice(found, func(i, j int) bool { return version(found[i]) < version(found[j]) })
 	return filepath.Dir(found[len(found)-1]), nil
 }
 
-// serverUser is who the server runs as, nil for the user of this process.
+// serverUser returns the user of the server, or nil for the user of this process.
 func serverUser() (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -59,7 +59,7 @@ func serverUser() (*syscall.Credential, error) {
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 }
 
-// copyTemplate fills the data folder from the cached result of initdb, which takes a second by itself.
+// copyTemplate fills the data directory from the cached result of initdb, because initdb takes a second.
 func (c *Cluster) copyTemplate() error {
 	template, err := c.template()
 	if err != nil {
@@ -71,7 +71,7 @@ func (c *Cluster) copyTemplate() error {
 	return nil
 }
 
-// template gives the path of the cached template, made now if it is missing. Two processes may ask at once.
+// template returns the path of the cached template. It creates the template if it is missing. Two processes may call it at once.
 func (c *Cluster) template() (string, error) {
 	cache, err := workspace.Cache()
 	if err != nil {
@@ -105,15 +105,15 @@ func (c *Cluster) template() (string, error) {
 }
 
 func (c *Cluster) makeTemplate(path string) error {
-	// The server's user may be unable to enter the cache: work in the cluster's own folder and copy.
+	// The server's user may not be able to access the cache. Create the template in the cluster's directory and copy it.
 	work := filepath.Join(c.Dir, "template")
 	defer os.RemoveAll(work)
 	if err := c.run("initdb", "-D", work, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8",
-		// Small segments: the log then fits a small disk and a copy is cheap.
+		// With small segments the WAL fits on a small disk and can be copied quickly.
 		"--wal-segsize=1", "--no-sync", "--no-instructions"); err != nil {
 		return err
 	}
-	// Single-user mode takes one statement per line and needs no server.
+	// Single-user mode reads one statement per line and needs no server.
 	single := c.command("postgres", "--single", "-F", "-D", work, "postgres")
 	single.Stdin = strings.NewReader("CREATE ROLE hub LOGIN\nCREATE DATABASE hub OWNER hub\n")
 	if out, err := single.CombinedOutput(); err != nil {

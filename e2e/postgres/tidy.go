@@ -9,13 +9,13 @@ import (
 	"syscall"
 )
 
-// folderPrefix names the folders of this package. It is short because the path of a unix socket is limited to 107 bytes.
+// folderPrefix is the prefix of this package's directories. It is short because the path of a unix socket is limited to 107 bytes.
 const folderPrefix = "hub-pg-"
 
-// memoryFolder is a tmpfs on every Linux: copying a new cluster's 35 MB there takes an eighth of the time of a disk.
+// memoryFolder is a tmpfs on every Linux. Copying the 35 MB of a new cluster there takes an eighth of the time of a disk.
 const memoryFolder = "/dev/shm"
 
-// parentFolder is where a cluster goes: into memory if there is plenty and nobody has said otherwise.
+// parentFolder returns the parent directory of a cluster: memoryFolder if it has enough space and onDisk is not set.
 func parentFolder(onDisk bool) string {
 	var st syscall.Statfs_t
 	if !onDisk && os.Getenv("TMPDIR") == "" && syscall.Statfs(memoryFolder, &st) == nil && st.Bavail*uint64(st.Bsize) > 2<<30 {
@@ -31,8 +31,8 @@ var (
 	open          = map[*Cluster]bool{}
 )
 
-// ownedFolder makes a folder for one cluster and a lock file beside it. The lock lives as long as this process, however it
-// ends, which is how sweep tells an abandoned folder from one in use.
+// ownedFolder creates a directory for one cluster and a lock file next to it. The kernel releases the lock when this process
+// ends in any way, so that sweep can tell an abandoned directory from one in use.
 func ownedFolder(onDisk bool) (string, *os.File, error) {
 	lock, err := os.CreateTemp(parentFolder(onDisk), folderPrefix+"*.lock")
 	if err != nil {
@@ -50,14 +50,14 @@ func ownedFolder(onDisk bool) (string, *os.File, error) {
 	return dir, lock, nil
 }
 
-// sweep removes the folders that processes left behind which had no chance to: killed, or ended by a panic.
+// sweep removes the directories of processes that were killed or ended by a panic.
 func sweep() {
 	here, _ := filepath.Glob(filepath.Join(os.TempDir(), folderPrefix+"*.lock"))
 	there, _ := filepath.Glob(filepath.Join(memoryFolder, folderPrefix+"*.lock"))
 	for _, path := range append(here, there...) {
 		lock, err := os.OpenFile(path, os.O_RDWR, 0)
 		if err != nil {
-			continue // somebody else's
+			continue // another process uses it
 		}
 		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
 			dir := strings.TrimSuffix(path, ".lock")
@@ -70,7 +70,7 @@ func sweep() {
 	}
 }
 
-// register notes an open cluster, so that an interrupted process closes it.
+// register adds a cluster to the list of open ones, which are closed if a signal interrupts the process.
 func register(c *Cluster) {
 	interruptOnce.Do(func() {
 		signals := make(chan os.Signal, 1)

@@ -14,11 +14,11 @@ import (
 	"time"
 )
 
-// certificateFiles are the paths that the server is configured with.
+// certificateFiles has the paths for the server's configuration.
 type certificateFiles struct{ cert, key string }
 
-// writeCertificates makes an authority of the cluster's own and a server certificate for localhost and 127.0.0.1.
-// The authority's key is never written.
+// writeCertificates creates an authority for the cluster and a server certificate for localhost and 127.0.0.1. It does not
+// write the authority's key.
 func (c *Cluster) writeCertificates() (certificateFiles, error) {
 	files := certificateFiles{cert: filepath.Join(c.Dir, "tls", "server.pem"), key: filepath.Join(c.Dir, "tls", "server.key")}
 	authority, authorityKey, err := WriteAuthority(c.CACert())
@@ -56,7 +56,8 @@ func (c *Cluster) writeCertificates() (certificateFiles, error) {
 	return files, c.own(files.key)
 }
 
-// WriteAuthority makes a new certificate authority and writes its certificate to path: also the one to be distrusted.
+// WriteAuthority creates a certificate authority and writes its certificate to path. Tests also use it for an authority that is
+// not trusted.
 func WriteAuthority(path string) (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// letter is a line of the dead letters.
+// letter is a line of the dead letter file.
 type letter struct {
 	MongoID  string `json:"mongo_id"`
 	Reason   string
@@ -27,7 +27,7 @@ type letter struct {
 	BSON     string
 }
 
-// letters gives the whole lines of the dead-letter file, by id.
+// letters returns the complete lines of the dead letter file, by id.
 func (h *hub) letters() map[string][]letter {
 	h.Helper()
 	content, err := os.ReadFile(filepath.Join(h.state, "dead-letters.jsonl"))
@@ -37,7 +37,7 @@ func (h *hub) letters() map[string][]letter {
 	all := map[string][]letter{}
 	for line := range bytes.Lines(content) {
 		if !bytes.HasSuffix(line, []byte("\n")) {
-			break // torn by a kill: not safe yet
+			break // the last line is incomplete after a kill and does not count
 		}
 		var l letter
 		if err := json.Unmarshal(line, &l); err != nil {
@@ -49,7 +49,7 @@ func (h *hub) letters() map[string][]letter {
 	return all
 }
 
-// raw is the document that a letter holds.
+// raw returns the document in a letter.
 func (l letter) raw() ([]byte, error) {
 	if l.BSON != "" {
 		return base64.StdEncoding.DecodeString(l.BSON)
@@ -61,7 +61,7 @@ func (l letter) raw() ([]byte, error) {
 	return bson.Marshal(d)
 }
 
-// idText is what mongo_id has of an _id, as the contract says it: the digits of an ObjectID, else canonical Extended JSON.
+// idText returns the mongo_id that the man page promises for an _id: the digits of an ObjectID, otherwise canonical Extended JSON.
 func idText(h *hub, id bson.RawValue) string {
 	if oid, ok := id.ObjectIDOK(); ok {
 		return hex.EncodeToString(oid[:])
@@ -73,7 +73,7 @@ func idText(h *hub, id bson.RawValue) string {
 	return strings.TrimSuffix(strings.TrimPrefix(string(text), `{"v":`), "}")
 }
 
-// normal writes a mongo_id as idText does: JSON leaves it open which characters are escaped.
+// normal returns a mongo_id in the form of idText, because JSON does not define which characters are escaped.
 func normal(h *hub, id string) string {
 	var d bson.D
 	if len(id) == 24 && id[0] != '"' && id[0] != '{' {
@@ -89,10 +89,10 @@ func normal(h *hub, id string) string {
 	return idText(h, bson.Raw(raw).Lookup("v"))
 }
 
-// row is one of the table.
+// row is a row of the table.
 type row struct{ micros, source, eventType, payload, meta string }
 
-// table gives the rows by mongo_id.
+// table returns the rows by mongo_id.
 func (h *hub) table() map[string]row {
 	h.Helper()
 	all := map[string]row{}
@@ -105,7 +105,8 @@ func (h *hub) table() map[string]row {
 	return all
 }
 
-// check demands what has to be true at any time, whatever died: what is marked is safe, and no document has two dead letters.
+// check tests what must be true at any time and after any kill: marked documents have a row or a dead letter, no document has two dead
+// letters, and none has both a row and a dead letter.
 func (h *hub) check(event string) {
 	h.Helper()
 	table, letters := h.table(), h.letters()
@@ -129,7 +130,8 @@ func (h *hub) check(event string) {
 	}
 }
 
-// settled demands the end: each document is in the table once or in the dead letters once, marked accordingly, and nothing else is there.
+// settled tests the final state: each document has one row or one dead letter and is marked accordingly, and there are no other rows and
+// letters.
 func (h *hub) settled(event string) (rows, aside int) {
 	h.Helper()
 	h.check(event)
@@ -191,7 +193,7 @@ func (h *hub) faithful(doc bson.Raw, got row) {
 	}
 }
 
-// micros is a document's time in microseconds since 1970, if it is of a form that says so plainly.
+// micros returns a document's time in microseconds since 1970, if its type has a plain conversion.
 func micros(v bson.RawValue) (string, bool) {
 	switch v.Type {
 	case bson.TypeNull, bson.TypeUndefined, 0:
@@ -204,10 +206,10 @@ func micros(v bson.RawValue) (string, bool) {
 	return "", false
 }
 
-// canonical writes a value in canonical Extended JSON, with the keys in order, as jsonb has no order of its own, and whole numbers
-// without their width, which relaxed Extended JSON does not keep.
+// canonical returns a value in canonical Extended JSON, with sorted keys, because jsonb does not preserve their order, and with integers
+// without their width, because relaxed Extended JSON does not preserve it.
 func canonical(v bson.RawValue) (string, error) {
-	if v.IsZero() || v.Type == bson.TypeUndefined { // as a whole field, this is no value
+	if v.IsZero() || v.Type == bson.TypeUndefined { // an undefined field is stored as NULL
 		return "null", nil
 	}
 	var b strings.Builder
@@ -215,7 +217,7 @@ func canonical(v bson.RawValue) (string, error) {
 	return b.String(), err
 }
 
-// canonicalText does the same with a column's text.
+// canonicalText returns the text of a column in the form of canonical.
 func canonicalText(text string) (string, error) {
 	if text == "NULL" {
 		return "null", nil

@@ -9,8 +9,8 @@ import (
 	"observability-hub/e2e/mongowire"
 )
 
-// TestEncodings has databases whose encoding is not UTF8, as they are where a cluster was made with the locale C or with an old
-// locale. A document that the encoding cannot hold is rejected alone, and the others are rows.
+// TestEncodings uses databases whose encoding is not UTF8, which clusters with the locale C or with an old locale have. Only documents
+// that the encoding cannot represent are rejected.
 func TestEncodings(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -52,7 +52,7 @@ func TestEncodings(t *testing.T) {
 	}
 }
 
-// TestErrorOfAnyClass has a trigger that answers one document with an error whose class says that the server is at fault.
+// TestErrorOfAnyClass uses a trigger that raises errors of several classes for two documents. Only these are rejected.
 func TestErrorOfAnyClass(t *testing.T) {
 	t.Parallel()
 	for _, code := range []string{"0A000", "42883", "XX000", "P0001", "F0000", "38000"} {

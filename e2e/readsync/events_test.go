@@ -14,15 +14,15 @@ import (
 	"observability-hub/e2e/mongowire"
 )
 
-// TestEvents makes the stages, run, retry and verify say each of their events, and compares every line with its documentation. Those of
-// trigger and serve are TestHTTPEvents'.
+// TestEvents provokes each event of the stages, run, retry and verify, and compares every line with its documentation. TestHTTPEvents
+// does the same for trigger and serve.
 func TestEvents(t *testing.T) {
 	t.Parallel()
 	docs := events.Read(t)
 	h := newHub(t, mongowire.Config{})
-	trailers := regexp.MustCompile(`(?m)^\{"_eof":true,"n":\d+\}\n`) // the one line without an envelope
+	trailers := regexp.MustCompile(`(?m)^\{"_eof":true,"n":\d+\}\n`) // trailers are the only lines without an envelope
 	letters := filepath.Join(h.state, "dead-letters.jsonl")
-	// provoke runs a line of bash and demands an event of it.
+	// provoke runs a line of bash and fails the test if it does not print the event.
 	provoke := func(event, script string, env ...string) (stdout string) {
 		t.Helper()
 		cmd := h.shell(script)
@@ -31,7 +31,7 @@ func TestEvents(t *testing.T) {
 		docs.Check(t, event, trailers.ReplaceAllString(got.stdout, ""))
 		docs.Check(t, event, got.stderr)
 		if !strings.Contains(got.stdout+got.stderr, `"msg":"`+event+`"`) {
-			t.Errorf("%s does not say %s: status %d\n%s\n%s", script, event, got.status, clip(got.stdout), clip(got.stderr))
+			t.Errorf("%s does not print %s: status %d\n%s\n%s", script, event, got.status, clip(got.stdout), clip(got.stderr))
 		}
 		return got.stdout
 	}
@@ -63,7 +63,7 @@ func TestEvents(t *testing.T) {
 	provoke("bad_input", "echo junk | readsync mark")
 	provoke("load", "readsync extract | readsync load")
 	provoke("loaded", "readsync extract | readsync load")
-	// A rule of the collection forbids the second mark of three.
+	// A validation rule of the collection refuses the second of three marks.
 	answer("update", mongowire.Action{Rewrite: func(bsoncore.Document) bsoncore.Document {
 		failed := bsoncore.NewDocumentBuilder().AppendInt32("index", 1).AppendInt32("code", 121).AppendString("errmsg", "Document failed validation").Build()
 		return bsoncore.NewDocumentBuilder().AppendDouble("ok", 1).AppendInt32("n", 2).
@@ -102,7 +102,7 @@ func TestEvents(t *testing.T) {
 	provoke("state_unwritable", "readsync run --state-dir /proc/nowhere")
 	provoke("locked", "exec 9<"+h.state+"; flock 9; readsync run")
 
-	// A server that does not know how to go on.
+	// The server returns the same document again.
 	answer("find", mongowire.Action{Rewrite: func(bsoncore.Document) bsoncore.Document {
 		return bsoncore.NewDocumentBuilder().AppendDouble("ok", 1).AppendDocument("cursor", bsoncore.NewDocumentBuilder().
 			AppendInt64("id", 0).AppendString("ns", database+"."+collection).

@@ -16,7 +16,7 @@ import (
 	"observability-hub/e2e/workspace"
 )
 
-// ferret starts FerretDB, which somebody else wrote, as the hub's MongoDB.
+// ferret starts FerretDB and makes it the hub's MongoDB.
 func (h *hub) ferret() *mongo.Collection {
 	h.Helper()
 	path, err := workspace.Build(filepath.Join("..", "ferret"), "ferret")
@@ -24,7 +24,7 @@ func (h *hub) ferret() *mongo.Collection {
 		h.Fatal(err)
 	}
 	cmd := exec.Command(path)
-	stdin, err := cmd.StdinPipe() // it ends with it
+	stdin, err := cmd.StdinPipe() // FerretDB ends when stdin ends
 	if err != nil {
 		h.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func (h *hub) ferret() *mongo.Collection {
 	})
 	uri, err := bufio.NewReader(stdout).ReadString('\n')
 	if err != nil {
-		h.Fatalf("FerretDB says nothing: %v", err)
+		h.Fatalf("FerretDB prints no URI: %v", err)
 	}
 	uri = strings.TrimSpace(uri)
 	h.env = append(h.env, "MONGO_URI="+uri)
@@ -53,12 +53,12 @@ func (h *hub) ferret() *mongo.Collection {
 	return client.Database(database).Collection(collection)
 }
 
-// TestFerretDB syncs from another server than the one that is made for these tests: documents with ids of several types, in batches.
+// TestFerretDB syncs from a server that was not written for these tests. The documents have ids of several types.
 func TestFerretDB(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
 	docs := h.ferret()
-	const n = 400 // it opens a query for each statement, and has about a hundred
+	const n = 400 // FerretDB opens a query for each statement, and can have about a hundred open
 	ids := func(i int) any {
 		switch i % 4 {
 		case 1:

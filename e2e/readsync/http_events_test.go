@@ -14,7 +14,7 @@ import (
 	"observability-hub/e2e/mongowire"
 )
 
-// TestHTTPEvents makes trigger and serve say each of their events, and compares every line with its documentation.
+// TestHTTPEvents provokes each event of trigger and serve, and compares every line with its documentation.
 func TestHTTPEvents(t *testing.T) {
 	t.Parallel()
 	docs := events.Read(t)
@@ -30,7 +30,7 @@ func TestHTTPEvents(t *testing.T) {
 		docs.Check(t, event, got.stdout)
 		docs.Check(t, event, got.stderr)
 		if !strings.Contains(got.stdout+got.stderr, `"msg":"`+event+`"`) {
-			t.Errorf("it does not say %s: status %d\n%s%s", event, got.status, got.stdout, clip(got.stderr))
+			t.Errorf("the output lacks %s: status %d\n%s%s", event, got.status, got.stdout, clip(got.stderr))
 		}
 	}
 	trigger("triggered", 200, `{"status":"success","processed_count":0}`)
@@ -55,14 +55,14 @@ func TestHTTPEvents(t *testing.T) {
 	}
 	request.Header.Set("Origin", "http://evil.example")
 	if answer, err := http.DefaultClient.Do(request); err != nil || answer.StatusCode != http.StatusForbidden {
-		t.Errorf("a page of another site: %v, %v", answer, err)
+		t.Errorf("call from a page of another site: %v, %v", answer, err)
 	}
 	h.put(document(t, "bad", bson.E{Key: "source", Value: "\x00"}))
 	answer, err := http.Post(endpoint, "", nil)
 	if err != nil || answer.StatusCode != http.StatusInternalServerError {
-		t.Fatalf("with a document that is rejected: %v, %v", answer, err)
+		t.Fatalf("call with a document that is rejected: %v, %v", answer, err)
 	}
-	// The call ends when its caller has read the answer; a signal before that would be its end.
+	// The call ends after its caller has read the answer. A signal before that would end it early.
 	_, _ = io.Copy(io.Discard, answer.Body)
 	answer.Body.Close()
 	await.Until(t, "the call ends", func() bool { return serving.running() == 0 })
@@ -73,7 +73,7 @@ func TestHTTPEvents(t *testing.T) {
 		leftBehind = leftBehind || got.status == exitPartial && strings.Contains(got.stderr, `"msg":"left_behind"`)
 	}
 	if !leftBehind {
-		t.Error("no call ended with 11, left_behind")
+		t.Error("no call exited with status 11 and left_behind")
 	}
 	docs.Demand(t, "readsync/trigger.go", "readsync/answer.go", "readsync/serve.go", "readsync/endpoint.go")
 }

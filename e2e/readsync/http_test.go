@@ -21,7 +21,7 @@ import (
 	"observability-hub/e2e/mongowire"
 )
 
-// proxy is a Proxy Service as hubs have it: 100 documents a call.
+// proxy starts a Proxy Service like that of existing hubs, which syncs 100 documents per call.
 func (h *hub) proxy() *httptest.Server {
 	h.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -58,7 +58,7 @@ func (o outcome) triggered(h *hub) (r triggered) {
 	return r
 }
 
-// TestTriggerDrains calls a Proxy Service that takes 100 documents a call, until it takes none.
+// TestTriggerDrains calls a Proxy Service that syncs 100 documents per call, until a call syncs none.
 func TestTriggerDrains(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
@@ -71,11 +71,11 @@ func TestTriggerDrains(t *testing.T) {
 	h.settled("drained")
 }
 
-// serving is a socket that hands each connection to a process of its own, as systemd does.
+// serving is a socket that starts a process for each connection, as systemd does.
 type serving struct {
 	url     string
-	running func() int       // how many calls have not ended
-	stop    func() []outcome // each call's, after a SIGTERM to those that still run
+	running func() int       // number of running calls
+	stop    func() []outcome // sends SIGTERM to running calls and returns the outcome of all
 }
 
 // serve starts the endpoint on a free port.
@@ -126,7 +126,7 @@ func (h *hub) serve(args ...string) serving {
 		l.Close()
 		lock.Lock()
 		for _, cmd := range running {
-			_ = cmd.Process.Signal(syscall.SIGTERM) // or it has ended
+			_ = cmd.Process.Signal(syscall.SIGTERM) // fails if it has ended
 		}
 		lock.Unlock()
 		ended.Wait()
@@ -140,17 +140,17 @@ func (h *hub) serve(args ...string) serving {
 	}, stop}
 }
 
-// wellEnded demands that each process of a call ended with 0.
+// wellEnded stops the endpoint and fails the test if a call exited with another status than 0.
 func (s serving) wellEnded(h *hub) {
 	h.Helper()
 	for _, got := range s.stop() {
 		if got.status != 0 {
-			h.Errorf("a call ended with %d\n%s", got.status, got.stderr)
+			h.Errorf("a call exited with status %d\n%s", got.status, got.stderr)
 		}
 	}
 }
 
-// TestServe lets trigger call serve, in between with a database that is down.
+// TestServe lets trigger call serve, for some time with a stopped database.
 func TestServe(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
@@ -161,7 +161,7 @@ func TestServe(t *testing.T) {
 		t.Errorf("%+v; want 2300 documents", got)
 	}
 	h.settled("served")
-	// Down: no success. Up again: the same service goes on.
+	// While the database is stopped, calls fail. After it is started, the same endpoint works.
 	if err := h.pg.Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestServe(t *testing.T) {
 	s.wellEnded(h)
 }
 
-// TestCallerGone hangs up in the middle of a sync: the sync is finished, or is left so that the next call finishes it.
+// TestCallerGone disconnects the caller during a sync. The sync finishes, or the next call finishes it.
 func TestCallerGone(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
@@ -194,7 +194,7 @@ func TestCallerGone(t *testing.T) {
 	})
 	client := http.Client{Timeout: 400 * time.Millisecond}
 	if answer, err := client.Post(url, "", nil); err == nil {
-		t.Errorf("an answer in time: %s", answer.Status)
+		t.Errorf("the call was answered before its timeout: %s", answer.Status)
 	}
 	h.mongo.Intercept(nil)
 	h.want(0, h.command("trigger", "--url", url))
@@ -202,7 +202,7 @@ func TestCallerGone(t *testing.T) {
 	s.wellEnded(h)
 }
 
-// TestServeTerminated stops the service in the middle of a sync: within five seconds, with nothing half done.
+// TestServeTerminated stops the service during a sync. It ends within five seconds after a complete batch.
 func TestServeTerminated(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
@@ -231,7 +231,7 @@ func TestServeTerminated(t *testing.T) {
 	began := time.Now()
 	ended := s.stop()
 	if d := time.Since(began); d > 5*time.Second {
-		t.Errorf("it took %v to end", d)
+		t.Errorf("serve took %v to end", d)
 	}
 	if caller := <-answered; len(ended) != 1 || ended[0].status != 0 || caller != "503" {
 		t.Errorf("serve ended as %+v, the caller got %s; want 0 and 503", ended, caller)
@@ -239,13 +239,13 @@ func TestServeTerminated(t *testing.T) {
 	h.mongo.Intercept(nil)
 	h.check("terminated")
 	if rows, marked := h.count(), h.statuses()["processed"]; rows != marked {
-		t.Errorf("%d rows, %d marked: a batch was cut off", rows, marked)
+		t.Errorf("%d rows, %d marked: a batch was interrupted", rows, marked)
 	}
 	h.want(0, h.command("run"))
 	h.settled("terminated")
 }
 
-// raw sends text to serve and gives all of the answer. half closes the sending side behind it.
+// raw sends text to serve and returns the complete answer. With half, it closes the sending side after the text.
 func (s serving) raw(h *hub, text string, half bool) string {
 	h.Helper()
 	c, err := net.Dial("tcp", strings.TrimSuffix(strings.TrimPrefix(s.url, "http://"), "/api/sync/reading"))
@@ -255,7 +255,7 @@ func (s serving) raw(h *hub, text string, half bool) string {
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(60 * time.Second))
 	if _, err := io.WriteString(c, text); err != nil {
-		h.Log(err) // an answer may have come before all was sent
+		h.Log(err) // serve may have answered before everything was sent
 	}
 	if half {
 		_ = c.(*net.TCPConn).CloseWrite()
@@ -267,7 +267,7 @@ func (s serving) raw(h *hub, text string, half bool) string {
 	return string(answer)
 }
 
-// TestServeOddCallers has callers that speak HTTP in their own way, or not at all: each gets one bounded answer, or none.
+// TestServeOddCallers sends unusual HTTP, and text that is not HTTP. Each caller gets one bounded answer, or none.
 func TestServeOddCallers(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
@@ -283,12 +283,12 @@ func TestServeOddCallers(t *testing.T) {
 		{"half closed", "POST " + target + "\r\n", "HTTP/1.1 200 OK\r\n", true},
 		{"a body", "POST " + target + "Content-Length: 2\r\n\r\n{}", "HTTP/1.1 200 OK\r\n", false},
 		{"chunks", "POST " + target + "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", "HTTP/1.1 200 OK\r\n", false},
-		{"expects", "POST " + target + "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n{}", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n", false},
+		{"100-continue", "POST " + target + "Expect: 100-continue\r\nContent-Length: 2\r\n\r\n{}", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n", false},
 		{"pipelined", strings.Repeat("POST "+target+"\r\n", 3), "HTTP/1.1 200 OK\r\n", false},
 		{"GET", "GET " + target + "\r\n", "HTTP/1.1 405 ", false},
 		{"HEAD", "HEAD " + target + "\r\n", "HTTP/1.1 405 ", false},
 		{"OPTIONS", "OPTIONS " + target + "\r\n", "HTTP/1.1 405 ", false},
-		{"elsewhere", "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 404 ", false},
+		{"another path", "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 404 ", false},
 		{"another host", "POST /api/sync/reading HTTP/1.1\r\nHost: evil.example\r\n\r\n", "HTTP/1.1 403 ", false},
 		{"no host", "POST /api/sync/reading HTTP/1.1\r\n\r\n", "HTTP/1.1 400 ", false},
 		{"a large header", "POST " + target + "X: " + strings.Repeat("x", 1<<20) + "\r\n\r\n", "HTTP/1.1 431 ", false},
@@ -296,9 +296,9 @@ func TestServeOddCallers(t *testing.T) {
 		{"a large body", "POST " + target + "Content-Length: 900000\r\n\r\n" + strings.Repeat("x", 900000), "HTTP/1.1 413 ", false},
 		{"large chunks", "POST " + target + "Transfer-Encoding: chunked\r\n\r\n" + strings.Repeat("1000\r\n"+strings.Repeat("x", 4096)+"\r\n", 40), "HTTP/1.1 413 ", false},
 		{"bad chunks", "POST " + target + "Transfer-Encoding: chunked\r\n\r\nzz\r\n", "HTTP/1.1 400 ", false},
-		{"half a body", "POST " + target + "Content-Length: 100\r\n\r\nx", "HTTP/1.1 400 ", true},
-		{"a body that never comes", "POST " + target + "Content-Length: 100\r\n\r\n", "HTTP/1.1 400 ", false},
-		{"half a header", "POST " + target, "HTTP/1.1 400 ", true},
+		{"an incomplete body", "POST " + target + "Content-Length: 100\r\n\r\nx", "HTTP/1.1 400 ", true},
+		{"a body that does not arrive", "POST " + target + "Content-Length: 100\r\n\r\n", "HTTP/1.1 400 ", false},
+		{"an incomplete header", "POST " + target, "HTTP/1.1 400 ", true},
 		{"a header that never ends", "POST " + target, "HTTP/1.1 408 ", false},
 		{"TLS", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", "HTTP/1.1 400 ", false},
 		{"nothing", "", "", true},
@@ -307,7 +307,7 @@ func TestServeOddCallers(t *testing.T) {
 			t.Parallel()
 			h := *h
 			h.TB = t
-			h.state = filepath.Join(t.TempDir(), "state") // no call is in another's way
+			h.state = filepath.Join(t.TempDir(), "state") // calls must not wait for each other's lock
 			s := h.serve()
 			got := s.raw(&h, test.text, test.half)
 			if !strings.HasPrefix(got, test.want) || test.want == "" && got != "" || strings.Count(got, "Content-Length") > 1 {
@@ -322,7 +322,7 @@ func TestServeOddCallers(t *testing.T) {
 	s.wellEnded(h)
 }
 
-// TestServeBusy calls while another sync holds the state: 409, at once.
+// TestServeBusy calls during another sync. The calls are answered with 409 at once.
 func TestServeBusy(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
@@ -356,14 +356,14 @@ func TestServeBusy(t *testing.T) {
 	h.settled("busy")
 }
 
-// TestServeByHand has stdin as an admin has it who starts serve: it says what to do. Of a pipe it answers on stdout.
+// TestServeByHand runs serve by hand. If stdin is not usable, a hint says what to do. If stdin is a pipe, serve answers on stdout.
 func TestServeByHand(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
 	h.fill(3)
-	got := h.want(64, h.command("serve")) // /dev/null
+	got := h.want(64, h.command("serve")) // stdin is /dev/null
 	if !strings.Contains(got.stderr, "reading-sync-api.socket") || !strings.Contains(got.stderr, "systemd-socket-activate") {
-		t.Errorf("it does not say what to do: %s", got.stderr)
+		t.Errorf("stderr lacks the hint: %s", got.stderr)
 	}
 	got = h.want(0, h.shell(`printf 'POST /api/sync/reading HTTP/1.1\r\nHost: localhost\r\n\r\n' | readsync serve`))
 	if !strings.HasPrefix(got.stdout, "HTTP/1.1 200 OK\r\n") || !strings.Contains(got.stdout, `"processed_count":3`) || strings.Contains(got.stdout, "synced") || !strings.Contains(got.stderr, `"msg":"synced"`) {

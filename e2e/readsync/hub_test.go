@@ -1,4 +1,4 @@
-// Package readsync drives the built readsync between a MongoDB stand-in and a real PostgreSQL.
+// Package readsync tests the built readsync with package mongowire as MongoDB and with a real PostgreSQL.
 package readsync
 
 import (
@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// Exit statuses that the tests expect, from sysexits(3) and the toolkit's own.
+// Exit statuses that the tests expect: those of sysexits(3), and those that the toolkit adds.
 const (
 	exitPartial     = 11
 	exitDataErr     = 65
@@ -43,14 +43,14 @@ const (
 
 const database, collection = "hub", "readings"
 
-// hub is a host's two databases and the tool between them.
+// hub has the two databases of a host, and the tool.
 type hub struct {
 	testing.TB
 	mongo *mongowire.Server
 	pg    *postgres.Cluster
-	path  string // of the binary
+	path  string // path of the binary
 	state string
-	env   []string // of the tool, beside the usual
+	env   []string // additional environment of the tool
 }
 
 // newHub starts both databases.
@@ -63,7 +63,7 @@ func newHub(tb testing.TB, config mongowire.Config) *hub {
 	return &hub{TB: tb, mongo: mongowire.Run(tb, config), pg: postgres.Run(tb, postgres.Config{}), path: path, state: filepath.Join(tb.TempDir(), "state")}
 }
 
-// environment is all that a run of the tool sees.
+// environment returns the complete environment of a run of the tool.
 func (h *hub) environment() []string {
 	return append([]string{
 		"PATH=" + filepath.Dir(h.path) + ":/usr/sbin:/usr/bin:/sbin:/bin",
@@ -83,16 +83,16 @@ func (h *hub) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// shell prepares a pipe; what a stage before the last exits with counts.
+// shell prepares a pipe. The pipe fails if any stage fails.
 func (h *hub) shell(script string) *exec.Cmd {
 	cmd := exec.Command("bash", "-c", "set -o pipefail; "+script)
 	cmd.Env = h.environment()
 	return cmd
 }
 
-// outcome is what a run left.
+// outcome is the result of a run.
 type outcome struct {
-	status         int // as a shell has it: 128 + the signal
+	status         int // 128 + n if signal n ended the run, as in a shell
 	stdout, stderr string
 }
 
@@ -114,7 +114,7 @@ func exitStatus(state *os.ProcessState) int {
 	return state.ExitCode()
 }
 
-// want runs a command and fails the test if the exit status is another.
+// want runs a command and fails the test if the exit status differs from status.
 func (h *hub) want(status int, cmd *exec.Cmd) outcome {
 	h.Helper()
 	got := finish(h, cmd)
@@ -139,7 +139,7 @@ func (h *hub) put(documents ...[]byte) {
 	}
 }
 
-// documents gives what MongoDB holds.
+// documents returns all documents in MongoDB.
 func (h *hub) documents() []bson.Raw {
 	var all []bson.Raw
 	for _, raw := range h.mongo.Documents(database, collection) {
@@ -148,7 +148,7 @@ func (h *hub) documents() []bson.Raw {
 	return all
 }
 
-// statuses counts the documents of each status.
+// statuses returns the number of documents of each status.
 func (h *hub) statuses() map[string]int {
 	counts := map[string]int{}
 	for _, doc := range h.documents() {
@@ -157,7 +157,7 @@ func (h *hub) statuses() map[string]int {
 	return counts
 }
 
-// rows runs a query that the test relies on.
+// rows runs a query and fails the test if the query fails.
 func (h *hub) rows(query string) [][]string {
 	h.Helper()
 	rows, err := h.pg.Query(query)
@@ -167,7 +167,7 @@ func (h *hub) rows(query string) [][]string {
 	return rows
 }
 
-// count is the number of rows.
+// count returns the number of rows.
 func (h *hub) count() int {
 	h.Helper()
 	n, err := strconv.Atoi(h.rows("SELECT count(*) FROM reading_analytics")[0][0])
@@ -184,7 +184,7 @@ type account struct {
 	Marked, Unmarked, Filtered, Bad                int
 }
 
-// account decodes the last record of stdout, behind which a stage's stream may have its trailer.
+// account decodes the last record of stdout. A stage's stream may have a trailer after it.
 func (o outcome) account(tb testing.TB) (a account) {
 	tb.Helper()
 	for line := range strings.Lines(o.stdout) {
@@ -202,7 +202,7 @@ func (o outcome) account(tb testing.TB) (a account) {
 	return a
 }
 
-// document makes a document that every hub would take.
+// document returns a document that every hub accepts, with the given fields changed or added.
 func document(tb testing.TB, id any, fields ...bson.E) []byte {
 	tb.Helper()
 	d := bson.D{{Key: "_id", Value: id}, {Key: "status", Value: "ingested"}}
@@ -228,7 +228,7 @@ func document(tb testing.TB, id any, fields ...bson.E) []byte {
 	return raw
 }
 
-// objectID is the n-th id of a test's documents.
+// objectID returns the n-th id of a test's documents.
 func objectID(n int) (id bson.ObjectID) {
 	copy(id[:], fmt.Sprintf("%012d", n))
 	return id

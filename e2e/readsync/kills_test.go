@@ -17,11 +17,11 @@ import (
 	"observability-hub/e2e/torture"
 )
 
-// feed gives each round documents of its own, among them some that cannot be rows.
+// feed supplies each round with new documents. Some of them cannot become rows.
 type feed struct {
 	h                      *hub
-	next                   int // documents so far
-	documents, rows, aside int // of the books that are closed
+	next                   int // number of documents since the last settle
+	documents, rows, aside int // totals of all earlier settles
 }
 
 func (f *feed) put(n int) {
@@ -45,13 +45,14 @@ func (f *feed) put(n int) {
 	f.h.put(docs...)
 }
 
-// settle runs a command to its end without any fault, closes the books, and begins new ones: to check them takes as long as they are.
+// settle runs a command without faults and tests the final state. Then it removes all documents, rows and letters, because the time of
+// further checks grows with their number.
 func (f *feed) settle(event string, cmd *exec.Cmd) {
 	f.h.Helper()
 	f.h.mongo.Intercept(nil)
 	got := finish(f.h, cmd)
 	if got.status != 0 && got.status != exitPartial {
-		f.h.Fatalf("%s: the run without a fault exited with %d\n%s", event, got.status, clip(got.stderr))
+		f.h.Fatalf("%s: the run without faults exited with status %d\n%s", event, got.status, clip(got.stderr))
 	}
 	rows, aside := f.h.settled(event)
 	if rows+aside != f.next || aside != f.next/97 {
@@ -70,12 +71,12 @@ func (f *feed) settle(event string, cmd *exec.Cmd) {
 	}
 }
 
-// String is what became of the documents. That none is lost or there twice is what settle demands.
+// String returns the totals for the log. settle fails if a document is lost or duplicated.
 func (f *feed) String() string {
 	return fmt.Sprintf("%d documents, %d rows, %d dead letters, 0 lost, 0 twice", f.documents, f.rows, f.aside)
 }
 
-// between settles now and then in a long torture.
+// between settles in some of the rounds.
 func (f *feed) between(round int, start func() *exec.Cmd) {
 	f.h.Helper()
 	if round%15 == 14 {
@@ -84,12 +85,12 @@ func (f *feed) between(round int, start func() *exec.Cmd) {
 	}
 }
 
-// slowly makes each command of MongoDB take some time, so that a kill between two of them is likely.
+// slowly delays each command of MongoDB, so that a kill between two commands is likely.
 func slowly(call *mongowire.Call) mongowire.Action {
 	return mongowire.Action{Delay: 4 * time.Millisecond}
 }
 
-// sampleOf is how many faults a run of the tests has: the full number in a torture.
+// sampleOf returns the number of faults of a test: few normally, many with HUB_TORTURE.
 func sampleOf(few, many int) int {
 	if torture.Full {
 		return many
@@ -97,7 +98,7 @@ func sampleOf(few, many int) int {
 	return few
 }
 
-// whole measures one undisturbed run.
+// whole returns the duration of a run without faults.
 func whole(f *feed, start func() *exec.Cmd) time.Duration {
 	f.put(2500)
 	began := time.Now()
@@ -124,7 +125,7 @@ func TestKillsOfRun(t *testing.T) {
 		if err := cmd.Process.Kill(); err == nil {
 			died++
 		}
-		_ = cmd.Wait() // which says "killed"
+		_ = cmd.Wait() // fails because of the kill
 		if exitStatus(cmd.ProcessState) != killed {
 			died--
 			ended++
@@ -133,7 +134,7 @@ func TestKillsOfRun(t *testing.T) {
 		f.between(i, start)
 	}
 	f.settle("kills of run", start())
-	t.Logf("%d kills, %d runs that ended before theirs: %v", died, ended, f)
+	t.Logf("%d kills, %d runs that ended before the kill: %v", died, ended, f)
 }
 
 // TestKillsOfStages kills one stage of the pipe at random moments.
@@ -160,7 +161,7 @@ func TestKillsOfStages(t *testing.T) {
 		event := fmt.Sprintf("kill %d, of %s", i, stages[victim].Args[1])
 		if exitStatus(stages[victim].ProcessState) == killed {
 			died[victim]++
-			// Whoever reads from the dead stage must say so, unless it was killed behind its trailer.
+			// A later stage reports that its input is incomplete, unless the stage was killed after its trailer.
 			for next := victim + 1; next < 3; next++ {
 				if exitStatus(stages[next].ProcessState) == exitDataErr {
 					noticed++
@@ -169,7 +170,7 @@ func TestKillsOfStages(t *testing.T) {
 			}
 		}
 		if status := exitStatus(stages[2].ProcessState); victim < 2 && exitStatus(stages[victim].ProcessState) == killed && status == 0 && h.statuses()["ingested"] > 0 {
-			t.Errorf("%s: mark exited 0 with documents left\n%s", event, output)
+			t.Errorf("%s: mark exited with status 0, but documents are left\n%s", event, output)
 		}
 		h.check(event)
 		f.between(i, start)
@@ -178,7 +179,7 @@ func TestKillsOfStages(t *testing.T) {
 	t.Logf("kills of extract %d, load %d, mark %d, noticed by the next stage %d: %v", died[0], died[1], died[2], noticed, f)
 }
 
-// pipeline starts the three stages, each a process of the test's own.
+// pipeline starts the three stages as children of the test.
 func (h *hub) pipeline() (stages [3]*exec.Cmd, output *bytes.Buffer) {
 	h.Helper()
 	stages = [3]*exec.Cmd{h.command("extract"), h.command("load", "--max-rejects", "1000000"), h.command("mark")}
@@ -206,7 +207,7 @@ func (h *hub) pipeline() (stages [3]*exec.Cmd, output *bytes.Buffer) {
 	return stages, output
 }
 
-// TestKillsOfPostgres kills the server with all its processes at random moments of a run, and starts it again.
+// TestKillsOfPostgres kills all processes of PostgreSQL at random moments of a run, and starts it again.
 func TestKillsOfPostgres(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
@@ -245,7 +246,7 @@ func TestKillsOfPostgres(t *testing.T) {
 	t.Logf("%d deaths, %d runs failed by them: %v", deaths, failed, f)
 }
 
-// TestMongoCutAtEveryMessage drops the connection before and after each command of a run that the server gets.
+// TestMongoCutAtEveryMessage drops the connection before each command of a run, after it, and during its answer.
 func TestMongoCutAtEveryMessage(t *testing.T) {
 	t.Parallel()
 	for _, set := range []string{"", "rs0"} {
@@ -275,20 +276,20 @@ func TestMongoCutAtEveryMessage(t *testing.T) {
 					got := finish(t, h.command("run", "--max-rejects", "1000000"))
 					h.mongo.Intercept(nil)
 					if !reached {
-						break // that was all
+						break // the run has no more messages
 					}
 					cuts++
 					event := fmt.Sprintf("cut %s message %d", kind, at)
 					switch got.status {
 					case exitUnavailable:
 						failed++
-					case 0, exitPartial: // the driver has tried again
+					case 0, exitPartial: // the driver has retried
 					default:
 						t.Errorf("%s: exit status %d; want 69\n%s", event, got.status, clip(got.stderr))
 					}
 					h.check(event)
 					if at > 100 {
-						t.Fatal("no end of messages")
+						t.Fatal("a run sends more than 100 messages")
 					}
 				}
 			}
@@ -301,7 +302,7 @@ func TestMongoCutAtEveryMessage(t *testing.T) {
 	}
 }
 
-// TestMongoErrors answers each command with an error that a server gives which steps down, shuts down, or cannot keep up.
+// TestMongoErrors answers commands with the errors of a server that steps down, shuts down, or is overloaded.
 func TestMongoErrors(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{ReplicaSet: "rs0"})
@@ -310,7 +311,7 @@ func TestMongoErrors(t *testing.T) {
 		for _, command := range []string{"find", "update"} {
 			for _, always := range []bool{false, true} {
 				if always && failure != mongowire.PrimarySteppedDown && failure != mongowire.WriteConcernFailed {
-					continue // each takes the whole time-out
+					continue // each takes the full timeout
 				}
 				f.put(1200)
 				first := true
@@ -334,13 +335,13 @@ func TestMongoErrors(t *testing.T) {
 		}
 	}
 	f.settle("errors", h.command("run", "--max-rejects", "1000000"))
-	// What waiting does not mend is said to be so.
+	// An error that waiting does not resolve has status 78.
 	f.put(10)
 	h.mongo.Intercept(func(*mongowire.Call) mongowire.Action { return mongowire.Action{Fail: mongowire.Unauthorized} })
 	h.want(exitConfig, h.command("run"))
 }
 
-// TestMongoSlow has a server that takes its time, but answers: a run waits, up to its limit.
+// TestMongoSlow uses a slow server. A run waits for its answers, up to --timeout.
 func TestMongoSlow(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
@@ -358,13 +359,13 @@ func TestMongoSlow(t *testing.T) {
 	h.settled("slow")
 }
 
-// TestMongoNonsense has a server that answers what no server should.
+// TestMongoNonsense uses a server that sends invalid answers.
 func TestMongoNonsense(t *testing.T) {
 	t.Parallel()
 	for name, action := range map[string]mongowire.Action{
-		"oversize":   {Oversize: true},
-		"no MongoDB": {Raw: []byte("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")},
-		"nothing":    {Raw: []byte{}},
+		"oversize": {Oversize: true},
+		"HTTP":     {Raw: []byte("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")},
+		"nothing":  {Raw: []byte{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -387,7 +388,7 @@ func TestMongoNonsense(t *testing.T) {
 	}
 }
 
-// TestKillsByTerm sends SIGTERM at random moments: a run ends within five seconds, and nothing is half done.
+// TestKillsByTerm sends SIGTERM at random moments. A run ends within five seconds after a complete batch.
 func TestKillsByTerm(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
@@ -397,7 +398,7 @@ func TestKillsByTerm(t *testing.T) {
 	took := whole(f, start)
 	for i := range sampleOf(5, 40) {
 		f.put(2000)
-		if i == 0 { // a server that does not answer at all
+		if i == 0 { // in the first round the server does not answer
 			h.mongo.Intercept(func(*mongowire.Call) mongowire.Action { return mongowire.Action{Delay: time.Minute} })
 		}
 		cmd := start()
@@ -411,14 +412,14 @@ func TestKillsByTerm(t *testing.T) {
 		}
 		_ = cmd.Wait()
 		if d := time.Since(began); d > 5*time.Second {
-			t.Errorf("it took %v to end", d)
+			t.Errorf("the run took %v to end", d)
 		}
 		if status := exitStatus(cmd.ProcessState); status != 128+int(syscall.SIGTERM) && status != 0 && status != exitPartial {
 			t.Errorf("exit status %d; want 143", status)
 		}
 		h.mongo.Intercept(slowly)
 		h.check(fmt.Sprintf("SIGTERM %d", i))
-		// What is in the table is marked: the step was finished, not cut off.
+		// Every row is marked, because the batch was finished.
 		if n, s := h.count(), h.statuses()["processed"]; n != s {
 			t.Errorf("SIGTERM %d: %d rows, %d marked", i, n, s)
 		}

@@ -15,7 +15,7 @@ import (
 	"observability-hub/e2e/mongowire"
 )
 
-// stage is a load that is fed by hand.
+// stage is a running load, to which the test sends records.
 type stage struct {
 	*exec.Cmd
 	in  io.WriteCloser
@@ -42,7 +42,7 @@ func (h *hub) load(args ...string) *stage {
 	return s
 }
 
-// give sends a record that cannot be a row, and waits until load says that it is set aside.
+// give sends a record that cannot become a row, and waits until load reports that it is rejected.
 func (s *stage) give(h *hub, n int) {
 	h.Helper()
 	s.send(h, n)
@@ -84,8 +84,8 @@ func awaitOpen(tb testing.TB, pid int, path string) {
 	tb.Fatalf("process %d does not open %s", pid, path)
 }
 
-// TestSharedDeadLetters has processes with state directories of their own write one file of dead letters at once: none of them loses
-// a letter of another.
+// TestSharedDeadLetters lets processes with separate state directories write to one dead letter file at the same time. No letter is
+// lost.
 func TestSharedDeadLetters(t *testing.T) {
 	t.Parallel()
 	setUp := func(t *testing.T) (one, other *hub, path string) {

@@ -25,13 +25,13 @@ var machineScript string
 //go:embed testdata/probe.sh
 var machineProbe string
 
-// TestMachine drives readsync's units in a booted machine: timer, trigger, socket, a process for each call, rows and marks. The
-// databases are outside, behind sockets that the machine sees.
+// TestMachine tests readsync's units in a booted machine: timer, trigger, socket, a process for each call, rows and marks. The databases
+// run outside the machine, which reaches them through sockets.
 func TestMachine(t *testing.T) {
 	t.Parallel()
 	shared := t.TempDir()
 	for dir := shared; dir != "/" && dir != os.TempDir(); dir = filepath.Dir(dir) {
-		if err := os.Chmod(dir, 0o755); err != nil { // the units' user passes through
+		if err := os.Chmod(dir, 0o755); err != nil { // the units' user must be able to enter it
 			t.Fatal(err)
 		}
 	}
@@ -49,7 +49,7 @@ func TestMachine(t *testing.T) {
 	mongoURI := "mongodb://" + url.PathEscape("/mongo/mongo.sock") + "/"
 	databaseURL := fmt.Sprintf("postgres://hub:hunter2@/hub?host=/postgres&port=%d&sslmode=disable", pg.Port)
 	m := nspawn.Start(t, nspawn.Config{
-		Packages: []string{"git", "jq"}, // a root that another test has made
+		Packages: []string{"git", "jq"}, // the packages of a root that another test creates
 		Tools:    []string{"readsync"},
 		Files: []nspawn.File{
 			{Path: "/usr/local/bin/probe", Content: machineProbe},
@@ -101,12 +101,12 @@ func TestMachine(t *testing.T) {
 	if statuses["processed"] != 1500 || statuses["rejected"] != 1 || len(statuses) != 2 {
 		t.Errorf("documents by status: %v; want 1500 processed, 1 rejected", statuses)
 	}
-	// Everything that the tool says is a record as documented, without a secret.
+	// Every line of the tool is a documented record without a secret.
 	docs := events.Read(t)
 	priorities := map[string]string{"INFO": "6", "WARN": "4", "ERROR": "3"}
 	for _, e := range result.Journal {
 		if strings.Contains(e["MESSAGE"], "hunter2") {
-			t.Errorf("a secret is in the journal: %s", e["MESSAGE"])
+			t.Errorf("the journal contains a secret: %s", e["MESSAGE"])
 		}
 		if unit := e["_SYSTEMD_UNIT"]; unit != "reading-sync.service" && !strings.HasPrefix(unit, "reading-sync-api@") {
 			continue

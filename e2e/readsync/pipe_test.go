@@ -17,7 +17,7 @@ import (
 	"observability-hub/e2e/mongowire"
 )
 
-// fill puts n documents that every hub would take.
+// fill puts n documents that every hub accepts.
 func (h *hub) fill(n int) {
 	h.Helper()
 	docs := make([][]byte, n)
@@ -27,14 +27,15 @@ func (h *hub) fill(n int) {
 	h.put(docs...)
 }
 
-// TestStageDiesInPipe kills extract or load mid-stream: the next stage says so, and only what is committed is marked.
+// TestStageDiesInPipe ends the stream of extract or load early. The next stage reports it, and only documents with committed rows are
+// marked.
 func TestStageDiesInPipe(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name, script string
-		loads        bool // whether load is the one that notices
+		loads        bool // load detects it, not mark
 	}{
-		// The stream ends in the middle of a line, and of the documents.
+		// The stream ends in the middle of a line, at the end of a line, or before the first one.
 		{"extract cut", "readsync extract | head -c 700000 | readsync load | readsync mark", true},
 		{"extract cut at a line", "readsync extract | head -n 1500 | readsync load | readsync mark", true},
 		{"extract silent", "readsync extract | head -c 0 | readsync load | readsync mark", true},
@@ -46,7 +47,7 @@ func TestStageDiesInPipe(t *testing.T) {
 			t.Parallel()
 			h := newHub(t, mongowire.Config{})
 			h.fill(3000)
-			// What each stage exits with is more than pipefail tells.
+			// The exit status of each stage is needed, which pipefail does not show.
 			got := finish(t, h.shell(test.script+`; echo "${PIPESTATUS[@]}" >&2`))
 			statuses := strings.Fields(got.stderr[strings.LastIndex(strings.TrimSpace(got.stderr), "\n")+1:])
 			if len(statuses) < 3 {
@@ -54,16 +55,16 @@ func TestStageDiesInPipe(t *testing.T) {
 			}
 			mark, load := statuses[len(statuses)-1], statuses[len(statuses)-2]
 			if mark != strconv.Itoa(exitDataErr) || test.loads && load != strconv.Itoa(exitDataErr) {
-				t.Errorf("load and mark exited with %s and %s; want 65\n%s", load, mark, got.stderr)
+				t.Errorf("load and mark exited with status %s and %s; want 65\n%s", load, mark, got.stderr)
 			}
 			if strings.Contains(got.stdout, `{"_eof"`) {
-				t.Errorf("the last stage ended its stream as if it were whole: %s", clip(got.stdout))
+				t.Errorf("the last stage printed a trailer: %s", clip(got.stdout))
 			}
 			h.check(test.name)
 			if n := h.statuses()["processed"]; n >= 3000 {
-				t.Errorf("%d documents are marked; the stream had fewer", n)
+				t.Errorf("%d documents are marked, but the stream had fewer", n)
 			}
-			// The next pipe repairs it.
+			// The next pipe syncs the rest.
 			h.want(0, h.shell("readsync extract | readsync load | readsync mark"))
 			if rows, _ := h.settled(test.name); rows != 3000 {
 				t.Errorf("%d rows; want 3000", rows)
@@ -98,25 +99,25 @@ func TestEditedMeanwhile(t *testing.T) {
 			got := h.want(0, cmd)
 			statuses := h.statuses()
 			if statuses["processed"] != 8 || statuses["ingested"] != 1 || statuses["archived"] != 1 {
-				t.Errorf("statuses %v; want 8 processed, the edited one ingested, the archived one as it is", statuses)
+				t.Errorf("statuses %v; want 8 processed, the edited document ingested, the archived one unchanged", statuses)
 			}
 			if a := got.account(t); a.Marked != 8 || a.Unmarked != 2 {
 				t.Errorf("account %+v; want 8 marked, 2 not", a)
 			}
-			// The next run finds that it differs from the row, and says so.
+			// The next run reports that the edited document differs from its row.
 			h.mongo.Intercept(nil)
 			again := h.want(exitPartial, h.command("run"))
 			if a := again.account(t); a.Differing != 1 || a.Read != 1 {
-				t.Errorf("account %+v; want one that differs", a)
+				t.Errorf("account %+v; want 1 differing", a)
 			}
 			if n := h.statuses()["ingested"]; n != 1 {
-				t.Errorf("%d documents are ingested; the one that differs should be", n)
+				t.Errorf("%d documents are ingested; want 1, the one that differs", n)
 			}
 		})
 	}
 }
 
-// TestTwoRuns has two runs on one host at once: the second gives way.
+// TestTwoRuns starts a second run on a host during the first. The second one exits with status 75.
 func TestTwoRuns(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
@@ -144,7 +145,7 @@ func TestTwoRuns(t *testing.T) {
 	h.settled("two runs")
 }
 
-// TestTwoHosts has several hosts sync one collection into one table at once, with some documents that nobody can take.
+// TestTwoHosts lets several hosts sync one collection into one table at the same time. Some documents cannot become rows.
 func TestTwoHosts(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
@@ -175,7 +176,7 @@ func TestTwoHosts(t *testing.T) {
 	}
 }
 
-// TestOldTable has a table as hubs have it, with rows that the old service wrote.
+// TestOldTable uses the table of an existing hub, with rows of the old service.
 func TestOldTable(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
@@ -187,7 +188,7 @@ func TestOldTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := h.rows("SELECT * FROM reading_analytics ORDER BY id")
-	// These are in both, the way that Go's encoding/json made them of bson.M: ids and times as plain text.
+	// These rows have the form that Go's encoding/json makes of bson.M: ids and times are plain text.
 	oid := bson.ObjectID{7}
 	at := bson.DateTime(1772366400123)
 	h.fill(20)
@@ -195,7 +196,7 @@ func TestOldTable(t *testing.T) {
 		document(t, objectID(100)),
 		document(t, objectID(101), bson.E{Key: "payload", Value: bson.D{{Key: "device", Value: oid}, {Key: "at", Value: at}, {Key: "n", Value: int64(5)}}}),
 		document(t, objectID(102), bson.E{Key: "meta", Value: nil}, bson.E{Key: "source", Value: nil}),
-		document(t, objectID(103)), // and this one is there with something else
+		document(t, objectID(103)), // the row of this document has other content
 	)
 	if err := h.pg.Exec(fmt.Sprintf(`INSERT INTO reading_analytics (mongo_id, event_timestamp, source, event_type, payload, meta) VALUES
 		('%s', '2026-03-01 12:00Z', 'sensor', 'reading', '{"value": 21.5, "unit": "°C"}', '{"v": 1}'),
@@ -221,7 +222,7 @@ func TestOldTable(t *testing.T) {
 	}
 }
 
-// TestRefusedByTheTable has tables that refuse some rows: those are set aside, the others go in.
+// TestRefusedByTheTable uses tables that refuse some rows. Only their documents are rejected.
 func TestRefusedByTheTable(t *testing.T) {
 	t.Parallel()
 	for name, column := range map[string]string{
@@ -253,7 +254,7 @@ func TestRefusedByTheTable(t *testing.T) {
 			if _, aside := h.settled(name); aside != 5 {
 				t.Errorf("%d dead letters; want 5", aside)
 			}
-			// Mended, they go in.
+			// After the table is corrected, retry inserts them.
 			if err := h.pg.Exec(`SET ROLE hub; ALTER TABLE reading_analytics DROP CONSTRAINT IF EXISTS reading_analytics_source_check, ALTER source TYPE text;
 				DROP TRIGGER IF EXISTS refuse ON reading_analytics`); err != nil {
 				t.Fatal(err)
@@ -266,7 +267,7 @@ func TestRefusedByTheTable(t *testing.T) {
 	}
 }
 
-// TestBatchesByBytes has documents of several MiB: no answer or batch holds a thousand of them.
+// TestBatchesByBytes uses documents of several MiB, of which an answer and a batch hold fewer than a thousand.
 func TestBatchesByBytes(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
@@ -280,11 +281,11 @@ func TestBatchesByBytes(t *testing.T) {
 	}
 	h.settled("large")
 	if n := h.mongo.Cursors(); n != 0 {
-		t.Errorf("%d cursors are left open", n)
+		t.Errorf("%d cursors are still open", n)
 	}
 }
 
-// TestNoCursorWhileWriting looks for open cursors whenever documents are marked: a server drops one that idles.
+// TestNoCursorWhileWriting counts open cursors whenever documents are marked, because a server closes idle cursors.
 func TestNoCursorWhileWriting(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
@@ -306,7 +307,7 @@ func TestNoCursorWhileWriting(t *testing.T) {
 	h.settled("no cursor")
 }
 
-// TestReaderGone ends quietly when the reader of stdout has gone.
+// TestReaderGone closes the reader of extract's stdout. extract dies of SIGPIPE without a message.
 func TestReaderGone(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
@@ -317,7 +318,7 @@ func TestReaderGone(t *testing.T) {
 	}
 }
 
-// TestReadTwice has a server that gives a document twice in one answer: it is one row, and the account says so.
+// TestReadTwice uses a server that returns each document twice in one answer. It becomes one row, and the second copy is identical.
 func TestReadTwice(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
@@ -337,7 +338,7 @@ func TestReadTwice(t *testing.T) {
 		}}
 	})
 	if a := h.want(0, h.command("run")).account(t); a.Read != 20 || a.Inserted != 10 || a.Identical != 10 || a.Marked != 10 {
-		t.Errorf("account %+v; want 20 read, of which 10 were inserted and 10 were there", a)
+		t.Errorf("account %+v; want 20 read, 10 inserted and 10 identical", a)
 	}
 	h.settled("twice")
 }

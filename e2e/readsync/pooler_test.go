@@ -18,7 +18,7 @@ import (
 	"observability-hub/e2e/mongowire"
 )
 
-// pooler starts pgbouncer before the hub's PostgreSQL, and lets the tool know no other way.
+// pooler starts pgbouncer in front of the hub's PostgreSQL, and makes the tool connect to it.
 func (h *hub) pooler(mode string) {
 	h.Helper()
 	dir := h.TempDir()
@@ -50,7 +50,7 @@ func (h *hub) pooler(mode string) {
 	cmd := exec.Command("pgbouncer", config)
 	var log strings.Builder
 	cmd.Stderr = &log
-	// It does not run as root.
+	// pgbouncer refuses to run as root.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
 	if err := cmd.Start(); err != nil {
 		h.Fatal(err)
@@ -72,8 +72,8 @@ func (h *hub) pooler(mode string) {
 	h.env = append(h.env, fmt.Sprintf("DATABASE_URL=postgres://hub@127.0.0.1:%d/hub?sslmode=disable", port))
 }
 
-// TestPooler has pgbouncer in between, which gives each transaction another session of the server, and each session to others
-// afterwards.
+// TestPooler syncs through pgbouncer, which may give each transaction another session of the server, and reuses sessions for other
+// clients.
 func TestPooler(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"session", "transaction"} {
@@ -84,7 +84,7 @@ func TestPooler(t *testing.T) {
 			h.fill(1500)
 			h.put(document(t, "odd time", bson.E{Key: "timestamp", Value: "Sun Jan 04 10:00:00 2026 UTC"}), document(t, "poison", bson.E{Key: "timestamp", Value: "04/01/2026"}))
 			h.want(0, h.shell("readsync run --max-rejects 5; test $? = 11"))
-			// Once more, with rows that are there: through the staging table.
+			// A second run finds the rows and uses the staging table.
 			for _, doc := range h.documents()[2:702] {
 				h.put(reingested(t, doc))
 			}
@@ -98,7 +98,7 @@ func TestPooler(t *testing.T) {
 			}
 			h.want(0, h.command("verify"))
 			if left := h.rows("SELECT count(*) FROM pg_class WHERE relname = 'readsync_staging'")[0][0]; left != "0" {
-				t.Errorf("%s staging tables are left in pooled sessions", left)
+				t.Errorf("%s staging tables still exist in pooled sessions", left)
 			}
 		})
 	}
@@ -113,7 +113,7 @@ func TestPooler(t *testing.T) {
 	})
 }
 
-// reingested is a document as it was before it was marked.
+// reingested returns a document with the status that it had before it was marked.
 func reingested(tb testing.TB, doc bson.Raw) []byte {
 	tb.Helper()
 	var d bson.D

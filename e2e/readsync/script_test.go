@@ -14,8 +14,8 @@ import (
 	"observability-hub/e2e/workspace"
 )
 
-// TestScript runs the scripts in testdata/script, one behaviour of the command line in each. Each has a MongoDB of its own, to which
-// the command mongo is the client, and a PostgreSQL database of its own, for psql.
+// TestScript runs the scripts in testdata/script. Each tests one behaviour of the command line. Each script has its own MongoDB, for
+// which the command mongo is the client, and its own PostgreSQL database, for psql.
 func TestScript(t *testing.T) {
 	t.Parallel()
 	tool, err := workspace.Binary("readsync")
@@ -52,10 +52,10 @@ func TestScript(t *testing.T) {
 				"MONGO_DB_NAME":      database,
 				"MONGO_COLLECTION":   collection,
 				"DATABASE_URL":       url,
-				// For the scripts' own use.
+				// For the scripts, not for readsync.
 				"READINGS": strings.Join([]string{database, collection}, "."),
 				"PSQL":     url,
-				"PG_TCP":   fmt.Sprintf("127.0.0.1:%d/%s", pg.Port, name), // where a password is asked for
+				"PG_TCP":   fmt.Sprintf("127.0.0.1:%d/%s", pg.Port, name), // connections to this address need a password
 			} {
 				env.Setenv(name, value)
 			}

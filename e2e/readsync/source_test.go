@@ -18,7 +18,7 @@ import (
 	"observability-hub/e2e/postgres"
 )
 
-// complaint is a run's error: what was answered, and what to do.
+// complaint is an error of a run with its hint.
 type complaint struct{ Msg, Error, Hint string }
 
 func (o outcome) complaint(tb testing.TB) (c complaint) {
@@ -35,7 +35,7 @@ func (o outcome) complaint(tb testing.TB) (c complaint) {
 	return c
 }
 
-// TestSourceAnswers has MongoDB answer what has to do with neither TLS nor a server that is down: each has its status and its hint.
+// TestSourceAnswers makes MongoDB answer with errors that neither TLS nor a stopped server causes. Each has its exit status and its hint.
 func TestSourceAnswers(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -73,7 +73,7 @@ func TestSourceAnswers(t *testing.T) {
 	}
 }
 
-// TestSourceSlow has a server that thinks longer than --timeout.
+// TestSourceSlow uses a server that answers after --timeout.
 func TestSourceSlow(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
@@ -89,8 +89,8 @@ func TestSourceSlow(t *testing.T) {
 	}
 }
 
-// TestSourceConfiguration has connection strings and servers that no waiting mends, each with words of its own. No part of a
-// password is in any of them.
+// TestSourceConfiguration uses bad connection strings and unreachable servers. Each has its own message or hint. No output contains a
+// part of a password.
 func TestSourceConfiguration(t *testing.T) {
 	t.Parallel()
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
@@ -121,7 +121,7 @@ func TestSourceConfiguration(t *testing.T) {
 		{"mongodb+srv://nowhere.invalid/", exitUnavailable, "SRV"},
 		{"mongodb://" + plain.Address() + "/?tls=true", exitUnavailable, "if it does not speak TLS"},
 		{"mongodb://" + server + "/?tls=true", exitConfig, "tlsCAFile"},
-		{"mongodb://" + server + "/?tls=false", exitUnavailable, "want TLS"},
+		{"mongodb://" + server + "/?tls=false", exitUnavailable, "if it requires TLS"},
 		{"mongodb://localhost/?tls=true&tlsCAFile=/missing/ca.pem", exitConfig, "/missing/ca.pem"},
 		{"mongodb://localhost/?tls=true&tlsCAFile=" + empty, exitConfig, "no certificate"},
 		{"mongodb://localhost/?tls=true&tlsCertificateKeyFile=/missing/key.pem", exitConfig, "/missing/key.pem"},
@@ -148,7 +148,7 @@ func TestSourceConfiguration(t *testing.T) {
 	}
 }
 
-// secure is a server of which nothing is trusted.
+// secure starts a TLS server whose authority is not trusted.
 func secure(tb testing.TB) string {
 	tb.Helper()
 	authority, key, err := postgres.WriteAuthority(filepath.Join(tb.TempDir(), "ca.pem"))
@@ -175,7 +175,7 @@ func secure(tb testing.TB) string {
 	return l.Addr().String()
 }
 
-// TestNotACollection has what is not a collection with documents that can be marked: each command says so, and ends.
+// TestNotACollection uses views and time series, whose documents cannot be marked, and missing collections. Each command reports it.
 func TestNotACollection(t *testing.T) {
 	t.Parallel()
 	commands := [][]string{{"run"}, {"run", "--dry-run"}, {"extract"}, {"verify"}}
@@ -193,7 +193,7 @@ func TestNotACollection(t *testing.T) {
 			}
 		})
 	}
-	// A server that does not say what a view is, or not to this user.
+	// The server does not let this user list collections, so a view is detected by its documents.
 	for _, n := range []int{1, 5, 1500} {
 		t.Run(fmt.Sprintf("%d documents without _id", n), func(t *testing.T) {
 			t.Parallel()
@@ -210,7 +210,7 @@ func TestNotACollection(t *testing.T) {
 			})
 			for _, args := range commands {
 				got := h.want(exitConfig, h.command(args...))
-				if c := got.complaint(t); !strings.Contains(c.Error, "readings holds a document without _id") {
+				if c := got.complaint(t); !strings.Contains(c.Error, "readings contains a document without _id") {
 					t.Errorf("%v: %+v", args, c)
 				}
 			}
@@ -222,9 +222,9 @@ func TestNotACollection(t *testing.T) {
 	t.Run("missing", func(t *testing.T) {
 		t.Parallel()
 		h := newHub(t, mongowire.Config{})
-		// A new hub, before the first document: said, but no failure.
+		// On a new hub, before the first document is written, a missing collection is a warning and not an error.
 		if got := h.want(0, h.command("run")); !strings.Contains(got.stderr, "hub.readings does not exist") {
-			t.Errorf("nothing is said: %s", got.stderr)
+			t.Errorf("stderr lacks the warning: %s", got.stderr)
 		}
 		if err := h.mongo.Put(database, "reading", document(t, 1)); err != nil {
 			t.Fatal(err)
@@ -237,7 +237,7 @@ func TestNotACollection(t *testing.T) {
 	})
 }
 
-// withoutIDs is an answer to find as a view gives it that projects _id away.
+// withoutIDs returns an answer to find without _id, as a view with a projection gives it.
 func withoutIDs(answer bsoncore.Document) bsoncore.Document {
 	cursor, ok := answer.Lookup("cursor").DocumentOK()
 	if !ok {
@@ -259,7 +259,7 @@ func withoutIDs(answer bsoncore.Document) bsoncore.Document {
 		AppendInt64("id", 0).AppendString("ns", database+"."+collection).AppendArray("firstBatch", array.Build()).Build()).Build()
 }
 
-// TestNamed has more documents in trouble in the first batch than are named: the first ones still are.
+// TestNamed has more rejected and differing documents in the first batch than a run names. The first 20 of each kind are named.
 func TestNamed(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{20, 21, 300} {

@@ -11,10 +11,10 @@ import (
 	"observability-hub/e2e/mongowire"
 )
 
-// usualColumns are the table's, as hubs have them.
+// usualColumns are the columns of existing hubs.
 const usualColumns = `mongo_id text UNIQUE NOT NULL, event_timestamp timestamptz, source text, event_type text, payload jsonb, meta jsonb, created_at timestamptz DEFAULT now()`
 
-// TestTableAtFault has tables that take no row, whatever it holds: that is the table's fault, and no document is set aside for it.
+// TestTableAtFault uses tables that accept no row at all. A run fails, and no document is rejected.
 func TestTableAtFault(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
@@ -27,25 +27,25 @@ func TestTableAtFault(t *testing.T) {
 			`ALTER TABLE reading_analytics ADD UNIQUE (mongo_id)`,
 		},
 		{
-			"a column that is foreign and NOT NULL",
+			"an additional NOT NULL column",
 			`CREATE TABLE reading_analytics (id serial PRIMARY KEY, ` + usualColumns + `, tenant text NOT NULL)`,
 			"tenant",
 			`ALTER TABLE reading_analytics ALTER tenant SET DEFAULT 'a'`,
 		},
 		{
-			"the sequence at its end",
+			"an exhausted sequence",
 			`CREATE TABLE reading_analytics (id serial PRIMARY KEY, ` + usualColumns + `); SELECT setval('reading_analytics_id_seq', 2147483647)`,
 			"reading_analytics_id_seq",
 			`ALTER SEQUENCE reading_analytics_id_seq AS bigint; ALTER TABLE reading_analytics ALTER id TYPE bigint`,
 		},
 		{
-			"a sequence that counts beyond its column",
+			"a sequence beyond the range of its column",
 			`CREATE SEQUENCE beyond START 2147483648; CREATE TABLE reading_analytics (id int PRIMARY KEY DEFAULT nextval('beyond'), ` + usualColumns + `)`,
 			"out of range",
 			`ALTER TABLE reading_analytics ALTER id TYPE bigint`,
 		},
 		{
-			"a sequence behind the rows",
+			"a sequence lower than the ids",
 			`CREATE TABLE reading_analytics (id serial PRIMARY KEY, ` + usualColumns + `); INSERT INTO reading_analytics (id, mongo_id) SELECT n, 'old' || n FROM generate_series(1, 5000) n`,
 			"setval",
 			`SELECT setval('reading_analytics_id_seq', 5000); DELETE FROM reading_analytics`,
@@ -62,7 +62,7 @@ func TestTableAtFault(t *testing.T) {
 			for _, cmd := range []string{"readsync run --dry-run", "readsync run --max-rejects 100", "readsync extract | readsync load --max-rejects 100"} {
 				got := h.want(exitConfig, h.shell(cmd))
 				if !strings.Contains(got.stderr, test.says) || !strings.Contains(got.stderr, `"hint":`) {
-					t.Errorf("%s says nothing of %q\n%s", cmd, test.says, clip(got.stderr))
+					t.Errorf("%s: stderr lacks %q\n%s", cmd, test.says, clip(got.stderr))
 				}
 			}
 			if s := h.statuses(); s["ingested"] != 30 || len(h.letters()) > 0 {
@@ -79,7 +79,7 @@ func TestTableAtFault(t *testing.T) {
 	}
 }
 
-// TestTriggerTakesRows has a trigger that lets some rows vanish without a word: these are no rows, so their documents are set aside.
+// TestTriggerTakesRows uses a trigger that discards some rows silently. Their documents are rejected.
 func TestTriggerTakesRows(t *testing.T) {
 	t.Parallel()
 	for name, run := range map[string]string{
@@ -113,8 +113,8 @@ func TestTriggerTakesRows(t *testing.T) {
 	}
 }
 
-// TestNoTemporaryTable has search paths and objects that shadow the table. Rows in a temporary table end with the session: no document
-// may ever count as inserted there.
+// TestNoTemporaryTable uses search paths and objects that hide the table. Rows in a temporary table are deleted at the end of the session,
+// so no document may count as inserted there.
 func TestNoTemporaryTable(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
@@ -122,15 +122,15 @@ func TestNoTemporaryTable(t *testing.T) {
 	const table = `CREATE TABLE reading_analytics (id serial PRIMARY KEY, ` + usualColumns + `); `
 	for i, test := range []struct {
 		name, setup string
-		rows        string // where the rows must be; "" if the table is refused
+		rows        string // the table that must have the rows; "" if readsync must fail
 	}{
 		{"nothing but pg_temp", "ALTER ROLE hub SET search_path = pg_temp", ""},
 		{"no schema that exists, then pg_temp", "ALTER ROLE hub SET search_path = absent, pg_temp", ""},
 		{"pg_temp last, public not writable", "REVOKE CREATE ON SCHEMA public FROM PUBLIC, hub; ALTER ROLE hub SET search_path = public, pg_temp", ""},
 		{"an empty path", "ALTER ROLE hub SET search_path = ''", ""},
 		{"pg_temp last, public writable", "ALTER ROLE hub SET search_path = public, pg_temp", "public.reading_analytics"},
-		{"pg_temp first, the table behind it", "SET ROLE hub; " + table + "RESET ROLE; ALTER ROLE hub SET search_path = pg_temp, public", "public.reading_analytics"},
-		{"a schema ahead of public", "SET ROLE hub; " + table + "RESET ROLE; CREATE SCHEMA ahead AUTHORIZATION hub; ALTER ROLE hub SET search_path = ahead, public", "public.reading_analytics"},
+		{"pg_temp first, the table in public", "SET ROLE hub; " + table + "RESET ROLE; ALTER ROLE hub SET search_path = pg_temp, public", "public.reading_analytics"},
+		{"a schema before public", "SET ROLE hub; " + table + "RESET ROLE; CREATE SCHEMA ahead AUTHORIZATION hub; ALTER ROLE hub SET search_path = ahead, public", "public.reading_analytics"},
 		{"a view of a table", "SET ROLE hub; " + strings.Replace(table, "reading_analytics", "readings", 1) + "CREATE VIEW reading_analytics AS SELECT * FROM readings", "public.readings"},
 		{"a sequence of that name", "CREATE SEQUENCE reading_analytics; GRANT ALL ON reading_analytics TO hub", ""},
 	} {
@@ -153,7 +153,7 @@ func TestNoTemporaryTable(t *testing.T) {
 			for _, cmd := range []string{"readsync extract | readsync load", "readsync run"} {
 				got := h.want(status, h.shell(cmd))
 				if test.rows == "" && !strings.Contains(got.stderr, `"hint":`) {
-					t.Errorf("%s says not what to do\n%s", cmd, clip(got.stderr))
+					t.Errorf("%s: stderr lacks the hint\n%s", cmd, clip(got.stderr))
 				}
 			}
 			if test.rows == "" {

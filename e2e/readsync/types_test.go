@@ -14,11 +14,11 @@ import (
 	"observability-hub/e2e/mongowire"
 )
 
-// sample is a value that a hub may meet.
+// sample is a value that a document may have.
 type sample struct {
 	name  string
 	value any
-	// poison: no jsonb column can hold it, nor a text column.
+	// poison is true if neither a jsonb column nor a text column can store the value.
 	poison bool
 }
 
@@ -34,7 +34,7 @@ func decimal(s string) bson.Decimal128 {
 	return d
 }
 
-// nested is a document of that many levels.
+// nested returns a document with that many levels.
 func nested(levels int) any {
 	var v any = int32(1)
 	for range levels {
@@ -43,7 +43,7 @@ func nested(levels int) any {
 	return v
 }
 
-// samples has each type of BSON, and of each what is hard about it.
+// samples returns values of each BSON type, including difficult ones.
 func samples() []sample {
 	twice := bson.RawValue{Type: bson.TypeEmbeddedDocument, Value: bsoncore.NewDocumentBuilder().AppendInt32("a", 1).AppendInt32("a", 2).Build()}
 	return []sample{
@@ -117,7 +117,7 @@ func samples() []sample {
 	}
 }
 
-// types puts each sample into each field and into _id, and tells which of the documents can be rows at all.
+// types puts each sample into each field and into _id. It returns which of the documents cannot become rows.
 func types(h *hub) (poisoned map[string]bool) {
 	poisoned = map[string]bool{}
 	n := 0
@@ -134,7 +134,7 @@ func types(h *hub) (poisoned map[string]bool) {
 		for _, field := range []string{"payload", "meta"} {
 			add(s.poison, nil, bson.E{Key: field, Value: s.value})
 		}
-		// A text column and mongo_id have a string as it is, and anything else as canonical Extended JSON, in which NUL is harmless.
+		// Text columns and mongo_id store a string unchanged, and anything else as canonical Extended JSON, which escapes NUL.
 		harmless := strings.HasSuffix(s.name, "NUL") && s.name != "string NUL" || s.name == "document NUL inside"
 		for _, field := range []string{"source", "event_type"} {
 			add(s.poison && !harmless, nil, bson.E{Key: field, Value: s.value})
@@ -143,16 +143,16 @@ func types(h *hub) (poisoned map[string]bool) {
 		add(s.poison || !isMoment(s.name), nil, bson.E{Key: "timestamp", Value: s.value})
 		switch v, _ := s.value.(bson.RawValue); {
 		case strings.HasPrefix(s.name, "array"), s.name == "regex", s.name == "undefined", s.name == "document odd keys":
-			// No server takes these for an _id.
+			// No server accepts these as an _id.
 		case s.value == nil:
 			add(s.poison, bson.RawValue{Type: bson.TypeNull})
 		case v.Type == bson.TypeString || s.name == "document twice":
-			// Without a canonical text of their own: TestIDsWithoutText.
+			// TestIDsWithoutText tests these, which have no unique text.
 		default:
 			add(false, s.value)
 		}
 	}
-	// A field that is not there, all of them, and one that nobody asked about.
+	// Documents without one of the fields, without all of them, and with an additional field.
 	for _, field := range []string{"payload", "meta", "source", "event_type", "timestamp"} {
 		n++
 		doc := bsoncore.NewDocumentBuilder().AppendObjectID("_id", objectID(n)).AppendString("status", "ingested")
@@ -163,18 +163,18 @@ func types(h *hub) (poisoned map[string]bool) {
 		poisoned[objectID(n).Hex()] = false
 	}
 	add(false, nil, bson.E{Key: "other", Value: "\x00"})
-	// Long ids: an index holds about 2,700 bytes.
+	// Long ids: a key of an index has at most about 2,700 bytes.
 	add(false, strings.Repeat("ä", 1200))
 	add(true, strings.Repeat("x", 3000))
 	add(true, strings.Repeat("x", 100000))
-	// Large documents: 15 MiB of text, and of small values.
+	// Large documents: 15 MiB of text, and 200,000 small values.
 	add(false, nil, bson.E{Key: "payload", Value: strings.Repeat("x", 15<<20)})
 	var values bson.A
 	for i := range 200000 {
 		values = append(values, float64(i)+0.5)
 	}
 	add(false, nil, bson.E{Key: "payload", Value: values})
-	// Ids of several types are equal, such as the NaN of double and of Decimal128: the last one is there.
+	// Ids of several types are equal, such as the NaN of double and of Decimal128. The last one replaces the others.
 	there := map[string]bool{}
 	for _, doc := range h.documents() {
 		there[idText(h, doc.Lookup("_id"))] = true
@@ -183,7 +183,7 @@ func types(h *hub) (poisoned map[string]bool) {
 	return poisoned
 }
 
-// isMoment tells which samples are times that PostgreSQL has. Numbers are seconds or milliseconds since 1970.
+// isMoment reports whether PostgreSQL can store a sample as a time. Numbers are seconds or milliseconds since 1970.
 func isMoment(name string) bool {
 	switch name {
 	case "date", "date before 1970", "date of year 1", "date before Christ", "date of year 9999", "date of year 10000", "null", "timestamp", "timestamp last",
@@ -193,7 +193,7 @@ func isMoment(name string) bool {
 	return false
 }
 
-// checkTypes demands one outcome of each document, the one that is due.
+// checkTypes tests that each document has the expected outcome.
 func checkTypes(h *hub, poisoned map[string]bool, sameDocument func(*hub, bson.Raw, letter)) {
 	h.Helper()
 	rows, aside := h.settled("types")
@@ -204,7 +204,7 @@ func checkTypes(h *hub, poisoned map[string]bool, sameDocument func(*hub, bson.R
 		r, there := table[id]
 		switch {
 		case there && poisoned[id]:
-			h.Errorf("%s is a row; it should be a dead letter: %s", clip(id), clip(doc.String()))
+			h.Errorf("%s is a row; want a dead letter: %s", clip(id), clip(doc.String()))
 		case !there && !poisoned[id]:
 			h.Errorf("%s is a dead letter, %s: %s", clip(id), letters[id][0].Reason, clip(doc.String()))
 		case there:
@@ -225,7 +225,7 @@ func checkTypes(h *hub, poisoned map[string]bool, sameDocument func(*hub, bson.R
 	}
 }
 
-// exact demands that a dead letter holds the document byte by byte, but for its status.
+// exact tests that a dead letter contains exactly the bytes of the document, except its status.
 func (h *hub) exact(doc bson.Raw, l letter) {
 	h.Helper()
 	raw, err := l.raw()
@@ -239,7 +239,7 @@ func (h *hub) exact(doc bson.Raw, l letter) {
 	}
 }
 
-// sameFields demands that a dead letter holds what becomes columns. load knows no more of a document that it refuses itself.
+// sameFields tests that a dead letter contains the synced fields. load does not have more of a document that it rejects.
 func (h *hub) sameFields(doc bson.Raw, l letter) {
 	h.Helper()
 	raw, err := l.raw()
@@ -264,7 +264,7 @@ func TestTypesThroughRun(t *testing.T) {
 	if a := got.account(t); a.Read != len(poisoned) || a.Read != a.Inserted+a.Rejected {
 		t.Errorf("account %+v of %d documents", a, len(poisoned))
 	}
-	// Once more there is nothing to do.
+	// A second run has nothing to do.
 	again := h.want(0, h.command("run"))
 	if a := again.account(t); a.Read != 0 {
 		t.Errorf("a second run: %+v", a)
@@ -279,7 +279,7 @@ func TestTypesThroughPipe(t *testing.T) {
 	checkTypes(h, poisoned, (*hub).sameFields)
 }
 
-// TestTypesAgain has every document in the table already, as when a run was killed before it could mark: all are identical.
+// TestTypesAgain has the row of every document already, as after a run that was killed before it could mark. All are identical.
 func TestTypesAgain(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
@@ -289,7 +289,7 @@ func TestTypesAgain(t *testing.T) {
 			delete(poisoned, id)
 		}
 	}
-	// Only what can be a row.
+	// Keep only the documents that can become rows.
 	all := h.documents()
 	h.mongo.Drop(database, collection)
 	for _, doc := range all {
@@ -305,7 +305,7 @@ func TestTypesAgain(t *testing.T) {
 	h.settled("again")
 }
 
-// TestIDsWithoutText has ids of which Extended JSON cannot tell the difference.
+// TestIDsWithoutText uses different ids that have the same text in Extended JSON.
 func TestIDsWithoutText(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"run", "pipe"} {
@@ -348,7 +348,8 @@ func TestIDsWithoutText(t *testing.T) {
 	}
 }
 
-// TestIDsWithTheTextOfOthers has ids that are objects with the keys of Extended JSON, which older servers and others than MongoDB take.
+// TestIDsWithTheTextOfOthers uses ids that are objects with the keys of Extended JSON. Older versions of MongoDB and other servers accept
+// them.
 func TestIDsWithTheTextOfOthers(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"run", "pipe"} {
@@ -370,11 +371,11 @@ func TestIDsWithTheTextOfOthers(t *testing.T) {
 			}
 			h.want(exitPartial, cmd)
 			if rows := h.rows("SELECT count(*), count(*) FILTER (WHERE payload::int < 7) FROM reading_analytics"); fmt.Sprint(rows) != "[[7 7]]" {
-				t.Errorf("rows in all, and of the ids that nothing is odd about: %v; want 7 and 7", rows)
+				t.Errorf("rows, and rows of unambiguous ids: %v; want 7 and 7", rows)
 			}
 			for _, doc := range h.documents() {
 				status, n := doc.Lookup("status").StringValue(), doc.Lookup("payload").Int32()
-				// mark knows an id by its text alone, so what is set aside may stay ingested.
+				// mark knows only the text of an id, so rejected documents may stay ingested.
 				if n < 7 && status != "processed" || n >= 7 && status != "rejected" && (how == "run" || status != "ingested") {
 					t.Errorf("%s is %s", doc.Lookup("_id"), status)
 				}

@@ -1,13 +1,13 @@
 #!/bin/bash
-# The units of readsync in a booted machine, between the databases in /mongo and
-# /postgres, which the test holds. Each part prints its name when it holds; the
-# first that does not ends the script.
+# Tests the units of readsync in a booted machine. The test runs the databases, whose
+# sockets are in /mongo and /postgres. Each part prints its name if it succeeds. The
+# first failure ends the script.
 set -euo pipefail
 
 trap 'echo "line $LINENO: $BASH_COMMAND" >&2' ERR
 ok() { echo "ok $1"; }
 
-# await CONDITION…: until it is true, for at most 30 s.
+# await CONDITION… waits until the condition is true, for at most 30 s.
 await() {
   local tries
   for ((tries = 0; tries < 300; tries++)); do
@@ -19,13 +19,13 @@ await() {
 }
 fails() { ! "$@"; }
 is() { [[ $(systemctl show -P "$2" "$1") == "$3" ]]; }
-# said UNIT MSG FILTER: the last record MSG of the unit fits.
+# said UNIT MSG FILTER succeeds if the last record MSG of the unit matches.
 said() { journalctl -b -q -o cat -u "$1" | jq -Rr "fromjson? | select(.msg == \"$2\")" | jq -se "last | $3"; }
-# calls: how many instances there are.
+# calls prints the number of instances.
 calls() { systemctl list-units --all --plain --no-legend 'reading-sync-api@*' | wc -l; }
 none() { [[ $(calls) == 0 ]]; }
 listens() { (: </dev/tcp/127.0.0.1/8085) 2>/dev/null; }
-# variant NAME COMMAND: a unit like reading-sync-api.service, with another command.
+# variant NAME COMMAND creates a unit like reading-sync-api@.service with another command.
 variant() {
   sed -e "s|^ExecStart=.*|ExecStart=$2|" -e "s|^StateDirectory=.*|StateDirectory=$1|" -e '/^Requires=/d' -e 's|^Type=.*|Type=oneshot|' \
     -e '/^Standard/d' /usr/local/lib/systemd/system/reading-sync-api@.service >"/run/systemd/system/$1.service"
@@ -46,7 +46,7 @@ for unit in reading-sync.service reading-sync-api@.service; do
 done
 ok 'presets, verification and exposure'
 
-# Without configuration the port is left to a Proxy Service, and that is no failure.
+# Without configuration the socket does not listen, because a Proxy Service may need the port. Nothing fails.
 systemctl start reading-sync-api.socket
 is reading-sync-api.socket ActiveState inactive
 fails listens
@@ -54,7 +54,7 @@ systemctl start reading-sync.timer
 at=$(date -d "$(systemctl show -P NextElapseUSecRealtime reading-sync.timer)" +%H%M)
 ((10#$at >= 1000 && 10#$at <= 1031))
 systemctl stop reading-sync.timer
-ok 'nothing configured'
+ok 'no configuration'
 
 printf 'MONGO_DB_NAME=hub\nMONGO_COLLECTION=readings\nREADSYNC_URL=http://hub:hunter2@localhost:8085/api/sync/reading?token=hunter2\n' \
   >/etc/observability-hub/reading-sync.env
@@ -68,7 +68,7 @@ is reading-sync-api.socket ActiveState active
 none
 ok 'the socket listens, and nothing runs'
 
-# The machine was off yesterday at ten: the timer makes up for it. Only the random wait is left out.
+# The machine was off yesterday at ten, so the timer starts the service now. The random delay is disabled.
 mkdir -p /run/systemd/system/reading-sync.timer.d
 printf '[Timer]\nRandomizedDelaySec=0\n' >/run/systemd/system/reading-sync.timer.d/now.conf
 systemctl daemon-reload
@@ -82,16 +82,16 @@ ok 'timer, trigger, socket, serve'
 [[ $(stat -c %U:%a /var/lib/reading-sync) == server:750 ]]
 await none
 is reading-sync-api.socket ActiveState active
-ok 'a process a call, and none is left'
+ok 'one process per call, and none is left'
 
 for _ in 1 2 3; do
   readsync trigger >/tmp/out
   jq -e '.processed_count == 0 and .attempts == 1' /tmp/out >/dev/null
 done
 await none
-ok 'call after call'
+ok 'repeated calls'
 
-# A page in a browser, and a name that leads here.
+# Calls of a browser page, and calls to another name, are refused.
 request() {
   exec 3<>/dev/tcp/127.0.0.1/8085
   printf 'POST /api/sync/reading HTTP/1.1\r\n%s\r\n\r\n' "$1" >&3
@@ -101,9 +101,9 @@ request() {
 [[ $(request 'Host: evil.example') == *' 403 '* ]]
 [[ $(request $'Host: localhost\r\nOrigin: http://evil.example') == *' 403 '* ]]
 [[ $(request 'Host: localhost') == *' 200 '* ]]
-ok 'other sites are refused'
+ok 'other sites and names are refused'
 
-# A crowd that says nothing is bounded, and ends neither the socket nor the calls that come after it.
+# The number of idle connections is limited. They stop neither the socket nor later calls.
 crowd=()
 for _ in {1..60}; do
   exec {fd}<>/dev/tcp/127.0.0.1/8085 || continue
@@ -115,9 +115,9 @@ for fd in "${crowd[@]}"; do exec {fd}<&-; done
 await none
 readsync trigger >/dev/null
 is reading-sync-api.socket ActiveState active
-ok 'a crowd is bounded'
+ok 'idle connections are limited'
 
-# A document that cannot be a row: the call succeeds at last, and the service fails with what it left behind.
+# A document is rejected: trigger succeeds, and the instance that rejected it fails.
 touch /e2e/poison
 await test -e /e2e/poisoned
 systemctl start reading-sync.service
@@ -129,26 +129,26 @@ await failed
 systemctl is-active -q reading-sync-api.socket
 readsync trigger >/dev/null
 await none
-ok 'documents left behind are reported'
+ok 'rejected documents are reported'
 
-# What the sandbox lets it do.
+# The sandbox allows only these actions.
 variant probe 'bash /usr/local/bin/probe'
 systemctl start probe.service
 [[ $(journalctl -b -q -o cat _SYSTEMD_UNIT=probe.service) == $'writes /var/lib/probe\nsees the database\nsees the credentials\nspeaks TCP' ]]
 ok 'sandbox'
 
-# The database is down: the trigger says so, and its unit fails.
+# The database is unreachable: trigger reports it, and its unit fails.
 sed -i 's/port=[0-9]*/port=1/' /etc/credstore/database_url
 printf 'READSYNC_DEADLINE=4s\n' >>/etc/observability-hub/reading-sync.env
 fails systemctl start reading-sync.service 2>/dev/null
 is reading-sync.service ExecMainStatus 69
-# The deadline may cut off the last of its calls, but the first has its answer.
+# The deadline may end the last call, but the first one was answered.
 told() { [[ $(journalctl -b -q -o cat _SYSTEMD_UNIT=reading-sync.service) == *call_failed*'status 503'*'connect to the database'* ]]; }
 await told
 systemctl stop reading-sync.service
 ok 'database down'
 
-# Nothing answers: the trigger gives up, and says whom it asked.
+# Nothing listens: trigger fails and names the URL.
 systemctl stop reading-sync-api.socket 'reading-sync-api@*'
 fails systemctl start reading-sync.service 2>/dev/null
 is reading-sync.service ExecMainStatus 69

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs under the sandbox of reading-sync-api@.service and tells what that lets it do.
+# Runs in the sandbox of reading-sync-api@.service and prints the actions that it allows.
 for dir in / /boot /dev /dev/shm /dev/mqueue /e2e /etc /home /mnt /mongo /opt /postgres /proc/sys/kernel /root /run /run/lock /run/user \
   /srv /sys/fs/cgroup /usr/local/bin /usr/share /var /var/lib /var/log /var/lib/reading-sync /var/lib/probe; do
   if touch "$dir/probe-file" 2>/dev/null; then
