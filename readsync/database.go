@@ -79,7 +79,7 @@ func (c connection) copyIn(sql string, next func() []byte) (int64, error) {
 	//lint:ignore SA1019 this driver has no other way to end a COPY
 	done, end := stmt.Exec(nil) // returns the server's error if CopyData failed
 	// If the driver has already received the server's error, Exec does not read the rest
-	// of the answer. Close does, so that the connection can be used again.
+	// of the answer. Close reads it. Otherwise the connection could not be used again.
 	if closed := stmt.Close(); end == nil {
 		end = closed
 	}

@@ -73,8 +73,8 @@ type batch struct {
 const (
 	// inMemory is the maximum number of batches in memory.
 	inMemory = 3
-	// largeBatch is the size in bytes above which a batch uses all slots, so that it
-	// is the only one in memory.
+	// largeBatch is the size in bytes above which a batch uses all slots. It is then
+	// the only one in memory.
 	largeBatch = 4 << 20
 	// stepGrace is the time after a signal in which the current batch may finish.
 	stepGrace = 2500 * time.Millisecond

@@ -63,9 +63,9 @@ type call struct {
 }
 
 // passedCall returns the call on stdin. If stdin is a socket, the answer is written
-// to it. Otherwise the answer is written to stdout. If the answer goes to stdout, or
-// if inetd made stdout the same socket as stdin, passedCall redirects stdout to
-// stderr, so that records do not mix with the answer.
+// to it. Otherwise the answer is written to stdout. In that case, and if inetd made
+// stdout the same socket as stdin, passedCall redirects stdout to stderr, because
+// records must not mix with the answer.
 func passedCall() (*call, error) {
 	var in, out syscall.Stat_t
 	if err := errors.Join(syscall.Fstat(0, &in), syscall.Fstat(1, &out)); err != nil {

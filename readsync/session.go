@@ -74,8 +74,8 @@ func (s *session) write(ctx context.Context, rows []*row) error {
 }
 
 // writeDistinct writes rows whose ids may repeat. It writes them in parts without
-// repeated ids, so that a later row is compared with the earlier row of its id. After
-// each part it calls done with the range of that part.
+// repeated ids. A later row is thus compared with the earlier row of its id. After each
+// part it calls done with the range of that part.
 func (s *session) writeDistinct(ctx context.Context, rows []*row, done func(from, to int) error) error {
 	for from := 0; from < len(rows); {
 		to := from + distinct(rows[from:])

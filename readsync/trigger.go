@@ -130,8 +130,8 @@ func (t *triggering) call(ctx context.Context, deadline time.Time) (processed in
 	}
 }
 
-// jitter returns a random duration between d/2 and d, so that hosts that failed at the
-// same time do not retry at the same time.
+// jitter returns a random duration between d/2 and d. Otherwise hosts that failed at the
+// same time would retry at the same time.
 func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 
 func notDrained(err error) error {

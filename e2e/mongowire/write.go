@@ -163,7 +163,7 @@ func (s *Server) update(call *Call, m *message) (bsoncore.Document, error) {
 			matched++
 			if string(fresh) != string(e.raw) {
 				modified++
-				// Use the _id of the new bytes, so that the old ones can be freed.
+				// Use the _id of the new bytes. The old bytes can then be freed.
 				e.raw, e.id = fresh, get(fresh, "_id")
 			}
 		}

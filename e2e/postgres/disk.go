@@ -55,7 +55,7 @@ func (c *Cluster) Fill() error {
 
 // Empty frees the disk's space. It starts the server again if the full disk stopped it.
 func (c *Cluster) Empty() error {
-	if err := removeIfThere(c.filler()); err != nil {
+	if err := removeIfExists(c.filler()); err != nil {
 		return err
 	}
 	return c.revive()

@@ -93,7 +93,7 @@ func New(config Config) (*Cluster, error) {
 
 // prepare returns a cluster with its directories and port. It does not start a server.
 func prepare(config Config) (_ *Cluster, err error) {
-	bin, err := binFolder()
+	bin, err := binDir()
 	if err != nil {
 		return nil, err
 	}
@@ -103,11 +103,11 @@ func prepare(config Config) (_ *Cluster, err error) {
 	}
 	sweepOnce.Do(sweep)
 	c := &Cluster{config: config, bin: bin, user: user, Password: rand.Text()}
-	if c.Dir, c.lock, err = ownedFolder(config.OnDisk); err != nil {
+	if c.Dir, c.lock, err = ownedDir(config.OnDisk); err != nil {
 		return nil, err
 	}
 	register(c)
-	if err := c.makeFolders(); err != nil {
+	if err := c.makeDirs(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	if c.Port, err = freePort(); err != nil {
@@ -116,7 +116,7 @@ func prepare(config Config) (_ *Cluster, err error) {
 	return c, nil
 }
 
-func (c *Cluster) makeFolders() error {
+func (c *Cluster) makeDirs() error {
 	for _, path := range []string{c.data(), c.socket(), filepath.Join(c.Dir, "tls")} {
 		if err := os.Mkdir(path, 0o755); err != nil {
 			return err

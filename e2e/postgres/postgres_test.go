@@ -226,7 +226,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	if left, _ := filepath.Glob(c.Dir + "*"); left != nil {
-		t.Errorf("left behind: %v", left)
+		t.Errorf("not removed: %v", left)
 	}
 	if ownsSharedMemory(t, postmaster) {
 		t.Error("the killed server's shared memory still exists")
@@ -278,7 +278,7 @@ func TestDeathOfTheOwner(t *testing.T) {
 	}
 	var dir string
 	for line := range lines(out) {
-		if strings.Contains(line, folderPrefix) {
+		if strings.Contains(line, dirPrefix) {
 			dir = line
 			break
 		}
@@ -297,7 +297,7 @@ func TestDeathOfTheOwner(t *testing.T) {
 	})
 	sweep()
 	if left, _ := filepath.Glob(dir + "*"); left != nil {
-		t.Errorf("left behind: %v", left)
+		t.Errorf("not removed: %v", left)
 	}
 }
 

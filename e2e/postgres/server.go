@@ -127,7 +127,7 @@ func (c *Cluster) Kill9() error {
 		return nil
 	}
 	postmaster := c.server.cmd.Process.Pid
-	// Stop the postmaster first, so that it does not fork while its children are listed.
+	// Stop the postmaster first: it must not fork while its children are listed.
 	if err := c.server.cmd.Process.Signal(syscall.SIGSTOP); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
@@ -168,7 +168,7 @@ func (c *Cluster) removeRemains() error {
 			}
 		}
 	}
-	return removeIfThere(path)
+	return removeIfExists(path)
 }
 
 // Freeze stops every process of the server with SIGSTOP until Thaw is called. The kernel accepts connections, but they get no answer.
@@ -216,7 +216,7 @@ func (c *Cluster) Close() error {
 	}
 	errs = append(errs, os.RemoveAll(c.Dir))
 	if c.lock != nil {
-		errs = append(errs, removeIfThere(c.lock.Name()), c.lock.Close())
+		errs = append(errs, removeIfExists(c.lock.Name()), c.lock.Close())
 		c.lock = nil
 	}
 	return errors.Join(errs...)

@@ -18,8 +18,8 @@ import (
 // templateRevision is part of the cached template's name. Increment it if the template's content changes.
 const templateRevision = "1"
 
-// binFolder returns the directory of the server's programs. Debian does not put it into PATH, and has one for each version.
-func binFolder() (string, error) {
+// binDir returns the directory of the server's programs. Debian does not put it into PATH, and has one for each version.
+func binDir() (string, error) {
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	if err != nil {
 		return "", err

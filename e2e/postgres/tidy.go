@@ -9,17 +9,17 @@ import (
 	"syscall"
 )
 
-// folderPrefix is the prefix of this package's directories. It is short because the path of a unix socket is limited to 107 bytes.
-const folderPrefix = "hub-pg-"
+// dirPrefix is the prefix of this package's directories. It is short because the path of a unix socket is limited to 107 bytes.
+const dirPrefix = "hub-pg-"
 
-// memoryFolder is a tmpfs on every Linux. Copying the 35 MB of a new cluster there takes an eighth of the time of a disk.
-const memoryFolder = "/dev/shm"
+// memoryDir is a tmpfs on every Linux. Copying the 35 MB of a new cluster there takes an eighth of the time of a disk.
+const memoryDir = "/dev/shm"
 
-// parentFolder returns the parent directory of a cluster: memoryFolder if it has enough space and onDisk is not set.
-func parentFolder(onDisk bool) string {
+// parentDir returns the parent directory of a cluster: memoryDir if it has enough space and onDisk is not set.
+func parentDir(onDisk bool) string {
 	var st syscall.Statfs_t
-	if !onDisk && os.Getenv("TMPDIR") == "" && syscall.Statfs(memoryFolder, &st) == nil && st.Bavail*uint64(st.Bsize) > 2<<30 {
-		return memoryFolder
+	if !onDisk && os.Getenv("TMPDIR") == "" && syscall.Statfs(memoryDir, &st) == nil && st.Bavail*uint64(st.Bsize) > 2<<30 {
+		return memoryDir
 	}
 	return os.TempDir()
 }
@@ -31,10 +31,10 @@ var (
 	open          = map[*Cluster]bool{}
 )
 
-// ownedFolder creates a directory for one cluster and a lock file next to it. The kernel releases the lock when this process
-// ends in any way, so that sweep can tell an abandoned directory from one in use.
-func ownedFolder(onDisk bool) (string, *os.File, error) {
-	lock, err := os.CreateTemp(parentFolder(onDisk), folderPrefix+"*.lock")
+// ownedDir creates a directory for one cluster and a locked file next to it. The kernel releases the lock when this process
+// ends in any way. By the lock, sweep distinguishes an abandoned directory from one in use.
+func ownedDir(onDisk bool) (string, *os.File, error) {
+	lock, err := os.CreateTemp(parentDir(onDisk), dirPrefix+"*.lock")
 	if err != nil {
 		return "", nil, err
 	}
@@ -52,8 +52,8 @@ func ownedFolder(onDisk bool) (string, *os.File, error) {
 
 // sweep removes the directories of processes that were killed or ended by a panic.
 func sweep() {
-	here, _ := filepath.Glob(filepath.Join(os.TempDir(), folderPrefix+"*.lock"))
-	there, _ := filepath.Glob(filepath.Join(memoryFolder, folderPrefix+"*.lock"))
+	here, _ := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*.lock"))
+	there, _ := filepath.Glob(filepath.Join(memoryDir, dirPrefix+"*.lock"))
 	for _, path := range append(here, there...) {
 		lock, err := os.OpenFile(path, os.O_RDWR, 0)
 		if err != nil {

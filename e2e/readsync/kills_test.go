@@ -85,7 +85,7 @@ func (f *feed) between(round int, start func() *exec.Cmd) {
 	}
 }
 
-// slowly delays each command of MongoDB, so that a kill between two commands is likely.
+// slowly delays each command of MongoDB. This makes a kill between two commands likely.
 func slowly(call *mongowire.Call) mongowire.Action {
 	return mongowire.Action{Delay: 4 * time.Millisecond}
 }

@@ -260,7 +260,7 @@ func TestRefusedByTheTable(t *testing.T) {
 				t.Fatal(err)
 			}
 			h.want(0, h.command("retry", filepath.Join(h.state, "dead-letters.jsonl")))
-			if rows, aside := h.settled(name + ", mended"); rows != 1500 || aside != 0 {
+			if rows, aside := h.settled(name + ", corrected"); rows != 1500 || aside != 0 {
 				t.Errorf("after retry: %d rows, %d dead letters; want 1500 and none", rows, aside)
 			}
 		})

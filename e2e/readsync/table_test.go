@@ -19,7 +19,7 @@ func TestTableAtFault(t *testing.T) {
 	t.Parallel()
 	h := newHub(t, mongowire.Config{})
 	state := h.state
-	for i, test := range []struct{ name, statements, says, mend string }{
+	for i, test := range []struct{ name, statements, want, fix string }{
 		{
 			"no unique index",
 			`CREATE TABLE reading_analytics (id serial PRIMARY KEY, ` + strings.Replace(usualColumns, "UNIQUE", "", 1) + `)`,
@@ -61,14 +61,14 @@ func TestTableAtFault(t *testing.T) {
 			h.fill(30)
 			for _, cmd := range []string{"readsync run --dry-run", "readsync run --max-rejects 100", "readsync extract | readsync load --max-rejects 100"} {
 				got := h.want(exitConfig, h.shell(cmd))
-				if !strings.Contains(got.stderr, test.says) || !strings.Contains(got.stderr, `"hint":`) {
-					t.Errorf("%s: stderr lacks %q\n%s", cmd, test.says, clip(got.stderr))
+				if !strings.Contains(got.stderr, test.want) || !strings.Contains(got.stderr, `"hint":`) {
+					t.Errorf("%s: stderr lacks %q\n%s", cmd, test.want, clip(got.stderr))
 				}
 			}
 			if s := h.statuses(); s["ingested"] != 30 || len(h.letters()) > 0 {
 				t.Errorf("statuses %v, %d dead letters; want all 30 ingested and none", s, len(h.letters()))
 			}
-			if err := h.pg.Exec("SET ROLE hub; " + test.mend); err != nil {
+			if err := h.pg.Exec("SET ROLE hub; " + test.fix); err != nil {
 				t.Fatal(err)
 			}
 			h.want(0, h.command("run"))
@@ -106,7 +106,7 @@ func TestTriggerTakesRows(t *testing.T) {
 				t.Fatal(err)
 			}
 			h.want(0, h.command("retry", filepath.Join(h.state, "dead-letters.jsonl")))
-			if rows, aside := h.settled(name + ", mended"); rows != 1200 || aside != 0 {
+			if rows, aside := h.settled(name + ", corrected"); rows != 1200 || aside != 0 {
 				t.Errorf("after retry: %d rows, %d dead letters; want 1200 and none", rows, aside)
 			}
 		})

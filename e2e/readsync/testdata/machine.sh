@@ -143,8 +143,8 @@ printf 'READSYNC_DEADLINE=4s\n' >>/etc/observability-hub/reading-sync.env
 fails systemctl start reading-sync.service 2>/dev/null
 is reading-sync.service ExecMainStatus 69
 # The deadline may end the last call, but the first one was answered.
-told() { [[ $(journalctl -b -q -o cat _SYSTEMD_UNIT=reading-sync.service) == *call_failed*'status 503'*'connect to the database'* ]]; }
-await told
+reported() { [[ $(journalctl -b -q -o cat _SYSTEMD_UNIT=reading-sync.service) == *call_failed*'status 503'*'connect to the database'* ]]; }
+await reported
 systemctl stop reading-sync.service
 ok 'database down'
 

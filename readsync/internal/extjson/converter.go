@@ -234,8 +234,8 @@ func (c *Converter) array(dst, doc []byte, depth int) ([]byte, error) {
 	return append(dst, ']'), nil
 }
 
-// double writes a float with a decimal point or an exponent, so that it can be told
-// from an integer. It reads back as the same float.
+// double writes a float with a decimal point or an exponent, which distinguish it from
+// an integer. The text is parsed as the same float.
 func (c *Converter) double(dst []byte, f float64) ([]byte, error) {
 	special := math.IsNaN(f) || math.IsInf(f, 0)
 	size := math.Abs(f)

@@ -79,8 +79,8 @@ func appendTime(dst []byte, t time.Time) ([]byte, error) {
 		return dst, &extjson.Refusal{Reason: "timestamp_out_of_range"}
 	}
 	if y := t.Year(); y <= 0 {
-		// Go's year 0 is 1 BC. Only the number is replaced, so that the leap days stay
-		// valid.
+		// Go's year 0 is 1 BC. Only the number is replaced, because the date may be a leap
+		// day.
 		year := strconv.Itoa(1 - y)
 		for range 4 - len(year) {
 			dst = append(dst, '0')

@@ -1,6 +1,6 @@
 // Package rawbson reads and writes BSON in its wire format, without decoding it. Values
-// are slices of the document's bytes. Lengths are checked before they are used, so that
-// damaged BSON is detected.
+// are slices of the document's bytes. Lengths are checked before they are used, because
+// BSON may be damaged.
 package rawbson
 
 import (

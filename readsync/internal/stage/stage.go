@@ -106,7 +106,7 @@ type Input struct {
 	err      error
 }
 
-// Open starts to read lines in the background, so that Next can return an unfinished
+// Open starts to read lines in the background. Next needs this to return an unfinished
 // batch of a slow stream.
 func Open(ctx context.Context, r io.Reader, limit Limit) *Input {
 	s := &Input{limit: limit, lines: make(chan Line)}
@@ -159,7 +159,7 @@ func (s *Input) Next(ctx context.Context) (batch []Line, more bool) {
 			}
 			batch, size = append(batch, line), size+len(line.Text)
 			if pause == nil {
-				pause = time.After(s.limit.Pause) // from the first line, so that a slow stream cannot prolong it
+				pause = time.After(s.limit.Pause) // from the first line: a slow stream must not prolong it
 			}
 		case <-pause:
 			return batch, true

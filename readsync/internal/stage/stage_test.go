@@ -51,7 +51,7 @@ func TestStream(t *testing.T) {
 		{"no trailer", "1\n2\n", 2, false},
 		{"nothing", "", 0, false},
 		{"too many", "1\n2\n{\"_eof\":true,\"n\":1}\n", 2, false},
-		{"more behind it", "1\n{\"_eof\":true,\"n\":1}\n2\n", 1, false},
+		{"more after it", "1\n{\"_eof\":true,\"n\":1}\n2\n", 1, false},
 		{"two trailers", "{\"_eof\":true,\"n\":0}\n{\"_eof\":true,\"n\":0}\n", 0, false},
 		{"half a trailer", "1\n{\"_eof\":tr", 2, false},
 	} {
