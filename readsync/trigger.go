@@ -57,8 +57,9 @@ type pace struct {
 	calls          int           // maximum calls of a run that processed documents
 }
 
-// usualPace gives a peer that restarts about a minute. The unit retries after that. The number of calls is limited in case a Proxy Service never answers 0; such a
-// service syncs 100 documents per call.
+// usualPace gives a peer that restarts about a minute. The unit retries after that. The
+// number of calls is limited in case a Proxy Service never answers 0. A Proxy Service
+// syncs 100 documents per call.
 func usualPace() pace {
 	return pace{first: time.Second, longest: 30 * time.Second, tries: 8, calls: 10_000}
 }

@@ -92,7 +92,8 @@ func (r ran) triggered(t *testing.T) (rec triggered) {
 	return rec
 }
 
-// proxyOf starts a peer. It answers each call with the next handler, and all further calls with the last one.
+// proxyOf starts a peer. It answers each call with the next handler, and all further
+// calls with the last one.
 func proxyOf(t *testing.T, handlers ...http.HandlerFunc) (url string, calls *atomic.Int64) {
 	t.Helper()
 	calls = &atomic.Int64{}
