@@ -1,6 +1,6 @@
-// Package deadletter keeps documents that cannot become rows: a file of lines, each
-// with a reason and the whole document, that several processes may use and that a
-// crash leaves readable.
+// Package deadletter stores documents that cannot become rows in a file. Each line has
+// a reason and the whole document. Several processes may use the file, and it stays
+// readable after a crash.
 package deadletter
 
 import (
@@ -26,18 +26,18 @@ import (
 	"observability-hub/readsync/internal/stage"
 )
 
-// File is a file of documents that cannot become rows: a line each, with
-// the reason and the whole document in canonical Extended JSON. Where that cannot
-// hold the document, its BSON is there too.
+// File is a dead letter file. Each line has a reason and the whole document in
+// canonical Extended JSON. If Extended JSON cannot represent the document, the line
+// also has its BSON.
 type File struct {
 	diag *diag.Logger
 	path string
 	f    *os.File
-	seen map[[sha256.Size]byte]bool // what the file holds
+	seen map[[sha256.Size]byte]bool // keys of the letters in the file
 }
 
-// Open opens the file for appending, and cuts off half a line that a
-// killed run left.
+// Open opens the file for appending. It removes an incomplete last line, which a killed
+// run may have left.
 func Open(log *diag.Logger, path string) (*File, error) {
 	_, err := os.Stat(path)
 	isNew := errors.Is(err, os.ErrNotExist)
@@ -56,16 +56,15 @@ func Open(log *diag.Logger, path string) (*File, error) {
 	return d, nil
 }
 
-// Wait is how long the file of another run is waited for.
+// Wait is the maximum time to wait until another run releases the file.
 const Wait = 10 * time.Second
 
-// errNotRegular is a path that is not a regular file: a device has no end to read
-// up to, and keeps nothing.
+// errNotRegular is the error of a path that is not a regular file. A device has no end,
+// and does not store letters.
 var errNotRegular = errors.New("not a regular file")
 
-// Lock opens a file of dead letters for one process alone. The lock of the
-// state directory is not enough: root's retry of the service's file has another
-// one.
+// Lock opens a dead letter file and locks it. The lock of the state directory is not
+// enough: if root retries the service's file, it may lock another state directory.
 func Lock(path string, flag int) (*os.File, error) {
 	for deadline := time.Now().Add(Wait); ; {
 		f, info, err := open(path, flag)
@@ -74,7 +73,7 @@ func Lock(path string, flag int) (*os.File, error) {
 		}
 		err = await(f, deadline)
 		if err == nil {
-			// Who held it may have put another file into its place.
+			// The previous holder may have replaced the file.
 			if now, err := os.Stat(path); err == nil && os.SameFile(now, info) {
 				return f, nil
 			}
@@ -103,7 +102,7 @@ func open(path string, flag int) (*os.File, os.FileInfo, error) {
 	return f, info, nil
 }
 
-// await waits for the lock of a file until a deadline.
+// await locks a file. It waits for the lock until the deadline.
 func await(f *os.File, deadline time.Time) error {
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
@@ -114,7 +113,7 @@ func await(f *os.File, deadline time.Time) error {
 			return sysexits.New(sysexits.TempFail, "locked", fmt.Errorf("lock %s: another run holds it", f.Name())).
 				WithHint("wait for the other run to end; fuser -v " + f.Name() + " shows which process holds it")
 		}
-		time.Sleep(20 * time.Millisecond) // flock(2) has no time-out of its own
+		time.Sleep(20 * time.Millisecond) // flock(2) has no timeout
 	}
 }
 
@@ -150,9 +149,9 @@ func (d *File) load(isNew bool) error {
 	return err
 }
 
-// Append writes letters, as lines of that service, and waits until they are on
-// disk. One that is there already, from a run that was killed before it could mark
-// the document, is not written again.
+// Append writes letters and waits until they are on disk. service is the service in
+// their records. Append does not write a letter that the file has already, because a
+// run was killed before it could mark the document.
 func (d *File) Append(service string, letters []Letter) error {
 	w := bufio.NewWriterSize(d.f, 64<<10)
 	for _, l := range letters {
@@ -172,29 +171,28 @@ func (d *File) Append(service string, letters []Letter) error {
 	return nil
 }
 
-// Close ends the use of the file, and its lock.
+// Close closes the file and releases its lock.
 func (d *File) Close() error { return d.f.Close() }
 
 // letter is one dead letter.
 type Letter struct {
 	ID, Reason, Detail string
 	Document           []byte // canonical Extended JSON, or null
-	BSON               []byte // only if that is not the whole truth
+	BSON               []byte // only if Document does not represent the document exactly
 	Guard              string // the digest of the document's fields
 }
 
-// key identifies what a letter is about: the document of that id, as long as the
-// fields that become columns are the same.
+// key identifies the document of a letter by its id and its synced fields.
 func (l Letter) key() [sha256.Size]byte {
 	content := []byte(l.Guard)
 	if len(content) == 0 {
 		content = append(append(content, l.Document...), l.BSON...)
 	}
-	// Ids that are not UTF-8 may have the same text.
+	// Add the bytes of the _id, because ids that are not UTF-8 may have the same text.
 	return sha256.Sum256(fmt.Appendf(nil, "%d %s %x %s", len(l.ID), l.ID, rawbson.Lookup(l.BSON, "_id").Data, content))
 }
 
-// line is how a letter stands in the file.
+// line returns the line of a letter in the file.
 func (l Letter) line(service string) []byte {
 	line := record.New(time.Now(), record.Warn, "dead_letter", service)
 	l.Fill(line)
@@ -212,7 +210,7 @@ func (l Letter) Fill(line *record.Line) {
 	}
 }
 
-// FillDocument adds a document, as [Encode] returns it.
+// FillDocument adds a document to a record. [Encode] returns its arguments.
 func FillDocument(line *record.Line, text, raw []byte) {
 	line.Raw("document", text)
 	if raw != nil {
@@ -220,7 +218,7 @@ func FillDocument(line *record.Line, text, raw []byte) {
 	}
 }
 
-// Parse reads a line.
+// Parse parses a line.
 func Parse(b []byte) (l Letter, err error) {
 	err = extjson.Fields(b, func(key string, raw []byte) (err error) {
 		switch key {
@@ -256,9 +254,9 @@ func (l Letter) Doc() ([]byte, error) {
 	return extjson.Parse(l.Document)
 }
 
-// Encode returns a document in canonical Extended JSON, and its BSON where that
-// cannot hold it: text that is not UTF-8, double keys, deep nesting. Lossy says
-// that it is known to.
+// Encode returns a document in canonical Extended JSON. If Extended JSON cannot
+// represent the document (text that is not UTF-8, duplicate keys, deep nesting), Encode
+// also returns its BSON. lossy means that the caller knows this already.
 func Encode(doc []byte, lossy bool) (text, raw []byte) {
 	c := extjson.Converter{Dialect: extjson.Canonical}
 	text, err := c.Append(nil, rawbson.Document(doc))

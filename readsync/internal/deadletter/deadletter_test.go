@@ -10,9 +10,9 @@ import (
 	"observability-hub/lib/diag"
 )
 
-// A killed run leaves half a line, or letters of documents that it could not mark:
-// the one is cut off, the others are not written twice.
-func TestDeadLettersAreThereOnce(t *testing.T) {
+// A killed run may leave an incomplete last line, which Open removes. It may leave
+// letters of documents that it did not mark, which Append does not write again.
+func TestLettersAreUnique(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "dead-letters.jsonl")
 	var said bytes.Buffer
 	log := &diag.Logger{Name: "readsync", Service: "reading-sync", Now: time.Now, W: &said}
@@ -44,7 +44,7 @@ func TestDeadLettersAreThereOnce(t *testing.T) {
 	}
 	write(letter("a", "edited\\u0000"))
 	if n := count(); n != 4 {
-		t.Errorf("%d letters; want 4: the document has changed", n)
+		t.Errorf("%d letters; want 4, because the document has changed", n)
 	}
 	info, err := os.Stat(path)
 	if err != nil {
@@ -55,7 +55,7 @@ func TestDeadLettersAreThereOnce(t *testing.T) {
 	}
 	write(letter("a", "edited\\u0000"))
 	if n := count(); n != 4 || !bytes.Contains(said.Bytes(), []byte("dead_letters_torn")) {
-		t.Errorf("%d letters, %s; want 4, and a word about the half one", n, said.String())
+		t.Errorf("%d letters, %s; want 4, and a warning about the incomplete line", n, said.String())
 	}
 	d, err := Open(log, path)
 	if err != nil || len(d.seen) != 4 {

@@ -16,10 +16,10 @@ import (
 	"observability-hub/readsync/internal/stage"
 )
 
-// Rewriting is a file of which some letters are to be taken out. It is replaced as a
-// whole, at the end. Until then all letters are there.
+// Rewriting is a dead letter file from which some letters are removed. The file is
+// replaced as a whole at the end. Until then it has all letters.
 type Rewriting struct {
-	Lines *stage.Lines // of the file as it is
+	Lines *stage.Lines // the current lines
 
 	path string
 	in   *os.File
@@ -27,8 +27,8 @@ type Rewriting struct {
 	keep *bufio.Writer
 }
 
-// Rewrite opens a file for this process alone. Of a symbolic link, the file is
-// replaced, not the link.
+// Rewrite opens and locks a file. If path is a symbolic link, Commit replaces its
+// target, not the link.
 func Rewrite(path string) (*Rewriting, error) {
 	in, err := Lock(path, os.O_RDONLY)
 	if err == nil {
@@ -56,7 +56,7 @@ func Rewrite(path string) (*Rewriting, error) {
 	return r, nil
 }
 
-// Keep keeps a line.
+// Keep adds a line to the new file.
 func (r *Rewriting) Keep(line []byte) error {
 	if _, err := r.keep.Write(append(line, '\n')); err != nil {
 		return statedir.Unwritable(err)
@@ -64,7 +64,7 @@ func (r *Rewriting) Keep(line []byte) error {
 	return nil
 }
 
-// Commit replaces the file by the lines that were kept.
+// Commit replaces the file by the kept lines.
 func (r *Rewriting) Commit() error {
 	err := r.keep.Flush()
 	if err == nil {
@@ -79,11 +79,12 @@ func (r *Rewriting) Commit() error {
 	return nil
 }
 
-// Close ends the use of the file, which is unchanged without a [Rewriting.Commit].
+// Close closes the file and releases its lock. Without [Rewriting.Commit] the file is
+// unchanged.
 func (r *Rewriting) Close() error { return errors.Join(r.out.Cleanup(), r.in.Close()) }
 
-// sameOwner gives a file the owner of another: retried by root, the dead letters
-// stay those of the service.
+// sameOwner gives f the owner of another file. If root retries the service's file, it
+// must stay the service's.
 func sameOwner(of, f *os.File) error {
 	info, err := of.Stat()
 	if err != nil {

@@ -17,7 +17,7 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
-// rewrite keeps each line that keep says, and commits if it is to.
+// rewrite keeps the lines that keep accepts, and commits if commit is set.
 func rewrite(t *testing.T, path string, commit bool, keep func(string) bool) {
 	t.Helper()
 	r, err := Rewrite(path)
@@ -46,8 +46,8 @@ func rewrite(t *testing.T, path string, commit bool, keep func(string) bool) {
 	}
 }
 
-// The file changes as a whole, at the end or not at all, and stays where a link leads
-// and what it was for others.
+// Commit replaces the file as a whole, and Close without Commit does not change it.
+// Symbolic links to the file and its mode are preserved.
 func TestRewrite(t *testing.T) {
 	dir := t.TempDir()
 	path, link := filepath.Join(dir, "letters"), filepath.Join(dir, "link")
@@ -71,13 +71,13 @@ func TestRewrite(t *testing.T) {
 		t.Errorf("after a commit: %q", got)
 	}
 	if info, err := os.Lstat(link); err != nil || info.Mode()&os.ModeSymlink == 0 {
-		t.Errorf("the link is replaced: %v", err)
+		t.Errorf("the link was replaced: %v", err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
 		t.Errorf("the mode is %v, %v", info.Mode(), err)
 	}
 	if names, err := os.ReadDir(dir); err != nil || len(names) != 2 {
-		t.Errorf("%d files are left, %v", len(names), err)
+		t.Errorf("the directory has %d files, %v; want 2", len(names), err)
 	}
 }
 
@@ -90,7 +90,7 @@ func TestRewriteRefuses(t *testing.T) {
 	}
 }
 
-// One process at a time has the file.
+// Only one process at a time can lock the file.
 func TestLock(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "letters")
 	write(t, path, "")
@@ -108,16 +108,16 @@ func TestLock(t *testing.T) {
 	}()
 	select {
 	case err := <-got:
-		t.Fatalf("a second one has it, too: %v", err)
+		t.Fatalf("a second Lock succeeded: %v", err)
 	default:
 	}
 	f.Close()
 	if err := <-got; err != nil {
-		t.Errorf("after the first one: %v", err)
+		t.Errorf("Lock after the first holder closed the file: %v", err)
 	}
 }
 
-// A letter reads back as what it was, and what is none is refused.
+// Parse returns the fields of a letter, and an error for any other line.
 func TestParse(t *testing.T) {
 	for line, want := range map[string]error{
 		`{"mongo_id":"a","reason":"nul","detail":"d","document":{"_id":"a"},"guard":"g"}`: nil,
