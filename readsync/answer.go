@@ -154,7 +154,7 @@ func (p *proxy) lost(ctx context.Context, err error) *failure {
 			WithHint("its certificate must be valid for that name and signed by an authority that this host trusts")}
 	}
 	return &failure{again: true, err: sysexits.New(sysexits.Unavailable, "proxy_unavailable", err).
-		WithHint("check that the Proxy Service runs, or that reading-sync-api.socket is enabled; check the address in --url")}
+		WithHint("check the address in --url; on a host without a Proxy Service: systemctl enable --now reading-sync-api.socket")}
 }
 
 // refusal returns the failure of an answer whose HTTP status is not 2xx.

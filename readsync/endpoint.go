@@ -37,7 +37,7 @@ type endpoint struct {
 	// sync continues.
 	stopping context.Context
 
-	leftBehind bool // the sync rejected documents or found some that differ
+	leftBehind bool // the sync could not sync or mark all documents
 }
 
 // ServeHTTP answers one call.
@@ -99,14 +99,14 @@ func (e *endpoint) call(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// verdict returns an error if documents were rejected or differ, because the caller
-// got a success. It returns nil after other failures: the caller got an error, and
-// retries or fails itself.
+// verdict returns an error if the sync could not sync or mark all documents, because
+// the caller may have got a success. It returns nil after other failures: the caller
+// got an error, and retries or fails itself.
 func (e *endpoint) verdict() error {
 	if !e.leftBehind {
 		return nil
 	}
-	return sysexits.New(sysexits.Partial, "left_behind", errors.New("the sync rejected documents, or found documents that differ from their rows")).
+	return sysexits.New(sysexits.Partial, "left_behind", errors.New("the sync could not sync or mark all documents")).
 		WithHint("read the errors and warnings before this one: journalctl -u 'reading-sync-api@*' -p warning")
 }
 

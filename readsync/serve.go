@@ -30,8 +30,8 @@ func (s *serveCmd) Validate() error {
 	return errors.Join(s.peerFlags.Validate(), s.letterFlags.Validate())
 }
 
-// Run answers the call. After SIGTERM it succeeds, unless the sync rejected documents
-// or found documents that differ.
+// Run answers the call. After SIGTERM it succeeds, unless the sync could not sync or mark
+// all documents.
 func (s *serveCmd) Run(ctx context.Context, env *cli.Env) error {
 	c, err := passedCall()
 	if err != nil {
