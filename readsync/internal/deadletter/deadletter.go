@@ -174,7 +174,7 @@ func (d *File) Append(service string, letters []Letter) error {
 // Close closes the file and releases its lock.
 func (d *File) Close() error { return d.f.Close() }
 
-// letter is one dead letter.
+// Letter is one dead letter.
 type Letter struct {
 	ID, Reason, Detail string
 	Document           []byte // canonical Extended JSON, or null
