@@ -38,6 +38,10 @@ ifneq ($(unknown),)
 $(error no such tool: $(unknown). The tools are: $(ALL))
 endif
 
+ifeq ($(filter /usr /usr/local,$(PREFIX)),)
+$(error PREFIX=$(PREFIX): it can be /usr or /usr/local, because systemd looks for programs and units only there)
+endif
+
 bindir  = $(DESTDIR)$(PREFIX)/bin
 unitdir = $(DESTDIR)$(PREFIX)/lib/systemd/system
 libdir  = $(DESTDIR)$(PREFIX)/lib

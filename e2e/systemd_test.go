@@ -342,6 +342,10 @@ func TestInstall(t *testing.T) {
 			t.Fatalf("make %s: %v\n%s", target, err, out)
 		}
 	}
+	out, err := exec.Command("make", "-C", root, "install", "TOOLS=sysmetrics", "PREFIX=/opt/hub", "DESTDIR="+dest).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "it can be /usr or /usr/local") {
+		t.Errorf("a prefix where systemd does not look: %v, %s", err, out)
+	}
 	// files lists what is not a folder.
 	files := func() (paths []string) {
 		t.Helper()
