@@ -56,9 +56,9 @@ tool_scripts = $(foreach t,$(1),$(wildcard $(addprefix scripts/,$(scripts.$(t)))
 tool_sysusers = $(foreach t,$(1),$(addprefix systemd/sysusers.d/,$(sysusers.$(t))))
 tool_pages   = $(if $(scdoc),$(foreach t,$(1),$(patsubst $(t)/%.scd,bin/%,$(wildcard $(t)/*.1.scd))))
 # What every tool needs, whichever are installed.
-common_units   = systemd/hub-failure@.service
-common_scripts = scripts/hub-failure scripts/hub-run
-common_pages   = $(if $(scdoc),bin/hub-run.1)
+common_units   = systemd/hub-failure@.service systemd/hub-notify@.service
+common_scripts = scripts/hub-failure scripts/hub-notify scripts/hub-run
+common_pages   = $(if $(scdoc),bin/hub-notify.1 bin/hub-run.1)
 
 .PHONY: build install uninstall demo check test lint torture bench cover dist release modules help
 

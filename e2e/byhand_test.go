@@ -68,4 +68,7 @@ func TestRootByHand(t *testing.T) {
 	if got, want := left("as-unit"), "server\ndatabase_url\n/var/lib/system-metrics\nstatus 11\nfrom stdin\n"; got != want {
 		t.Errorf("hub-run: %q; want %q\n%s", got, want, left("as-unit-said"))
 	}
+	if got := left("told"); !strings.Contains(got, "server\nsystem-metrics.service somebody\n{") || !strings.Contains(got, `"msg":"unit_failed"`) {
+		t.Errorf("the program in on-failure.d said %q\n%s", got, left("told-why"))
+	}
 }

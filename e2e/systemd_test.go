@@ -364,14 +364,17 @@ func TestInstall(t *testing.T) {
 	run("install")
 	want := []string{
 		"bin/hub-failure",
+		"bin/hub-notify",
 		"bin/hub-run",
 		"bin/sysmetrics",
 		"lib/systemd/system/hub-failure@.service",
+		"lib/systemd/system/hub-notify@.service",
 		"lib/systemd/system/system-metrics.service",
 		"lib/systemd/system/system-metrics.timer",
 		"lib/systemd/system-preset/80-observability-hub.preset",
 		"lib/sysusers.d/observability-hub.conf",
 		"lib/tmpfiles.d/observability-hub.conf",
+		"share/man/man1/hub-notify.1",
 		"share/man/man1/hub-run.1",
 		"share/man/man1/sysmetrics.1",
 	}
@@ -398,12 +401,15 @@ func TestInstall(t *testing.T) {
 	run("uninstall")
 	want = []string{
 		"bin/hub-failure",
+		"bin/hub-notify",
 		"bin/hub-run",
 		"bin/volbackup",
 		"lib/systemd/system/hub-failure@.service",
+		"lib/systemd/system/hub-notify@.service",
 		"lib/systemd/system-preset/80-observability-hub.preset",
 		"lib/sysusers.d/observability-hub.conf",
 		"lib/tmpfiles.d/observability-hub.conf",
+		"share/man/man1/hub-notify.1",
 		"share/man/man1/hub-run.1",
 	}
 	if got := files(); !slices.Equal(got, want) {

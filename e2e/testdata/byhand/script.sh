@@ -21,6 +21,14 @@ systemd-run --quiet --wait --property=EnvironmentFile=/etc/observability-hub/vol
 by_hand V1=mine volbackup put vol --repo /tmp/repository -- show /e2e/environment-by-hand-overridden >/dev/null
 by_hand volbackup put vol --repo /tmp/repository -- show /e2e/environment-by-hand >/dev/null
 
+# What the administrator wants to run when a unit fails: it gets the record of the failure, as another user.
+install -d -m 755 /etc/observability-hub/on-failure.d
+install -m 755 /dev/stdin /etc/observability-hub/on-failure.d/tell <<'HOOK'
+#!/bin/sh
+{ id -un; echo "$UNIT $TO"; cat; } >/tmp/told && cat /tmp/told
+HOOK
+echo 'TO=somebody' | install -m 600 /dev/stdin /etc/observability-hub/hub-notify.env
+
 # The unit's state and credential.
 install -D -m 600 /dev/stdin /etc/credstore/database_url <<<'postgres://hub@127.0.0.1:1/hub'
 systemctl start system-metrics.service || :
@@ -39,3 +47,12 @@ by_hand DATABASE_URL=postgres://hub@127.0.0.2:1/hub sysmetrics --flush >/dev/nul
 hub-run system-metrics bash -c 'id -un; ls "$CREDENTIALS_DIRECTORY"; echo "$STATE_DIRECTORY"; touch /etc/written || exit 11' \
   >/e2e/as-unit 2>/e2e/as-unit-said || echo "status $?" >>/e2e/as-unit
 echo 'from stdin' | hub-run system-metrics cat >>/e2e/as-unit
+
+# The failures of system-metrics above were told.
+told() { journalctl --quiet --output=cat --identifier=hub-notify; }
+for _ in $(seq 100); do
+  if told | grep -q unit_failed; then break; fi
+  sleep 0.2
+done
+told >/e2e/told
+{ systemctl status 'hub-failure@*' 'hub-notify@*'; journalctl --no-pager -n 60 -o short; } >/e2e/told-why 2>&1 || :
