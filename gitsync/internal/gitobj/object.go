@@ -11,23 +11,23 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// Limits on what is read from a repository that other people can push to.
+// Limits on objects of a repository that other people can push to.
 const (
 	maxCommit  = 1 << 20
 	maxTree    = 16 << 20
 	maxHistory = 2_000_000 // commits that a search for an ancestor visits
 )
 
-// Commit is what gitsync needs of a commit object.
+// Commit has the parts of a commit object that gitsync needs.
 type Commit struct {
 	ID   string
-	Tree string // the tree to deploy: the commit's own, or one below it; see [Store.At]
+	Tree string // the tree to deploy: the commit's own tree, or one below it; see [Store.At]
 
 	parents []string
 	raw     []byte
 }
 
-// Signed reports whether the commit carries a signature, good or bad.
+// Signed reports whether the commit has a signature, which may be bad.
 func (c *Commit) Signed() bool { return bytes.Contains(c.raw, []byte("\ngpgsig ")) }
 
 // Entry is one entry of a tree.
@@ -43,7 +43,7 @@ func (e Entry) IsTree() bool { return e.Mode == "40000" }
 // IsRegular reports whether the entry is a regular file.
 func (e Entry) IsRegular() bool { return e.Mode == "100644" || e.Mode == "100755" }
 
-// Kind names the kind of the entry with its article, for a refusal.
+// Kind returns the kind of the entry with its article, for an error message.
 func (e Entry) Kind() string {
 	switch e.Mode {
 	case "40000":
@@ -58,8 +58,8 @@ func (e Entry) Kind() string {
 	return "an entry of mode " + e.Mode
 }
 
-// Refuse returns the error for a path of a commit that gitsync does not take.
-// It carries the exit status 65.
+// Refuse returns the error for a path of a commit that gitsync does not accept. Its
+// exit status is 65.
 func Refuse(path, reason string) error {
 	return sysexits.New(sysexits.DataErr, "commit_refused", fmt.Errorf("%q: %s", path, reason)).
 		WithHint("nothing was written; correct the repository and push")
@@ -72,12 +72,12 @@ func (s *Store) Commit(id string) (*Commit, error) {
 		return nil, fmt.Errorf("read commit: %w", err)
 	}
 	if kind != "commit" {
-		return nil, fmt.Errorf("read commit %s: it is a %s", id, kind)
+		return nil, fmt.Errorf("read commit %s: the object is a %s", id, kind)
 	}
 	return parseCommit(id, raw)
 }
 
-// parseCommit reads the header of a commit: tree, then parents.
+// parseCommit parses the header of a commit: tree, then parents.
 func parseCommit(id string, raw []byte) (*Commit, error) {
 	c := &Commit{ID: id, raw: raw}
 	for line := range bytes.Lines(raw) {
@@ -110,21 +110,20 @@ func (s *Store) Peel(id string) (*Commit, error) {
 		case kind == "commit":
 			return parseCommit(id, raw)
 		case kind != "tag":
-			return nil, Refuse(id, "names a "+kind+", not a commit")
+			return nil, Refuse(id, "it is a "+kind+", not a commit")
 		}
 		line, _, _ := strings.Cut(string(raw), "\n")
 		target, ok := strings.CutPrefix(line, "object ")
 		if !ok || !IsHash(target) {
-			return nil, Refuse(id, "a tag without an object")
+			return nil, Refuse(id, "it is a tag without an object")
 		}
 		id = target
 	}
-	return nil, Refuse(id, "a tag of a tag of a tag, and so on")
+	return nil, Refuse(id, "the chain of tags before it is too long")
 }
 
-// At returns the commit with the tree of the directory dir, a clean relative
-// path, as its tree: the part of the repository that is meant. An empty dir is
-// the whole of it.
+// At returns the commit with the tree of the directory dir as its tree. dir is a
+// clean relative path. An empty dir is the whole repository.
 func (s *Store) At(c *Commit, dir string) (*Commit, error) {
 	if dir == "" {
 		return c, nil
@@ -148,7 +147,7 @@ func (s *Store) At(c *Commit, dir string) (*Commit, error) {
 			below.Tree = e.ID
 		}
 		if below.Tree == "" {
-			return nil, Refuse(at, "commit "+c.ID+" has no such directory, which --path names")
+			return nil, Refuse(at, "commit "+c.ID+" has no such directory, but --path names it")
 		}
 	}
 	return &below, nil
@@ -161,7 +160,7 @@ func (s *Store) Tree(id string) ([]Entry, error) {
 		return nil, fmt.Errorf("read tree: %w", err)
 	}
 	if kind != "tree" {
-		return nil, fmt.Errorf("read tree %s: it is a %s", id, kind)
+		return nil, fmt.Errorf("read tree %s: the object is a %s", id, kind)
 	}
 	entries, err := parseTree(raw)
 	if err != nil {
@@ -170,7 +169,7 @@ func (s *Store) Tree(id string) ([]Entry, error) {
 	return entries, nil
 }
 
-// parseTree reads git's form of a tree: mode, space, name, NUL, 20 bytes of hash.
+// parseTree parses git's format of a tree: mode, space, name, NUL, 20 bytes of hash.
 func parseTree(raw []byte) ([]Entry, error) {
 	var entries []Entry
 	for len(raw) > 0 {
@@ -188,9 +187,9 @@ func parseTree(raw []byte) ([]Entry, error) {
 	return entries, nil
 }
 
-// Descends reports whether ancestor is from or in the history of from. It
-// walks the commits themselves, so that no graft, replacement or commit graph
-// in the source can change the answer.
+// Descends reports whether ancestor is from itself or in the history of from. It
+// reads the commits themselves, because grafts, replacements and commit graphs in
+// the source could change git's answer.
 func (s *Store) Descends(from, ancestor string) (bool, error) {
 	seen := map[string]bool{from: true}
 	for queue := []string{from}; len(queue) > 0; queue = queue[1:] {
@@ -214,8 +213,8 @@ func (s *Store) Descends(from, ancestor string) (bool, error) {
 	return false, nil
 }
 
-// Blob reads the file called id. A file of more than limit bytes is refused;
-// path names it in the error.
+// Blob reads the file called id. It refuses a file of more than limit bytes. path is
+// the file's name in errors.
 func (s *Store) Blob(path, id string, limit int64) ([]byte, error) {
 	kind, content, err := s.read(id, limit)
 	if big, ok := errors.AsType[*tooBig](err); ok {
@@ -230,10 +229,10 @@ func (s *Store) Blob(path, id string, limit int64) ([]byte, error) {
 	return content, nil
 }
 
-// IsLFSPointer reports whether a file is a Git LFS pointer: a few lines that
-// stand for a file that is not in the repository
-// (https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md). The version line
-// is the first, also in pointers of the time before the specification.
+// IsLFSPointer reports whether a file is a Git LFS pointer: a few lines in place of
+// a file that is not in the repository
+// (https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md). The version is in the
+// first line, also in pointers that are older than the specification.
 func IsLFSPointer(content []byte) bool {
 	if len(content) >= 1024 {
 		return false

@@ -35,7 +35,7 @@ func TestParseTree(t *testing.T) {
 	}
 }
 
-// A tree that is read and written again is the same.
+// A tree that is parsed and written again is unchanged.
 func FuzzParseTree(f *testing.F) {
 	f.Add([]byte("100644 a\x0001234567890123456789"))
 	f.Add([]byte("40000 ../x\x0001234567890123456789120000 \n\x0001234567890123456789"))
@@ -67,7 +67,7 @@ func FuzzParseCommit(f *testing.F) {
 		}
 		for _, id := range append(c.parents, c.Tree) {
 			if !IsHash(id) {
-				t.Errorf("%q is taken for a hash", id)
+				t.Errorf("%q counts as a hash", id)
 			}
 		}
 	})

@@ -15,22 +15,23 @@ import (
 	"observability-hub/lib/statedir"
 )
 
-// Reader is an empty repository of our own in which git reads the objects of
-// another one. git gets the object directory of that one only: its
-// configuration, hooks, refs, grafts and replacements are never read.
+// Reader is an empty repository through which git reads the objects of another
+// repository. git gets only the object directory of the other repository. It never
+// reads that repository's configuration, hooks, refs, grafts and replacements.
 type Reader struct {
 	dir string
-	// as is the owner of the state directory if root works in another user's:
-	// git obeys a configuration, and that user could write one.
+	// as is the owner of the state directory if root works for another user. git
+	// then runs as that user, because it obeys a configuration that the user could
+	// write.
 	as *syscall.Credential
 }
 
-// NewReader makes the repository reader.git in a state directory, or puts it
-// in order: a few files that git needs to accept it as a repository. The caller
+// NewReader creates the repository reader.git in a state directory, or repairs it.
+// It has only the few files that git needs to accept it as a repository. The caller
 // holds the lock of the state directory.
 func NewReader(state string) (Reader, error) {
 	dir := filepath.Join(state, "reader.git")
-	// A check of a signature that was killed leaves its store.
+	// A check of a signature that was killed has left its object directory.
 	left, err := filepath.Glob(filepath.Join(dir, "commit-*"))
 	if err != nil {
 		return Reader{}, err
@@ -79,14 +80,14 @@ func owner(dir string) *syscall.Credential {
 	return &syscall.Credential{Uid: st.Uid, Gid: st.Gid}
 }
 
-// command returns the command line of a git in the reader.
+// command returns the command line of a git that works in the reader.
 func (r Reader) command(args ...string) []string {
 	return append([]string{"git", "--git-dir=" + r.dir, "-c", "safe.directory=" + r.dir}, args...)
 }
 
-// environment keeps git from reading anything but the reader and the objects
-// in one directory. Of the caller's variables for git it gets where git's
-// programs are, and no other.
+// environment returns an environment in which git reads only the reader and the
+// objects in one directory. Of the caller's variables for git it keeps only
+// GIT_EXEC_PATH, which says where git's programs are.
 func environment(objects string) []string {
 	var env []string
 	for _, v := range os.Environ() {
@@ -98,13 +99,13 @@ func environment(objects string) []string {
 		"GIT_NO_LAZY_FETCH=1", "GIT_NO_REPLACE_OBJECTS=1", "GIT_TERMINAL_PROMPT=0")
 }
 
-// VerifyCommit runs `git verify-commit` with the given -c options and
-// environment. A nil error is git's exit status 0; its message "Good
-// signature" also appears for untrusted keys.
+// VerifyCommit runs `git verify-commit` with the given -c options and environment.
+// It returns nil if git exits with 0. Git's message "Good signature" does not count,
+// because it also appears for untrusted keys.
 //
-// git sees the commit in a store that holds nothing else, written from the
-// bytes whose hash was checked. So a change of the source during the check has
-// no effect.
+// git reads the commit from an object directory that contains nothing else, written
+// from the bytes whose hash was checked. A change of the source during the check
+// therefore has no effect.
 func (r Reader) VerifyCommit(ctx context.Context, c *Commit, options, env []string) error {
 	store, err := r.loose(c)
 	if err != nil {
@@ -116,7 +117,7 @@ func (r Reader) VerifyCommit(ctx context.Context, c *Commit, options, env []stri
 	return err
 }
 
-// loose makes an object directory that holds the one commit.
+// loose creates an object directory that contains only this commit.
 func (r Reader) loose(c *Commit) (string, error) {
 	store, err := os.MkdirTemp(r.dir, "commit-")
 	if err != nil {

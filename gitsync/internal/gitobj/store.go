@@ -1,8 +1,8 @@
-// Package gitobj reads git objects by their names and computes every name
-// again. It knows no configuration, no ref and no URL of a repository: a
-// process that trusts a commit ID can read that commit from an object store
-// that another user writes. That user can make objects be missing. They cannot
-// make an object hold anything but what its name says.
+// Package gitobj reads git objects by their hashes and computes every hash again.
+// It does not use the configuration, the refs or the URL of a repository. A process
+// that trusts a commit ID can therefore read that commit from an object store that
+// another user writes. That user can remove objects but cannot change what an object
+// with a given hash contains.
 package gitobj
 
 import (
@@ -22,16 +22,17 @@ import (
 // ErrMissing says that an object is not in the store.
 var ErrMissing = errors.New("object is missing")
 
-// ErrCorrupt says that the content of an object does not match its name.
+// ErrCorrupt says that git cannot read an object, or that the content of an object
+// does not match its hash.
 var ErrCorrupt = errors.New("object is corrupt")
 
-// tooBig is an object that is longer than the caller takes.
+// tooBig is the error for an object that is longer than the caller accepts.
 type tooBig struct{ size, limit int64 }
 
 func (t *tooBig) Error() string { return fmt.Sprintf("%d bytes, more than %d", t.size, t.limit) }
 
-// Store is an object store that one `git cat-file --batch` reads. It is not
-// for use by several goroutines.
+// Store is an object store that one `git cat-file --batch` reads. Only one goroutine
+// may use it.
 type Store struct {
 	cmd    *exec.Cmd
 	in     io.WriteCloser
@@ -40,7 +41,8 @@ type Store struct {
 	broken error
 }
 
-// Open starts git on an object directory. git is killed when ctx is done.
+// Open starts git on an object directory. git is killed when ctx is done. The caller
+// must close the Store.
 func (r Reader) Open(ctx context.Context, objects string) (*Store, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	args := r.command("cat-file", "--batch")
@@ -63,7 +65,7 @@ func (r Reader) Open(ctx context.Context, objects string) (*Store, error) {
 	return s, nil
 }
 
-// Close ends git. Its exit status does not matter: every answer was checked.
+// Close stops git. It ignores git's exit status, because every answer was checked.
 func (s *Store) Close() {
 	s.in.Close()
 	s.cancel()
@@ -77,7 +79,7 @@ func (s *Store) read(id string, limit int64) (kind string, content []byte, err e
 	}
 	kind, content, err = s.ask(id, limit)
 	if err != nil && !errors.Is(err, ErrMissing) {
-		s.broken = fmt.Errorf("git cat-file has ended: %w", err) // the stream is out of step
+		s.broken = fmt.Errorf("git cat-file has ended: %w", err) // the next answer could not be found in the stream
 	}
 	return kind, content, err
 }
@@ -86,13 +88,13 @@ func (s *Store) ask(id string, limit int64) (string, []byte, error) {
 	if !IsHash(id) {
 		return "", nil, fmt.Errorf("object %q: not a hash", id)
 	}
-	// If git has ended already, the read below fails.
+	// Ignore EPIPE: if git has ended already, the read below fails.
 	if _, err := io.WriteString(s.in, id+"\n"); err != nil && !errors.Is(err, syscall.EPIPE) {
 		return "", nil, fmt.Errorf("git cat-file %s: %w", id, err)
 	}
 	header, err := s.out.ReadString('\n')
 	if err != nil {
-		// git reports a damaged object on stderr, which is not read, and ends
+		// git reports a damaged object on stderr, which is not read here, and ends
 		// without an answer.
 		return "", nil, fmt.Errorf("object %s: %w", id, ErrCorrupt)
 	}
@@ -121,7 +123,7 @@ func (s *Store) ask(id string, limit int64) (string, []byte, error) {
 	return fields[1], content, nil
 }
 
-// hash returns the name that git gives an object.
+// hash returns the hash by which git names an object.
 func hash(kind string, content []byte) string {
 	h := sha1.New()
 	fmt.Fprintf(h, "%s %d\x00", kind, len(content))
@@ -129,10 +131,10 @@ func hash(kind string, content []byte) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// BlobID returns the name that git gives a file with this content.
+// BlobID returns the hash by which git names a file with this content.
 func BlobID(content []byte) string { return hash("blob", content) }
 
-// IsHash reports whether s is a full object name in lower case.
+// IsHash reports whether s is a full SHA-1 hash in lower case.
 func IsHash(s string) bool {
 	if len(s) != 2*sha1.Size {
 		return false

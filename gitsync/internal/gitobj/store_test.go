@@ -11,8 +11,8 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// A git that ends before it is asked says the same as one that ends when it is.
-func TestObjectsOfNoStore(t *testing.T) {
+// The error is the same whether git ends before the request or because of it.
+func TestReadWithoutStore(t *testing.T) {
 	reader, err := NewReader(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -22,7 +22,7 @@ func TestObjectsOfNoStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer o.Close()
-	// The end of its output is the end of git, which has closed its input before.
+	// When git's output ends, git has ended and its stdin is closed.
 	if _, err := o.out.Peek(1); err == nil {
 		t.Fatal("git answers without a store")
 	}
@@ -31,8 +31,8 @@ func TestObjectsOfNoStore(t *testing.T) {
 	}
 }
 
-// repository makes a repository with one commit per script and returns its
-// object directory and the commits.
+// repository creates a repository with one commit per script. It returns the object
+// directory and the commits.
 func repository(t *testing.T, scripts ...string) (objects string, commits []string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -94,7 +94,7 @@ func TestReadRepository(t *testing.T) {
 		t.Errorf("Blob = %q, %v", content, err)
 	}
 	if same, err := s.At(c, ""); same != c || err != nil {
-		t.Errorf("At of the whole = %+v, %v", same, err)
+		t.Errorf("At of the whole repository = %+v, %v", same, err)
 	}
 	for dir, want := range map[string]string{"a/none": `"a/none": commit`, "a/b/f": "it is a file", "a/link": "it is a symbolic link", "none/x": `"none"`} {
 		if _, err := s.At(c, dir); sysexits.Code(err) != sysexits.DataErr || !strings.Contains(err.Error(), want) {
@@ -105,23 +105,23 @@ func TestReadRepository(t *testing.T) {
 		t.Errorf("Peel of a tree = %v; want status 65", err)
 	}
 	if _, err := s.Commit(c.Tree); err == nil {
-		t.Error("Commit takes a tree")
+		t.Error("Commit accepts a tree")
 	}
 	if _, err := s.Tree(c.ID); err == nil {
-		t.Error("Tree takes a commit")
+		t.Error("Tree accepts a commit")
 	}
 	if _, err := s.Blob("x", c.Tree, 1000); sysexits.Code(err) != sysexits.DataErr {
 		t.Errorf("Blob of a tree = %v; want status 65", err)
 	}
 	if _, err := s.Commit(strings.Repeat("0", 40)); !errors.Is(err, ErrMissing) {
-		t.Errorf("Commit of nothing = %v; want %v", err, ErrMissing)
+		t.Errorf("Commit of a missing object = %v; want %v", err, ErrMissing)
 	}
 	if _, err := s.Blob("f", entries[0].ID, 3); sysexits.Code(err) != sysexits.DataErr {
 		t.Errorf("Blob that is too long = %v; want status 65", err)
 	}
 }
 
-// A commit without a signature is not verified, whatever configuration is around.
+// A commit without a signature is never verified.
 func TestVerifyCommitUnsigned(t *testing.T) {
 	objects, commits := repository(t, "true")
 	s := openStore(t, objects)
@@ -137,6 +137,6 @@ func TestVerifyCommitUnsigned(t *testing.T) {
 		t.Errorf("VerifyCommit = %v; want git's refusal", err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(reader.dir, "commit-*")); len(left) > 0 {
-		t.Errorf("it leaves %q", left)
+		t.Errorf("VerifyCommit leaves %q", left)
 	}
 }

@@ -7,13 +7,13 @@ import (
 	"strings"
 )
 
-// DropInDirs returns the names of the directories whose drop-ins systemd
-// applies to a unit, the weakest first: service.d, foo-.service.d,
-// foo-bar.service.d. Of drop-ins with one name the one in the strongest
-// directory counts, and then all apply in the order of their names, whatever
-// their directories (systemd.unit(5)). The other names of a unit are its
-// aliases, whose directories are weaker. podman's generator reads those of
-// quadlets by the same rules.
+// DropInDirs returns the names of the directories whose drop-ins systemd applies to
+// a unit, in the order of increasing priority: service.d, foo-.service.d,
+// foo-bar.service.d. If several directories have a drop-in of the same name, only
+// the one with the highest priority counts. systemd applies all drop-ins in the order
+// of their names, whatever their directories are (systemd.unit(5)). The first name is
+// the unit's own. The others are its aliases, whose directories have a lower
+// priority. podman's generator reads the drop-ins of quadlets by the same rules.
 func DropInDirs(names ...string) []string {
 	var dirs []string
 	for _, name := range names {
@@ -34,9 +34,10 @@ func DropInDirs(names ...string) []string {
 	return dirs
 }
 
-// strongestFirst walks from a unit to its template and to ever shorter prefixes
-// that end with a dash, as systemd does: the prefixes of the template come
-// before those of the instance.
+// strongestFirst returns the directories of one name in the order of decreasing
+// priority. Like systemd, it goes from a unit to its template and to shorter and
+// shorter prefixes that end with a dash. The prefixes of the template come before
+// those of the instance.
 func strongestFirst(name string) []string {
 	dirs := []string{name + ".d"}
 	if template, ok := Template(name); ok {
@@ -59,15 +60,15 @@ func strongestFirst(name string) []string {
 	return dirs
 }
 
-// DropInApplies reports whether systemd applies the drop-ins in a directory of
-// this name to a unit of these names.
+// DropInApplies reports whether systemd applies the drop-ins in a directory of this
+// name to a unit with these names.
 func DropInApplies(dir string, names ...string) bool {
 	return slices.Contains(DropInDirs(names...), path.Base(dir))
 }
 
-// DropIns returns those of the paths of drop-ins that apply to a unit, in the
-// order in which they apply. The unit's names are its own and its aliases.
-// Paths of a stronger unit directory come first:
+// DropIns returns the paths of the drop-ins that apply to a unit, in the order in
+// which systemd applies them. names has the unit's own name and then its aliases.
+// paths has the candidates. Those in a unit directory of higher priority come first:
 // /etc/systemd/system before /usr/lib/systemd/system.
 func DropIns(names, paths []string) []string {
 	dirs := DropInDirs(names...)
@@ -77,7 +78,7 @@ func DropIns(names, paths []string) []string {
 			roots = append(roots, root)
 		}
 	}
-	// Only type.d is weaker in every unit directory than all others.
+	// Only type.d has a lower priority, in every unit directory, than all others.
 	weakness := func(p string) int {
 		dir := slices.Index(dirs, path.Base(path.Dir(p)))
 		if dir == 0 {
@@ -101,8 +102,9 @@ func DropIns(names, paths []string) []string {
 	return apply
 }
 
-// CheckDropInDir returns why systemd does not read a directory of drop-ins of
-// this name, or nil: "x.service.d", "service.d" and "foo-.service.d" are read.
+// CheckDropInDir returns nil if systemd reads drop-ins from directories of this name,
+// such as "x.service.d", "service.d" and "foo-.service.d". Otherwise it returns why
+// not.
 func CheckDropInDir(dir string) error {
 	name, ok := strings.CutSuffix(dir, ".d")
 	if !ok {

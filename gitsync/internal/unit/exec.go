@@ -7,9 +7,9 @@ import (
 )
 
 // Programs returns the programs of ExecStart= without which the service cannot
-// start: absolute paths or bare names. It leaves out those with the prefix "-",
-// whose failure does not matter, and those whose name is not known here, such
-// as that of a template with %i. Units of other types have none.
+// start. They are absolute paths, or names without a slash. It leaves out programs
+// with the prefix "-", which may fail, and programs whose name cannot be known, such
+// as one with %i in a template. Units of other types have no programs.
 func (u *Unit) Programs() []string {
 	var all []string
 	for _, c := range u.commands() {
@@ -20,8 +20,7 @@ func (u *Unit) Programs() []string {
 	return all
 }
 
-// AllPrograms returns the programs of ExecStart= as Programs does, also those
-// that may be missing.
+// AllPrograms is like Programs, but includes programs with the prefix "-".
 func (u *Unit) AllPrograms() []string {
 	var all []string
 	for _, c := range u.commands() {
@@ -32,9 +31,9 @@ func (u *Unit) AllPrograms() []string {
 	return all
 }
 
-// RootDirectory returns the directory in which the service looks for its
-// program; empty for the host's own root. known is false if its name is not
-// known here, or if the root is an image.
+// RootDirectory returns the directory that the service has as its root. It is empty
+// for the host's own root. known is false if the name of the directory cannot be
+// known, or if the root is an image.
 func (u *Unit) RootDirectory() (dir string, known bool) {
 	if u.Last("Service", "RootImage") != "" {
 		return "", false
@@ -46,9 +45,8 @@ func (u *Unit) RootDirectory() (dir string, known bool) {
 	return dir, known
 }
 
-// BringsFiles reports whether the service itself mounts something over the
-// place of a program, so that it does not depend on the host's own file
-// (systemd.exec(5)).
+// BringsFiles reports whether the service itself mounts something over the path of a
+// program (systemd.exec(5)). Then it does not need the host's file at that path.
 func (u *Unit) BringsFiles(program string) bool {
 	if u.Last("Service", "ExtensionImages") != "" || u.Last("Service", "ExtensionDirectories") != "" {
 		return true
@@ -57,7 +55,7 @@ func (u *Unit) BringsFiles(program string) bool {
 		for _, word := range u.Words("Service", key) {
 			parts := strings.Split(word, ":") // SOURCE:DESTINATION:OPTIONS
 			if len(parts) == 1 {
-				continue // the host's own files, in their own place
+				continue // the host's own files, at the same path
 			}
 			point, known := u.Expand(parts[1])
 			if known && path.IsAbs(point) && strings.HasPrefix(program+"/", strings.TrimSuffix(path.Clean(point), "/")+"/") {
@@ -68,8 +66,8 @@ func (u *Unit) BringsFiles(program string) bool {
 	return false
 }
 
-// command is one command of ExecStart=. The program is empty if its name is not
-// known here.
+// command is one command of ExecStart=. The program is empty if its name cannot be
+// known.
 type command struct {
 	program string
 	mayFail bool
@@ -87,8 +85,8 @@ func (u *Unit) commands() []command {
 }
 
 // commandLines returns the commands of one value of an Exec setting
-// (systemd.service(5), "Command lines"). A lone ";" parts two commands.
-// systemd refuses a unit with a faulty command; it is left out here.
+// (systemd.service(5), "Command lines"). A ";" that stands alone separates two
+// commands. It leaves out a faulty command, for which systemd refuses the unit.
 func (u *Unit) commandLines(value string) []command {
 	var all []command
 	for {
@@ -127,7 +125,7 @@ func (u *Unit) commandLines(value string) []command {
 	}
 }
 
-// cutSemicolon cuts an unquoted ";" that stands alone off the beginning.
+// cutSemicolon removes an unquoted ";" that stands alone at the beginning.
 func cutSemicolon(text string) (before, after string, found bool) {
 	if rest, ok := strings.CutPrefix(text, ";"); ok && (rest == "" || strings.IndexByte(whitespace, rest[0]) >= 0) {
 		return "", strings.TrimLeft(rest, whitespace), true
@@ -135,8 +133,8 @@ func cutSemicolon(text string) (before, after string, found bool) {
 	return text, "", false
 }
 
-// cutFlags parts the prefixes of a command from its program. Each may stand
-// there once, and of "+", "!" and "!!" one.
+// cutFlags separates the prefixes of a command from its program. Each prefix may
+// appear once. Only one of "+", "!" and "!!" may appear.
 func cutFlags(word string) (flags, program string) {
 	for i, c := range word {
 		flags = word[:i]
@@ -152,7 +150,7 @@ func cutFlags(word string) (flags, program string) {
 	return word, ""
 }
 
-// validProgram reports whether systemd takes a path or name for a program.
+// validProgram reports whether systemd accepts a path or name as a program.
 func validProgram(program string) bool {
 	if program == "" || len(program) > 4095 || strings.HasSuffix(program, "/") {
 		return false
@@ -166,8 +164,8 @@ func validProgram(program string) bool {
 	return len(program) <= 255 && program != "." && program != ".." && !strings.Contains(program, "/")
 }
 
-// simplify removes empty parts and "." of a path, but leaves "..", which can
-// lead elsewhere over a symlink.
+// simplify removes empty components and "." from a path. It keeps "..", which can
+// lead to another directory after a symbolic link.
 func simplify(program string) string {
 	if !path.IsAbs(program) {
 		return program

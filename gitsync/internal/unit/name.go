@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// maxName is the longest name of a unit that systemd loads, in bytes.
+// maxName is the maximum length of the name of a unit, in bytes.
 const maxName = 255
 
 // Types returns the unit types that gitsync deploys.
@@ -16,7 +16,7 @@ func Types() []string {
 	return []string{"service", "timer", "socket", "path", "target", "mount", "automount", "slice", "swap"}
 }
 
-// split cuts a name at its last dot. ok is false without a dot.
+// split splits a name at its last dot. ok is false if there is no dot.
 func split(name string) (stem, suffix string, ok bool) {
 	dot := strings.LastIndexByte(name, '.')
 	if dot < 0 {
@@ -25,26 +25,26 @@ func split(name string) (stem, suffix string, ok bool) {
 	return name[:dot], name[dot+1:], true
 }
 
-// Type returns the type of a unit: "service" of "a@b.service". It is empty if
-// the name has no suffix.
+// Type returns the type of a unit: "service" for "a@b.service". It returns "" if the
+// name has no suffix.
 func Type(name string) string {
 	_, suffix, _ := split(name)
 	return suffix
 }
 
-// Deployed reports whether gitsync deploys units of this name's type.
+// Deployed reports whether gitsync deploys units of the type of this name.
 func Deployed(name string) bool { return slices.Contains(Types(), Type(name)) }
 
-// Known reports whether systemd has the type of this name.
+// Known reports whether systemd has units of the type of this name.
 func Known(name string) bool { return knownType(Type(name)) }
 
 func knownType(kind string) bool {
 	return kind == "device" || kind == "scope" || slices.Contains(Types(), kind)
 }
 
-// CheckName returns why systemd does not load a unit of this name
-// (systemd.unit(5)), or nil. A name may have more than one "@": the first ends
-// the prefix, the others belong to the instance.
+// CheckName returns nil if systemd loads units of this name, and otherwise why not
+// (systemd.unit(5)). A name may have more than one "@". The first ends the prefix,
+// and the others belong to the instance.
 func CheckName(name string) error {
 	stem, suffix, ok := split(name)
 	switch {
@@ -63,18 +63,18 @@ func CheckName(name string) error {
 	}
 	if bad := strings.IndexFunc(stem, func(c rune) bool { return c != '@' && !nameChar(c) }); bad >= 0 {
 		for _, c := range stem[bad:] {
-			return fmt.Errorf("unit %q: systemd allows no %q in a name, only ASCII letters, digits and :-_.\\@ (see systemd-escape)", name, c)
+			return fmt.Errorf("unit %q: systemd does not allow %q in a name, only ASCII letters, digits and :-_.\\@ (see systemd-escape)", name, c)
 		}
 	}
 	return nil
 }
 
-// nameChar reports whether systemd allows a character in a prefix.
+// nameChar reports whether systemd allows a character in the prefix of a name.
 func nameChar(c rune) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune(`:-_.\`, c)
 }
 
-// parts returns prefix and instance of a name, and whether it has an "@".
+// parts returns the prefix and the instance of a name, and whether it has an "@".
 func parts(name string) (prefix, instance string, at bool) {
 	stem, _, _ := split(name)
 	return strings.Cut(stem, "@")
@@ -86,8 +86,8 @@ func IsTemplate(name string) bool {
 	return at && instance == ""
 }
 
-// Template returns the template of an instance: "a@.service" of
-// "a@b.service". ok is false if the name is not that of an instance.
+// Template returns the template of an instance: "a@.service" for "a@b.service". ok
+// is false if the name is not that of an instance.
 func Template(name string) (template string, ok bool) {
 	prefix, instance, _ := parts(name)
 	if instance == "" {
@@ -96,16 +96,15 @@ func Template(name string) (template string, ok bool) {
 	return prefix + "@." + Type(name), true
 }
 
-// Instance returns the instance of a name: "b" of "a@b.service". It is empty if
+// Instance returns the instance in a name: "b" for "a@b.service". It returns "" if
 // the name is not that of an instance.
 func Instance(name string) string {
 	_, instance, _ := parts(name)
 	return instance
 }
 
-// Instantiate returns the instance of a template: "a@b.service" of
-// "a@.service" and "b". A name that is not that of a template is returned
-// unchanged.
+// Instantiate returns an instance of a template: "a@b.service" for "a@.service" and
+// "b". A name that is not that of a template is returned unchanged.
 func Instantiate(template, instance string) string {
 	if !IsTemplate(template) {
 		return template
@@ -114,8 +113,8 @@ func Instantiate(template, instance string) string {
 	return stem + instance + "." + suffix
 }
 
-// unescape undoes systemd-escape: "-" is "/", `\x2d` is "-". ok is false for
-// another escape.
+// unescape reverses systemd-escape: "-" becomes "/", and `\x2d` becomes "-". ok is
+// false if the text has another kind of escape.
 func unescape(text string) (plain string, ok bool) {
 	var b strings.Builder
 	for i := 0; i < len(text); i++ {
@@ -139,7 +138,7 @@ func unescape(text string) (plain string, ok bool) {
 	return b.String(), true
 }
 
-// unescapePath is unescape for the path of a mount: "var-lib" is "/var/lib".
+// unescapePath is unescape for the path of a mount: "var-lib" becomes "/var/lib".
 func unescapePath(text string) (path string, ok bool) {
 	if text == "-" {
 		return "/", true
@@ -156,9 +155,9 @@ func unescapePath(text string) (path string, ok bool) {
 	return "/" + plain, true
 }
 
-// MountName returns the mount unit of a mount point as fstab(5) has it, where
-// whitespace is an octal escape: "var-lib.mount" of "/var/lib". It is empty for
-// what is not an absolute path.
+// MountName returns the mount unit of a mount point: "var-lib.mount" for "/var/lib".
+// The mount point is in the format of fstab(5), which writes whitespace as octal
+// escapes. It returns "" if the mount point is not an absolute path.
 func MountName(point string) string {
 	point = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(point)
 	if !path.IsAbs(point) {

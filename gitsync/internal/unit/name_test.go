@@ -7,7 +7,7 @@ import (
 )
 
 func TestMountName(t *testing.T) {
-	// As systemd-escape --path --suffix=mount has it.
+	// The names that systemd-escape --path --suffix=mount prints.
 	for point, want := range map[string]string{
 		"/": "-.mount", "/data": "data.mount", "/a//b/": "a-b.mount", `/mnt/a\040b`: `mnt-a\x20b.mount`, "/.x/.y": `\x2ex-.y.mount`,
 		`/a-b/c@d:e_f\134g`: `a\x2db-c\x40d:e_f\x5cg.mount`, "/é": `\xc3\xa9.mount`, `/\134040`: `\x5c040.mount`, "none": "", "": "",
@@ -36,10 +36,10 @@ func TestCheckName(t *testing.T) {
 		".service":                            "only a suffix",
 		"@.service":                           "nothing before the @",
 		"@b.service":                          "nothing before the @",
-		"a b.service":                         `no ' '`,
-		"a/b.service":                         `no '/'`,
-		"ä.service":                           `no 'ä'`,
-		"a%i.service":                         `no '%'`,
+		"a b.service":                         `not allow ' '`,
+		"a/b.service":                         `not allow '/'`,
+		"ä.service":                           `not allow 'ä'`,
+		"a%i.service":                         `not allow '%'`,
 		"a.Service":                           "no unit type",
 		strings.Repeat("a", 248) + ".service": "256 bytes",
 	} {
@@ -79,7 +79,7 @@ func TestParts(t *testing.T) {
 	}
 }
 
-// The order is that in which systemd 252 read these directories.
+// The order in which systemd 252 reads these directories.
 func TestDropInDirs(t *testing.T) {
 	for name, want := range map[string]string{
 		"foo.service":         "service.d foo.service.d",
@@ -132,7 +132,7 @@ func TestDropIns(t *testing.T) {
 		"/usr/u/foo-bar.service.d/10-all.conf",
 		"/usr/u/foo-.service.d/50-own.conf",
 	})
-	// The weaker directory of /etc wins over the stronger one of /usr, but service.d is the weakest of all.
+	// A directory in /etc takes precedence over a more specific one in /usr, except that service.d has the lowest priority of all.
 	want := []string{"/usr/u/foo-bar.service.d/10-all.conf", "/etc/u/foo-.service.d/20-x.conf", "/etc/u/foo-bar.service.d/50-own.conf"}
 	if !slices.Equal(got, want) {
 		t.Errorf("DropIns = %q; want %q", got, want)

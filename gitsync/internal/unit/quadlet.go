@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// QuadletTypes returns the types of files that podman's generator makes units
-// of (podman-systemd.unit(5)).
+// QuadletTypes returns the types of files from which podman's generator makes units
+// (podman-systemd.unit(5)).
 func QuadletTypes() []string {
 	return []string{"container", "volume", "network", "kube", "pod", "image", "build"}
 }
@@ -14,10 +14,10 @@ func QuadletTypes() []string {
 // Quadlet reports whether a file of this name is a quadlet.
 func Quadlet(name string) bool { return slices.Contains(QuadletTypes(), Type(name)) }
 
-// QuadletService returns the service that podman's generator makes of a
-// quadlet: a.service of a.container, a-volume.service of a.volume. The content
-// is that of the quadlet and of its drop-ins; ServiceName= in it counts. It
-// returns "" for the name of another file.
+// QuadletService returns the service that podman's generator makes from a quadlet:
+// a.service for a.container, a-volume.service for a.volume. content has the content
+// of the quadlet and then of its drop-ins, which may set ServiceName=. It returns ""
+// if the name is not that of a quadlet.
 func QuadletService(name string, content ...[]byte) string {
 	stem, kind, _ := split(name)
 	if !Quadlet(name) || stem == "" {

@@ -16,9 +16,9 @@ import (
 
 var record = flag.Bool("record", false, "ask this host's systemd for testdata/recorded.json")
 
-// recorded is a unit and what systemd made of it.
+// recorded is a unit with systemd's view of it.
 type recorded struct {
-	Text     string // quoted as in Go: it need not be UTF-8
+	Text     string // quoted as in Go, because it need not be UTF-8
 	State    string // the load state
 	Programs []string
 	Oneshot  bool
@@ -27,8 +27,8 @@ type recorded struct {
 
 const recordedFile = "testdata/recorded.json"
 
-// Random units must mean what they mean to systemd. The answers are those of
-// systemd 252, by
+// Random units must have the meaning that they have for systemd. The answers are
+// those of systemd 252, recorded by
 //
 //	go test ./internal/unit -run TestRecorded -record
 func TestRecorded(t *testing.T) {
@@ -70,7 +70,7 @@ func TestRecorded(t *testing.T) {
 	}
 }
 
-// askSystemd makes random units and writes down what systemd --test says.
+// askSystemd makes random units and records what systemd --test prints about them.
 func askSystemd(t *testing.T) {
 	atoms := []string{
 		"/bin/a", " ", "\t", `"`, "'", `\`, `\\`, `\x41`, `\n`, `\q`, `\s`, `\101`, `\u00e9`, ";", " ; ", ` \; `, "-", "+", "!", ":", "%p", "%%", "%",
@@ -89,12 +89,12 @@ func askSystemd(t *testing.T) {
 		for range 1 + random.Intn(8) {
 			atom := atoms[random.Intn(len(atoms))]
 			if atom == "\xff" && random.Intn(4) > 0 {
-				continue // rare, as nothing else of such a file counts
+				continue // rare, because systemd does not load such a file
 			}
 			text += atom
 		}
 		all = append(all, recorded{Text: strconv.Quote(text)})
-		// Instances have the prefix that r.service has: %p.
+		// Instances have the same prefix (%p) as r.service.
 		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("r@%d.service", i)), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -106,7 +106,7 @@ func askSystemd(t *testing.T) {
 	cmd := exec.Command("/lib/systemd/systemd", "--test", "--system", "--unit=all.target")
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "XDG_RUNTIME_DIR=/tmp", "SYSTEMD_LOG_TARGET=null", "SYSTEMD_UNIT_PATH=" + dir}
-	if os.Getuid() == 0 { // systemd refuses root
+	if os.Getuid() == 0 { // systemd --test refuses to run as root
 		for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
 			if err := os.Chmod(d, 0o755); err != nil {
 				t.Fatal(err)
@@ -152,7 +152,8 @@ func askSystemd(t *testing.T) {
 	}
 }
 
-// firstArgument undoes the quotes of systemd's dump.
+// firstArgument returns the first argument of a command line in systemd's dump,
+// without its quotes.
 func firstArgument(line string) string {
 	if !strings.HasPrefix(line, `"`) {
 		first, _, _ := strings.Cut(line, " ")

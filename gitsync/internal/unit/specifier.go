@@ -2,10 +2,9 @@ package unit
 
 import "strings"
 
-// Expand expands the specifiers of a value (systemd.unit(5), "Specifiers") for
-// the system's service manager. ok is false if the value depends on what is not
-// known here, such as the host's name or the instance of a template, or has a
-// specifier that systemd does not have.
+// Expand expands the specifiers of a value (systemd.unit(5), "Specifiers") for the
+// system's service manager. ok is false if a specifier cannot be known here, such as
+// the host's name or the instance of a template, or if systemd does not have it.
 func (u *Unit) Expand(value string) (text string, ok bool) {
 	var b strings.Builder
 	for i := 0; i < len(value); i++ {
@@ -16,7 +15,7 @@ func (u *Unit) Expand(value string) (text string, ok bool) {
 		i++
 		c := value[i]
 		if !(c == '%' || c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z') {
-			b.WriteString(value[i-1 : i+1]) // not a specifier: systemd keeps it
+			b.WriteString(value[i-1 : i+1]) // not a specifier: systemd keeps both characters
 			continue
 		}
 		text, ok := u.specifier(c)
@@ -57,7 +56,7 @@ func (u *Unit) specifier(c byte) (text string, ok bool) {
 		return "/tmp", true
 	case 'V':
 		return "/var/tmp", true
-	case 'h': // of the service manager, whatever User= says
+	case 'h': // of the user of the service manager, whatever User= says
 		return "/root", true
 	case 'u', 'g':
 		return "root", true

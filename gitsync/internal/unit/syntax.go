@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// maxLine is the length at which systemd does not read a line, in bytes:
-	// LONG_LINE_MAX.
+	// maxLine is the length from which systemd does not read a line, in bytes
+	// (LONG_LINE_MAX).
 	maxLine    = 1 << 20
 	whitespace = " \t\n\r"
 	bom        = "\xef\xbb\xbf"
@@ -19,14 +19,14 @@ const (
 // assignment is one line key=value of a unit file.
 type assignment struct{ section, key, value string }
 
-// parse reads a unit file as systemd does (systemd.syntax(7)). systemd stops
-// reading at some faults: then the assignments before it are returned with an
-// error. Lines that are not assignments are ignored: systemd warns of them.
+// parse parses a unit file as systemd does (systemd.syntax(7)). At some faults
+// systemd stops reading. Then parse returns the assignments before the fault and an
+// error. It ignores lines that are not assignments, about which systemd only warns.
 func parse(content []byte) ([]assignment, error) {
 	var (
 		all     []assignment
 		section string
-		joined  strings.Builder // the lines before this one that end with a backslash
+		joined  strings.Builder // the preceding lines, which end with a backslash
 		bomSeen bool
 		number  int
 	)
@@ -58,7 +58,7 @@ func parse(content []byte) ([]assignment, error) {
 			return all, fmt.Errorf("line %d is longer than 1 MiB", number)
 		}
 		if text := strings.TrimLeft(line, whitespace); text != "" && strings.ContainsRune("#;", rune(text[0])) {
-			continue // also between continued lines, which it does not end
+			continue // a comment, which does not end a continued line
 		}
 		if !bomSeen {
 			line, bomSeen = strings.CutPrefix(line, bom)
@@ -77,8 +77,8 @@ func parse(content []byte) ([]assignment, error) {
 	return all, end(joined.String()) // the last line may end with a backslash
 }
 
-// cutLine cuts the first line off. As in systemd, a line ends with LF, CR or
-// NUL, or with two different ones of them.
+// cutLine splits content after the first line. As in systemd, a line ends with LF,
+// CR or NUL, or with two different ones of these.
 func cutLine(content []byte) (line string, rest []byte) {
 	end := bytes.IndexAny(content, "\n\r\x00")
 	if end < 0 {
@@ -94,13 +94,13 @@ func cutLine(content []byte) (line string, rest []byte) {
 	return string(content[:end]), content[next:]
 }
 
-// errQuotes is the error of a word whose quote is not closed.
+// errQuotes is the error for a word with an unclosed quote.
 var errQuotes = errors.New("unbalanced quotes")
 
-// cutWord cuts the first word off, as systemd does: words are parted by
-// whitespace, quotes hold a word together and are removed anywhere in it. With
-// unescape, C escapes are resolved; an escape that C does not have stays as it
-// is. Otherwise backslashes mean nothing. ok is false at the end.
+// cutWord splits text after the first word, as systemd does. Whitespace separates
+// words. Quotes anywhere in a word protect whitespace and are removed. With unescape,
+// C escapes are resolved, and other escapes are kept. Without it, backslashes have no
+// meaning. ok is false if there is no word.
 func cutWord(text string, unescape bool) (word, rest string, ok bool, err error) {
 	text = strings.TrimLeft(text, whitespace)
 	if text == "" {
@@ -119,7 +119,7 @@ func cutWord(text string, unescape bool) (word, rest string, ok bool, err error)
 				continue
 			}
 			b.WriteByte(c)
-			if i+1 < len(text) { // the next character means nothing
+			if i+1 < len(text) { // the next character loses its meaning
 				i++
 				b.WriteByte(text[i])
 			}
@@ -141,8 +141,8 @@ func cutWord(text string, unescape bool) (word, rest string, ok bool, err error)
 	return b.String(), "", true, nil
 }
 
-// cunescape returns what the C escape at the beginning of the text, without
-// its backslash, stands for, and its length: 0 if it is not an escape.
+// cunescape resolves the C escape at the beginning of the text, which lacks the
+// backslash. used is the length of the escape, or 0 if it is not an escape.
 func cunescape(text string) (plain string, used int) {
 	if text == "" {
 		return "", 0
@@ -158,7 +158,7 @@ func cunescape(text string) (plain string, used int) {
 		for i := range length {
 			d := hex(digits[i])
 			if d < 0 || d >= base {
-				return 0 // like the number 0, which is refused
+				return 0 // like the number 0, which is not a valid escape
 			}
 			n = n*base + d
 		}
@@ -185,7 +185,7 @@ func cunescape(text string) (plain string, used int) {
 	return "", 0
 }
 
-// boolean returns the value of a boolean setting. ok is false if it has none.
+// boolean parses the value of a boolean setting. ok is false if it is not a boolean.
 func boolean(value string) (yes, ok bool) {
 	switch strings.ToLower(value) {
 	case "1", "yes", "y", "true", "t", "on":

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// The files of testdata have what units of real repositories have and the
+// The files of testdata use syntax that occurs in real repositories and that the
 // manual hardly mentions. systemd 252 reads the same commands from them.
 func TestFixtures(t *testing.T) {
 	read := func(name string) []byte {
@@ -34,7 +34,7 @@ func TestFixtures(t *testing.T) {
 		}
 	}
 	if !Parse("windows.service", read("windows.service")).Installable() {
-		t.Error("[Install] of a file with CR LF does not count")
+		t.Error("[Install] in a file with CR LF is not found")
 	}
 	u := Parse("resets@x.service", read("resets@.service"))
 	if got := u.Words("Service", "Environment"); !slices.Equal(got, []string{"C=4"}) {

@@ -1,11 +1,11 @@
-// Package unit reads unit files as systemd does, as far as gitsync must know
-// them before systemd has them: names, drop-ins, settings, specifiers, the
-// programs that a unit needs and the units that it starts. It also reads the
-// complaints of systemd-analyze verify. It reads no files and asks no host.
+// Package unit parses unit files as systemd does. It knows what gitsync needs before
+// systemd has read the units: names, drop-ins, settings, specifiers, the programs
+// that a unit needs, and the units that it starts. It also parses the complaints of
+// systemd-analyze verify. It does not access files or the host.
 //
-// The rules are those of systemd.syntax(7), systemd.unit(5), systemd.service(5)
-// and podman-systemd.unit(5), and where these are silent those of the source of
-// systemd 252 and 257.
+// The rules are those of systemd.syntax(7), systemd.unit(5), systemd.service(5) and
+// podman-systemd.unit(5). What these do not define follows the source of systemd 252
+// and 257.
 package unit
 
 import (
@@ -16,25 +16,25 @@ import (
 // Unit is a parsed unit with its drop-ins.
 type Unit struct {
 	Name string
-	// Err is the fault at which systemd stops reading the main file and does
-	// not load the unit: a line that is too long or not UTF-8, a broken section.
+	// Err is a fault in the main file at which systemd stops reading and does not
+	// load the unit: a line that is too long or not UTF-8, or a bad section header.
 	Err      error
 	settings []assignment
 }
 
-// Parse reads a unit file and its drop-ins, in the order in which they apply.
-// The name may be that of an instance; the main file is then its template.
+// Parse parses a unit file and its drop-ins, which are in the order in which they
+// apply. If the name is that of an instance, the main file may be its template.
 func Parse(name string, main []byte, dropIns ...[]byte) *Unit {
 	u := &Unit{Name: name}
 	u.settings, u.Err = parse(main)
 	for _, content := range dropIns {
-		more, _ := parse(content) // systemd keeps what comes before the fault
+		more, _ := parse(content) // systemd uses the assignments before a fault
 		u.settings = append(u.settings, more...)
 	}
 	return u
 }
 
-// assigned returns all values of a setting, the empty ones too.
+// assigned returns all values of a setting, including empty values.
 func (u *Unit) assigned(section, key string) []string {
 	var all []string
 	for _, s := range u.settings {
@@ -45,7 +45,7 @@ func (u *Unit) assigned(section, key string) []string {
 	return all
 }
 
-// Values returns the values of a setting. An empty one removes those before it.
+// Values returns the values of a setting. An empty value removes those before it.
 func (u *Unit) Values(section, key string) []string {
 	all := u.assigned(section, key)
 	for i, value := range slices.Backward(all) {
@@ -56,9 +56,9 @@ func (u *Unit) Values(section, key string) []string {
 	return all
 }
 
-// Words returns the words of a setting that is a list. Quotes are removed,
-// backslashes kept: they belong to the names of units. A word whose quotes are
-// not closed ends its line.
+// Words returns the words of a setting that is a list. Quotes are removed.
+// Backslashes are kept, because they are part of the names of units. At an unclosed
+// quote, the rest of the line is ignored.
 func (u *Unit) Words(section, key string) []string {
 	var all []string
 	for _, value := range u.Values(section, key) {
@@ -73,7 +73,8 @@ func (u *Unit) Words(section, key string) []string {
 	return all
 }
 
-// Last returns the value of a setting that has one.
+// Last returns the last value of a setting, which is the one that counts if the
+// setting is not a list.
 func (u *Unit) Last(section, key string) string {
 	if all := u.Values(section, key); len(all) > 0 {
 		return all[len(all)-1]
@@ -81,8 +82,8 @@ func (u *Unit) Last(section, key string) string {
 	return ""
 }
 
-// Bool reports whether a boolean setting is true. As in systemd, a value that
-// is not a boolean, or empty, is ignored.
+// Bool reports whether a boolean setting is true. As in systemd, a value that is
+// empty or not a boolean is ignored.
 func (u *Unit) Bool(section, key string) bool {
 	yes, _ := u.boolean(section, key)
 	return yes
@@ -97,27 +98,28 @@ func (u *Unit) boolean(section, key string) (yes, set bool) {
 	return yes, set
 }
 
-// Installable reports whether the unit declares in [Install] how it is enabled.
+// Installable reports whether the unit has an [Install] section that says how to
+// enable it.
 func (u *Unit) Installable() bool {
 	return slices.ContainsFunc([]string{"WantedBy", "RequiredBy", "UpheldBy", "Alias", "Also", "DefaultInstance"},
 		func(key string) bool { return len(u.Values("Install", key)) > 0 })
 }
 
-// own is the section of gitsync: systemd ignores sections that begin with X-.
+// own is the section for gitsync. systemd ignores sections that begin with X-.
 const own = "X-Gitsync"
 
-// Probe reports whether the unit asks to be started as a test of a deployment.
+// Probe reports whether gitsync must start the unit to test a deployment.
 func (u *Unit) Probe() bool { return u.Bool(own, "Probe") }
 
-// RestartNo reports whether a change must not restart the unit.
+// RestartNo reports whether a change must not restart the unit (Restart=no).
 func (u *Unit) RestartNo() bool {
 	yes, set := u.boolean(own, "Restart")
 	return set && !yes
 }
 
-// RestartOnChange returns the files whose change restarts the unit: paths in
-// the repository or, if absolute, on the host. Specifiers are expanded; a path
-// with one that is not known here is left out.
+// RestartOnChange returns the files whose change restarts the unit. A path is in the
+// repository or, if it is absolute, on the host. Specifiers are expanded. It leaves
+// out a path with a specifier that cannot be known.
 func (u *Unit) RestartOnChange() []string { return u.expandAll(u.Words(own, "RestartOnChange")) }
 
 func (u *Unit) expandAll(values []string) []string {
@@ -130,8 +132,8 @@ func (u *Unit) expandAll(values []string) []string {
 	return all
 }
 
-// Oneshot reports whether the unit is a service that systemd waits for: of
-// Type=oneshot, or without a type and without ExecStart=.
+// Oneshot reports whether the unit is a service with Type=oneshot, which systemd
+// waits for. A service with neither Type= nor ExecStart= has this type too.
 func (u *Unit) Oneshot() bool {
 	if Type(u.Name) != "service" {
 		return false
@@ -139,7 +141,7 @@ func (u *Unit) Oneshot() bool {
 	kind := ""
 	for _, value := range u.assigned("Service", "Type") {
 		if slices.Contains([]string{"simple", "forking", "oneshot", "dbus", "notify", "notify-reload", "idle", "exec"}, value) {
-			kind = value // systemd ignores others
+			kind = value // systemd ignores other values
 		}
 	}
 	if kind == "" {
@@ -148,12 +150,12 @@ func (u *Unit) Oneshot() bool {
 	return kind == "oneshot"
 }
 
-// RemainAfterExit reports whether the service is active after its program has
-// ended.
+// RemainAfterExit reports whether the service stays active after its program has
+// exited.
 func (u *Unit) RemainAfterExit() bool { return u.Bool("Service", "RemainAfterExit") }
 
-// Triggers returns the units that a timer, socket, path or automount starts. Of
-// a template it returns the triggered template, if that is known.
+// Triggers returns the units that a timer, socket, path or automount starts. For a
+// template it returns the template that is started, if that can be known.
 func (u *Unit) Triggers() []string {
 	kind := Type(u.Name)
 	section, related := "", "service"
@@ -169,7 +171,7 @@ func (u *Unit) Triggers() []string {
 	default:
 		return nil
 	}
-	values := u.assigned(section, "Unit") // nothing resets it, and the first counts
+	values := u.assigned(section, "Unit") // an empty value resets nothing, and the first valid value counts
 	for _, value := range values {
 		name, ok := u.expandName(value)
 		if !ok {
@@ -182,7 +184,7 @@ func (u *Unit) Triggers() []string {
 	return []string{u.sibling(related)}
 }
 
-// sibling returns the unit of the same name and another type.
+// sibling returns the unit with the same name and another type.
 func (u *Unit) sibling(kind string) string {
 	stem, _, _ := split(u.Name)
 	return stem + "." + kind
@@ -209,8 +211,8 @@ func (u *Unit) socketTriggers() []string {
 	return []string{prefix + "@.service"}
 }
 
-// expandName expands the name of a unit. In a template job@%i.service stands
-// for instances of job@.service, whichever they are.
+// expandName expands the name of a unit. In a template, job@%i.service can be any
+// instance of job@.service, so it returns that template.
 func (u *Unit) expandName(value string) (string, bool) {
 	if name, ok := u.Expand(value); ok {
 		return name, true

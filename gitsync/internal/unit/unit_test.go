@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestWhereProgramsAre(t *testing.T) {
+func TestRootAndBringsFiles(t *testing.T) {
 	for _, tc := range []struct {
 		settings, root string
 		known, brings  bool
@@ -70,7 +70,7 @@ func TestValues(t *testing.T) {
 	}
 }
 
-// systemd does not load these; the assignments before the fault are kept.
+// systemd does not load these files. The assignments before the fault are kept.
 func TestParseFault(t *testing.T) {
 	for name, tc := range map[string]struct{ text, want string }{
 		"too long":           {"[S]\nA=1\nA=" + strings.Repeat("x", maxLine-len("A=")) + "\nA=2\n", "line 3 is longer"},
@@ -127,7 +127,7 @@ func TestLast(t *testing.T) {
 	}
 }
 
-// Where systemd 252 was asked, it had these programs.
+// The programs are those that systemd 252 reported, where it was asked.
 func TestPrograms(t *testing.T) {
 	for _, tc := range []struct {
 		name, text string
@@ -143,7 +143,7 @@ func TestPrograms(t *testing.T) {
 		{"a.service", `ExecStart='/opt/a b'/prog`, []string{"/opt/a b/prog"}},
 		{"a.service", `ExecStart=/bin/\141\u00e4\U000000e4\t`, nil}, // a tab
 		{"a.service", `ExecStart=/bin/\141\u00e4\U000000e4`, []string{"/bin/aää"}},
-		{"a.service", `ExecStart=/bin/a\q`, nil}, // unknown escapes are kept, and no backslash is allowed
+		{"a.service", `ExecStart=/bin/a\q`, nil}, // an unknown escape is kept, and a program cannot contain a backslash
 		{"a.service", "ExecStart=-/bin/a\nExecStart=/bin/b\nExecStart=@-/bin/c c\nExecStart=\"-/bin/d\"", []string{"/bin/b"}},
 		{"a.service", "ExecStart=@/bin/a argv0 b", []string{"/bin/a"}},
 		{"a.service", "ExecStart=@/bin/a", nil},
@@ -288,7 +288,7 @@ func TestInstallable(t *testing.T) {
 		}
 	}
 	if !Parse("a.service", nil, []byte("[Install]\nWantedBy=a.target")).Installable() {
-		t.Error("[Install] in a drop-in does not count")
+		t.Error("[Install] in a drop-in is not found")
 	}
 }
 
@@ -300,13 +300,13 @@ func FuzzParse(f *testing.F) {
 		for _, s := range u.settings {
 			for _, text := range []string{s.key, s.value} {
 				if text != strings.Trim(text, whitespace) || strings.ContainsAny(text, "\n\r\x00") {
-					t.Errorf("%q has whitespace around it or an end of a line", text)
+					t.Errorf("%q has whitespace around it or contains an end of a line", text)
 				}
 			}
 		}
 		u.Programs()
 		u.Oneshot()
-		// Comments and empty lines before a file mean nothing.
+		// Comments and empty lines before a file have no meaning.
 		if again := Parse("a@b.service", append([]byte("# x\n\n;y\n"), main...), dropIn); !strings.HasPrefix(string(main), bom) && !slices.Equal(again.settings, u.settings) {
 			t.Errorf("a comment before %q changes %q to %q", main, u.settings, again.settings)
 		}
@@ -324,14 +324,14 @@ func FuzzWords(f *testing.F) {
 				var word string
 				word, rest, ok, err = cutWord(rest, unescape)
 				if ok && len(rest) >= before {
-					t.Fatalf("%q does not get shorter", rest)
+					t.Fatalf("cutWord does not shorten %q", rest)
 				}
 				if len(word) > before {
 					t.Errorf("%q is longer than its source", word)
 				}
 			}
 		}
-		// Quoted, any text is one word again.
+		// Any text in quotes is one word.
 		if !strings.Contains(text, "'") {
 			if word, rest, ok, err := cutWord("'"+text+"'", false); !ok || err != nil || rest != "" || word != text {
 				t.Errorf("quoted %q is %q, %q, %v, %v", text, word, rest, ok, err)

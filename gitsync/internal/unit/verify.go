@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// Complaint is one line of systemd-analyze verify. File and Line are set if it
-// names a place in a file, Unit if it names a unit or a place in the file or
-// drop-in of one. Text is the rest.
+// Complaint is one line of systemd-analyze verify. File and Line are set if it names
+// a line of a file. Unit is set if it names a unit, or the file or a drop-in of a
+// unit. Text is the rest of the line.
 type Complaint struct {
 	File string
 	Line int
@@ -16,8 +16,8 @@ type Complaint struct {
 	Text string
 }
 
-// ParseVerify reads the messages of systemd-analyze verify, one a line. The
-// three forms are "FILE:LINE: text", "UNIT: text" and "text".
+// ParseVerify parses the messages of systemd-analyze verify, one a line. A message
+// has one of the forms "FILE:LINE: text", "UNIT: text" and "text".
 func ParseVerify(output string) []Complaint {
 	var all []Complaint
 	for line := range strings.Lines(output) {
@@ -46,7 +46,7 @@ func parseComplaint(line string) Complaint {
 		i += end + 2
 	}
 	c := Complaint{Text: line}
-	if _, rest, ok := strings.Cut(line, "onfiguration file /"); ok { // of its mode
+	if _, rest, ok := strings.Cut(line, "onfiguration file /"); ok { // a complaint about the mode of a file
 		if file, _, ok := strings.Cut(rest, " is "); ok {
 			c.File, c.Unit = "/"+file, unitOf("/"+file)
 		}
@@ -59,7 +59,7 @@ func parseComplaint(line string) Complaint {
 	return c
 }
 
-// unitOf returns the unit whose file or drop-in this is, or "".
+// unitOf returns the unit to which a file or drop-in belongs, or "".
 func unitOf(file string) string {
 	name := path.Base(file)
 	if strings.HasSuffix(name, ".conf") {
@@ -71,10 +71,10 @@ func unitOf(file string) string {
 	return name
 }
 
-// Fatal reports whether a complaint is of a fault: of a setting that systemd
-// ignores, a unit that it does not load or a program that it cannot run.
-// Remarks on deprecated settings, which work or are known to do nothing, and on
-// modes of files are not.
+// Fatal reports whether a complaint is about a fault: a setting that systemd ignores,
+// a unit that it does not load, or a program that it cannot run. Remarks about
+// deprecated settings, which work or are known to do nothing, and about the modes of
+// files are not fatal.
 func Fatal(c Complaint) bool {
 	text := strings.ToLower(c.Text)
 	for _, remark := range []string{
@@ -97,8 +97,8 @@ func Fatal(c Complaint) bool {
 	return false
 }
 
-// MissingProgram returns the program of a complaint that a command is not
-// executable. ok is false for another complaint.
+// MissingProgram returns the program in a complaint that a command is not executable.
+// ok is false for other complaints.
 func MissingProgram(c Complaint) (program string, ok bool) {
 	rest, ok := strings.CutPrefix(c.Text, "Command ")
 	if !ok {
