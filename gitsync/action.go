@@ -7,7 +7,7 @@ import (
 	"observability-hub/lib/record"
 )
 
-// Actions of a plan.
+// The kinds of action in a plan.
 const (
 	doInstall = "install"
 	doUpdate  = "update"
@@ -19,8 +19,7 @@ const (
 	doSkip    = "skip"
 )
 
-// action is one difference between what the commit wants and what the host
-// has: one line of a plan.
+// action is one line of a plan: one difference between the commit and the host.
 type action struct {
 	Action string `json:"action"`
 	Unit   string `json:"unit,omitempty"`
@@ -28,14 +27,15 @@ type action struct {
 	Reason string `json:"reason"`
 	Commit string `json:"commit"`
 
-	add, drop enablement // links that it makes and removes
-	stop      bool       // the unit, and the instances of a template, stop first
-	service   string     // what a quadlet that is removed was for systemd
-	start     []string   // units that it starts
-	healing   bool       // a restart for what is wrong without this commit
+	add, drop enablement // links that the action makes and removes
+	stop      bool       // stop the unit, and the instances of a template, before the action
+	service   string     // for the removal of a quadlet: the service that podman's generator made of it
+	start     []string   // units that the action starts
+	healing   bool       // a restart that repairs something this commit did not cause
 }
 
-// same reports whether two lines mean the same step. The reason is for people.
+// same reports whether two lines mean the same step. It ignores the reason,
+// which only informs the reader.
 func (a action) same(b action) bool {
 	return a.Action == b.Action && a.Unit == b.Unit && a.Path == b.Path && a.Commit == b.Commit
 }
@@ -45,15 +45,15 @@ func (a action) isFile() bool {
 	return a.Action == doInstall || a.Action == doUpdate || a.Action == doRemove
 }
 
-// isMain reports whether the action is on the main file of its unit.
+// isMain reports whether the action concerns the main file of its unit.
 func (a action) isMain() bool { return a.Unit != "" && path.Base(a.Path) == a.Unit }
 
-// planned is the line of a plan.
+// planned returns the record of an action in a plan.
 func (a action) planned(now time.Time, service string) []byte {
 	return a.fill(record.New(now, record.Info, "planned", service))
 }
 
-// done is the line that says that it was done.
+// done returns the record of an action that was done.
 func (a action) done(now time.Time, level, service string) []byte {
 	return a.fill(record.New(now, level, "action", service))
 }

@@ -12,18 +12,19 @@ import (
 	"observability-hub/gitsync/internal/unit"
 )
 
-// after is the host as it will be once a plan is done: the files of the commit
-// over those of the host, without those that the plan removes.
+// after is the host as it will be after a plan: the files of the commit over the
+// files of the host, without the files that the plan removes.
 type after struct {
 	host host
 	want *want
 	gone map[string]bool // paths that the plan removes
-	left map[string]bool // paths of the commit that are not ours: the host keeps what it has there
+	left map[string]bool // paths of the commit where the host keeps its own file
 
-	units  map[string]*unit.Unit      // parsed once
-	listed map[string]map[string]bool // names of a directory, read once
-	links  map[string][]string        // of these, symbolic links
-	other  map[string]string          // names of the host that are aliases, and of what; read once
+	// The rest is a cache.
+	units  map[string]*unit.Unit      // parsed units, by name
+	listed map[string]map[string]bool // names in a directory
+	links  map[string][]string        // names in a directory that are symbolic links on the host
+	other  map[string]string          // the target of each alias
 	named  map[string][]string        // all names of a unit
 }
 
@@ -31,8 +32,7 @@ func newAfter(h host, w *want, gone map[string]bool) *after {
 	return &after{host: h, want: w, gone: gone, units: map[string]*unit.Unit{}, listed: map[string]map[string]bool{}, links: map[string][]string{}, named: map[string][]string{}}
 }
 
-// file returns the file of the commit that will be at a host path, nil if that
-// is not the commit's.
+// file returns the file of the commit that will be at a host path, or nil.
 func (a *after) file(p string) *wantedFile {
 	if a.left[p] {
 		return nil
@@ -72,17 +72,18 @@ func (a *after) names(dir string) map[string]bool {
 	return names
 }
 
-// unitPath is where systemd looks for units, in the order of priority
-// (systemd.unit(5), "Unit File Load Path"). What generators make and what was
-// started by systemd-run is below /run.
+// unitPath has the directories in which systemd looks for units, in the order of
+// priority (systemd.unit(5), "Unit File Load Path"). The units of generators and of
+// systemd-run are below /run.
 var unitPath = []string{
 	"/etc/systemd/system.control", "/run/systemd/system.control", "/run/systemd/transient", "/run/systemd/generator.early",
 	unitDir, "/etc/systemd/system.attached", "/run/systemd/system", "/run/systemd/system.attached", "/run/systemd/generator",
 	"/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system", "/run/systemd/generator.late",
 }
 
-// find returns where systemd will find the main file of a unit, or of its
-// template: "" if it has none. masked says that the administrator masked it.
+// find returns the path where systemd will find the main file of a unit, or of its
+// template. It returns "" if there is none. masked says that this file masks the
+// unit.
 func (a *after) find(name string) (p string, masked bool) {
 	if name == "" {
 		return "", false
@@ -110,8 +111,8 @@ func (a *after) find(name string) (p string, masked bool) {
 	return "", false
 }
 
-// aliases returns the names of the host's units that are links to units of
-// other names, and those names.
+// aliases returns the aliases on the host: links to a unit of another name. The
+// values are those names.
 func (a *after) aliases() map[string]string {
 	if a.other != nil {
 		return a.other
@@ -133,7 +134,7 @@ func (a *after) aliases() map[string]string {
 	return a.other
 }
 
-// id returns the name that systemd has a unit by: of an alias, what it names.
+// id returns the main name of a unit. For an alias this is the unit that it names.
 func (a *after) id(name string) string {
 	for range 5 {
 		target, ok := a.aliases()[name]
@@ -151,7 +152,7 @@ func (a *after) id(name string) string {
 	return name
 }
 
-// namesOf returns the names of a unit: its own first, then its aliases.
+// namesOf returns the name of a unit, followed by its aliases.
 func (a *after) namesOf(name string) []string {
 	if all, ok := a.named[name]; ok {
 		return all
@@ -170,14 +171,14 @@ func (a *after) namesOf(name string) []string {
 	return all
 }
 
-// isMask reports whether a file in the place of a unit masks it: a link to
-// /dev/null or an empty file (systemctl(1), mask).
+// isMask reports whether a file in the place of a unit masks the unit, because it
+// is a link to /dev/null or is empty (systemctl(1), mask).
 func isMask(s fileState) bool {
 	return s.kind == "link" && s.link == "/dev/null" || s.kind == "file" && len(s.data) == 0 && s.sum == sum(nil)
 }
 
-// maskedByAdmin reports whether the administrator masked a unit that the commit
-// has. A mask in /run counts only where /etc has no file yet, as for systemd.
+// maskedByAdmin reports whether the administrator masked a unit of the commit. As
+// for systemd, a mask in /run counts only if /etc has no file of that name.
 func (a *after) maskedByAdmin(name string) bool {
 	s, err := a.host.state(path.Join(unitDir, name))
 	if err != nil || s.kind == "file" && len(s.data) > 0 {
@@ -190,7 +191,8 @@ func (a *after) maskedByAdmin(name string) bool {
 	return err == nil && isMask(s)
 }
 
-// content returns the file at a host path as it will be, nil if there is none.
+// content returns the content that a host path will have. It returns nil if there
+// will be no readable file.
 func (a *after) content(p string) []byte {
 	if f := a.file(p); f != nil {
 		return f.content
@@ -210,7 +212,7 @@ func (a *after) content(p string) []byte {
 }
 
 // dropIns returns the paths of the drop-ins that will apply to a unit, in the
-// order in which they apply.
+// order in which systemd applies them.
 func (a *after) dropIns(name string) []string {
 	var all []string
 	names, places := []string{name}, unitPath
@@ -234,8 +236,8 @@ func (a *after) dropIns(name string) []string {
 	return unit.DropIns(names, all)
 }
 
-// unit returns a unit or quadlet with its drop-ins, nil if it will not be there
-// or is masked.
+// unit returns a unit or quadlet with its drop-ins. It returns nil if the unit will
+// not exist or is masked.
 func (a *after) unit(name string) *unit.Unit {
 	if u, ok := a.units[name]; ok {
 		return u
@@ -261,9 +263,9 @@ func (a *after) unit(name string) *unit.Unit {
 	return u
 }
 
-// generated returns the service that podman's generator will make of a quadlet
-// of the commit, as far as it matters here: the quadlet's own sections, and some
-// program. It is nil if there is no such quadlet.
+// generated returns the service that podman's generator will make of a quadlet of
+// the commit. It has only what matters here: the sections of the quadlet and a
+// program. It returns nil if there is no such quadlet.
 func (a *after) generated(name string) *unit.Unit {
 	for _, f := range a.want.files {
 		if !f.isQuadlet() || a.service(f.unit) != name {
@@ -282,8 +284,8 @@ func (a *after) generated(name string) *unit.Unit {
 	return nil
 }
 
-// service returns the unit that a file's unit is for systemd: for a quadlet,
-// the service that podman's generator makes of it.
+// service returns the name that a unit or quadlet has in systemd. For a quadlet
+// this is the service that podman's generator makes of it.
 func (a *after) service(name string) string {
 	if !unit.Quadlet(name) {
 		return name
@@ -295,9 +297,10 @@ func (a *after) service(name string) string {
 	return unit.QuadletService(name, contents...)
 }
 
-// lookUp returns where a program of a unit can be: at an absolute path, or
-// where systemd looks a name up (systemd.service(5), "Command lines";
-// systemd.exec(5), ExecSearchPath=).
+// lookUp returns the paths where systemd looks for a program of a unit: the program
+// itself if it is an absolute path, and otherwise the name in each directory of the
+// search path (systemd.service(5), "Command lines"; systemd.exec(5),
+// ExecSearchPath=).
 func lookUp(u *unit.Unit, name string) []string {
 	if path.IsAbs(name) {
 		return []string{path.Clean(name)}
@@ -313,7 +316,8 @@ func lookUp(u *unit.Unit, name string) []string {
 	return paths
 }
 
-// executable reports whether a program of a unit will be there.
+// executable reports whether a program of a unit will exist and be executable. If
+// that cannot be known, it returns true.
 func (a *after) executable(u *unit.Unit, name string) bool {
 	if u.BringsFiles(name) {
 		return true
@@ -328,7 +332,7 @@ func (a *after) executable(u *unit.Unit, name string) bool {
 		if err != nil {
 			return false
 		}
-		in = host{root: real} // links there lead to files there
+		in = host{root: real} // links in this root lead to files in this root
 	}
 	for _, p := range lookUp(u, name) {
 		if f := a.file(path.Join("/", root, p)); f != nil {
@@ -342,10 +346,10 @@ func (a *after) executable(u *unit.Unit, name string) bool {
 	return false
 }
 
-// executable reports whether the host's path p is a file that can be run. Where
-// the sandbox of gitsync's own unit hides a directory (ProtectHome=,
-// InaccessiblePaths=, PrivateTmp=) nobody here can know, and the unit that
-// names the program is believed.
+// executable reports whether the host's path p is an executable file. If the
+// sandbox of gitsync's own unit hides the directory (ProtectHome=,
+// InaccessiblePaths=, PrivateTmp=), this cannot be known. Then it returns true and
+// so trusts the unit that names the program.
 func (h host) executable(p string) bool {
 	r := p
 	if h.offline() {
@@ -366,9 +370,8 @@ func (h host) executable(p string) bool {
 	return hidden(p)
 }
 
-// hidden reports whether a path is below a mount of this process's own
-// namespace that hides what is there: a tmpfs, or what systemd mounts over
-// inaccessible paths.
+// hidden reports whether a mount in this process's own namespace hides a path: a
+// tmpfs, or a mount that systemd puts over inaccessible paths.
 func hidden(p string) bool {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
@@ -387,12 +390,12 @@ func hidden(p string) bool {
 	return isHiding
 }
 
-// isRuntime reports whether a tmpfs is one that every host has.
+// isRuntime reports whether hosts usually have a tmpfs at a mount point.
 func isRuntime(point string) bool {
 	return point == "/run" || point == "/tmp" || point == "/run/lock" || strings.HasPrefix(point+"/", "/dev/")
 }
 
-// mountLine reads a line of proc_pid_mountinfo(5).
+// mountLine parses a line of proc_pid_mountinfo(5).
 func mountLine(line string) (root, point, kind string, ok bool) {
 	left, right, found := strings.Cut(line, " - ")
 	f := strings.Fields(left)

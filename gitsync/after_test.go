@@ -9,7 +9,7 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// A unit has the drop-ins of its aliases too.
+// The drop-ins of its aliases also apply to a unit.
 func TestNamesOfUnits(t *testing.T) {
 	w := newWorld(t)
 	w.onHost("/usr/lib/systemd/system/ssh.service", service, 0o644)
@@ -20,7 +20,7 @@ func TestNamesOfUnits(t *testing.T) {
 	} {
 		w.onHost(unitDir+"/"+name, "-> "+target, 0)
 	}
-	w.onHost("/usr/lib/systemd/system/old.service", "-> other.service", 0) // hidden by the one in /etc
+	w.onHost("/usr/lib/systemd/system/old.service", "-> other.service", 0) // hidden by the link in /etc
 	w.onHost("/usr/lib/systemd/system/sshd.service.d/10.conf", "[Service]\nNice=1\n", 0o644)
 	a := newAfter(host{w.root}, wantOf(map[string]string{unitDir + "/old.service.d/20.conf": "[Service]\nNice=2\n", unitDir + "/ssh.service.d/10.conf": "[Service]\nNice=3\n"}), nil)
 	for name, id := range map[string]string{"ssh.service": "ssh.service", "sshd.service": "ssh.service", "old.service": "ssh.service", "v@x.service": "w@x.service",
@@ -49,7 +49,7 @@ func TestFind(t *testing.T) {
 	w.onHost(unitDir+"/gone.service", service, 0o644)
 	w.onHost(unitDir+"/gone-too.service", service, 0o644)
 	w.onHost(unitDir+"/dead.service", "-> /dev/null", 0)
-	w.onHost(unitDir+"/relative.service", "-> ../../../dev/null", 0) // as another tool masks
+	w.onHost(unitDir+"/relative.service", "-> ../../../dev/null", 0) // a mask that another tool made
 	w.onHost(unitDir+"/alias.service", "-> "+unitDir+"/etc.service", 0)
 	w.onHost("/usr/lib/systemd/system/w@.service", service, 0o644)
 	w.onHost("/run/systemd/system/now.service", "-> /dev/null", 0)
@@ -70,7 +70,7 @@ func TestFind(t *testing.T) {
 		}
 	}
 	if u := a.unit("alias.service"); !u.Oneshot() {
-		t.Error("a link to a unit is not read")
+		t.Error("the unit that a link points to is not read")
 	}
 	w.onHost(unitDir+"/empty.service", " ", 0o644)
 	for name, want := range map[string]bool{"dead.service": true, "relative.service": true, "now.service": true, "etc.service": false, "alias.service": false, "not.service": false, "empty2.service": false} {
@@ -99,7 +99,7 @@ func TestIsMask(t *testing.T) {
 	}
 }
 
-func TestDropInsOfTheHostAfterAPlan(t *testing.T) {
+func TestDropInsAfterPlan(t *testing.T) {
 	w := newWorld(t)
 	for _, p := range []string{unitDir + "/a.service.d/10.conf", unitDir + "/a.service.d/gone.conf", unitDir + "/a.service.d/README", "/usr/lib/systemd/system/service.d/05.conf", "/usr/lib/systemd/system/a.service.d/10.conf"} {
 		w.onHost(p, "[Service]\nNice=2\n", 0o644)
@@ -136,20 +136,20 @@ func TestExecutable(t *testing.T) {
 			t.Errorf("executable(%s) = %v", name, got)
 		}
 	}
-	// The running host: what is missing is missing, unless a sandbox may hide it.
+	// On the running host a missing program counts as missing, unless a sandbox may hide it.
 	if h := (host{"/"}); !h.executable("/bin/sh") || h.executable("/etc/passwd") || h.executable("/usr/bin/no-such-program") {
-		t.Error("programs of this host")
+		t.Error("executable is wrong about programs of this host")
 	}
 	if (host{w.root}).hasQuadletGenerator() {
-		t.Error("a generator that is not there")
+		t.Error("hasQuadletGenerator finds a generator that does not exist")
 	}
 	w.onHost("/usr/lib/systemd/system-generators/podman-system-generator", "x", 0o755)
 	if !(host{w.root}).hasQuadletGenerator() {
-		t.Error("no generator")
+		t.Error("hasQuadletGenerator does not find the generator")
 	}
 }
 
-// Lines as of Debian 12 below systemd: ProtectHome=tmpfs, InaccessiblePaths=, PrivateTmp=.
+// The first lines are those of a unit on Debian 12 with ProtectHome=tmpfs, InaccessiblePaths= and PrivateTmp=.
 func TestMountLine(t *testing.T) {
 	for _, tc := range []struct {
 		line, root, point, kind string
@@ -173,7 +173,7 @@ func TestMountLine(t *testing.T) {
 		}
 	}
 	if hidden("/etc/passwd") || hidden("/no/such/file") {
-		t.Error("a file of the root directory's own file system is taken for hidden")
+		t.Error("a file on the root file system counts as hidden")
 	}
 }
 
@@ -187,20 +187,20 @@ func TestForHost(t *testing.T) {
 		skipped []string // UNIT REASON
 		refused bool
 	}{
-		{"all is there", map[string]string{"a.service": service, "a.timer": timer}, nil, "", nil, false},
+		{"everything exists", map[string]string{"a.service": service, "a.timer": timer}, nil, "", nil, false},
 		{"no program", map[string]string{"a.service": "[Service]\nExecStart=/opt/x\n", "a.timer": timer, "a.socket": socket, "b.timer": timer + "[Timer]\nUnit=a.timer\n", "a.service.d/x.conf": "[Service]\nNice=1\n"},
 			nil, "", []string{"a.service not-installed-here", "a.socket not-installed-here", "a.timer not-installed-here", "b.timer not-installed-here"}, false},
 		{"the program in a drop-in", map[string]string{"a.service": service, "a.service.d/x.conf": "[Service]\nExecStart=\nExecStart=/opt/x\n"}, nil, "", []string{"a.service not-installed-here"}, false},
-		{"no program and no matter", map[string]string{"a.service": "[Service]\nExecStart=-/opt/x\n"}, nil, "", nil, false},
+		{"no program, which may be missing", map[string]string{"a.service": "[Service]\nExecStart=-/opt/x\n"}, nil, "", nil, false},
 		{"masked", map[string]string{"a.service": service, "a.timer": timer}, map[string]string{unitDir + "/a.service": "-> /dev/null"}, "", []string{"a.service masked", "a.timer masked"}, false},
-		{"the masked unit is another's", map[string]string{"a.timer": timer}, map[string]string{"/etc/systemd/system/a.service": "-> /dev/null"}, "", []string{"a.timer masked"}, false},
+		{"the masked unit is not in the commit", map[string]string{"a.timer": timer}, map[string]string{"/etc/systemd/system/a.service": "-> /dev/null"}, "", []string{"a.timer masked"}, false},
 		{"an instance of a template without a program", map[string]string{"w@.service": "[Service]\nExecStart=/opt/x\n", "a.timer": timer + "[Timer]\nUnit=w@one.service\n"}, nil, "",
 			[]string{"a.timer not-installed-here", "w@.service not-installed-here"}, false},
-		{"of the host", map[string]string{"a.timer": timer}, map[string]string{"/usr/lib/systemd/system/a.service": service}, "", nil, false},
+		{"a unit of the host", map[string]string{"a.timer": timer}, map[string]string{"/usr/lib/systemd/system/a.service": service}, "", nil, false},
 		{"loaded without a file", map[string]string{"a.timer": timer}, nil, "a.service active running", nil, false},
 		{"a slice", map[string]string{"a.timer": timer + "[Timer]\nUnit=x.slice\n"}, nil, "", nil, false},
 		{"an init script", map[string]string{"a.timer": timer}, map[string]string{"/etc/init.d/a": "#!/bin/sh\n"}, "", nil, false},
-		{"nothing to start", map[string]string{"a.timer": timer}, nil, "", nil, true},
+		{"a timer without a service", map[string]string{"a.timer": timer}, nil, "", nil, true},
 		{"an automount without a mount", map[string]string{"mnt.automount": automount}, nil, "", nil, true},
 		{"an automount", map[string]string{"mnt.automount": automount, "mnt.mount": "[Mount]\nWhat=/x\nWhere=/mnt\n"}, nil, "", nil, false},
 		{"a quadlet without its generator", map[string]string{"q.timer": timer}, map[string]string{"quadlet": "x"}, "", []string{"q.container no-quadlet-generator", "q.timer no-quadlet-generator"}, false},
@@ -240,7 +240,7 @@ func TestForHost(t *testing.T) {
 			for _, f := range got.files {
 				for _, s := range got.skipped {
 					if f.unit == s.unit {
-						t.Errorf("%s of a unit that is skipped is there", f.path)
+						t.Errorf("%s belongs to a unit that is skipped", f.path)
 					}
 				}
 			}

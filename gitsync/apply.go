@@ -29,7 +29,7 @@ type applyCmd struct {
 
 func (c *applyCmd) Validate() error {
 	if c.Plan != "" && c.Plan != "-" {
-		return fmt.Errorf("%s: neither - nor a flag", c.Plan)
+		return fmt.Errorf("unexpected argument %s: the only argument of apply is -", c.Plan)
 	}
 	return validate(c.originFlags, c.hostFlags, c.applyFlags)
 }
@@ -38,7 +38,8 @@ func (c *applyCmd) Run(ctx context.Context, env *cli.Env) error {
 	var only *selection
 	if c.Plan == "-" {
 		var err error
-		// Before the lock: a plan that is being made holds it.
+		// Read stdin before taking the lock: the gitsync plan that writes to the pipe
+		// holds it.
 		if only, err = readSelection(env.Stdin); err != nil {
 			return err
 		}
@@ -52,7 +53,8 @@ func (c *applyCmd) Run(ctx context.Context, env *cli.Env) error {
 	return a.run(ctx, only)
 }
 
-// apply is one run of plan, apply or rollback under the lock of its state directory.
+// apply is one run of plan, apply or rollback, which holds the lock of its state
+// directory.
 type apply struct {
 	env *cli.Env
 	dir *statedir.Dir
@@ -63,10 +65,10 @@ type apply struct {
 	host   host
 	ledger *ledger
 	began  time.Time
-	target string // the commit to apply, if it is not the pulled one
+	target string // the commit to apply in a rollback; "" for the pulled one
 }
 
-// prepare reads what the state directory says.
+// prepare resolves the directories and reads the ledger.
 func (a *apply) prepare() error {
 	a.began = time.Now()
 	root, err := filepath.Abs(a.Root)
@@ -82,25 +84,26 @@ func (a *apply) prepare() error {
 	}
 	a.ledger, err = readLedger(a.dir.Path)
 	if err == nil && a.ledger.Root != "" && a.ledger.Root != root {
-		return sysexits.New(sysexits.Config, "other_root", fmt.Errorf("%s is the state of the root %s, not of %s", a.dir.Path, a.ledger.Root, root)).
-			WithHint("give each root a --state-dir of its own")
+		return sysexits.New(sysexits.Config, "other_root", fmt.Errorf("the state directory %s belongs to the root %s, not to %s", a.dir.Path, a.ledger.Root, root)).
+			WithHint("use a different --state-dir for each root")
 	}
 	return err
 }
 
-// run makes the host match the commit, or does the lines of the plan that are
-// selected. From beginning to end:
+// run makes the host match the commit. If only is not nil, it does only the
+// selected lines of the plan. These are the steps:
 //
-//  1. finish or undo what an interrupted apply left
-//  2. read the commit, check its signature and ancestry again
-//  3. compare what it wants with the host: the plan
-//  4. check the units in a stage
-//  5. write the journal, then change files, links and running units
-//  6. watch what the commit changed; if it is unhealthy, put all back (back.go)
-//  7. write the ledger: from here on the commit is applied
-//  8. run the on-change commands
+//  1. Finish or undo an interrupted apply.
+//  2. Read the commit. Check its signature and ancestry again.
+//  3. Compare what it wants with the host, which gives the plan.
+//  4. Check the units in a stage.
+//  5. Write the journal, then change files, links and running units.
+//  6. Watch what the commit changed. If it is unhealthy, undo everything (back.go).
+//  7. Write the ledger. From here on the commit is applied.
+//  8. Run the on-change commands.
 func (a *apply) run(ctx context.Context, only *selection) error {
-	// Directories for units and drop-ins are for all to read, as systemctl makes them.
+	// Every user must be able to read the directories of units and drop-ins.
+	// systemctl makes them like this too.
 	syscall.Umask(0o022)
 	if err := a.prepare(); err != nil {
 		return err
@@ -130,8 +133,8 @@ func (a *apply) run(ctx context.Context, only *selection) error {
 	return a.execute(ctx, p, actions)
 }
 
-// plan reads the commit and compares it with the host. It is nil if there is
-// nothing to apply. The caller removes its stage.
+// plan reads the commit and compares it with the host. It returns nil if there is
+// nothing to apply. The caller must remove the stage of the plan.
 func (a *apply) plan(ctx context.Context) (*plan, error) {
 	pulled, all, err := a.readCommit(ctx)
 	if err != nil || all == nil {
@@ -164,20 +167,20 @@ func (a *apply) plan(ctx context.Context) (*plan, error) {
 	return p, nil
 }
 
-// execution is the actions of one plan being done.
+// execution does the actions of one plan.
 type execution struct {
 	*apply
 	plan    *plan
-	actions []action // all that are to be done
-	todo    []action // of these, those that change more than the ledger
-	journal *journal
+	actions []action // all actions to do
+	todo    []action // the actions that change more than the ledger
+	journal *journal // nil if no action changes the host
 
 	reloaded bool
-	touched  map[string]bool // units to be watched
-	failed   []string        // on-change commands
+	touched  map[string]bool // units to watch
+	failed   []string        // errors of on-change commands
 }
 
-// execute does the actions: all of them, or none that is left.
+// execute does the actions. If one fails, it undoes those that it has done.
 func (a *apply) execute(ctx context.Context, p *plan, actions []action) error {
 	x := &execution{apply: a, plan: p, actions: actions, touched: map[string]bool{}}
 	if err := x.adoptIdentical(); err != nil {
@@ -211,16 +214,16 @@ func (a *apply) execute(ctx context.Context, p *plan, actions []action) error {
 	var err error
 	if len(x.failed) > 0 {
 		err = errors.Join(err, sysexits.New(sysexits.Partial, "commands_failed", fmt.Errorf("%s; the units are applied", strings.Join(x.failed, "; "))).
-			WithHint("the next run tries these commands again; journalctl -u UNIT shows what one printed, with the unit of its on_change_failed"))
+			WithHint("the next run tries these commands again; for the output of a command, run journalctl -u UNIT with the unit of its on_change_failed"))
 	}
 	if foreign > 0 {
-		err = errors.Join(err, sysexits.New(sysexits.Partial, "foreign_files", fmt.Errorf("%d files on this host differ and are not ours to change: gitsync did not put them there, or another state directory of gitsync owns them", foreign)).
-			WithHint("gitsync plan names them (reason foreign); move them away and run gitsync apply, or make them the same as in the repository"))
+		err = errors.Join(err, sysexits.New(sysexits.Partial, "foreign_files", fmt.Errorf("%d files on this host differ from the commit and were left alone: gitsync did not deploy them, or another state directory of gitsync owns them", foreign)).
+			WithHint("gitsync plan lists them (reason foreign); move them away and run gitsync apply, or make them identical to the files in the repository"))
 	}
 	return err
 }
 
-// each returns the actions of some kinds that are to be done, in their order.
+// each returns the actions of the given kinds from todo, in order.
 func (x *execution) each(kinds ...string) []action {
 	var all []action
 	for _, a := range x.todo {
@@ -231,8 +234,9 @@ func (x *execution) each(kinds ...string) []action {
 	return all
 }
 
-// adoptIdentical takes the files that are on the host just as they are wanted
-// off the list of what is to be done: they only become ours, in the ledger.
+// adoptIdentical fills todo with the actions that change more than the ledger. It
+// leaves out files that are on the host already, exactly as the commit wants them:
+// for these only the ledger changes.
 func (x *execution) adoptIdentical() error {
 	for _, a := range x.actions {
 		if f := x.plan.want.file(a.Path); a.Reason == "adopted" && f != nil {
@@ -248,14 +252,14 @@ func (x *execution) adoptIdentical() error {
 	return nil
 }
 
-// report prints that an action is done.
+// report prints the record of an action that was done.
 func (x *execution) report(level string, a action) error {
 	return x.env.Stdout.Record(level, a.done(time.Now(), level, x.env.Service))
 }
 
-// commit writes the ledger: from here on the commit is applied. It carries the
-// name of the run, by which a run that finds the journal still there knows that
-// nothing is to be undone.
+// commit writes the ledger. From here on the commit is applied. The ledger contains
+// the name of the run. If a later run finds the journal of the same run, it knows
+// that there is nothing to undo.
 func (x *execution) commit() error {
 	run := ""
 	if x.journal != nil {
@@ -286,7 +290,8 @@ func (x *execution) commit() error {
 	return err
 }
 
-// noteSuccess sets the time of the ledger, which is that of the last success.
+// noteSuccess sets the time of the ledger's file, which is that of the last
+// successful apply.
 func (a *apply) noteSuccess() error {
 	if err := os.Chtimes(a.dir.Join(ledgerFile), a.began, a.began); err != nil {
 		return statedir.Unwritable(err)
@@ -310,7 +315,7 @@ func (x *execution) finish(foreign int) error {
 	return x.env.Stdout.Record(record.Info, l.End())
 }
 
-// recover finishes or undoes what an interrupted apply left.
+// recover finishes or undoes an interrupted apply.
 func (a *apply) recover(ctx context.Context) error {
 	j, err := readJournal(a.dir.Path)
 	if err != nil || j == nil {
@@ -320,9 +325,10 @@ func (a *apply) recover(ctx context.Context) error {
 		return sysexits.New(sysexits.Config, "other_root", fmt.Errorf("%s holds an interrupted apply on the root %s", a.dir.Path, j.Root)).
 			WithHint("run gitsync apply --root " + j.Root + " first")
 	}
-	if j.Run == a.ledger.Run { // it was committed
-		// Perhaps by a write that failed at the very end: without the journal
-		// there must be no way back to the ledger before.
+	if j.Run == a.ledger.Run { // the apply was committed
+		// The write of the ledger may have failed after the rename. Make the ledger
+		// durable before the journal is removed: the older ledger must not come back
+		// without it.
 		if err := a.dir.Sync(); err != nil {
 			return err
 		}
@@ -332,7 +338,8 @@ func (a *apply) recover(ctx context.Context) error {
 	return a.undo(ctx, j)
 }
 
-// forget ends an apply that is done or undone.
+// forget removes the journal, and the files kept for it, of an apply that is done
+// or undone.
 func (a *apply) forget(j *journal) error {
 	if err := j.tidy(a.host); err != nil {
 		return err
@@ -340,7 +347,7 @@ func (a *apply) forget(j *journal) error {
 	for _, f := range j.Files {
 		dir := path.Dir(f.Path)
 		if real, err := a.host.resolve(dir); err == nil && path.Ext(dir) == ".d" {
-			_ = os.Remove(real) // a drop-in folder, if it is empty now
+			_ = os.Remove(real) // a directory of drop-ins, if it is empty now
 		}
 	}
 	step("forget")

@@ -15,8 +15,8 @@ const (
 	presets = "enable *.timer\ndisable *\n"
 )
 
-// From an empty root to a deployed commit, drift, a second commit, the way back
-// and the questions in between.
+// A first commit on an empty root, drift, a second commit, a rollback, and plan,
+// status, hold and resume between them.
 func TestApplyOnAnotherRoot(t *testing.T) {
 	w := newWorld(t)
 	first := w.commit(map[string]string{
@@ -65,10 +65,10 @@ func TestApplyOnAnotherRoot(t *testing.T) {
 		"remove /etc/systemd/system/a.service.d/x.conf pruned", "remove a.timer pruned", "enable b.timer new",
 	})
 	if got := w.hostFile(unitDir+"/timers.target.wants/a.timer") + w.hostFile(unitDir+"/a.timer"); got != "" {
-		t.Errorf("what is removed is there: %q", got)
+		t.Errorf("removed files still exist: %q", got)
 	}
 	if _, err := os.Stat(filepath.Join(w.root, unitDir, "a.service.d")); err == nil {
-		t.Error("the directory of the removed drop-in is there")
+		t.Error("the directory of the removed drop-in still exists")
 	}
 
 	o = w.on("rollback")
@@ -86,11 +86,12 @@ func TestApplyOnAnotherRoot(t *testing.T) {
 		t.Errorf("sync of a quarantined commit: %+v", o)
 	}
 	if o := w.on("rollback"); o.status != int(sysexits.Failed) {
-		t.Errorf("rollback without a commit before: %+v", o)
+		t.Errorf("rollback without an earlier commit: %+v", o)
 	}
 }
 
-// What a commit may not hold is refused whole, and nothing is written.
+// A commit with something that cannot be deployed is refused, and nothing is
+// written.
 func TestRefusedCommits(t *testing.T) {
 	for name, files := range map[string]map[string]string{
 		"link":                                   {"systemd/b.service": "-> /etc/shadow"},
@@ -104,10 +105,10 @@ func TestRefusedCommits(t *testing.T) {
 		"NUL":                                    {"systemd/b.service": service + "\x00"},
 		"LFS pointer":                            {"scripts/x": "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12\n"},
 		"too long":                               {"scripts/x": strings.Repeat("x", maxFile+1)},
-		"timer of no service":                    {"systemd/b.timer": timer},
+		"timer without a service":                {"systemd/b.timer": timer},
 		"alias of another type":                  {"systemd/b.service": service + "Alias=b.timer\n"},
-		"two places":                             {"systemd/b.service": service, "scripts/b.service": "x"},
-		"rules that are no JSON":                 {rulesFile: "x"},
+		"two sources of one file":                {"systemd/b.service": service, "scripts/b.service": "x"},
+		"rules that are not JSON":                {rulesFile: "x"},
 		"misspelt key":                           {"systemd/b.service": strings.Replace(service, "ExecStart", "ExceStart", 1)},
 		"nothing left":                           {"systemd": ""},
 		"most removed":                           {"systemd/a.service": "", "systemd/a.timer": "", "systemd/hub.preset": ""},
@@ -119,12 +120,12 @@ func TestRefusedCommits(t *testing.T) {
 			before := w.hostFile(unitDir+"/a.service") + w.hostFile(unitDir+"/a.timer")
 			w.commit(files)
 			var more []string
-			if name == "two places" {
+			if name == "two sources of one file" {
 				more = []string{"--scripts-dir", unitDir}
 			}
 			o := w.sync(int(sysexits.DataErr), more...)
 			if o := append(o.lines("action"), w.on("apply", more...).lines("action")...); len(o) > 0 {
-				t.Errorf("it did %q", o)
+				t.Errorf("it did these actions: %q", o)
 			}
 			if w.hostFile(unitDir+"/a.service")+w.hostFile(unitDir+"/a.timer") != before || w.hostFile(unitDir+"/b.service") != "" {
 				t.Error("the host has changed")
@@ -133,7 +134,7 @@ func TestRefusedCommits(t *testing.T) {
 	}
 }
 
-// The guard against a repository that lost its files opens for --allow-prune.
+// --allow-prune disables the guard against a repository that lost its files.
 func TestAllowPrune(t *testing.T) {
 	w := newWorld(t)
 	w.commit(map[string]string{"systemd/a.service": service, "systemd/a.timer": timer, "systemd/hub.preset": presets})
@@ -146,13 +147,13 @@ func TestAllowPrune(t *testing.T) {
 		t.Errorf("plan: %s", o.stderr)
 	}
 	w.sync(0, "--allow-prune")
-	if got, err := os.ReadDir(filepath.Join(w.root, unitDir)); err != nil || len(got) != 1 { // .gitsync
+	if got, err := os.ReadDir(filepath.Join(w.root, unitDir)); err != nil || len(got) != 1 { // only .gitsync
 		t.Errorf("left: %v, %v", got, err)
 	}
 }
 
-// Identical files are adopted, others are foreign, and so are those of another
-// gitsync.
+// Identical files are adopted. Other files, and the files of another gitsync, are
+// foreign.
 func TestForeignFiles(t *testing.T) {
 	w := newWorld(t)
 	w.commit(map[string]string{"systemd/a.service": service, "systemd/b.service": service, "systemd/c.service": service, "systemd/d.service": service, "scripts/x": "new\n", "systemd/hub.preset": presets})
@@ -176,13 +177,13 @@ func TestForeignFiles(t *testing.T) {
 	})
 }
 
-// A run that is killed after its changes is undone by the next one.
+// If a run is killed after its changes, the next run undoes them.
 func TestRecover(t *testing.T) {
 	w := newWorld(t)
 	w.commit(map[string]string{"systemd/a.service": service, "systemd/a.timer": timer, "systemd/hub.preset": presets})
 	w.sync(0)
 	w.commit(map[string]string{"systemd/a.service": service + "# 2\n", "systemd/a.timer": "", "systemd/b.timer": timer, "systemd/b.service": service, "systemd/b.service.d/x.conf": "[Unit]\n"})
-	if o := w.on("pull"); o.status != int(sysexits.Usage) { // pull has no root
+	if o := w.on("pull"); o.status != int(sysexits.Usage) { // pull has no --root
 		t.Fatalf("pull: %+v", o)
 	}
 	if o := w.run("", "pull", "--repo", w.repo, "--state-dir", w.state); o.status != 0 {
@@ -201,7 +202,7 @@ func TestRecover(t *testing.T) {
 		t.Fatal(err)
 	}
 	if w.hostFile(unitDir+"/b.timer") != timer || w.hostFile(unitDir+"/a.timer") != "" {
-		t.Fatal("change did not do its work")
+		t.Fatal("change did not change the host")
 	}
 	if o := w.ask("status"); !strings.Contains(o.stdout, `"interrupted":true`) {
 		t.Errorf("status: %s", o.stdout)
@@ -213,10 +214,10 @@ func TestRecover(t *testing.T) {
 		t.Error("recover did not restore the host")
 	}
 	if _, err := os.Stat(filepath.Join(w.root, unitDir, "b.service.d")); err == nil {
-		t.Error("the new directory stays")
+		t.Error("the new directory still exists")
 	}
 
-	// The same after the ledger is written: then nothing is undone.
+	// After the ledger is written, nothing is undone.
 	p, err = a.plan(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -235,11 +236,11 @@ func TestRecover(t *testing.T) {
 		t.Fatal(err)
 	}
 	if j, err := readJournal(w.state); j != nil || err != nil || w.hostFile(unitDir+"/b.timer") != timer {
-		t.Errorf("a committed run is undone: %v, %v", j, err)
+		t.Errorf("a committed run was undone: %v, %v", j, err)
 	}
 }
 
-// A ledger that cannot be written means that the commit is undone.
+// If the ledger cannot be written, the commit is undone.
 func TestUncommitted(t *testing.T) {
 	w := newWorld(t)
 	w.commit(map[string]string{"systemd/a.service": service})
@@ -262,14 +263,14 @@ func TestUncommitted(t *testing.T) {
 	if j, err := readJournal(w.state); j != nil || err != nil || w.hostFile(unitDir+"/a.service") != "" {
 		t.Errorf("not undone: %v, %v", j, err)
 	}
-	// Without a journal nothing was changed.
+	// Without a journal nothing was changed, so there is nothing to undo.
 	x.journal = nil
 	if err := x.uncommitted(why); err != why {
 		t.Errorf("uncommitted without a journal = %v", err)
 	}
 }
 
-// A host on which a file cannot be written is restored.
+// If a file cannot be written, the host is restored.
 func TestUnwritableHost(t *testing.T) {
 	w := newWorld(t)
 	w.commit(map[string]string{"systemd/a.service": service, "scripts/x": "#!/bin/sh\n"})
@@ -283,7 +284,7 @@ func TestUnwritableHost(t *testing.T) {
 	}
 }
 
-// A state directory is that of one root.
+// A state directory belongs to one root.
 func TestOtherRoot(t *testing.T) {
 	w := newWorld(t)
 	w.commit(map[string]string{"systemd/a.service": service})
@@ -308,7 +309,8 @@ func TestOtherRoot(t *testing.T) {
 	}
 }
 
-// A repository without a pull, with a damaged pull or with another branch.
+// apply fails without a pull, for another repository, without objects, and with
+// damaged state files.
 func TestReadCommit(t *testing.T) {
 	w := newWorld(t)
 	if o := w.on("apply"); o.status != int(sysexits.Config) {
@@ -331,7 +333,7 @@ func TestReadCommit(t *testing.T) {
 	}
 	w.write(w.state, pulledFile, `{"commit":"x"}`, 0o644)
 	if o := w.on("apply"); o.status != int(sysexits.DataErr) {
-		t.Errorf("apply of no hash: %+v", o)
+		t.Errorf("apply of a commit that is not a hash: %+v", o)
 	}
 	w.write(w.state, ledgerFile, "{", 0o644)
 	if o := w.on("apply"); !strings.Contains(o.stderr, "state_damaged") {

@@ -13,14 +13,14 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// rollBack undoes the change, also when this run is being stopped: it has a few
-// seconds for that, and the next run does the rest.
+// rollBack undoes the change. It does so even if this run is being stopped: it then
+// has a few seconds, and the next run does the rest.
 func (x *execution) rollBack(why error) error {
 	ctx := context.Background()
 	bad, isBad := errors.AsType[*unhealthy](why)
 	if isBad {
 		x.journal.Bad = bad.Error()
-		// Where there is no room for it, undo says so after it restored the host.
+		// If the file system is full, undo reports that after it has restored the host.
 		_ = writeState(x.dir, journalFile, x.journal)
 	}
 	step("go-back")
@@ -42,14 +42,14 @@ func (x *execution) rollBack(why error) error {
 	if err := x.env.Stdout.Record(record.Error, l.End()); err != nil {
 		return err
 	}
-	return sysexits.New(sysexits.RolledBack, "unhealthy", fmt.Errorf("commit %s is unhealthy and undone: %w", x.plan.want.commit, why)).
+	return sysexits.New(sysexits.RolledBack, "unhealthy", fmt.Errorf("commit %s is unhealthy and was undone: %w", x.plan.want.commit, why)).
 		WithHint("correct it and push a new commit: this commit is not tried again")
 }
 
-// uncommitted undoes the change after the ledger could not be written. A write
-// can also fail after the new ledger has its name: then the commit is applied,
-// and the journal stays, by which the next run finishes it. To undo it would
-// leave files on the host that the ledger does not have.
+// uncommitted undoes the change if the ledger could not be written. A write can
+// also fail after the rename of the new ledger. Then the commit is applied, and the
+// next run finds the journal and finishes the work. Undoing the change in that case
+// would make the host differ from the ledger.
 func (x *execution) uncommitted(why error) error {
 	if x.journal == nil {
 		return why
@@ -61,10 +61,10 @@ func (x *execution) uncommitted(why error) error {
 	return errors.Join(why, x.undo(context.Background(), x.journal))
 }
 
-// undo restores what the journal holds, and removes it. If something cannot be
-// restored the journal stays, and the next run tries again.
+// undo restores the host from the journal and removes the journal. If something
+// cannot be restored, the journal stays and the next run tries again.
 func (a *apply) undo(ctx context.Context, j *journal) error {
-	var unnoted error // no room for a note is no reason to leave the host broken
+	var unnoted error // returned after the host is restored, which is more important
 	if j.Bad != "" {
 		unnoted = writeQuarantine(a.dir, j.Commit, j.Bad)
 	}
@@ -79,7 +79,7 @@ func (a *apply) undo(ctx context.Context, j *journal) error {
 	}
 	if err != nil {
 		return sysexits.New(sysexits.Failed, "undo_failed", fmt.Errorf("undo commit %s: %w", j.Commit, err)).
-			WithHint("keep " + a.dir.Join(journalFile) + ": it holds the files and links from before the change. Correct what the error names (df -h, findmnt -T, lsattr), then systemctl start gitops-apply.service, or gitsync apply by hand: it undoes first")
+			WithHint("keep " + a.dir.Join(journalFile) + ": it holds the files and links from before the change. Correct what the error names (df -h, findmnt -T, lsattr), then run systemctl start gitops-apply.service, or gitsync apply by hand: each apply undoes this commit first")
 	}
 	if unnoted != nil {
 		return unnoted
@@ -88,18 +88,18 @@ func (a *apply) undo(ctx context.Context, j *journal) error {
 	return a.forget(j)
 }
 
-// explain gives a failure to write its exit status.
+// explain gives a failed write to the host its exit status.
 func (x *execution) explain(err error) error {
 	if _, ok := errors.AsType[*sysexits.Error](err); ok || !isPathError(err) {
 		return err
 	}
-	return sysexits.New(sysexits.CantCreate, "host_unwritable", fmt.Errorf("apply: %w; undone", err)).
-		WithHint("run it as root on a file system with room (df -h); the unit writes only below /etc/systemd/system, /usr/local and /etc/containers: another --scripts-dir needs ReadWritePaths= in a drop-in")
+	return sysexits.New(sysexits.CantCreate, "host_unwritable", fmt.Errorf("apply: %w; the change was undone", err)).
+		WithHint("run it as root, and check that the file system has space (df -h); the unit may write only below /etc/systemd/system, /usr/local and /etc/containers: another --scripts-dir needs ReadWritePaths= in a drop-in")
 }
 
-// stopNew stops what did not run before the change, and forgets that it failed.
-// A timer whose file is removed while it runs would complain that its service
-// vanished.
+// stopNew stops the units of the change that were not running before it, and resets
+// those that have failed. undo calls it before it restores the files, because
+// systemd complains about a running timer whose service has vanished.
 func (j *journal) stopNew(ctx context.Context) error {
 	own := ownUnit()
 	now, err := listUnits(ctx)
@@ -127,13 +127,14 @@ func (j *journal) stopNew(ctx context.Context) error {
 	return errors.Join(err, stopUnits(ctx, stop...))
 }
 
-// revive makes the running system match what was restored: systemd reads it
-// again, what did not run before stops, and what ran or was about to be
-// restarted does so again.
+// revive makes the running system match the restored files. systemd reads its units
+// again. Units that were not running before are stopped. Units that were running or
+// about to be restarted are started again.
 func (j *journal) revive(ctx context.Context) error {
 	_, err := systemctl(ctx, 2*time.Minute, "daemon-reload")
-	// Again: a unit can fail because it was stopped. One that fails to stop, such
-	// as a mount in use, is left.
+	// undo has called stopNew before. A unit can fail because it was stopped, so
+	// call it again. If a unit does not stop at the second try here either, such as a
+	// mount in use, return the error.
 	if stopErr := j.stopNew(ctx); stopErr != nil {
 		err = errors.Join(err, j.stopNew(ctx))
 	}
@@ -158,7 +159,7 @@ func (j *journal) revive(ctx context.Context) error {
 		step("revive")
 		failed := queue(ctx, verbFor(name, now[name]), name)
 		if failed != nil && unit.Type(name) == "timer" {
-			err = errors.Join(err, failed) // a service may have been broken before
+			err = errors.Join(err, failed) // not for a service, which may have been broken before
 		}
 	}
 	more, boundErr := j.reviveBound(ctx, own)
@@ -167,7 +168,8 @@ func (j *journal) revive(ctx context.Context) error {
 	return errors.Join(err, settleErr)
 }
 
-// reviveBound starts what systemd stopped together with a unit of the change.
+// reviveBound starts the units that systemd stopped together with a unit of the
+// change.
 func (j *journal) reviveBound(ctx context.Context, own string) (started []string, err error) {
 	if len(j.Bound) == 0 {
 		return nil, nil
@@ -185,11 +187,11 @@ func (j *journal) reviveBound(ctx context.Context, own string) (started []string
 			_, resetErr := systemctl(ctx, systemctlTimeout, "reset-failed", "--", name)
 			err = errors.Join(err, resetErr)
 		}
-		_ = queue(ctx, "start", name) // that systemd refuses is as it was: nothing of it changed
+		_ = queue(ctx, "start", name) // ignore a refusal: the commit changed nothing of this unit
 		started = append(started, name)
 	}
 	return started, err
 }
 
-// reviveWait bounds the wait for units that start again after a rollback.
+// reviveWait limits the wait for units that start again after a rollback.
 const reviveWait = 30 * time.Second

@@ -10,8 +10,9 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// A bad commit is undone also where there is no room to note that it is bad; the journal stays, so that the next run notes it.
-func TestUndoWithoutRoomForTheQuarantine(t *testing.T) {
+// A bad commit is undone even if the quarantine cannot be written. The journal
+// stays, and the next run writes the quarantine.
+func TestUndoWithoutQuarantine(t *testing.T) {
 	const p = "/etc/systemd/system/a.service"
 	dir, err := statedir.Open(context.Background(), t.TempDir(), 0)
 	if err != nil {
@@ -32,7 +33,7 @@ func TestUndoWithoutRoomForTheQuarantine(t *testing.T) {
 	if err := writeState(dir, journalFile, j); err != nil {
 		t.Fatal(err)
 	}
-	// A folder in its place: nothing can be renamed to it.
+	// A directory in its place: no file can be renamed to it.
 	if err := os.Mkdir(dir.Join(quarantineFile), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +46,7 @@ func TestUndoWithoutRoomForTheQuarantine(t *testing.T) {
 		t.Errorf("the file is %q, %v; want the old one", got, err)
 	}
 	if again, err := readJournal(dir.Path); err != nil || again == nil || again.Bad == "" {
-		t.Errorf("the journal is %+v, %v; want it to stay", again, err)
+		t.Errorf("the journal is %+v, %v; it must stay", again, err)
 	}
 	if err := os.Remove(dir.Join(quarantineFile)); err != nil {
 		t.Fatal(err)
@@ -57,6 +58,6 @@ func TestUndoWithoutRoomForTheQuarantine(t *testing.T) {
 		t.Errorf("quarantine: %+v, %v", q, err)
 	}
 	if again, err := readJournal(dir.Path); err != nil || again != nil {
-		t.Errorf("the journal is still there: %+v, %v", again, err)
+		t.Errorf("the journal still exists: %+v, %v", again, err)
 	}
 }

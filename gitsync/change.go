@@ -15,7 +15,7 @@ import (
 	"observability-hub/lib/record"
 )
 
-// change does everything that back.go can undo.
+// change makes all changes that back.go can undo. It undoes them if one fails.
 func (x *execution) change(ctx context.Context) error {
 	if err := x.plan.verify(ctx, x.env.Diag); err != nil {
 		return err
@@ -48,8 +48,8 @@ func (x *execution) change(ctx context.Context) error {
 	return nil
 }
 
-// writeFiles writes every new file beside the place where it goes: if there is no
-// room, nothing that systemd reads has changed.
+// writeFiles writes every new file beside its final path. If the file system is
+// full, no file that systemd reads has changed.
 func (x *execution) writeFiles(context.Context) error {
 	for _, act := range x.each(doInstall, doUpdate) {
 		f := x.plan.want.file(act.Path)
@@ -68,7 +68,7 @@ func (x *execution) writeFiles(context.Context) error {
 	return nil
 }
 
-// install gives the new files their names.
+// install renames the new files to their final paths, and keeps the old files.
 func (x *execution) install(context.Context) error {
 	dirs := map[string]bool{}
 	for _, act := range x.each(doInstall, doUpdate) {
@@ -102,7 +102,7 @@ func (x *execution) install(context.Context) error {
 	return syncDirs(x.host, dirs)
 }
 
-// watchFile marks the unit of a file that changed as one to be watched.
+// watchFile marks the unit of a changed file to be watched.
 func (x *execution) watchFile(act action) {
 	name := act.Unit
 	if unit.Quadlet(name) {
@@ -111,15 +111,15 @@ func (x *execution) watchFile(act action) {
 	if name == "" {
 		return
 	}
-	// The drop-ins of foo-.service.d and service.d have no unit of that name.
+	// For drop-ins in foo-.service.d and service.d there is no unit of that name.
 	name = x.plan.after.id(name)
 	if where, _ := x.plan.after.find(name); where != "" && !unit.IsTemplate(name) || unit.Quadlet(act.Unit) && act.isMain() {
 		x.touched[name] = true
 	}
 }
 
-// retire stops the units whose files are removed or whose links go, then takes
-// away the files. In that order, or a unit would go on without a name.
+// retire stops the units whose files or links are removed, and then removes the
+// files. In the other order, a unit would run on without its file.
 func (x *execution) retire(ctx context.Context) error {
 	var starters, others []string
 	for _, act := range x.each(doRemove, doDisable) {
@@ -133,7 +133,8 @@ func (x *execution) retire(ctx context.Context) error {
 		case act.Action == doRemove:
 			delete(x.touched, name)
 		}
-		// A run that stopped itself would not reach its end. What is in a slice is not the commit's.
+		// A run must not stop itself. A slice is not stopped, because the units in it
+		// need not be the commit's.
 		if x.plan.running == nil || name == x.plan.own || unit.Type(name) == "slice" {
 			continue
 		}
@@ -148,12 +149,12 @@ func (x *execution) retire(ctx context.Context) error {
 	}
 	for _, units := range [][]string{starters, others} {
 		step("stop")
-		// One that does not stop, such as a mount in use, does not keep the others.
+		// If a unit does not stop, such as a mount in use, go on with the others.
 		if err := stopUnits(ctx, units...); err != nil {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			x.env.Diag.Warn("stop_failed", err.Error()+"; its files are removed all the same")
+			x.env.Diag.Warn("stop_failed", err.Error()+"; its files are removed anyway")
 		}
 	}
 	dirs := map[string]bool{}
@@ -195,8 +196,8 @@ func (x *execution) link(context.Context) error {
 	return syncDirs(x.host, dirs)
 }
 
-// reload makes systemd read its units again, once, and only if one changed. A
-// unit that is removed and had failed is forgotten then.
+// reload makes systemd read its units again, but only if a unit changed. Then it
+// resets removed units that had failed.
 func (x *execution) reload(ctx context.Context) error {
 	changed := slices.ContainsFunc(x.todo, func(a action) bool {
 		return a.isFile() && a.Unit != "" || a.Action == doEnable || a.Action == doDisable
@@ -212,8 +213,9 @@ func (x *execution) reload(ctx context.Context) error {
 	return x.forgetRemoved(ctx)
 }
 
-// forgetRemoved stops what could not be stopped while its file was there, and
-// resets what had failed, or it would be listed as failed until the next boot.
+// forgetRemoved stops removed units that did not stop while their files existed. It
+// resets removed units that have failed: systemd would otherwise list them as
+// failed until the next boot.
 func (x *execution) forgetRemoved(ctx context.Context) error {
 	var names []string
 	for _, act := range x.each(doRemove) {
@@ -252,7 +254,7 @@ func (x *execution) forgetRemoved(ctx context.Context) error {
 	return nil
 }
 
-// restart restarts what has changed and starts what is enabled.
+// restart restarts the units that changed and starts the units that are enabled.
 func (x *execution) restart(ctx context.Context) error {
 	if x.plan.running == nil {
 		return nil
@@ -273,7 +275,7 @@ func (x *execution) restart(ctx context.Context) error {
 	}
 	for _, name := range append(units, more...) {
 		x.touched[name] = true
-		// A job that failed before and is tried again may take its hours.
+		// A oneshot may run for hours, so it is not waited for.
 		u := x.plan.after.unit(name)
 		switch {
 		case healing[name]:
@@ -290,7 +292,7 @@ func (x *execution) restart(ctx context.Context) error {
 		return err
 	}
 	for _, name := range busy {
-		x.env.Diag.Warn("still_starting", name+" is still starting after the time that systemd gives it; it is not watched", diag.Field{Key: "unit", Value: name})
+		x.env.Diag.Warn("still_starting", name+" is still starting; gitsync stops waiting for it and does not watch it", diag.Field{Key: "unit", Value: name})
 		delete(x.touched, name)
 	}
 	for _, act := range reported {
@@ -301,8 +303,8 @@ func (x *execution) restart(ctx context.Context) error {
 	return nil
 }
 
-// healWait bounds the wait for units that are started because they did not run:
-// they are not evidence.
+// healWait limits the wait for units that are started because they were not
+// running. It is short, because they do not count against the commit.
 const healWait = 5 * time.Second
 
 // health runs the probes and watches what the commit changed.
@@ -314,7 +316,7 @@ func (x *execution) health(ctx context.Context) error {
 	changes := len(x.each(doInstall, doUpdate, doRemove, doEnable, doDisable)) > 0
 	for _, f := range x.plan.want.files {
 		if !changes {
-			break // nothing of the commit is new here
+			break // the commit changes nothing on this host
 		}
 		if !f.isUnit() || unit.Type(f.unit) != "service" || unit.IsTemplate(f.unit) || f.unit == x.plan.own || x.plan.foreign[f.unit] {
 			continue
@@ -329,9 +331,9 @@ func (x *execution) health(ctx context.Context) error {
 	return watch(ctx, x.evidence(), x.HealthWindow)
 }
 
-// evidence returns the units by which the commit is judged, and which of them
-// this run started: what it changed, but not what was broken before, nor what
-// only did not run.
+// evidence returns the units by which the commit is judged: the units that it
+// changed, without those that were broken before and those that merely were not
+// running. The value of a unit says whether this run started it.
 func (x *execution) evidence() map[string]bool {
 	all := map[string]bool{}
 	for name := range x.touched {

@@ -12,8 +12,8 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// liveExecution makes an execution of a plan on a root on which units run, as
-// far as systemd's fake says.
+// liveExecution returns an execution of a plan on a root where units run according
+// to the fake systemd. The function returns what was written.
 func liveExecution(t *testing.T, p *plan) (*execution, func() string) {
 	t.Helper()
 	env, said := testEnv(t)
@@ -26,7 +26,7 @@ func liveExecution(t *testing.T, p *plan) (*execution, func() string) {
 	return &execution{apply: a, plan: p, actions: p.actions, touched: map[string]bool{}}, said
 }
 
-// A commit on a running host: what is asked of systemd, in its order.
+// A commit on a running host calls systemctl in this order.
 func TestChangeRunningHost(t *testing.T) {
 	f := newFakeSystemd(t)
 	w := newWorld(t)
@@ -59,14 +59,14 @@ func TestChangeRunningHost(t *testing.T) {
 		"--no-block restart changed.service", "--no-block start new.timer", "start probe.service",
 	})
 	if text := said(); strings.Count(text, `"stop_failed"`) != 3 || !strings.Contains(text, `"msg":"applied"`) {
-		t.Errorf("said: %s", text)
+		t.Errorf("output: %s", text)
 	}
 	if w.hostFile(unitDir+"/timers.target.wants/gone.timer") != "" || w.hostFile(unitDir+"/timers.target.wants/new.timer") == "" {
-		t.Error("the links are not changed")
+		t.Error("the links did not change")
 	}
 }
 
-// A commit whose unit fails is undone: bytes, links, and what ran.
+// If a unit of the commit fails, files, links and running units are restored.
 func TestRollBackRunningHost(t *testing.T) {
 	f := newFakeSystemd(t)
 	w := newWorld(t)
@@ -93,17 +93,17 @@ func TestRollBackRunningHost(t *testing.T) {
 		"reset-failed a.service retries.service", "--no-block start a.service", "--no-block start retries.service",
 	})
 	if w.hostFile(unitDir+"/a.service") != daemon || w.hostFile(unitDir+"/new.timer") != "" || w.hostFile(unitDir+"/timers.target.wants/new.timer") != "" {
-		t.Error("the host is not restored")
+		t.Error("the host was not restored")
 	}
 	if q, err := readQuarantine(x.dir.Path); err != nil || q.Commit != someHash {
 		t.Errorf("quarantine: %+v, %v", q, err)
 	}
 	if !strings.Contains(said(), `"rolled_back"`) || !strings.Contains(said(), `"back_to":"before"`) {
-		t.Errorf("said: %s", said())
+		t.Errorf("output: %s", said())
 	}
 }
 
-// What was broken before is no evidence against the commit.
+// A unit that was broken before does not count against the commit.
 func TestEvidence(t *testing.T) {
 	x := &execution{plan: &plan{}, touched: map[string]bool{}}
 	x.plan.own = "own.service"
@@ -118,7 +118,7 @@ func TestEvidence(t *testing.T) {
 	}
 }
 
-// If something cannot be restored the journal stays.
+// If something cannot be restored, the journal stays.
 func TestUndoFailed(t *testing.T) {
 	f := newFakeSystemd(t)
 	w := newWorld(t)
@@ -141,7 +141,7 @@ func TestUndoFailed(t *testing.T) {
 		t.Errorf("the journal: %v, %v", again, err)
 	}
 	if _, err := os.Stat(filepath.Join(w.state, quarantineFile)); err == nil {
-		t.Error("a commit that is not bad is quarantined")
+		t.Error("a commit that is not bad was quarantined")
 	}
 	if got := f.calls(); !slices.Contains(got, "daemon-reload") {
 		t.Errorf("calls: %v", got)

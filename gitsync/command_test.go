@@ -11,8 +11,8 @@ import (
 	"observability-hub/lib/cli"
 )
 
-// commands is a repository, a host's root and a state directory. Commands run in
-// this process, on the real git.
+// commands has a repository, a host's root and a state directory. Commands run in
+// this process with the real git.
 type commands struct {
 	t     *testing.T
 	dir   string
@@ -72,7 +72,7 @@ func (w *commands) exists(name string) bool {
 	return err == nil
 }
 
-// git runs in the repository.
+// git runs git in the repository.
 func (w *commands) git(args ...string) string {
 	w.t.Helper()
 	cmd := exec.Command("git", args...)
@@ -92,13 +92,13 @@ func (w *commands) push() string {
 	return w.git("rev-parse", "HEAD")
 }
 
-// run is one call of the tool.
+// run runs the tool once.
 func (w *commands) run(args ...string) (status int, stdout, stderr string) {
 	w.t.Helper()
 	return w.runWith("", args...)
 }
 
-// runWith is one call of the tool with something on stdin.
+// runWith runs the tool once with stdin.
 func (w *commands) runWith(stdin string, args ...string) (status int, stdout, stderr string) {
 	w.t.Helper()
 	var files [2]*os.File
@@ -122,7 +122,7 @@ func (w *commands) runWith(stdin string, args ...string) (status int, stdout, st
 	return status, text[0], text[1]
 }
 
-// want runs the tool and demands an exit status and a text in its output.
+// want runs the tool and checks its exit status and that its output contains a text.
 func (w *commands) want(status int, text string, args ...string) string {
 	w.t.Helper()
 	got, stdout, stderr := w.run(args...)
@@ -132,7 +132,7 @@ func (w *commands) want(status int, text string, args ...string) string {
 	return stdout
 }
 
-// field returns a field of the one record in an output.
+// field returns a field of the only record in an output.
 func (w *commands) field(output, name string) any {
 	w.t.Helper()
 	var record map[string]any

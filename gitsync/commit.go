@@ -13,12 +13,12 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// readTimeout bounds the reading of a commit: the source is another user's, who
-// can put a pipe where git looks for a file.
+// readTimeout limits the time to read a commit. The source belongs to another
+// user, who can put a pipe where git expects a file.
 const readTimeout = 2 * time.Minute
 
-// readCommit reads what the commit to apply wants, and checks it again as if
-// pull had not. The want is nil if there is nothing to apply.
+// readCommit reads what the commit to apply wants. It repeats the checks of pull
+// and does not trust pull's result. The want is nil if there is nothing to apply.
 func (a *apply) readCommit(ctx context.Context) (pulled, *want, error) {
 	p, err := readPulled(a.Source)
 	if err != nil {
@@ -54,18 +54,18 @@ func (a *apply) readCommit(ctx context.Context) (pulled, *want, error) {
 	case err == nil:
 		return p, w, nil
 	case ctx.Err() != nil:
-		return p, nil, context.Cause(ctx) // a git that was stopped in mid-answer looks like damage
+		return p, nil, context.Cause(ctx) // the answer of a git that was killed looks like damage
 	case bounded.Err() != nil:
-		err = fmt.Errorf("no answer within %v", readTimeout)
+		err = fmt.Errorf("git did not answer within %v", readTimeout)
 	case !errors.Is(err, gitobj.ErrMissing) && !errors.Is(err, gitobj.ErrCorrupt):
 		return p, nil, err
 	}
 	return p, nil, sysexits.New(sysexits.Unavailable, "repository_corrupt", fmt.Errorf("%s: %w", filepath.Join(a.Source, repoDir), err)).
-		WithHint("gitsync pull checks it every few hours and clones it again; remove " + filepath.Join(a.Source, pulledFile) + " to have that at once")
+		WithHint("gitsync pull checks the repository every few hours and clones it again if it is damaged; to repair it at once, remove " + filepath.Join(a.Source, pulledFile) + " and run gitsync pull, or systemctl start gitops-sync.service")
 }
 
-// anchor is the branch as this run knows it: by its own flags if they are
-// given, for the source's word can be a lie.
+// anchor returns the branch and commit that this run is about. It takes the
+// branch from its own flags if they are given, because the source may lie.
 func (a *apply) anchor(source anchor) anchor {
 	if a.Repo == "" {
 		return source
@@ -77,9 +77,9 @@ func (a *apply) anchor(source anchor) anchor {
 	return anchor{url, a.Ref, source.Commit}
 }
 
-// unlessQuarantined returns the commit to apply: the pulled one, or, if that is
-// quarantined, the last good one, so that drift is repaired meanwhile. known
-// says that the commit was applied before.
+// unlessQuarantined returns the commit to apply. If the pulled commit is
+// quarantined, this is the last good commit, which repairs drift in the meantime.
+// known says that the commit was applied before.
 func (a *apply) unlessQuarantined(target string) (commit string, known bool, err error) {
 	q, err := readQuarantine(a.dir.Path)
 	if err != nil || q.Commit != target {
@@ -88,13 +88,14 @@ func (a *apply) unlessQuarantined(target string) (commit string, known bool, err
 	a.env.Diag.Warn("quarantined", fmt.Sprintf("commit %s is not applied: %s", q.Commit, q.Reason),
 		diag.Field{Key: "commit", Value: q.Commit}, diag.Field{Key: "since", Value: q.Since.Format(record.TimeFormat)})
 	if a.ledger.Commit == q.Commit {
-		return "", true, nil // repairing the host to it was unhealthy: to try again would break it at every run
+		return "", true, nil // repairing drift from this commit was unhealthy; another try would break the host at every run
 	}
 	return a.ledger.Commit, true, nil
 }
 
-// readWant checks signature and ancestry of a commit and reads what it wants.
-// known says that it was applied before.
+// readWant checks the signature and the ancestry of a commit and reads what the
+// commit wants. It does not check the ancestry of a known commit, which is one that
+// was applied before.
 func (a *apply) readWant(ctx context.Context, o *gitobj.Store, reader gitobj.Reader, p pulled, target string, known bool) (*want, error) {
 	c, err := p.readCommit(o, target, a.Path)
 	if err != nil {

@@ -9,16 +9,16 @@ import (
 	"observability-hub/lib/credential"
 )
 
-// credentials are the files of the unit's credentials that are there, by name.
+// credentials are the credentials that exist.
 type credentials struct {
-	files map[string]string
-	lent  string // directory with copies, if there are any
+	files map[string]string // paths, by name
+	lent  string            // directory with copies, if there are any
 }
 
-// findCredentials returns the credentials for a git that runs as another user,
-// or as this one if as is nil. The files in /etc/credstore are root's alone: the
-// other user gets copies in a directory below dir, as systemd gives them to the
-// unit. The caller removes them.
+// findCredentials returns the credentials for git. If as is not nil, git runs as
+// that user, who cannot read the files in /etc/credstore. Then the user gets copies
+// in a directory below dir, as a unit gets them from systemd. The caller must remove
+// the copies.
 func findCredentials(as *syscall.Credential, dir string) (*credentials, error) {
 	c := &credentials{files: map[string]string{}}
 	for _, name := range []string{"git_credentials", "deploy_key", "known_hosts"} {

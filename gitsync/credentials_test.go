@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// A git that runs as the owner of the state directory cannot read root's files.
+// git runs as the owner of the state directory, who cannot read root's files and
+// gets copies.
 func TestFindCredentials(t *testing.T) {
 	store, dir := t.TempDir(), t.TempDir()
 	t.Setenv("CREDENTIALS_DIRECTORY", store)

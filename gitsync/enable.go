@@ -8,8 +8,8 @@ import (
 	"observability-hub/gitsync/internal/unit"
 )
 
-// enablements plans the links: what the presets and the [Install] sections of
-// the commit want, against what the host has.
+// enablements plans the changes of links. It compares the links that the presets
+// and the [Install] sections of the commit want with the links of the host.
 func (p *plan) enablements() {
 	was := p.ledger.Links
 	subjects := map[string]bool{}
@@ -23,7 +23,7 @@ func (p *plan) enablements() {
 			subjects[subject] = true
 		}
 	}
-	left := p.linksAfter() // by the removals
+	left := p.linksAfter() // the links that the removals leave
 	for _, subject := range slices.Sorted(maps.Keys(subjects)) {
 		main := subject
 		if t, ok := unit.Template(subject); ok && p.want.file(path.Join(unitDir, subject)) == nil {
@@ -32,7 +32,7 @@ func (p *plan) enablements() {
 		file := path.Join(unitDir, main)
 		host, stays := p.declared.Host[subject]
 		if p.foreign[main] || p.after.gone[file] && !stays {
-			continue // the removal of the file takes the links
+			continue // foreign units are left alone; the removal of a file removes its links
 		}
 		if main != subject && len(p.declared.Preset[subject]) > 0 && p.after.maskedByAdmin(subject) {
 			p.skip(skippedFile{subject, path.Join(unitDir, subject), masked})
@@ -45,7 +45,7 @@ func (p *plan) enablements() {
 			instance: main != subject && !stays,
 		}
 		if stays {
-			e.declared = host.both(e.is) // of those that it does not have, the administrator decided
+			e.declared = host.both(e.is) // the administrator removed the others
 		}
 		do, reason, add, drop := e.decide()
 		if do == "" {
@@ -56,36 +56,39 @@ func (p *plan) enablements() {
 	}
 }
 
-// skip notes an instance that this host does not get.
+// skip records an instance that this host does not get.
 func (p *plan) skip(s skippedFile) {
 	p.want.skipped = append(p.want.skipped, s)
 	p.reportSkipped(s)
 }
 
-// known reports whether the presets decided on a unit before.
+// known reports whether the ledger has a decision of the presets on a unit.
 func (p *plan) known(subject string) bool {
 	_, known := p.ledger.Enabled[subject]
 	return known
 }
 
-// subjectLinks is all that is known of the links of one unit or instance.
+// subjectLinks has everything that decides on the links of one unit or instance,
+// its subject.
 type subjectLinks struct {
-	is       enablement // on the host
-	was      enablement // that the commit before declared
-	declared enablement // that enabling it makes now
-	preset   enablement // that the presets want; empty if they do not enable it
-	off      bool       // the presets disable it
+	is       enablement // links on the host
+	was      enablement // links that the commit before declared
+	declared enablement // links that systemctl enable makes
+	preset   enablement // links that the presets want; empty if they do not enable the subject
+	off      bool       // the presets disable the subject
 
-	enabledBefore bool // the presets enabled it before
-	known         bool // they decided on it before
-	instance      bool // of a template of the commit
+	enabledBefore bool // the presets enabled the subject before
+	known         bool // the presets decided on the subject before
+	instance      bool // the subject is an instance of a template of the commit
 }
 
-// decide returns what the links need: enable or disable, or nothing. It repairs
-// the links of a unit that was disabled by hand. It leaves a unit alone that was
-// enabled by hand, unless the presets enabled it before: services carry an
-// [Install] section for an administrator who wants a run at boot. Links that
-// neither the commit before nor this one declares are the administrator's.
+// decide returns the action that the links need: enable, disable, or "" for none.
+// It repairs the links of a unit that was disabled by hand. It does not disable a
+// unit that was enabled by hand, unless the presets enabled the unit before:
+// services have an [Install] section for administrators who want a run at boot. A
+// link that neither the commit before nor this commit declares is one that the
+// administrator made. Such a link is removed only if the presets disable a unit
+// that they enabled before.
 func (s subjectLinks) decide() (do, reason string, add, drop enablement) {
 	stale := func(now enablement) enablement { return s.was.both(s.is).without(now) }
 	switch {

@@ -19,9 +19,9 @@ type link struct {
 	Target string `json:"target"`
 }
 
-// subject returns the unit that a link enables: its own name in the .wants
-// directories; of an alias the unit that it points to, which for the alias of
-// an instance is the same instance.
+// subject returns the unit that a link enables. In a .wants directory this is the
+// name of the link. For an alias it is the unit that the link points to. For the
+// alias of an instance it is the same instance of that unit.
 func (l link) subject() string {
 	name, target := path.Base(l.Path), path.Base(l.Target)
 	switch {
@@ -33,8 +33,8 @@ func (l link) subject() string {
 	return target
 }
 
-// wanter returns the unit whose start starts the subject of the link; empty for
-// an alias.
+// wanter returns the unit that starts the subject of the link when it is started
+// itself. It returns "" for an alias.
 func (l link) wanter() string {
 	dir := path.Base(path.Dir(l.Path))
 	if !isWants(dir) {
@@ -43,7 +43,8 @@ func (l link) wanter() string {
 	return strings.TrimSuffix(dir, path.Ext(dir))
 }
 
-// enablement is a set of links: which units are enabled, in what.
+// enablement is a set of links. It says which units are enabled, and which units
+// want them.
 type enablement []link
 
 // readEnablement reads all links below /etc/systemd/system.
@@ -99,8 +100,8 @@ func isWants(dir string) bool {
 	return slices.Contains([]string{".wants", ".requires", ".upholds"}, path.Ext(dir))
 }
 
-// of returns the links that enable a unit or, for a template, its instances.
-// Links that mask it or give it another file are not among them.
+// of returns the links that enable a unit or, for a template, its instances. It
+// leaves out links that mask the unit or give it another file.
 func (e enablement) of(name string) enablement {
 	var mine enablement
 	for _, l := range e {
@@ -109,14 +110,14 @@ func (e enablement) of(name string) enablement {
 			continue
 		}
 		if path.Dir(l.Path) == unitDir && path.Base(l.Path) == path.Base(l.Target) {
-			continue // systemctl link
+			continue // made by systemctl link
 		}
 		mine = append(mine, l)
 	}
 	return mine
 }
 
-// bySubject sorts links by the units that they enable.
+// bySubject groups links by the units that they enable.
 func (e enablement) bySubject() map[string]enablement {
 	all := map[string]enablement{}
 	for _, l := range e {
@@ -125,12 +126,12 @@ func (e enablement) bySubject() map[string]enablement {
 	return all
 }
 
-// hasPath reports whether there is a link of that path.
+// hasPath reports whether the set has a link with this path.
 func (e enablement) hasPath(p string) bool {
 	return slices.ContainsFunc(e, func(l link) bool { return l.Path == p })
 }
 
-// without returns the links whose paths the other set does not have.
+// without returns the links whose paths are not in the other set.
 func (e enablement) without(other enablement) enablement {
 	var left enablement
 	for _, l := range e {
@@ -141,7 +142,7 @@ func (e enablement) without(other enablement) enablement {
 	return left
 }
 
-// both returns the links whose paths the other set has too.
+// both returns the links whose paths are in the other set too.
 func (e enablement) both(other enablement) enablement {
 	var common enablement
 	for _, l := range e {
@@ -152,8 +153,9 @@ func (e enablement) both(other enablement) enablement {
 	return common
 }
 
-// make makes the links. A link of a .wants directory that has another target is
-// replaced; the place of an alias must be free.
+// make makes the links on the host. It replaces a link in a .wants directory that
+// has another target. An alias must not replace the name of another unit: that is
+// an *unhealthy.
 func (e enablement) make(h host) error {
 	for _, l := range e {
 		real, err := h.real(l.Path)
@@ -181,7 +183,8 @@ func (e enablement) make(h host) error {
 	return nil
 }
 
-// remove removes the links, and the .wants directories that are empty then.
+// remove removes the links from the host, and then the .wants directories that are
+// empty.
 func (e enablement) remove(h host) error {
 	for _, l := range e {
 		real, err := h.real(l.Path)
@@ -189,20 +192,20 @@ func (e enablement) remove(h host) error {
 			return err
 		}
 		if info, err := os.Lstat(real); err == nil && info.Mode()&fs.ModeSymlink == 0 {
-			continue // a file has taken its place
+			continue // the path is not a link any more
 		}
 		if err := remove(real); err != nil {
 			return err
 		}
 		if isWants(path.Dir(l.Path)) {
-			_ = os.Remove(filepath.Dir(real)) // fails while there are other links
+			_ = os.Remove(filepath.Dir(real)) // fails if the directory has other links
 		}
 	}
 	return nil
 }
 
-// restore makes the links of the given units what they are in e: removes what
-// was added since, makes what is missing.
+// restore makes the links of the given units equal to those in e. It removes links
+// that were added since, and makes links that are missing.
 func (e enablement) restore(h host, units []string) error {
 	now, err := readEnablement(h)
 	if err != nil {

@@ -39,7 +39,7 @@ func TestLinksOf(t *testing.T) {
 	}
 }
 
-// Links are read, made, removed and restored on the disk.
+// Links are made, read, restored and removed on disk.
 func TestLinksOnDisk(t *testing.T) {
 	w := newWorld(t)
 	h := host{w.root}
@@ -84,8 +84,7 @@ func TestLinksOnDisk(t *testing.T) {
 	}
 }
 
-// An alias takes no place of another unit; a link of a .wants directory is
-// replaced.
+// An alias does not replace another unit. A link in a .wants directory is replaced.
 func TestMakeLinks(t *testing.T) {
 	for _, tc := range []struct {
 		name, there string

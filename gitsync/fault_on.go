@@ -13,7 +13,8 @@ import (
 var steps atomic.Int64
 
 // step kills the process at the boundary whose number, counted from 1, is in
-// GITSYNC_FAULT_AT. With GITSYNC_FAULT_LOG the names passed are appended there.
+// GITSYNC_FAULT_AT. It appends the number and name of each boundary to the file
+// GITSYNC_FAULT_LOG.
 func step(name string) {
 	n := steps.Add(1)
 	if path := os.Getenv("GITSYNC_FAULT_LOG"); path != "" {

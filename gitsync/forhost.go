@@ -9,17 +9,17 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// Reasons for which a host does not get a unit of the commit.
+// Reasons why a host does not get a unit of the commit.
 const (
 	notInstalledHere   = "not-installed-here"
 	masked             = "masked"
 	noQuadletGenerator = "no-quadlet-generator"
 )
 
-// forHost returns what one host gets of the commit: not the units that the
-// administrator masked, nor those whose program is not installed there, nor
-// what only starts or changes those. loaded are the units that a running
-// systemd knows, with or without a file.
+// forHost returns what one host gets of the commit. It leaves out the units that
+// the administrator masked, the units whose program is not installed, and the
+// units and drop-ins that only start or change those. loaded has the units that a
+// running systemd knows, with or without a file.
 func (w *want) forHost(a *after, loaded map[string]unitState) (*want, error) {
 	skip := map[string]string{} // by unit
 	quadlets := map[string]string{}
@@ -43,7 +43,7 @@ func (w *want) forHost(a *after, loaded map[string]unitState) (*want, error) {
 			}
 		}
 	}
-	// What starts others, and what starts those.
+	// Skip the units that start skipped units, and the units that start those.
 	for again := true; again; {
 		again = false
 		for _, f := range w.files {
@@ -71,8 +71,8 @@ func (w *want) forHost(a *after, loaded map[string]unitState) (*want, error) {
 	return out, nil
 }
 
-// unit returns a unit as the host will have it or, where the host keeps another
-// file in its place, as the commit has it.
+// unit returns a unit as the host will have it. If the host keeps a foreign file
+// in its place, it returns the unit as the commit has it.
 func (w *want) unit(a *after, f *wantedFile) *unit.Unit {
 	if a.left[f.path] {
 		return unit.Parse(f.unit, f.content)
@@ -80,8 +80,8 @@ func (w *want) unit(a *after, f *wantedFile) *unit.Unit {
 	return a.unit(f.unit)
 }
 
-// skipTrigger returns why a host does not get a unit that starts another one;
-// empty if it gets it, or if the unit starts none.
+// skipTrigger returns why a host does not get a unit that starts another unit. The
+// reason is empty if the host gets the unit, or if it starts no other unit.
 func (w *want) skipTrigger(a *after, f *wantedFile, skip, quadlets map[string]string, loaded map[string]unitState) (string, error) {
 	for _, started := range w.unit(a, f).Triggers() {
 		template, isInstance := unit.Template(started)
@@ -105,13 +105,13 @@ func (w *want) skipTrigger(a *after, f *wantedFile, skip, quadlets map[string]st
 		default:
 			return "", sysexits.New(sysexits.DataErr, "commit_refused",
 				fmt.Errorf("%q: it starts %s, which is neither in the repository nor on this host", f.source, started)).
-				WithHint("add the unit that it starts to the repository, or remove the " + unit.Type(f.unit) + "; nothing was changed")
+				WithHint("add the unit that it starts to the repository, or remove the " + unit.Type(f.unit) + " unit; nothing was changed")
 		}
 	}
 	return "", nil
 }
 
-// aliased returns the unit of the commit that declares a name as its alias.
+// aliased returns the unit of the commit that declares a name as its alias, or "".
 func (w *want) aliased(a *after, name string) string {
 	for _, f := range w.files {
 		if !f.isUnit() {
@@ -127,9 +127,9 @@ func (w *want) aliased(a *after, name string) string {
 	return ""
 }
 
-// willGenerate reports whether a generator will make the unit at the next boot,
-// where no systemd runs that could say so: of an init script, of a line of
-// fstab(5), or of a quadlet of the host.
+// willGenerate reports whether a generator will make the unit at the next boot:
+// from an init script, from a line of fstab(5), or from a quadlet of the host. It
+// is for a root without a running systemd, which would know.
 func (a *after) willGenerate(name string) bool {
 	stem := strings.TrimSuffix(name, "."+unit.Type(name))
 	switch unit.Type(name) {
@@ -145,8 +145,8 @@ func (a *after) willGenerate(name string) bool {
 	return false
 }
 
-// hostQuadlet reports whether podman's generator will make the service of a
-// quadlet that is not the commit's.
+// hostQuadlet reports whether podman's generator will make the service from a
+// quadlet that the host will have.
 func (a *after) hostQuadlet(service string) bool {
 	if !a.host.hasQuadletGenerator() {
 		return false

@@ -13,10 +13,10 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// unhealthy is why a deployment is not good. It leads to a rollback.
+// unhealthy is the error of a deployment that broke a unit. It leads to a rollback.
 type unhealthy struct{ unit, reason string }
 
-// isUnhealthy reports whether an error is a unit's fault.
+// isUnhealthy reports whether an error is an *unhealthy.
 func isUnhealthy(err error) bool {
 	_, is := errors.AsType[*unhealthy](err)
 	return is
@@ -24,13 +24,14 @@ func isUnhealthy(err error) bool {
 
 func (u *unhealthy) Error() string { return u.unit + ": " + u.reason }
 
-// watch looks at the units that a deployment touched for as long as window. The
-// value of a unit says that this run started it. watch returns an *unhealthy as
-// soon as one failed or waits to be restarted, or, at the end, if a unit that
-// was started does not run or a timer can never elapse.
+// watch watches the units of evidence for the time window. The value of a unit says
+// whether this run started it. watch returns an *unhealthy as soon as a unit has
+// failed or waits to be restarted. At the end of the window it also returns one if
+// the assertions of a unit that was started are not met, or if a timer can never
+// elapse.
 //
-// Units that systemd is about to restart never show as failed, hence the
-// look at SubState and NRestarts.
+// A unit that systemd is about to restart never has the state failed. Therefore
+// watch also reads SubState and NRestarts.
 func watch(ctx context.Context, evidence map[string]bool, window time.Duration) error {
 	units := slices.Sorted(maps.Keys(evidence))
 	if len(units) == 0 {
@@ -76,9 +77,10 @@ func watch(ctx context.Context, evidence map[string]bool, window time.Duration) 
 	}
 }
 
-// blame makes a systemctl that failed the fault of the unit: a reason for a
-// rollback and quarantine. One that was killed, or that found no service
-// manager, says nothing about the unit; nor does one that this run gave up.
+// blame turns the error of a systemctl into an *unhealthy of the unit, which leads
+// to rollback and quarantine. It returns other errors unchanged: a systemctl that
+// was killed, that found no service manager, or whose context ended says nothing
+// about the unit.
 func blame(ctx context.Context, unit string, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -89,7 +91,8 @@ func blame(ctx context.Context, unit string, err error) error {
 	return &unhealthy{unit, err.Error()}
 }
 
-// judge says what is wrong with a unit at this moment.
+// judge returns an *unhealthy if something is wrong with a unit at this moment.
+// restarts is its NRestarts at the start of the watch.
 func judge(unit string, p map[string]string, restarts int) error {
 	switch {
 	case p["LoadState"] == "error" || p["LoadState"] == "bad-setting" || p["LoadState"] == "not-found":
@@ -97,8 +100,8 @@ func judge(unit string, p map[string]string, restarts int) error {
 	case number(p["NRestarts"]) > restarts:
 		return &unhealthy{unit, fmt.Sprintf("restarted %d times", number(p["NRestarts"])-restarts)}
 	case p["Job"] != "": // as in settle
-		// The start that this run asked for, or that systemd owed the unit, has not
-		// begun: the state is the one before it.
+		// A start, by this run or by systemd, is queued and has not begun. The state is
+		// still the one before it.
 	case p["ActiveState"] == "failed":
 		return &unhealthy{unit, "failed: " + p["Result"]}
 	case (unitState{sub: p["SubState"]}).retries():
@@ -107,10 +110,10 @@ func judge(unit string, p map[string]string, restarts int) error {
 	return nil
 }
 
-// judgeTimer says whether an active timer can never fire: it counts only from
-// runs of the unit that it alone would start. A time that has passed, such as
-// OnBootSec= on a host that is up for longer, is no mistake. While the service of
-// a timer runs, it has no next elapse yet.
+// judgeTimer returns an *unhealthy if an active timer can never elapse, because it
+// only counts from runs of its unit and nothing else starts that unit. A time that
+// has passed, such as OnBootSec= on a host that booted earlier, is not a mistake. A
+// timer has no next elapse while its service runs.
 func judgeTimer(name string, p map[string]string) error {
 	if !strings.HasSuffix(name, ".timer") || p["ActiveState"] != "active" || p["SubState"] == "running" {
 		return nil
@@ -123,15 +126,16 @@ func judgeTimer(name string, p map[string]string) error {
 	if p["TimersMonotonic"] == "" || once || p["TimersCalendar"] != "" || p["OnClockChange"] == "yes" || p["OnTimezoneChange"] == "yes" {
 		return nil
 	}
-	return &unhealthy{name, "it will never elapse: it counts from runs of its unit, which nothing else starts"}
+	return &unhealthy{name, "it will never elapse: it only counts from runs of its unit, and nothing else starts that unit"}
 }
 
-// probeTimeout bounds a probe whose unit has no TimeoutStartSec= of its own.
+// probeTimeout limits a probe, which may have no TimeoutStartSec=.
 const probeTimeout = 5 * time.Minute
 
-// runProbe starts a oneshot that asks for it (Probe=yes) and waits for its end.
-// One that this run started and no longer waits for must not go on while what
-// it probes is undone. busy says that it was already at work.
+// runProbe starts a service with Probe=yes and waits until the start is done. busy
+// says that the service was starting already. If runProbe started the service and
+// stops waiting for it, it also stops the service, which must not go on while the
+// commit that it tests is undone.
 func runProbe(ctx context.Context, unit string, busy bool) error {
 	_, err := systemctl(ctx, probeTimeout, "start", "--", unit)
 	if err == nil {
@@ -139,7 +143,7 @@ func runProbe(ctx context.Context, unit string, busy bool) error {
 	}
 	late := errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil
 	if !busy && (late || ctx.Err() != nil) {
-		// Its TimeoutStopSec= may be longer than we have.
+		// Do not wait: its TimeoutStopSec= may be longer than the time that is left.
 		_, stopErr := systemctl(context.WithoutCancel(ctx), systemctlTimeout, "stop", "--no-block", "--", unit)
 		err = errors.Join(err, stopErr)
 	}

@@ -14,7 +14,7 @@ func TestWatch(t *testing.T) {
 	for _, tc := range []struct {
 		name, show string
 		started    bool
-		want       string // in the reason; empty: healthy
+		want       string // in the reason; empty if the unit is healthy
 	}{
 		{"runs", runs, true, ""},
 		{"failed", "ActiveState=failed\nResult=exit-code\n", false, "failed: exit-code"},
@@ -86,9 +86,9 @@ func TestRunProbe(t *testing.T) {
 	}
 	stop := "stop --no-block p.service"
 	if !slices.Contains(f.calls(), stop) {
-		t.Error("a run that ended leaves its probe at work")
+		t.Error("a run that ended does not stop its probe")
 	}
 	if _ = runProbe(ctx, "p.service", true); slices.Contains(f.calls(), stop) {
-		t.Error("a probe that somebody else runs is stopped")
+		t.Error("a probe that was starting already is stopped")
 	}
 }

@@ -48,7 +48,7 @@ func randomCommit(r *rand.Rand) map[string]string {
 		presets.WriteString("disable *\n")
 	}
 	files[presetDir+"/hub.preset"] = presets.String() + "\n"
-	// Also= of what is not there would refuse the commit.
+	// The commit would be refused if Also= named a unit that does not exist.
 	for p, content := range files {
 		for _, name := range []string{"a", "b", "c"} {
 			if files[unitDir+"/"+name+".timer"] == "" {
@@ -60,9 +60,8 @@ func randomCommit(r *rand.Rand) map[string]string {
 	return files
 }
 
-// After an apply there is nothing to do, and the host has the links of the
-// commit, whatever commits were there before. An apply that is undone leaves the
-// host as it was.
+// After an apply there is nothing to do, and the host has the links of the commit,
+// whatever commits came before. An apply that is undone leaves the host unchanged.
 func TestHistoryDoesNotMatter(t *testing.T) {
 	const seed = 7
 	t.Logf("seed %d", seed)
@@ -121,7 +120,7 @@ func TestHistoryDoesNotMatter(t *testing.T) {
 	}
 }
 
-// tree returns all below a directory, with modes, targets and contents.
+// tree returns everything below a directory, with types, targets and contents.
 func tree(t *testing.T, dir string) []string {
 	t.Helper()
 	all := []string{}

@@ -9,10 +9,11 @@ import (
 	"observability-hub/lib/record"
 )
 
-// hold stops apply from changing the host: while a person works on it by hand.
+// hold keeps apply from changing the host while an administrator works on it by
+// hand.
 type hold struct {
 	Since time.Time `json:"since"`
-	Until time.Time `json:"until"` // zero: until resume
+	Until time.Time `json:"until"` // zero if the hold lasts until resume
 }
 
 const holdFile = "hold.json"
@@ -26,11 +27,12 @@ func readHold(state string, now time.Time) (hold, bool, error) {
 	return h, !h.Since.IsZero() && (h.Until.IsZero() || now.Before(h.Until)), nil
 }
 
-// lockWait is how long a person's command waits for a run that is under way.
+// lockWait is how long a command that a person types waits for the lock of another
+// run.
 const lockWait = 30 * time.Second
 
-// timerWait is how long the others wait: a program that a killed run was just
-// starting has the lock a moment longer than that run.
+// timerWait is how long the commands of the units wait for the lock. A program that
+// a killed run was starting holds the lock a moment longer than that run.
 const timerWait = 500 * time.Millisecond
 
 type holdCmd struct {
@@ -40,7 +42,7 @@ type holdCmd struct {
 
 func (c *holdCmd) Validate() error {
 	if c.For != nil && *c.For <= 0 {
-		return fmt.Errorf("--for must be more than 0, got %v", *c.For)
+		return fmt.Errorf("--for must be greater than 0, got %v", *c.For)
 	}
 	return nil
 }
@@ -62,7 +64,7 @@ func (c *holdCmd) Run(ctx context.Context, env *cli.Env) error {
 	return env.Stdout.Record(record.Info, h.record(now, env.Service))
 }
 
-// record is the line that says that nothing is applied.
+// record returns the record that says that nothing is applied.
 func (h hold) record(now time.Time, service string) []byte {
 	l := record.New(now, record.Info, "held", service)
 	l.String("since", h.Since.Format(record.TimeFormat))
@@ -86,7 +88,7 @@ func (c *resumeCmd) Run(ctx context.Context, env *cli.Env) error {
 	defer dir.Close()
 	_, held, err := readHold(dir.Path, time.Now())
 	if err != nil {
-		env.Diag.Warn("hold_unreadable", err.Error()) // it is removed below
+		env.Diag.Warn("hold_unreadable", err.Error()) // the file is removed below
 	}
 	if err := dir.Remove(holdFile); err != nil {
 		return err

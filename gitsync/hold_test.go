@@ -14,7 +14,7 @@ func TestHoldAndResume(t *testing.T) {
 	w.want(sysexits.Config, "no_state_directory", "hold")
 	w.want(sysexits.Config, "no_state_directory", "resume")
 	if w.exists("state") {
-		t.Error("a state directory was made")
+		t.Error("a state directory was created")
 	}
 	w.want(0, "", "pull")
 	w.want(0, `"until":null`, "hold")
@@ -53,7 +53,7 @@ func TestStatus(t *testing.T) {
 	if err := os.Chtimes(w.path("state/pulled.json"), old, old); err != nil {
 		t.Fatal(err)
 	}
-	w.want(sysexits.Failed, "the last pull", "status", "--max-age", "1h")
+	w.want(sysexits.Failed, "the last successful pull", "status", "--max-age", "1h")
 	w.write("root/etc/systemd/system/a.service", "edited")
 	if got := w.field(w.want(0, "", "status"), "drift"); got != 1.0 {
 		t.Errorf("drift = %v; want 1", got)
@@ -75,12 +75,12 @@ func TestRollback(t *testing.T) {
 	w.want(0, "", "sync")
 	w.want(0, `"msg":"applied"`, "rollback")
 	if w.exists("root/etc/systemd/system/b.service") {
-		t.Error("the unit of the newer commit is still there")
+		t.Error("the unit of the newer commit still exists")
 	}
 	w.want(0, `"quarantine_reason":"rolled back by hand"`, "status")
 	w.want(0, "quarantined", "sync")
 	if w.exists("root/etc/systemd/system/b.service") {
-		t.Error("the commit that was rolled back is applied again")
+		t.Error("the commit that was rolled back was applied again")
 	}
 }
 
@@ -92,7 +92,7 @@ func TestSync(t *testing.T) {
 	}
 	w.want(0, "", "sync", "--source", w.path("source"))
 	if !w.exists("source/pulled.json") || w.exists("state/pulled.json") || !w.exists("state/ledger.json") {
-		t.Error("the halves are not apart")
+		t.Error("the two halves do not use separate state directories")
 	}
 	w.write("root/etc/systemd/system/a.service", "edited")
 	if err := os.Rename(w.path("hub"), w.path("away")); err != nil {
@@ -100,9 +100,9 @@ func TestSync(t *testing.T) {
 	}
 	w.want(sysexits.Unavailable, `"reason":"drift"`, "sync", "--source", w.path("source"))
 	if strings.Contains(w.read("root/etc/systemd/system/a.service"), "edited") {
-		t.Error("drift is not healed while the remote is down")
+		t.Error("drift is not repaired while the remote is down")
 	}
-	// If apply fails too, both are said, and the status is that of the pull.
+	// If apply fails too, both errors are printed, and the status is that of the pull.
 	w.write("state/ledger.json", "damaged")
 	w.want(sysexits.Unavailable, "state_damaged", "sync", "--source", w.path("source"))
 }
@@ -113,7 +113,7 @@ func TestPath(t *testing.T) {
 	w.push()
 	w.want(0, "", "sync", "--path", "hosts/web")
 	if !w.exists("root/etc/systemd/system/w.service") || w.exists("root/etc/systemd/system/a.service") {
-		t.Error("not the part that --path names is deployed")
+		t.Error("the directory that --path names is not the one that is deployed")
 	}
 	w.want(0, "", "apply")
 	w.want(sysexits.Config, "nothing_pulled", "apply", "--path", "hosts/db")

@@ -14,29 +14,29 @@ import (
 	"syscall"
 )
 
-// Where systemd and PATH look, as paths on the host.
+// Directories on the host that gitsync deploys to.
 const (
 	unitDir   = "/etc/systemd/system"
 	presetDir = "/usr/local/lib/systemd/system-preset"
-	// quadletDir is where podman's generator looks (podman-systemd.unit(5)).
+	// quadletDir is where podman's generator reads quadlets (podman-systemd.unit(5)).
 	quadletDir = "/etc/containers/systemd"
 )
 
-// executablePath is where systemd looks for a bare name in ExecStart=
-// (systemd.service(5), "Command lines").
+// executablePath has the directories in which systemd looks for a program that
+// ExecStart= gives without a path (systemd.service(5), "Command lines").
 var executablePath = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
 
-// host is the file system that is made to match: the running one, or another
-// root (--root), on which no path can lead out of it.
+// host is the file system that gitsync changes: that of the running system, or
+// another root (--root), which no path can lead out of.
 type host struct {
 	root string // "/" for the running host
 }
 
 func (h host) offline() bool { return h.root != "/" }
 
-// real returns where the host's path p is in this process's file system. For
-// another root, links in its folders are followed as if it were "/". The last
-// component is not followed.
+// real returns the path of p, a path of the host, in this process's file system.
+// For another root, symbolic links in the directories of p are followed as if that
+// root were "/". The last component is not followed.
 func (h host) real(p string) (string, error) {
 	if !h.offline() {
 		return p, nil
@@ -48,10 +48,10 @@ func (h host) real(p string) (string, error) {
 	return filepath.Join(dir, path.Base(p)), nil
 }
 
-// resolve follows all links of p below the root. What does not exist is taken
-// as it is written.
+// resolve follows all links of p below the root. Components that do not exist stay
+// as they are written.
 func (h host) resolve(p string) (string, error) {
-	const maxLinks = 40 // as the kernel has it
+	const maxLinks = 40 // the kernel's limit
 	todo := strings.Split(path.Clean("/"+p), "/")
 	at := "/" // resolved so far, as a path of the host
 	for links := 0; len(todo) > 0; {
@@ -67,7 +67,7 @@ func (h host) resolve(p string) (string, error) {
 		next := path.Join(at, name)
 		target, err := os.Readlink(filepath.Join(h.root, next))
 		if err != nil {
-			at = next // no link, or nothing there
+			at = next // not a link, or does not exist
 			continue
 		}
 		if links++; links > maxLinks {
@@ -81,10 +81,10 @@ func (h host) resolve(p string) (string, error) {
 	return filepath.Join(h.root, at), nil
 }
 
-// fileState is what is at a path.
+// fileState is the state of a path.
 type fileState struct {
-	kind string // "", "file", "link" or "other"
-	link string // where a link points to, as an absolute path
+	kind string // "file", "link", "other", or "" if nothing exists there
+	link string // the target of a link, as an absolute path
 	mode fs.FileMode
 	uid  uint32
 	gid  uint32
@@ -92,7 +92,7 @@ type fileState struct {
 	data []byte
 }
 
-// state reads what is at the host's path p.
+// state reads the state of the host's path p.
 func (h host) state(p string) (fileState, error) {
 	r, err := h.real(p)
 	if err != nil {
@@ -118,7 +118,7 @@ func (h host) state(p string) (fileState, error) {
 	case info.Mode().IsRegular():
 		s.kind = "file"
 		if info.Size() > maxKept {
-			// Not one of ours: no wanted file is as long.
+			// gitsync deploys no file of this size, so its content is not needed.
 			s.sum = fmt.Sprintf("%d bytes", info.Size())
 			break
 		}
@@ -129,8 +129,9 @@ func (h host) state(p string) (fileState, error) {
 	return s, err
 }
 
-// readRegular reads a file that somebody else may have put there: no link is
-// followed, no pipe waited for, and no more than limit bytes are taken.
+// readRegular reads a file that another user may have created. It follows no link
+// in the last component, does not wait for a pipe, and fails if the file is longer
+// than limit bytes.
 func readRegular(name string, limit int64) ([]byte, error) {
 	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -153,7 +154,7 @@ func sum(b []byte) string {
 	return hex.EncodeToString(h[:])
 }
 
-// notThere reports whether an error says that there is no such file.
+// notThere reports whether an error says that a file does not exist.
 func notThere(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }

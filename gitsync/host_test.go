@@ -30,7 +30,7 @@ func TestResolve(t *testing.T) {
 	}
 }
 
-// A file is put back whatever step of its replacement was the last.
+// A file is restored whatever step of its replacement was the last.
 func TestRestore(t *testing.T) {
 	const p = "/etc/systemd/system/a.service"
 	for _, tc := range []struct {
@@ -42,11 +42,11 @@ func TestRestore(t *testing.T) {
 		{"staged", true, "old", "new", ""},
 		{"linked", true, "old", "new", "="},
 		{"replaced", true, "new", "", "old"},
-		{"replaced, the old one lost", true, "new", "", ""},
+		{"replaced, the old file lost", true, "new", "", ""},
 		{"removed", true, "", "", "old"},
-		{"removed, the old one torn", true, "", "", "ol"},
-		{"new one staged", false, "", "new", ""},
-		{"new one there", false, "new", "", ""},
+		{"removed, the old file torn", true, "", "", "ol"},
+		{"new file staged", false, "", "new", ""},
+		{"new file installed", false, "new", "", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			h := host{root: t.TempDir()}
@@ -64,7 +64,7 @@ func TestRestore(t *testing.T) {
 			for path, content := range map[string]string{p: tc.now, beside(p, newPrefix): tc.fresh, beside(p, oldPrefix): tc.old} {
 				switch content {
 				case "":
-				case "=": // below, once the file is there
+				case "=": // linked below, after the file is written
 				default:
 					if err := os.WriteFile(filepath.Join(h.root, path), []byte(content), 0o644); err != nil {
 						t.Fatal(err)
@@ -76,7 +76,7 @@ func TestRestore(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			for range 2 { // it can be done again
+			for range 2 { // restore can be repeated
 				if err := saved.restore(h); err != nil {
 					t.Fatal(err)
 				}

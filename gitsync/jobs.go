@@ -11,12 +11,13 @@ import (
 	"observability-hub/lib/diag"
 )
 
-// maxWait bounds how long an apply waits for jobs that systemd itself does not
-// bound (TimeoutStartSec=infinity). It is well below the TimeoutStartSec= of
+// maxWait limits how long an apply waits for jobs that systemd itself does not
+// limit (TimeoutStartSec=infinity). It is much shorter than the TimeoutStartSec= of
 // gitops-apply.service.
 const maxWait = 15 * time.Minute
 
-// queue queues a job. An error says that systemd does not take it.
+// queue queues a job for each unit and does not wait for it. It returns an error if
+// systemd does not accept the jobs.
 func queue(ctx context.Context, verb string, units ...string) error {
 	if len(units) == 0 {
 		return nil
@@ -25,8 +26,9 @@ func queue(ctx context.Context, verb string, units ...string) error {
 	return err
 }
 
-// settle waits until no unit has a job and none is starting or stopping, for as
-// long as systemd lets them take. It returns the units that are not done then.
+// settle waits until no unit has a job and none is starting, stopping or reloading.
+// It waits as long as the units' timeouts in systemd allow, but not longer than
+// most. It returns the units that are not done then.
 func settle(ctx context.Context, units []string, most time.Duration) ([]string, error) {
 	if len(units) == 0 {
 		return nil, nil
@@ -59,7 +61,8 @@ func settle(ctx context.Context, units []string, most time.Duration) ([]string, 
 	}
 }
 
-// span reads a time span as systemctl prints it: "1min 30s", "infinity".
+// span parses a time span as systemctl prints it, such as "1min 30s". It returns
+// maxWait for anything else, such as "infinity".
 func span(text string) time.Duration {
 	var total time.Duration
 	for _, word := range strings.Fields(text) {
@@ -78,8 +81,9 @@ func span(text string) time.Duration {
 	return total
 }
 
-// verbFor returns how a unit takes up what changed, or is started. A mount is
-// not unmounted, and a target only starts what it has come to want.
+// verbFor returns the systemctl verb that makes a unit take up a change or starts
+// it. A running mount is reloaded, because a restart would unmount it. A target is
+// started, which starts the units that it now wants.
 func verbFor(name string, s unitState) string {
 	switch unit.Type(name) {
 	case "mount":
@@ -90,15 +94,16 @@ func verbFor(name string, s unitState) string {
 		return "start"
 	}
 	if !s.runs() && !s.retries() && s.active != "activating" {
-		return "start" // a restart would be refused with RefuseManualStop=
+		return "start" // systemd refuses a restart of a unit with RefuseManualStop=
 	}
 	return "restart"
 }
 
-// restartUnits queues what the units need, those of gitsync's own family last.
-// A socket whose service runs cannot be bound again: the service stops first
-// and is started after it. Units in healing are no evidence against the commit,
-// also if systemd does not take their job. It returns what it queued in addition.
+// restartUnits queues a start, restart or reload for each unit, gitsync's own units
+// last. A socket cannot be bound again while its service runs, so it stops the
+// service first and starts it after the socket. The units in healing do not count
+// against the commit, even if systemd does not accept their jobs. It returns the
+// units that it queued in addition.
 func (p *plan) restartUnits(ctx context.Context, units []string, healing map[string]bool, d *diag.Logger) (more []string, err error) {
 	var failed []string
 	for _, name := range units {
@@ -107,11 +112,12 @@ func (p *plan) restartUnits(ctx context.Context, units []string, healing map[str
 		}
 	}
 	if len(failed) > 0 {
-		// Or a start limit that was hit would refuse the start. A unit that systemd
-		// has unloaded meanwhile needs none: what is wrong the start itself says.
+		// If a unit has hit its start limit, systemd would otherwise refuse the start.
+		// Ignore the error: a unit that systemd has unloaded since needs no reset, and
+		// the start reports everything else.
 		_, _ = systemctl(ctx, systemctlTimeout, append([]string{"reset-failed", "--"}, failed...)...)
 	}
-	started := map[string]bool{} // with their sockets
+	started := map[string]bool{} // services that were started after their sockets
 	for _, name := range slices.SortedFunc(slices.Values(units), startOrder) {
 		if started[name] {
 			continue
@@ -149,7 +155,7 @@ func (p *plan) restartUnits(ctx context.Context, units []string, healing map[str
 	return more, nil
 }
 
-// stopUnits stops units and waits for it. Names may be patterns.
+// stopUnits stops units and waits until they have stopped. Names may be patterns.
 func stopUnits(ctx context.Context, units ...string) error {
 	if len(units) == 0 {
 		return nil

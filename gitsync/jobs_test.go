@@ -36,8 +36,8 @@ func TestVerbFor(t *testing.T) {
 	}
 }
 
-// settle returns the units that take longer than systemd gives them. A unit
-// that waits to be restarted has no job.
+// settle returns the units that take longer than the limit. A unit that waits to be
+// restarted has no job and counts as done.
 func TestSettle(t *testing.T) {
 	f := newFakeSystemd(t)
 	f.put("show-done.service", "ActiveState=active\nSubState=running\nJob=\n")
@@ -45,14 +45,14 @@ func TestSettle(t *testing.T) {
 	f.put("show-slow.service", "ActiveState=activating\nSubState=start\nTimeoutStartUSec=10min\n")
 	f.put("show-queued.service", "ActiveState=inactive\nSubState=dead\nJob=7\n")
 	if busy, err := settle(t.Context(), nil, time.Minute); len(busy) > 0 || err != nil {
-		t.Errorf("of nothing: %v, %v", busy, err)
+		t.Errorf("settle of no units: %v, %v", busy, err)
 	}
 	if busy, err := settle(t.Context(), []string{"done.service", "retries.service"}, time.Minute); len(busy) > 0 || err != nil {
-		t.Errorf("of settled units: %v, %v", busy, err)
+		t.Errorf("settle of units without jobs: %v, %v", busy, err)
 	}
 	busy, err := settle(t.Context(), []string{"slow.service", "done.service", "queued.service"}, 50*time.Millisecond)
 	if err != nil || !slices.Equal(busy, []string{"slow.service", "queued.service"}) {
-		t.Errorf("of busy units: %v, %v", busy, err)
+		t.Errorf("settle of busy units: %v, %v", busy, err)
 	}
 	why := errors.New("stopped")
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -62,12 +62,12 @@ func TestSettle(t *testing.T) {
 	}
 	f.put("fail-show", "Failed to connect to bus\n")
 	if _, err := settle(t.Context(), []string{"slow.service"}, time.Minute); err == nil {
-		t.Error("settle takes a systemctl that fails")
+		t.Error("settle ignores a systemctl that fails")
 	}
 }
 
-// How units take up a change: a failed one is reset first, a socket's service
-// stops for it, gitsync's own units are last.
+// To take up a change, a failed unit is reset first, a socket's service is stopped
+// first, and gitsync's own units are last.
 func TestRestartUnits(t *testing.T) {
 	f := newFakeSystemd(t)
 	w := newWorld(t)
@@ -93,7 +93,7 @@ func TestRestartUnits(t *testing.T) {
 		t.Errorf("a start that systemd refuses: %v", err)
 	}
 	if _, err := p.restartUnits(t.Context(), []string{"a.service"}, map[string]bool{"a.service": true}, env.Diag); err != nil || !strings.Contains(said(), `"start_failed"`) {
-		t.Errorf("a start that heals and that systemd refuses: %v, %s", err, said())
+		t.Errorf("a start for healing that systemd refuses: %v, %s", err, said())
 	}
 	f.put("fail-stop", "no\n")
 	if _, err := p.restartUnits(t.Context(), []string{"s.socket"}, nil, env.Diag); err == nil {
@@ -102,9 +102,9 @@ func TestRestartUnits(t *testing.T) {
 	f.put("fail-reset-failed", "no\n")
 	f.put("fail-start", "Start request repeated too quickly.\n")
 	if _, err := p.restartUnits(t.Context(), []string{"broken.service"}, nil, env.Diag); !errors.As(err, &bad) || bad.unit != "broken.service" {
-		t.Errorf("a start after a reset-failed that fails: %v; want what the start says", err)
+		t.Errorf("a start after a reset-failed that fails: %v; want the error of the start", err)
 	}
 	if err := queue(t.Context(), "start"); err != nil {
-		t.Errorf("queue of nothing = %v", err)
+		t.Errorf("queue of no units = %v", err)
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// The journal holds what its actions will change, and nothing else.
+// The journal records what its actions will change, and nothing else.
 func TestNewJournal(t *testing.T) {
 	w := newWorld(t)
 	w.onHost(unitDir+"/a.service", service, 0o640)
@@ -37,16 +37,16 @@ func TestNewJournal(t *testing.T) {
 		t.Errorf("journal: %+v", j)
 	}
 	if _, err := newJournal(v, "c", []action{{Action: doUpdate, Unit: "dir.service", Path: unitDir + "/dir.service"}}); err == nil {
-		t.Error("a directory in the place of a file passes")
+		t.Error("newJournal accepts a directory in the place of a file")
 	}
 	w.write(w.state, journalFile, `{"version":9}`, 0o644)
 	if _, err := readJournal(w.state); err == nil {
-		t.Error("a journal of another version is read")
+		t.Error("readJournal accepts a journal of another version")
 	}
 }
 
-// What systemd stops with a unit of the change is recorded, and started again
-// if it does not run after a rollback.
+// Units that systemd stops together with a unit of the change are recorded. They
+// are started again if they are not running after a rollback.
 func TestBoundUnits(t *testing.T) {
 	f := newFakeSystemd(t)
 	f.put("show-a.service", "RequiredBy=b.service stopped.service\nBoundBy=c.service\nConsistsOf=\n")

@@ -14,24 +14,24 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// ledger is what gitsync remembers of the host: which files it put there, of
-// which commit. Only what is in it may be changed or removed.
+// ledger records the files that gitsync deployed to the host, and their commit.
+// gitsync changes and removes only files that are in its ledger.
 type ledger struct {
 	Version  int                   `json:"version"`
 	Root     string                `json:"root"`     // of the host
-	Run      string                `json:"run"`      // the journal of the run that wrote it
-	Commit   string                `json:"commit"`   // the last one that was applied whole
-	Previous []string              `json:"previous"` // those before it, newest first
-	Applied  time.Time             `json:"applied"`  // when Commit was
+	Run      string                `json:"run"`      // the name of the run, from its journal
+	Commit   string                `json:"commit"`   // the last commit that was applied completely
+	Previous []string              `json:"previous"` // the commits applied before it, newest first
+	Applied  time.Time             `json:"applied"`  // when Commit was applied
 	Anchor   anchor                `json:"anchor"`
 	Files    map[string]owned      `json:"files"`           // by path on the host
-	Enabled  map[string]bool       `json:"enabled"`         // what the presets said of each unit
+	Enabled  map[string]bool       `json:"enabled"`         // by unit: whether the presets enabled it
 	Links    map[string]enablement `json:"links,omitempty"` // links that the commit declared, by unit and instance
-	Skipped  map[string]string     `json:"skipped"`         // units and files left out, and why
-	OnChange map[string]string     `json:"on_change"`       // state of a rule's paths when its command last succeeded
+	Skipped  map[string]string     `json:"skipped"`         // units and files that were left out, with the reason
+	OnChange map[string]string     `json:"on_change"`       // by rule: the state of its paths when its command last succeeded
 }
 
-// owned is a file that is ours.
+// owned is a file that gitsync owns.
 type owned struct {
 	Unit   string `json:"unit,omitempty"`
 	Source string `json:"source"`
@@ -39,12 +39,12 @@ type owned struct {
 	Mode   string `json:"mode"`
 }
 
-// modeText returns a mode as the ledger has it.
+// modeText returns a file mode in the format of the ledger.
 func modeText(mode fs.FileMode) string { return fmt.Sprintf("%04o", mode) }
 
-// anchor is the newest commit taken from a branch. What comes later must
-// descend from it; another repository or ref is a decision of the
-// administrator and begins anew.
+// anchor is the newest commit that was accepted from a branch. Later commits must
+// descend from it. If the administrator changes the repository or the ref, the next
+// commit need not.
 type anchor struct {
 	Repo   string `json:"repo"`
 	Ref    string `json:"ref"`
@@ -58,15 +58,15 @@ const (
 	maxState      = 64 << 20
 )
 
-// equal reports whether two ledgers say the same of the host.
+// equal reports whether two ledgers describe the same state of the host.
 func (l *ledger) equal(m *ledger) bool {
 	return l.Root == m.Root && l.Commit == m.Commit && l.Anchor == m.Anchor && maps.Equal(l.Files, m.Files) &&
 		maps.Equal(l.Enabled, m.Enabled) && maps.EqualFunc(l.Links, m.Links, slices.Equal[enablement]) && maps.Equal(l.Skipped, m.Skipped) && maps.Equal(l.OnChange, m.OnChange)
 }
 
-// next returns the ledger after the actions of a plan that were done: all of
-// them, or those that somebody selected. What an action that was not selected
-// would have changed stays as the ledger has it. run names the journal.
+// next returns the ledger after the actions of a plan that were done: all of them,
+// or the selected ones. Entries that only an unselected action would have changed
+// stay as they are. run is the name of the run; it is empty without a journal.
 func (l *ledger) next(p *plan, did []action, now time.Time, run string) *ledger {
 	n := *l
 	n.Root = p.host.root
@@ -138,7 +138,7 @@ func (l *ledger) next(p *plan, did []action, now time.Time, run string) *ledger 
 	return &n
 }
 
-// applied notes that all that the commit wants is done.
+// applied records that the commit was applied completely.
 func (n *ledger) applied(was *ledger, p *plan, now time.Time) {
 	if p.want.commit == was.Commit {
 		return
@@ -155,7 +155,8 @@ func (n *ledger) applied(was *ledger, p *plan, now time.Time) {
 	}
 }
 
-// readLedger reads the ledger of a state directory; without one nothing is owned.
+// readLedger reads the ledger of a state directory. If there is none, it returns an
+// empty ledger.
 func readLedger(state string) (*ledger, error) {
 	l := &ledger{Version: ledgerVersion}
 	if err := readState(state, ledgerFile, l); err != nil {
@@ -163,7 +164,7 @@ func readLedger(state string) (*ledger, error) {
 	}
 	if l.Version != ledgerVersion {
 		return nil, sysexits.New(sysexits.Config, "state_damaged", fmt.Errorf("%s: version %d, not %d", filepath.Join(state, ledgerFile), l.Version, ledgerVersion)).
-			WithHint("a newer gitsync wrote it: use that one")
+			WithHint("a newer version of gitsync wrote it: install that version")
 	}
 	if l.Files == nil {
 		l.Files = map[string]owned{}
@@ -173,16 +174,16 @@ func readLedger(state string) (*ledger, error) {
 
 // damagedHints say what to do about a damaged file of the state directory.
 var damagedHints = map[string]string{
-	ledgerFile:     "restore it from a backup, or remove it: then identical files are adopted, and others count as foreign",
+	ledgerFile:     "restore it from a backup, or remove it: then identical files are adopted, and other files count as foreign",
 	journalFile:    "do not remove it yet: it is needed to undo an interrupted apply. Restore it from a backup, or compare the host with the repository by hand first; docs/operations.md has the steps",
 	quarantineFile: "remove it: a commit that was rolled back is then tried once more",
-	holdFile:       "gitsync resume removes it and ends the hold",
-	pulledFile:     "remove it and run gitsync pull, or systemctl start gitops-sync.service: it is written anew",
+	holdFile:       "run gitsync resume: it removes the file and ends the hold",
+	pulledFile:     "remove it, then run gitsync pull or systemctl start gitops-sync.service, which writes a new one",
 }
 
-// readState reads a JSON file of a state directory into v, which stays as it
-// is if there is none. A damaged file is an error: to go on without the ledger
-// would be to forget what is owned.
+// readState reads a JSON file of a state directory into v. If there is no such
+// file, v is unchanged. A damaged file is an error, because a run that ignored a
+// damaged ledger would not know which files it owns.
 func readState(state, name string, v any) error {
 	b, err := readRegular(filepath.Join(state, name), maxState)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -13,7 +13,7 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// What the ledger says after a plan, also after a part of it.
+// The ledger after a whole plan, and after a part of it.
 func TestLedgerNext(t *testing.T) {
 	on, other := links("multi-user.target.wants/a.service"), links("graphical.target.wants/a.service")
 	f := func(p, u string) *wantedFile { return &wantedFile{path: p, unit: u, mode: 0o644, sum: "new"} }
@@ -78,13 +78,13 @@ func TestLedgerNext(t *testing.T) {
 		t.Error("next changed the ledger that it was given")
 	}
 	if !all.equal(all.next(&plan{view: p.view, pulled: p.pulled, want: p.want, declared: p.declared, actions: p.actions[2:3]}, p.actions[2:3], now, "")) {
-		t.Error("a second run without work changes the ledger")
+		t.Error("a second run with nothing to do changes the ledger")
 	}
 	if all.equal(part) {
-		t.Error("equal takes two ledgers for one")
+		t.Error("two different ledgers are equal")
 	}
 
-	// Back to a commit before, and a history that has an end.
+	// A rollback to an earlier commit, and the limit of the history.
 	p.back, p.want.commit = true, "c0"
 	if n := was.next(p, p.actions, now, ""); n.Commit != "c0" || len(n.Previous) != 0 || n.Anchor != was.Anchor || n.Run != "" {
 		t.Errorf("back: %+v", n)
@@ -98,8 +98,8 @@ func TestLedgerNext(t *testing.T) {
 	}
 }
 
-// Each damaged file needs its own answer: to remove the journal as one may
-// remove the ledger would leave half a change on the host.
+// Each damaged file needs its own hint. The ledger may be removed. Removing the
+// journal would leave half a change on the host.
 func TestDamagedStateHints(t *testing.T) {
 	for name, want := range map[string]string{
 		ledgerFile: "adopted", journalFile: "do not remove it", quarantineFile: "remove it", holdFile: "gitsync resume", pulledFile: "gitsync pull",

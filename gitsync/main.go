@@ -1,5 +1,5 @@
 // Gitsync makes a host match its Git repository: units, drop-ins, presets and
-// scripts, and goes back when what it deployed does not work.
+// scripts. It rolls back if what it deployed does not work.
 //
 // Synopsis:
 //
@@ -12,10 +12,10 @@
 //	gitsync hold [--for D]
 //	gitsync resume
 //
-// pull fetches into a bare repository and checks the commit; apply reads that
-// commit, file by file and by hash, and changes the host. Between the two is a
-// wall: under systemd, pull is an ordinary user with the network, apply is root
-// without it. gitsync(1) is the manual.
+// pull fetches into a bare repository and checks the commit. apply reads that
+// commit file by file, checks every hash, and changes the host. Under systemd the
+// two are isolated from each other: pull runs as an ordinary user with network
+// access, and apply runs as root without it. gitsync(1) is the manual.
 package main
 
 import (
@@ -33,10 +33,10 @@ import (
 
 const (
 	name   = "gitsync"
-	family = "gitops-sync" // the unit family: the service of every record
+	family = "gitops-sync" // the unit family; every record has it as its service
 )
 
-// originFlags say where commits come from and which are taken.
+// originFlags say where commits come from and which commits are accepted.
 type originFlags struct {
 	Repo        string `placeholder:"URL"`
 	Ref         string `default:"main"`
@@ -48,12 +48,12 @@ type originFlags struct {
 
 func (o originFlags) Validate() error {
 	if strings.HasPrefix(o.Repo, "-") || strings.ContainsAny(o.Repo, "\x00\n\r") {
-		return errors.New("--repo: not a URL")
+		return errors.New("--repo is not a URL")
 	}
 	return errors.Join(checkRef(o.Ref), checkPart(o.Path))
 }
 
-// part returns --path in its shortest form, empty for the whole repository.
+// part returns the cleaned --path. It is empty for the whole repository.
 func (o originFlags) part() string { return cleanPart(o.Path) }
 
 func cleanPart(dir string) string {
@@ -66,12 +66,12 @@ func cleanPart(dir string) string {
 // checkPart refuses a --path that is not below the top of a repository.
 func checkPart(dir string) error {
 	if dir != "" && (path.IsAbs(dir) || slices.Contains(strings.Split(dir, "/"), "..") || strings.ContainsAny(dir, "\x00\n\r")) {
-		return fmt.Errorf("--path %q: not a directory in the repository, such as hosts/web1", dir)
+		return fmt.Errorf("--path %q is not a directory in the repository, such as hosts/web1", dir)
 	}
 	return nil
 }
 
-// pullFlags bound a pull.
+// pullFlags limit a pull.
 type pullFlags struct {
 	Timeout   time.Duration `default:"5m"`
 	KeepTrees int           `default:"3" placeholder:"N"`
@@ -79,15 +79,15 @@ type pullFlags struct {
 
 func (p pullFlags) Validate() error {
 	if p.Timeout <= 0 {
-		return fmt.Errorf("--timeout %v: not more than 0", p.Timeout)
+		return fmt.Errorf("--timeout must be greater than 0, got %v", p.Timeout)
 	}
 	if p.KeepTrees < 1 {
-		return fmt.Errorf("--keep-trees %d: not at least 1", p.KeepTrees)
+		return fmt.Errorf("--keep-trees must be at least 1, got %d", p.KeepTrees)
 	}
 	return nil
 }
 
-// hostFlags say which host is meant, and where its commit is.
+// hostFlags say which host is changed and where its commit is.
 type hostFlags struct {
 	Source     string `placeholder:"DIR"`
 	Root       string `default:"/" placeholder:"DIR"`
@@ -96,7 +96,7 @@ type hostFlags struct {
 
 func (h hostFlags) Validate() error {
 	if !filepath.IsAbs(h.ScriptsDir) || filepath.Clean(h.ScriptsDir) != h.ScriptsDir {
-		return fmt.Errorf("--scripts-dir %s: not an absolute path in its shortest form", h.ScriptsDir)
+		return fmt.Errorf("--scripts-dir %s must be an absolute path without . and .. and without a slash at the end", h.ScriptsDir)
 	}
 	return nil
 }
@@ -111,10 +111,10 @@ type applyFlags struct {
 
 func (a applyFlags) Validate() error {
 	if a.HealthWindow < 0 {
-		return fmt.Errorf("--health-window %v: less than 0", a.HealthWindow)
+		return fmt.Errorf("--health-window must not be negative, got %v", a.HealthWindow)
 	}
 	if a.OnChangeTimeout < time.Second {
-		return fmt.Errorf("--on-change-timeout %v: less than a second", a.OnChangeTimeout)
+		return fmt.Errorf("--on-change-timeout must be at least 1s, got %v", a.OnChangeTimeout)
 	}
 	return checkRunAs(a.RunAs)
 }
@@ -123,21 +123,21 @@ func main() {
 	os.Exit(cli.Main(app(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
-// app is everything that can be said to the tool. The flags of a command are
-// the fields of its struct.
+// app describes the whole command line. The flags of a command are the fields of
+// its struct.
 func app() cli.App {
 	return cli.App{
 		Name:        name,
 		Service:     family,
-		Description: "Make this host match its Git repository: units, drop-ins, presets and scripts. Goes back when they do not work.",
+		Description: "Make this host match its Git repository: units, drop-ins, presets and scripts. Roll back if they do not work.",
 		Commands: []cli.Command{
 			{Name: "sync", Help: "Pull, then apply (the default).", Default: true, Grammar: &syncCmd{}},
 			{Name: "pull", Help: "Fetch and check the newest commit; change nothing else.", Grammar: &pullCmd{}},
 			{Name: "plan", Help: "Print what apply would do.", Grammar: &planCmd{}},
 			{Name: "apply", Help: "Make the host match the pulled commit.", Grammar: &applyCmd{}},
-			{Name: "status", Help: "Print one record of what is applied, fetched, held and bad.", Grammar: &statusCmd{}},
-			{Name: "rollback", Help: "Apply the commit before the applied one, and leave this one alone from now on.", Grammar: &rollbackCmd{}},
-			{Name: "hold", Help: "Let apply change nothing for a while.", Grammar: &holdCmd{}},
+			{Name: "status", Help: "Print one record: commits, hold, ages and drift.", Grammar: &statusCmd{}},
+			{Name: "rollback", Help: "Apply the commit before the applied one, and quarantine the newer one.", Grammar: &rollbackCmd{}},
+			{Name: "hold", Help: "Keep apply from changing anything until resume.", Grammar: &holdCmd{}},
 			{Name: "resume", Help: "End a hold.", Grammar: &resumeCmd{}},
 		},
 		Flags: flagHelp,
@@ -151,7 +151,7 @@ func app() cli.App {
 	}
 }
 
-// validate checks the flags that several embedded structs hold.
+// validate checks the flags of several embedded structs.
 func validate(all ...interface{ Validate() error }) error {
 	var err error
 	for _, v := range all {
@@ -160,7 +160,7 @@ func validate(all ...interface{ Validate() error }) error {
 	return err
 }
 
-// checkRef refuses an invalid ref name: git-check-ref-format(1).
+// checkRef refuses an invalid ref name (git-check-ref-format(1)).
 func checkRef(ref string) error {
 	bad := ref == "" || strings.HasPrefix(ref, "-") || strings.HasPrefix(ref, "/") || strings.HasSuffix(ref, "/") ||
 		strings.HasSuffix(ref, ".lock") || strings.HasSuffix(ref, ".") || strings.Contains(ref, "..") || strings.Contains(ref, "//") ||
@@ -169,7 +169,7 @@ func checkRef(ref string) error {
 		bad = bad || c < ' '
 	}
 	if bad {
-		return fmt.Errorf("--ref %q: not a valid ref name", ref)
+		return fmt.Errorf("--ref %q is not a valid ref name", ref)
 	}
 	return nil
 }

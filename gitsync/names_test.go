@@ -15,12 +15,12 @@ func TestNames(t *testing.T) {
 	}
 	for _, bad := range []string{"", ".", "..", "a/b", "a b", "a\n", "\x7f", "ä", "-x", ".git", ".GiT", "a\x00", "$x", "`x`", strings.Repeat("x", 201)} {
 		if badName(bad) == "" {
-			t.Errorf("badName(%q) finds nothing", bad)
+			t.Errorf("badName(%q) accepts the name", bad)
 		}
 	}
 }
 
-// Whatever is called a good name stays inside its folder.
+// A file with an accepted name stays inside its directory.
 func FuzzBadFileName(f *testing.F) {
 	f.Add("a b")
 	f.Add("..")
@@ -29,7 +29,7 @@ func FuzzBadFileName(f *testing.F) {
 			t.Errorf("badFileName(%q) finds nothing", name)
 		}
 		if badName(name) == "" && badFileName(name) != "" {
-			t.Errorf("%q is a good name of a unit, but no good name of a file", name)
+			t.Errorf("badName accepts %q, but badFileName does not", name)
 		}
 	})
 }

@@ -20,30 +20,32 @@ import (
 	"observability-hub/lib/record"
 )
 
-// rulesFile says, in the repository, which commands to run when files change.
+// rulesFile is a file in the repository. It says which commands to run when files
+// change.
 const rulesFile = ".gitsync.json"
 
 const maxRules = 64 << 10
 
-// rule is one of its entries: a command to run in the published tree when one
-// of the paths changed.
+// rule is one entry of rulesFile: a command to run in the published tree when one of
+// the paths changed.
 type rule struct {
 	Paths []string `json:"paths"` // files or directories; * and ? as in path.Match
 	Run   []string `json:"run"`   // program and arguments; no shell
 
-	state string // the objects that the paths name, hashed
+	state string // hash of the objects that the paths name
 }
 
 // key names the rule in the ledger and in the unit that runs it.
 func (r rule) key() string {
-	b, _ := json.Marshal(r) // strings always can be
+	b, _ := json.Marshal(r) // strings can always be marshalled
 	return sum(b)[:12]
 }
 
 // unit is the transient unit that runs the rule.
 func (r rule) unit() string { return "gitops-on-change-" + r.key() + ".service" }
 
-// readRules reads and checks .gitsync.json and looks up what its paths name.
+// readRules reads and checks .gitsync.json, and finds the objects that its paths
+// name.
 func readRules(o *gitobj.Store, e gitobj.Entry, tree string) ([]rule, error) {
 	if !e.IsRegular() {
 		return nil, gitobj.Refuse(rulesFile, "it is "+e.Kind())
@@ -75,8 +77,8 @@ func readRules(o *gitobj.Store, e gitobj.Entry, tree string) ([]rule, error) {
 	return rules, nil
 }
 
-// parseRules reads the file strictly: a misspelt key would be a command that
-// silently never runs.
+// parseRules parses the file. It rejects unknown keys, because a command with a
+// misspelt key would silently never run.
 func parseRules(content []byte) ([]rule, error) {
 	d := json.NewDecoder(bytes.NewReader(content))
 	d.DisallowUnknownFields()
@@ -87,10 +89,10 @@ func parseRules(content []byte) ([]rule, error) {
 		return nil, err
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return nil, errors.New("something follows the object")
+		return nil, errors.New("there is text after the object")
 	}
 	if file == nil {
-		return nil, errors.New("null, not an object")
+		return nil, errors.New("it is null, not an object")
 	}
 	seen := map[string]bool{}
 	for i, r := range file.OnChange {
@@ -102,12 +104,12 @@ func parseRules(content []byte) ([]rule, error) {
 		case len(file.OnChange) > 100 || len(r.Paths) > 100 || len(r.Run) > 100:
 			return nil, errors.New("more than 100 entries")
 		case seen[r.key()]:
-			return nil, fmt.Errorf("on_change %d: the same as one before it", i+1)
+			return nil, fmt.Errorf("on_change %d: the same as an earlier entry", i+1)
 		}
 		seen[r.key()] = true
 		for _, word := range append(slices.Clone(r.Paths), r.Run...) {
 			if strings.ContainsRune(word, 0) {
-				return nil, fmt.Errorf("on_change %d: a NUL character", i+1)
+				return nil, fmt.Errorf("on_change %d: contains a NUL character", i+1)
 			}
 		}
 		for _, p := range r.Paths {
@@ -123,8 +125,9 @@ func parseRules(content []byte) ([]rule, error) {
 	return file.OnChange, nil
 }
 
-// match returns "path mode id" of what a pattern, split at its slashes, names
-// below a tree. The id of a folder stands for all that is in it.
+// match returns "path mode id" for each entry below a tree that a pattern matches.
+// The pattern is split at its slashes. The id of a directory changes with everything
+// in it.
 func match(o *gitobj.Store, tree, dir string, pattern []string) ([]string, error) {
 	entries, err := o.Tree(tree)
 	if err != nil {
@@ -148,12 +151,12 @@ func match(o *gitobj.Store, tree, dir string, pattern []string) ([]string, error
 	return found, nil
 }
 
-// runRules runs the on-change commands. The units are committed by then and
-// stay, whatever the commands do. The next run tries a failed one again.
+// runRules runs the on-change commands. The ledger is written before, so the units
+// stay even if a command fails. The next run tries a failed command again.
 func (x *execution) runRules(ctx context.Context) error {
 	for _, act := range x.each(doRun) {
 		i := slices.IndexFunc(x.plan.want.rules, func(r rule) bool { return r.unit() == act.Unit })
-		err := errors.New("no tree is published: give --publish, to gitsync pull too")
+		err := errors.New("no tree is published: on-change commands need --publish, for gitsync pull too")
 		if x.Publish != "" {
 			err = runRule(ctx, x.plan.want.rules[i], publishedTree(x.Publish, x.plan.want.commit), x.RunAs, x.OnChangeTimeout)
 		}
@@ -177,11 +180,12 @@ func (x *execution) runRules(ctx context.Context) error {
 	return nil
 }
 
-// runRule runs a rule's command as the user runAs in DIR/current, which is or
-// becomes the published tree of the commit: a path that stays, from which
-// docker compose takes the name of its project. It is a service of its own,
-// outside of our cgroup, that a timeout ends. It is never root: whoever can push
-// to the repository decides what runs.
+// runRule runs a rule's command as the user runAs in DIR/current. This link is, or
+// becomes, the published tree of the commit. Its path does not change from commit to
+// commit, and docker compose takes the name of its project from it. The command runs
+// as a transient service, outside of gitsync's cgroup, and systemd stops it after
+// timeout. It never runs as root, because everyone who can push to the repository
+// decides what runs.
 func runRule(ctx context.Context, r rule, tree, runAs string, timeout time.Duration) error {
 	tree, err := filepath.Abs(tree)
 	if err != nil {
@@ -190,12 +194,13 @@ func runRule(ctx context.Context, r rule, tree, runAs string, timeout time.Durat
 	if _, err := os.Stat(tree); err != nil {
 		return fmt.Errorf("published tree: %w", err)
 	}
-	// The unit kills the command in time; this is for a systemd that does not answer.
+	// systemd stops the command after timeout. This longer limit is for a systemd that
+	// does not answer.
 	ctx, cancel := context.WithTimeout(ctx, timeout+30*time.Second)
 	defer cancel()
 	args := append(r.command(tree, runAs, timeout), r.Run[0])
 	for _, word := range r.Run[1:] {
-		args = append(args, strings.ReplaceAll(word, "$", "$$")) // the service manager would expand variables
+		args = append(args, strings.ReplaceAll(word, "$", "$$")) // systemd would expand variables
 	}
 	out, messages, err := command.Cmd{Args: args, Dir: "/", Dependent: true}.Run(ctx)
 	if err != nil {
@@ -204,8 +209,8 @@ func runRule(ctx context.Context, r rule, tree, runAs string, timeout time.Durat
 	return nil
 }
 
-// command returns the systemd-run that runs the rule, without the rule's own
-// words. Programs take the working directory's name from PWD.
+// command returns the systemd-run command that runs the rule, without the rule's own
+// arguments. It sets PWD, from which programs take the name of the working directory.
 func (r rule) command(tree, runAs string, timeout time.Duration) []string {
 	dir, commit := filepath.Split(tree)
 	current := filepath.Join(dir, currentLink)
@@ -219,38 +224,39 @@ func (r rule) command(tree, runAs string, timeout time.Duration) []string {
 		args = append(args, "--property=ExecStartPre="+prefix+strings.Join(words, " "))
 	}
 	if target, _ := os.Readlink(current); target != commit {
-		// After a rollback: pull has published a newer tree.
+		// After a rollback, current still points to the newer tree that pull published.
 		fresh := filepath.Join(dir, newLink)
 		pre("", "/bin/ln", "-sfn", commit, fresh)
 		pre("", "/bin/mv", "-fT", fresh, current)
 	}
-	// So that pull does not remove the tree under what the command starts. A
-	// user who may not write there has published it elsewhere.
+	// The link keeps pull from removing a tree that processes of the command still
+	// use. A failure is ignored (-), because the user may not be allowed to write here.
 	pre("-", "/bin/ln", "-sfn", commit, filepath.Join(dir, ranLink+r.key()))
 	return append(args, "--")
 }
 
-// execQuote quotes a word for ExecStartPre=, systemd.service(5), COMMAND LINES.
+// execQuote quotes a word for ExecStartPre= (systemd.service(5), "Command lines").
 func execQuote(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "$", "$$").Replace(s) + `"`
 }
 
-// firstLine returns the first line of a program's messages, or where to look.
+// firstLine returns the first line of a program's messages. If there are none, it
+// returns where to look.
 func firstLine(text string) string {
 	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
 	if line == "" {
-		return "the journal has what it said"
+		return "see the journal for its output"
 	}
 	return line
 }
 
-// checkRunAs refuses a user for on-change commands that is root under any name.
+// checkRunAs refuses root as the user for on-change commands, by name or by number.
 func checkRunAs(name string) error {
 	if name == "" || name == "root" || strings.Trim(name, "0") == "" {
-		return fmt.Errorf("--run-as %q: commands of the repository never run as root", name)
+		return fmt.Errorf("--run-as %q: commands from the repository never run as root", name)
 	}
 	return nil
 }
 
-// publishedTree is where pull publishes a commit.
+// publishedTree returns the path where pull publishes a commit.
 func publishedTree(dir, commit string) string { return filepath.Join(dir, commit) }

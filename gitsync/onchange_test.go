@@ -31,7 +31,7 @@ func TestParseRules(t *testing.T) {
 	}
 }
 
-// A rule's state changes with what its paths name, and with nothing else.
+// A rule's state changes only with the files that its paths name.
 func TestRuleState(t *testing.T) {
 	w := newCommands(t)
 	w.write("hub/.gitsync.json", `{"on_change":[{"paths":["compose.yml","conf/*.ini"],"run":["true"]},{"paths":["."],"run":["true"]}]}`)
@@ -62,7 +62,7 @@ func TestRuleState(t *testing.T) {
 		whole[d.rules[1].state] = true
 	}
 	if len(states) != 2 {
-		t.Errorf("4 commits, of which 2 change what the rule names, have %d states", len(states))
+		t.Errorf("4 commits, of which 2 change files that the rule names, have %d states", len(states))
 	}
 	if len(whole) != 4 {
 		t.Errorf("4 commits have %d states of the whole tree", len(whole))
@@ -72,7 +72,7 @@ func TestRuleState(t *testing.T) {
 	w.want(65, ".gitsync.json", "pull")
 }
 
-// The command gets a working directory that stays, also after a rollback.
+// The command gets the same working directory each time, also after a rollback.
 func TestRuleCommand(t *testing.T) {
 	dir := t.TempDir()
 	tree := filepath.Join(dir, someHash)
@@ -103,7 +103,7 @@ func TestRuleCommand(t *testing.T) {
 	}
 }
 
-// A systemd-run that fails is an error with its first message.
+// If systemd-run fails, the error contains its first message.
 func TestRunRuleFails(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "systemd-run"), []byte("#!/bin/sh\necho no bus >&2\nexit 1\n"), 0o755); err != nil {
@@ -116,7 +116,7 @@ func TestRunRuleFails(t *testing.T) {
 	}
 }
 
-// The words of a rule reach the command as they are: systemd would expand variables.
+// The words of a rule reach the command unchanged, although systemd expands variables.
 func TestRunRuleWords(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "systemd-run"), []byte("#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\necho \"$*\" >&2\nexit 1\n"), 0o755); err != nil {
@@ -138,7 +138,7 @@ func TestExecQuote(t *testing.T) {
 func TestCheckRunAs(t *testing.T) {
 	for _, bad := range []string{"", "root", "0", "000"} {
 		if checkRunAs(bad) == nil {
-			t.Errorf("checkRunAs(%q) passes", bad)
+			t.Errorf("checkRunAs(%q) accepts the user", bad)
 		}
 	}
 	if err := checkRunAs("server"); err != nil {

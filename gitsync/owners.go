@@ -11,12 +11,12 @@ import (
 	"observability-hub/lib/durable"
 )
 
-// ownersDir lists, on the host, the state directories of all gitsyncs that
-// deploy there: a file for each, which holds its path. systemd does not read
-// directories whose names begin with a dot.
+// ownersDir is a directory on the host with one file for each state directory of
+// gitsync that deploys to the host. The file contains the path of the state
+// directory. systemd does not read directories whose names begin with a dot.
 const ownersDir = unitDir + "/.gitsync"
 
-// register notes on the host that the state directory owns files there.
+// register records on the host that a state directory owns files there.
 func register(h host, state string) error {
 	state = realState(state)
 	dir, err := h.resolve(ownersDir)
@@ -37,7 +37,8 @@ func register(h host, state string) error {
 	return durable.Rename(fresh, name)
 }
 
-// realState returns one name for a state directory that has several.
+// realState resolves the symbolic links in the path of a state directory, because
+// the directory must have one name.
 func realState(state string) string {
 	if real, err := filepath.EvalSymlinks(state); err == nil {
 		return real
@@ -47,9 +48,9 @@ func realState(state string) string {
 
 func ownerName(state string) string { return sum([]byte(state))[:16] }
 
-// readOwners returns the paths on the host that other gitsyncs own, and whose
-// state directories those are. Where two own one path, from a time when that
-// was possible, the state directory that is first in the alphabet has it.
+// readOwners returns the paths on the host that other gitsyncs own, and the state
+// directories of those. Older versions allowed two owners of one path. Such a path
+// belongs to the state directory that sorts first.
 func readOwners(h host, state string, ours map[string]owned, d *diag.Logger) (map[string]string, error) {
 	state = realState(state)
 	dir, err := h.resolve(ownersDir)
@@ -75,7 +76,7 @@ func readOwners(h host, state string, ours map[string]owned, d *diag.Logger) (ma
 		}
 		l, err := readLedger(other)
 		if err != nil {
-			d.Warn("state_unreadable", fmt.Sprintf("what %s owns on this host is not known: %v", other, err))
+			d.Warn("state_unreadable", fmt.Sprintf("cannot read which files of this host %s owns: %v", other, err))
 			continue
 		}
 		if l.Root != "" && l.Root != h.root {

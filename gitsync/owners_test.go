@@ -43,22 +43,22 @@ func TestOwners(t *testing.T) {
 		t.Errorf("owners: %v", got)
 	}
 	if text := said(); strings.Count(text, "state_unreadable") != 1 || !strings.Contains(text, "damaged") {
-		t.Errorf("said: %s", text)
+		t.Errorf("output: %s", text)
 	}
-	// A path without a file in it, and a host without owners.
+	// A host without owners.
 	if none, err := readOwners(host{t.TempDir()}, mine, nil, env.Diag); err != nil || len(none) != 0 {
 		t.Errorf("no owners: %v, %v", none, err)
 	}
 	w.onHost(ownersDir+"/dir/x", "x", 0o644)
 	if _, err := readOwners(h, mine, nil, env.Diag); err == nil {
-		t.Error("a directory among the owners is read")
+		t.Error("readOwners accepts a directory in the place of a file")
 	}
-	// Two names of one state directory are one owner.
+	// A state directory with two names is one owner.
 	alias := filepath.Join(filepath.Dir(w.state), "alias")
 	if err := os.Symlink(mine, alias); err != nil {
 		t.Fatal(err)
 	}
 	if realState(alias) != realState(mine) || realState("/not/there") != "/not/there" {
-		t.Error("realState")
+		t.Error("realState does not resolve the link, or changes a path that does not exist")
 	}
 }

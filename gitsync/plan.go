@@ -28,7 +28,6 @@ func (c *planCmd) Viewer(w io.Writer) cli.Viewer {
 	return c.Show(w, table.Columns{"planned": {"action", "unit", "path", "reason", "commit"}})
 }
 
-// Validate checks the flags.
 func (c *planCmd) Validate() error { return validate(c.originFlags, c.hostFlags) }
 
 // Run prints what apply would do.
@@ -43,7 +42,7 @@ func (c *planCmd) Run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	if j, err := readJournal(dir.Path); err != nil || j != nil {
-		env.Diag.Warn("apply_interrupted", "an apply was interrupted: the next one undoes it first; this plan is of the host as it is")
+		env.Diag.Warn("apply_interrupted", "an apply was interrupted, and the next one undoes it first; this plan compares the commit with the host as it is now")
 	}
 	p, err := a.plan(ctx)
 	if err != nil || p == nil {
@@ -51,7 +50,7 @@ func (c *planCmd) Run(ctx context.Context, env *cli.Env) error {
 	}
 	defer p.stage.remove()
 	if err := guard(a.ledger, p.want, false); err != nil {
-		env.Diag.Warn("prune_ahead", err.Error()+": apply refuses that")
+		env.Diag.Warn("prune_ahead", err.Error()+"; apply will refuse this without --allow-prune")
 	}
 	for _, act := range p.actions {
 		if err := env.Stdout.Record(record.Info, act.planned(time.Now(), env.Service)); err != nil {
@@ -61,17 +60,17 @@ func (c *planCmd) Run(ctx context.Context, env *cli.Env) error {
 	return nil
 }
 
-// view is the host as a plan compares with it.
+// view is the state of the host before the plan.
 type view struct {
 	host    host
 	ledger  *ledger
-	owners  map[string]string    // paths that other gitsyncs own
-	links   enablement           // all below /etc/systemd/system
-	running map[string]unitState // nil offline: nothing runs there
+	owners  map[string]string    // paths that other gitsyncs own, and their state directories
+	links   enablement           // all links below /etc/systemd/system
+	running map[string]unitState // the units that systemd has loaded; nil on another root, where no systemd runs
 	own     string               // the unit that this process is part of
 }
 
-// plan is what to do, in the order in which it is done.
+// plan is the list of actions, in order, with everything that led to it.
 type plan struct {
 	view
 	pulled   pulled
@@ -80,14 +79,14 @@ type plan struct {
 	stage    *stage
 	declared *declared
 	actions  []action
-	back     bool // to a commit before the applied one
+	back     bool // a rollback to an earlier commit
 
-	differences map[string]difference // by path, of the files of the commit
-	changed     map[string]string     // units whose files change, and why
-	foreign     map[string]bool       // units whose main file is not ours
+	differences map[string]difference // of the files of the commit, by path
+	changed     map[string]string     // units whose files change, with the reason
+	foreign     map[string]bool       // units whose main file on the host is not the commit's
 }
 
-// gone returns the paths that the ledger has and the commit does not want.
+// gone returns the paths that are in the ledger and that the commit does not want.
 func (l *ledger) gone(w *want) map[string]bool {
 	gone := map[string]bool{}
 	for p := range l.Files {
@@ -103,18 +102,19 @@ func (p *plan) add(do, unit, path, reason string) *action {
 	return &p.actions[len(p.actions)-1]
 }
 
-// difference is what a file of the commit needs, and why: nothing, if do is empty.
+// difference is the action that a file of the commit needs, with its reason. If do
+// is empty, the file needs none.
 type difference struct{ do, reason string }
 
 // readHost compares the files of a commit with those of the host, and decides
-// what this host gets of the commit.
+// which files of the commit this host gets.
 func (p *plan) readHost(all *want) error {
 	p.differences = map[string]difference{}
 	left := map[string]bool{}
 	for _, f := range all.files {
 		is, err := p.host.state(f.path)
 		if err != nil {
-			return fmt.Errorf("look at %s: %w", f.path, err)
+			return fmt.Errorf("read %s: %w", f.path, err)
 		}
 		was, ours := p.ledger.Files[f.path]
 		do, reason := compareFile(f, is, was, ours, p.owners[f.path] != "")
@@ -132,8 +132,8 @@ func (p *plan) readHost(all *want) error {
 	return nil
 }
 
-// compareFiles plans the files that the commit wants: scripts before the units
-// that call them, then presets.
+// compareFiles plans the files that the commit wants: first scripts, then the
+// units that call them, then presets.
 func (p *plan) compareFiles() {
 	order := slices.Clone(p.want.files)
 	slices.SortStableFunc(order, func(a, b *wantedFile) int { return rank(a) - rank(b) })
@@ -155,7 +155,8 @@ func (p *plan) compareFiles() {
 	}
 }
 
-// reportSkipped plans a line for what this host does not get, the first time.
+// reportSkipped plans a line for a file that this host does not get, unless an
+// earlier run reported it for the same reason.
 func (p *plan) reportSkipped(s skippedFile) {
 	if p.ledger.Skipped[s.key()] != s.reason {
 		p.add(doSkip, s.unit, s.path, s.reason)
@@ -172,9 +173,9 @@ func rank(f *wantedFile) int {
 	return 0
 }
 
-// compareFile decides what one wanted file needs: nothing, if the action is
-// empty. was is the file in the ledger, if it is ours; others says that another
-// gitsync owns it.
+// compareFile decides which action one wanted file needs. The action is empty if
+// it needs none. is is the file on the host, and was is the file in the ledger.
+// ours says that the ledger has it, and others that another gitsync owns it.
 func compareFile(f *wantedFile, is fileState, was owned, ours, others bool) (do, reason string) {
 	exact := is.kind == "file" && is.sum == f.sum && is.mode == f.mode && rightOwner(is)
 	changed := is.sum == was.Sum && (f.sum != was.Sum || modeText(f.mode) != was.Mode && modeText(is.mode) == was.Mode)
@@ -197,15 +198,16 @@ func compareFile(f *wantedFile, is fileState, was owned, ours, others bool) (do,
 	return doUpdate, "drift"
 }
 
-// rightOwner reports whether a file belongs to root, as what systemd reads and
-// root runs must. A run as another user, offline, can only write its own.
+// rightOwner reports whether a file belongs to root, because systemd reads these
+// files and root runs them. A run as another user, on another root, can only write
+// files of that user, so there every owner is right.
 func rightOwner(s fileState) bool {
 	return os.Geteuid() != 0 || s.uid == 0 && s.gid == 0
 }
 
-// removals plans what the ledger has and the commit does not. A unit that the
-// host still has after that, because a package brings it too, keeps running
-// and keeps its links.
+// removals plans the removal of files that are in the ledger and that the commit
+// does not want. If the host still has the unit afterwards, because a package
+// installed it too, the unit keeps running and keeps its links.
 func (p *plan) removals() error {
 	reasons := map[string]string{}
 	for _, s := range p.want.skipped {
@@ -215,9 +217,10 @@ func (p *plan) removals() error {
 		f := p.ledger.Files[path]
 		is, err := p.host.state(path)
 		if err != nil {
-			return fmt.Errorf("look at %s: %w", path, err)
+			return fmt.Errorf("read %s: %w", path, err)
 		}
-		// What has taken its place is not ours.
+		// There is nothing to remove: the file does not exist, is not a regular file
+		// any more, or belongs to another gitsync.
 		if is.kind != "file" || p.owners[path] != "" {
 			continue
 		}
@@ -246,8 +249,8 @@ func (p *plan) removals() error {
 	return nil
 }
 
-// compareUnits plans what follows from the files: removals, links, restarts and
-// on-change commands.
+// compareUnits plans what follows from the differences of the files: removals,
+// links, restarts and on-change commands.
 func (p *plan) compareUnits(ctx context.Context) error {
 	if err := p.removals(); err != nil {
 		return err

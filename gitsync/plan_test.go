@@ -10,7 +10,7 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// links makes links of "DIR/NAME" or "NAME -> TARGET".
+// links parses links of the form "DIR/NAME" or "NAME -> TARGET".
 func links(all ...string) enablement {
 	var e enablement
 	for _, text := range all {
@@ -43,19 +43,19 @@ func TestCompareFile(t *testing.T) {
 		ours, others bool
 		do, reason   string
 	}{
-		{"nothing there", fileState{}, owned{}, false, false, doInstall, "new"},
+		{"no file", fileState{}, owned{}, false, false, doInstall, "new"},
 		{"removed by hand", fileState{}, of("new"), true, false, doInstall, "drift"},
 		{"as wanted", file("new"), of("new"), true, false, "", ""},
-		{"as wanted, of the commit before", file("new"), of("old"), true, false, "", ""},
+		{"as wanted, the ledger has the commit before", file("new"), of("old"), true, false, "", ""},
 		{"identical and not ours", file("new"), owned{}, false, false, doInstall, "adopted"},
-		{"identical but for its mode and not ours", wide, owned{}, false, false, doInstall, "adopted"},
+		{"identical except for its mode and not ours", wide, owned{}, false, false, doInstall, "adopted"},
 		{"different and not ours", file("x"), owned{}, false, false, doSkip, "foreign"},
 		{"of the commit before", file("old"), of("old"), true, false, doUpdate, "changed"},
 		{"edited by hand", file("x"), of("new"), true, false, doUpdate, "drift"},
 		{"edited by hand, and another commit", file("x"), of("old"), true, false, doUpdate, "drift"},
 		{"another mode", wide, of("new"), true, false, doUpdate, "drift"},
-		{"of the commit before but for its mode", executable, program, true, false, doUpdate, "changed"},
-		{"of the commit before but for its mode, and that by hand", wide, program, true, false, doUpdate, "drift"},
+		{"of the commit before except for its mode", executable, program, true, false, doUpdate, "changed"},
+		{"of the commit before except for its mode, changed by hand", wide, program, true, false, doUpdate, "drift"},
 		{"of another gitsync", file("x"), owned{}, false, true, doSkip, "foreign"},
 		{"identical, of another gitsync", file("new"), owned{}, false, true, doSkip, "foreign"},
 		{"masked", fileState{kind: "link", link: "/dev/null"}, of("new"), true, false, doSkip, masked},
@@ -82,9 +82,9 @@ func TestDecideLinks(t *testing.T) {
 		{"new", subjectLinks{preset: multi, declared: multi}, doEnable, "new", multi, nil},
 		{"as the presets want", subjectLinks{is: multi, was: multi, preset: multi, declared: multi, known: true, enabledBefore: true}, "", "", nil, nil},
 		{"disabled by hand", subjectLinks{was: multi, preset: multi, declared: multi, known: true, enabledBefore: true}, doEnable, "drift", multi, nil},
-		{"the presets changed their mind", subjectLinks{was: multi, preset: multi, declared: multi, known: true}, doEnable, "preset", multi, nil},
+		{"the presets enable it now", subjectLinks{was: multi, preset: multi, declared: multi, known: true}, doEnable, "preset", multi, nil},
 		{"another target", subjectLinks{is: multi, was: multi, preset: graphical, declared: graphical, known: true, enabledBefore: true}, doEnable, "changed", graphical, multi},
-		{"an alias less", subjectLinks{is: join(multi, alias), was: join(multi, alias), preset: multi, declared: multi, known: true, enabledBefore: true}, doEnable, "changed", nil, alias},
+		{"one alias fewer", subjectLinks{is: join(multi, alias), was: join(multi, alias), preset: multi, declared: multi, known: true, enabledBefore: true}, doEnable, "changed", nil, alias},
 		{"the administrator's link stays", subjectLinks{is: join(multi, byHand), was: multi, preset: multi, declared: multi, known: true, enabledBefore: true}, "", "", nil, nil},
 		{"of a ledger without links", subjectLinks{preset: multi, declared: multi, known: true, enabledBefore: true}, doEnable, "drift", multi, nil},
 		{"disabled by presets, never enabled", subjectLinks{declared: multi, off: true, known: true}, "", "", nil, nil},
@@ -94,7 +94,7 @@ func TestDecideLinks(t *testing.T) {
 		{"enabled by hand, no [Install] any more", subjectLinks{is: multi, was: multi, known: true}, doDisable, "changed", nil, multi},
 		{"presets disable it now", subjectLinks{is: multi, was: multi, declared: multi, off: true, known: true, enabledBefore: true}, doDisable, "preset", nil, multi},
 		{"presets disable it, and it is disabled", subjectLinks{was: multi, declared: multi, off: true, known: true, enabledBefore: true}, "", "", nil, nil},
-		{"an instance that presets name no more", subjectLinks{is: join(multi, byHand), was: multi, declared: multi, known: true, enabledBefore: true, instance: true}, doDisable, "preset", nil, multi},
+		{"an instance that presets no longer name", subjectLinks{is: join(multi, byHand), was: multi, declared: multi, known: true, enabledBefore: true, instance: true}, doDisable, "preset", nil, multi},
 		{"an instance enabled by hand alone", subjectLinks{is: byHand, known: true, enabledBefore: true, instance: true}, "", "", nil, nil},
 		{"presets ignore it now", subjectLinks{is: multi, was: multi, declared: multi, known: true, enabledBefore: true}, "", "", nil, nil},
 	} {
@@ -129,7 +129,7 @@ func TestGuard(t *testing.T) {
 	}{
 		{"first commit", ledgerOf(), wantOfNames("a"), false, false},
 		{"first commit, empty", ledgerOf(), wantOfNames(), false, true},
-		{"first commit, of which this host gets nothing", ledgerOf(), &want{skipped: []skippedFile{{"a.service", "/a", notInstalledHere}}}, false, false},
+		{"first commit, nothing for this host", ledgerOf(), &want{skipped: []skippedFile{{"a.service", "/a", notInstalledHere}}}, false, false},
 		{"first commit, only documentation", ledgerOf(), &want{skipped: []skippedFile{{"", "systemd/README", "not-deployed"}}}, false, true},
 		{"only rules", ledgerOf(), &want{rules: []rule{{}}}, false, false},
 		{"only rules, where files were", ledgerOf("a"), &want{rules: []rule{{}}}, false, false},
@@ -138,7 +138,7 @@ func TestGuard(t *testing.T) {
 		{"three of four", ledgerOf("a", "b", "c", "d"), wantOfNames("d"), false, true},
 		{"three of six", ledgerOf("a", "b", "c", "d", "e", "f"), wantOfNames("d", "e", "f"), false, false},
 		{"all", ledgerOf("a", "b", "c"), wantOfNames(), false, true},
-		{"all, and that is meant", ledgerOf("a", "b", "c"), wantOfNames(), true, false},
+		{"all, with --allow-prune", ledgerOf("a", "b", "c"), wantOfNames(), true, false},
 	} {
 		if err := guard(tc.l, tc.w, tc.allow); (err != nil) != tc.refused || err != nil && sysexits.Code(err) != sysexits.DataErr {
 			t.Errorf("%s: %v; refused %v", tc.name, err, tc.refused)
@@ -146,14 +146,14 @@ func TestGuard(t *testing.T) {
 	}
 }
 
-func TestLastOurs(t *testing.T) {
+func TestStartOrder(t *testing.T) {
 	names := []string{"gitops-sync.timer", "z.service", "gitops-apply@x.service", "gitops-sync@x.timer", "a.timer", "gitops-synchrotron.timer"}
 	slices.SortFunc(names, startOrder)
 	same(t, "order", names, []string{"a.timer", "gitops-synchrotron.timer", "z.service", "gitops-apply@x.service", "gitops-sync.timer", "gitops-sync@x.timer"})
 }
 
-// What the ledger has and the commit does not: a unit goes with its links, one
-// that a package brings too keeps them.
+// A file that the commit no longer has is removed. A unit loses its links, unless a
+// package installed the unit too.
 func TestRemovals(t *testing.T) {
 	w := newWorld(t)
 	l := &ledger{Files: map[string]owned{}}
@@ -214,7 +214,7 @@ func TestRemovals(t *testing.T) {
 	}
 }
 
-// The links of templates, of units with Also= and of those that a preset of the
+// The links of templates, of units with Also=, and of units that a preset of the
 // administrator decides on.
 func TestEnablements(t *testing.T) {
 	w := newWorld(t)
@@ -245,7 +245,7 @@ func TestEnablements(t *testing.T) {
 		"enable w@two.service new multi-user.target.wants/w@two.service w@.service",
 	})
 
-	// Then the preset names one instance less.
+	// Then the preset names one instance fewer.
 	for _, a := range p.actions {
 		if err := a.add.make(p.host); err != nil {
 			t.Fatal(err)
@@ -257,7 +257,7 @@ func TestEnablements(t *testing.T) {
 	}
 	files[presetDir+"/hub.preset"] = strings.Replace(files[presetDir+"/hub.preset"], "one two", "one", 1)
 	p = planOn(t, w.root, n, wantOf(files), nil)
-	same(t, "an instance less", summary(p.actions), []string{"update /usr/local/lib/systemd/system-preset/hub.preset changed", "disable w@two.service preset"})
+	same(t, "one instance fewer", summary(p.actions), []string{"update /usr/local/lib/systemd/system-preset/hub.preset changed", "disable w@two.service preset"})
 	if a := p.actions[len(p.actions)-1]; !a.stop || !slices.Equal(a.drop, links("multi-user.target.wants/w@two.service -> "+unitDir+"/w@.service")) {
 		t.Errorf("disable: %+v", a)
 	}
@@ -267,7 +267,7 @@ func TestEnablements(t *testing.T) {
 	same(t, "of a foreign unit", summary(p.actions), nil)
 }
 
-// On-change commands are planned where their state is another.
+// On-change commands are planned if their state has changed.
 func TestRuns(t *testing.T) {
 	known, changed, fresh := rule{Run: []string{"a"}, state: "1"}, rule{Run: []string{"b"}, state: "2"}, rule{Run: []string{"c"}, state: "3"}
 	l := &ledger{OnChange: map[string]string{known.key(): "1", changed.key(): "1"}}

@@ -29,7 +29,7 @@ func TestPublish(t *testing.T) {
 	if w.current() != first || w.read("trees/current/conf/app.ini") != "one" {
 		t.Error("the tree is not published")
 	}
-	// Crash leftovers are removed, and the old tree with them.
+	// Files that a crash left are removed, and the old tree too.
 	w.write("trees/.gitsync-tree123/half", "")
 	if err := os.Symlink("nowhere", w.path("trees/.gitsync-current")); err != nil {
 		t.Fatal(err)
@@ -37,9 +37,9 @@ func TestPublish(t *testing.T) {
 	second := w.push()
 	publish("")
 	if w.exists("trees/"+first) || w.exists("trees/.gitsync-tree123") || w.current() != second {
-		t.Error("the old tree or a leftover is still there")
+		t.Error("the old tree or a file that a crash left still exists")
 	}
-	// An interrupted removal goes on.
+	// An interrupted removal is finished.
 	if err := os.Rename(w.path("trees/"+second), w.path("trees/.gitsync-old-"+second)); err != nil {
 		t.Fatal(err)
 	}
@@ -49,16 +49,16 @@ func TestPublish(t *testing.T) {
 	third := w.push()
 	publish("")
 	if w.exists("trees/.gitsync-old-"+second) || w.current() != third {
-		t.Error("the interrupted removal did not go on")
+		t.Error("the interrupted removal was not finished")
 	}
-	// Data of others stays.
+	// A tree with other data is kept.
 	w.write("trees/"+third+"/conf/data", "precious")
 	w.push()
 	publish("tree_kept")
 	if w.read("trees/"+third+"/conf/data") != "precious" || w.read("trees/"+third+"/conf/app.ini") != "one" {
 		t.Error("a tree with other data was not kept whole")
 	}
-	// A directory without its w bit can be removed.
+	// A read-only directory can be removed.
 	fourth := w.current()
 	if err := os.Chmod(w.path("trees/"+fourth+"/conf"), 0o500); err != nil {
 		t.Fatal(err)
@@ -66,21 +66,21 @@ func TestPublish(t *testing.T) {
 	w.push()
 	publish("")
 	if w.exists("trees/" + fourth) {
-		t.Error("a tree with a read-only directory is still there")
+		t.Error("a tree with a read-only directory still exists")
 	}
 }
 
-// A tree of a commit that the repository does not have cannot be judged.
+// A tree is kept if the repository does not have its commit.
 func TestPublishKeepsUnknownTree(t *testing.T) {
 	w := newCommands(t)
 	w.write("trees/"+someHash+"/file", "")
 	w.want(0, "tree_kept", "pull", "--publish", w.path("trees"), "--keep-trees", "1")
 	if !w.exists("trees/" + someHash + "/file") {
-		t.Error("the tree of an unknown commit is removed")
+		t.Error("the tree of an unknown commit was removed")
 	}
 }
 
-func TestPublishInTheWay(t *testing.T) {
+func TestPublishPathTaken(t *testing.T) {
 	w := newCommands(t)
 	w.write("trees/current/file", "")
 	w.want(sysexits.CantCreate, "no link", "pull", "--publish", w.path("trees"))
@@ -100,7 +100,7 @@ func TestPublishRefuses(t *testing.T) {
 	w.push()
 	w.want(sysexits.DataErr, "symbolic link", "pull", "--publish", w.path("trees"))
 	if w.exists("trees/current") {
-		t.Error("half a tree is published")
+		t.Error("a part of a tree is published")
 	}
 }
 
@@ -112,7 +112,7 @@ func TestPublishWithPath(t *testing.T) {
 	for _, host := range []string{"web", "db", "web"} {
 		w.want(0, `"path":"hosts/`+host+`"`, "pull", "--path", "hosts/"+host, "--publish", w.path("trees"))
 		if got := w.read("trees/current/file"); got != host {
-			t.Errorf("the tree of %s holds %q", host, got)
+			t.Errorf("the tree of %s contains %q", host, got)
 		}
 	}
 	if entries, err := os.ReadDir(w.path("trees")); err != nil || len(entries) != 2 {
@@ -129,10 +129,10 @@ func TestEscapeGlob(t *testing.T) {
 func TestBadFileName(t *testing.T) {
 	for _, bad := range []string{"", ".", "..", ".git", ".GIT", "a/b", "a\n", "\x7f", strings.Repeat("x", 256)} {
 		if badFileName(bad) == "" {
-			t.Errorf("badFileName(%q) finds nothing", bad)
+			t.Errorf("badFileName(%q) accepts the name", bad)
 		}
 	}
 	if reason := badFileName("Übung mit Leerzeichen.txt"); reason != "" {
-		t.Errorf("a person's file name: %s", reason)
+		t.Errorf("badFileName refuses a name with spaces and accents: %s", reason)
 	}
 }

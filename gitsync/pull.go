@@ -17,23 +17,24 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// pulled is what the last successful pull found: the wish that apply reads.
-// The time of the file is that of the last pull, also of one with nothing new.
+// pulled is what the last successful pull found. apply reads it. The time of the
+// file is that of the last successful pull, even if that pull found nothing new.
 type pulled struct {
 	anchor
-	Path    string    `json:"path,omitempty"` // --path: the part of the repository that is meant
-	FullRef string    `json:"full_ref"`       // what Ref turned out to be on the remote
-	Tip     string    `json:"tip"`            // what that points to: the commit, or a tag
+	Path    string    `json:"path,omitempty"` // --path: the directory of the repository to deploy
+	FullRef string    `json:"full_ref"`       // the full name of Ref on the remote
+	Tip     string    `json:"tip"`            // the object that FullRef points to: the commit, or a tag
 	Time    time.Time `json:"time"`           // when Commit was found
-	Checked time.Time `json:"checked"`        // when all its objects were last read
+	Checked time.Time `json:"checked"`        // when the objects of Commit were last read
 
-	secret bool // the file holds a URL with a user or password, as older ones may
+	secret bool // the file contains a URL with a user or password, as files of older versions may
 }
 
 const pulledFile = "pulled.json"
 
-// recheckAfter is how often a pull with nothing new reads the objects again,
-// so that a repository that rots is mended before it is needed.
+// recheckAfter is how long a pull that finds nothing new relies on the last check
+// of the objects. Reading them again finds and repairs damage before the objects
+// are needed.
 const recheckAfter = 6 * time.Hour
 
 func readPulled(source string) (pulled, error) {
@@ -52,14 +53,13 @@ func readPulled(source string) (pulled, error) {
 	return p, nil
 }
 
-// readCommit returns a commit as it is to be deployed: with the part of the
-// repository that --path names as its tree. pull has written that part down, so
-// that apply follows it without a flag; an apply with a flag for another part
-// fails.
+// readCommit returns a commit with the tree to deploy: the directory that --path
+// names. apply takes that directory from what pull recorded and needs no flag.
+// An apply whose flag names another directory fails.
 func (p pulled) readCommit(o *gitobj.Store, id, flag string) (*gitobj.Commit, error) {
 	if part := cleanPart(flag); part != "" && part != p.Path {
-		return nil, sysexits.New(sysexits.Config, "nothing_pulled", fmt.Errorf("--path is %q, and what is pulled is for %q", part, p.Path)).
-			WithHint("run gitsync pull with that --path first; under the units, systemctl start gitops-sync.service")
+		return nil, sysexits.New(sysexits.Config, "nothing_pulled", fmt.Errorf("--path is %q, but the last pull was for --path %q", part, p.Path)).
+			WithHint("run gitsync pull with this --path first; under the units, systemctl start gitops-sync.service")
 	}
 	c, err := o.Commit(id)
 	if err != nil {
@@ -68,14 +68,14 @@ func (p pulled) readCommit(o *gitobj.Store, id, flag string) (*gitobj.Commit, er
 	return o.At(c, p.Path)
 }
 
-// nothingPulled says that a source holds nothing to apply.
+// nothingPulled returns the error for a source that contains no pulled commit.
 func nothingPulled(source string) error {
 	return sysexits.New(sysexits.Config, "nothing_pulled", fmt.Errorf("%s holds no pulled commit", source)).
-		WithHint("run gitsync pull first, or give --source its state directory; under the units, systemctl start gitops-sync.service. If the pull fails: journalctl -u gitops-sync.service -p err -n 5")
+		WithHint("run gitsync pull first, or set --source to its state directory; under the units, systemctl start gitops-sync.service. If the pull fails: journalctl -u gitops-sync.service -p err -n 5")
 }
 
-// agree fails if the flags name another repository than the one that was
-// pulled: the configuration has changed, and no pull has succeeded since.
+// agree fails if the flags name a repository that was not the one pulled: the
+// configuration has changed, and no pull has succeeded since.
 func (p pulled) agree(f originFlags) error {
 	if f.Repo == "" || p.Commit == "" {
 		return nil
@@ -84,7 +84,7 @@ func (p pulled) agree(f originFlags) error {
 	if err != nil || url == p.Repo {
 		return err
 	}
-	return sysexits.New(sysexits.Config, "nothing_pulled", fmt.Errorf("what is pulled is of %s, not of %s", displayURL(p.Repo), displayURL(url))).
+	return sysexits.New(sysexits.Config, "nothing_pulled", fmt.Errorf("the pulled commit is from %s, not from %s", displayURL(p.Repo), displayURL(url))).
 		WithHint("run gitsync pull first; under the units, systemctl start gitops-sync.service. If the pull fails: journalctl -u gitops-sync.service -p err -n 5")
 }
 
@@ -105,7 +105,7 @@ func (c *pullCmd) Run(ctx context.Context, env *cli.Env) error {
 	return (&pull{env, dir, c.originFlags, c.pullFlags}).run(ctx)
 }
 
-// pull is one pull under the lock of its state directory.
+// pull is one run of pull, which holds the lock of its state directory.
 type pull struct {
 	env *cli.Env
 	dir *statedir.Dir
@@ -117,13 +117,13 @@ func (p *pull) run(ctx context.Context) error {
 	began := time.Now()
 	if p.Repo == "" {
 		return sysexits.New(sysexits.Config, "no_repository", errors.New("no repository is configured")).
-			WithHint("give --repo or GITSYNC_REPO; the units read theirs from /etc/observability-hub/gitops-sync.env")
+			WithHint("set --repo or GITSYNC_REPO; the units read GITSYNC_REPO from /etc/observability-hub/gitops-sync.env")
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
 	was, err := readPulled(p.dir.Path)
 	if err != nil {
-		p.env.Diag.Warn("state_unreadable", err.Error()+"; pulling anew")
+		p.env.Diag.Warn("state_unreadable", err.Error()+"; this pull replaces the file")
 		was = pulled{}
 	}
 	repo, err := openRepository(p.dir, p.env.Diag)
@@ -137,7 +137,7 @@ func (p *pull) run(ctx context.Context) error {
 	c, err := findCredentials(repo.as, "/run")
 	defer c.remove()
 	if err != nil {
-		return sysexits.New(sysexits.CantCreate, "state_unwritable", err).WithHint("root gives the owner of the state directory a copy of /etc/credstore there")
+		return sysexits.New(sysexits.CantCreate, "state_unwritable", err).WithHint("run by root, gitsync copies the credentials of /etc/credstore there for the owner of the state directory: check that /run is writable and has space")
 	}
 	from, env, err := repo.open(ctx, p.Repo, c)
 	if err != nil {
@@ -161,13 +161,14 @@ func (p *pull) run(ctx context.Context) error {
 		})
 	}
 	if err != nil {
-		// Not only at the next run: half a pack can be all the room there is.
+		// Remove what a failed fetch left now, not at the next run: half a pack can
+		// fill the file system.
 		return errors.Join(p.explain(ctx, err), repo.clearLocks())
 	}
 	return p.finish(ctx, repo, was, now, began)
 }
 
-// fetch brings the ref and notes its tip.
+// fetch fetches the ref and stores its full name and its tip in now.
 func (p *pull) fetch(ctx context.Context, repo *repository, url string, now *pulled) (err error) {
 	if gitobj.IsHash(p.Ref) {
 		now.FullRef, now.Tip = p.Ref, p.Ref
@@ -177,8 +178,9 @@ func (p *pull) fetch(ctx context.Context, repo *repository, url string, now *pul
 	return err
 }
 
-// check decides whether the fetched commit is taken: it must descend from the
-// one before, be signed if that is asked for, and want nothing that cannot be.
+// check decides whether the fetched commit is accepted. The commit must descend
+// from the one before, it must be signed if the flags require that, and everything
+// that it wants must be deployable.
 func (p *pull) check(ctx context.Context, repo *repository, was pulled, now *pulled) error {
 	unchanged := now.Repo == was.Repo && now.Ref == was.Ref && now.Path == was.Path && now.Tip == was.Tip
 	if unchanged && time.Since(was.Checked) < recheckAfter && !p.signers.wanted() && p.published(was.Commit) {
@@ -218,13 +220,13 @@ func (p *pull) check(ctx context.Context, repo *repository, was pulled, now *pul
 	return publisher{o, p.Publish, p.KeepTrees, slices.Compact([]string{p.part(), was.Path, ""}), was.Commit != "" && was.Path != p.part(), p.env.Diag}.publish(c, d.rules)
 }
 
-// rewindHint is true for both halves, under the units and by hand.
+// rewindHint is the hint of pull and of apply, under the units and by hand.
 const rewindHint = "if the branch was rewritten on purpose: under the units add GITSYNC_ALLOW_REWIND=true to /etc/observability-hub/gitops-sync.env, " +
 	"run systemctl start gitops-sync.service, wait for gitops-apply.service, and remove the line; by hand run the same command once with --allow-rewind"
 
-// checkAnchor refuses a commit that does not descend from the one taken last
-// from the same ref of the same repository. An old commit is still signed, but
-// it is not what the branch was last seen to be.
+// checkAnchor refuses a commit that does not descend from the commit that was
+// last accepted from the same ref of the same repository. The signature of an old
+// commit stays good, so a signature does not protect from going back to it.
 func checkAnchor(o *gitobj.Store, was, now anchor, allowRewind bool) error {
 	if was.Commit == "" || bareURL(was.Repo) != bareURL(now.Repo) || was.Ref != now.Ref || allowRewind {
 		return nil
@@ -234,13 +236,14 @@ func checkAnchor(o *gitobj.Store, was, now anchor, allowRewind bool) error {
 		return err
 	}
 	if !forward {
-		return sysexits.New(sysexits.DataErr, "rewind_refused", fmt.Errorf("%s %s went from %s to %s, which does not descend from it", displayURL(now.Repo), now.Ref, was.Commit, now.Commit)).
+		return sysexits.New(sysexits.DataErr, "rewind_refused", fmt.Errorf("%s %s moved from %s to %s, which does not descend from it", displayURL(now.Repo), now.Ref, was.Commit, now.Commit)).
 			WithHint(rewindHint)
 	}
 	return nil
 }
 
-// published reports whether the tree of a commit is where it is wanted.
+// published reports whether current points to the tree of a commit and the tree
+// exists. It is true if no tree is wanted.
 func (p *pull) published(commit string) bool {
 	if p.Publish == "" {
 		return true
@@ -253,7 +256,7 @@ func (p *pull) published(commit string) bool {
 	return err == nil && info.IsDir()
 }
 
-// finish writes down what was found and prints it.
+// finish records what the pull found, and prints it.
 func (p *pull) finish(ctx context.Context, repo *repository, was, now pulled, began time.Time) error {
 	changed := now.anchor != was.anchor || now.Path != was.Path
 	if changed || was.secret || now.Checked != was.Checked || now.FullRef != was.FullRef || now.Tip != was.Tip {
@@ -289,8 +292,8 @@ func (p *pull) finish(ctx context.Context, repo *repository, was, now pulled, be
 	return p.env.Stdout.Record(record.Info, l.End())
 }
 
-// explain gives a failure its exit status: what git could not do with the
-// remote is the remote's, unless it says otherwise.
+// explain gives an error its exit status. A failure of git fetch or git ls-remote
+// counts as one of the remote unless git's message says otherwise.
 func (p *pull) explain(ctx context.Context, err error) error {
 	if _, ok := errors.AsType[*sysexits.Error](err); ok {
 		return err
@@ -300,14 +303,14 @@ func (p *pull) explain(ctx context.Context, err error) error {
 	case diskFull(err):
 		return statedir.Unwritable(err)
 	case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
-		return sysexits.New(sysexits.Unavailable, "remote_unavailable", fmt.Errorf("pull from %s: no end within %v: %w", displayURL(p.Repo), p.Timeout, err)).
-			WithHint("give a large first clone more time with --timeout; the next run begins anew")
+		return sysexits.New(sysexits.Unavailable, "remote_unavailable", fmt.Errorf("pull from %s: not finished within %v: %w", displayURL(p.Repo), p.Timeout, err)).
+			WithHint("if this is the first clone of a large repository, set a longer --timeout; the next run starts over")
 	case ctx.Err() != nil || !ok:
 		return err
 	}
 	if said(err, "couldn't find remote ref") {
-		return sysexits.New(sysexits.Config, "no_such_ref", fmt.Errorf("%s has no %q", displayURL(p.Repo), p.Ref)).
-			WithHint("give --ref a branch, a tag, a full ref name or a whole commit hash")
+		return sysexits.New(sysexits.Config, "no_such_ref", fmt.Errorf("%s has no ref %q", displayURL(p.Repo), p.Ref)).
+			WithHint(refHint)
 	}
 	if said(err, "mismatched algorithms") {
 		return sha256Refused(p.Repo)
@@ -318,22 +321,25 @@ func (p *pull) explain(ctx context.Context, err error) error {
 	return sysexits.New(sysexits.Unavailable, "remote_unavailable", fmt.Errorf("pull from %s: %w", displayURL(p.Repo), err)).WithHint(remoteHint(p.Repo, failed.said))
 }
 
-// Hints for a remote that does not take the credentials.
+// Hints for a remote that does not accept the credentials.
 const (
-	tokenHint = "give it a token that may read the repository: under the units a line https://USER:TOKEN@HOST in /etc/credstore/git_credentials; by hand in a credential helper of git or in ~/.netrc"
-	keyHint   = "give it a key that may read the repository and the server's host key: under the units the files deploy_key and known_hosts in /etc/credstore; by hand in ~/.ssh"
+	tokenHint = "provide a token that may read the repository: under the units, as a line https://USER:TOKEN@HOST in /etc/credstore/git_credentials; by hand, in a credential helper of git or in ~/.netrc"
+	keyHint   = "provide an SSH key that may read the repository, and the server's host key: under the units, as the files deploy_key and known_hosts in /etc/credstore; by hand, in ~/.ssh"
 )
 
-// remoteHint says what to do about a git that could not talk to the remote.
+// refHint is the hint for a ref that the repository does not have.
+const refHint = "set --ref to a branch, a tag, a full ref name or a full commit hash"
+
+// remoteHint returns the hint for a git that could not use the remote.
 func remoteHint(repo, said string) string {
 	any := func(words ...string) bool {
 		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(said, w) })
 	}
 	switch {
 	case any("HOST IDENTIFICATION HAS CHANGED"):
-		return "the server's key is not the one in known_hosts: ask its administrator before you replace that"
+		return "the server's host key is not the one in known_hosts: ask the server's administrator before you replace it"
 	case any("dubious ownership"):
-		return "git does not read another user's repository: give it to the user of this run (chown -R), or git config --system --add safe.directory with the directory that git names"
+		return "git does not read a repository that belongs to another user: make the user of this run its owner (chown -R), or run git config --system --add safe.directory with the directory that git names"
 	case any("Authentication failed", "could not read Username", "could not read Password", "terminal prompts disabled", "returned error: 401", "returned error: 403"):
 		return tokenHint
 	case any("Permission denied", "Host key verification failed", "Load key"):
@@ -342,7 +348,7 @@ func remoteHint(repo, said string) string {
 		}
 		return keyHint
 	case any("does not appear to be a git repository", "not found", "does not exist"):
-		return "check --repo: the server has no repository of that name, or hides it from a user who may not read it"
+		return "check --repo: the server has no repository of that name, or hides it from users who may not read it"
 	}
 	return "the host is unchanged; the next run tries again"
 }

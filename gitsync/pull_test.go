@@ -35,7 +35,7 @@ func TestPullFollows(t *testing.T) {
 	w.want(sysexits.Usage, "--keep-trees", "pull", "--keep-trees", "0")
 }
 
-// A hash that no ref points to is found in the history of the branches.
+// A commit that no ref points to is found in the history of the branches.
 func TestPullOldHash(t *testing.T) {
 	w := newCommands(t)
 	first := w.git("rev-parse", "HEAD")
@@ -75,20 +75,20 @@ func TestPullRepairsItsRepository(t *testing.T) {
 	w.write("state/repo.git/objects/pack/tmp_pack_x", "")
 	w.want(0, "stale_lock", "pull")
 	if w.read("state/repo.git/config") != bareConfig || w.exists("state/repo.git/hooks") || w.exists("state/repo.git/objects/pack/tmp_pack_x") {
-		t.Error("the repository is not in order")
+		t.Error("the repository was not repaired")
 	}
-	// Killed between the renames of a replacement.
+	// A run was killed between the two renames of replace.
 	if err := os.Rename(w.path("state/repo.git"), w.path("state/repo.git.old")); err != nil {
 		t.Fatal(err)
 	}
 	w.want(0, `"changed":false`, "pull")
-	// A file where the repository belongs.
+	// A file in the place of the repository.
 	if err := os.RemoveAll(w.path("state/repo.git")); err != nil {
 		t.Fatal(err)
 	}
 	w.write("state/repo.git", "")
 	w.want(0, `"changed":false`, "pull")
-	// Its objects are damaged.
+	// The objects are damaged.
 	w.push()
 	packs, err := os.ReadDir(w.path("state/repo.git/objects/pack"))
 	if err != nil {
@@ -119,7 +119,7 @@ func TestPullSigned(t *testing.T) {
 	w.want(sysexits.DataErr, "its signature is not good", "pull", "--allowed-signers", "/dev/null")
 }
 
-// What pull writes down is without secrets, also if an older gitsync wrote it.
+// readPulled removes secrets from the URL that an older gitsync wrote.
 func TestReadPulled(t *testing.T) {
 	w := newCommands(t)
 	w.write("s/pulled.json", `{"repo":"https://u:p@h/r","ref":"main","commit":"`+someHash+`"}`)
@@ -130,7 +130,7 @@ func TestReadPulled(t *testing.T) {
 	for _, bad := range []string{`{"commit":"x"}`, `{"path":"../x"}`, "nonsense"} {
 		w.write("s/pulled.json", bad)
 		if _, err := readPulled(w.path("s")); err == nil {
-			t.Errorf("readPulled takes %s", bad)
+			t.Errorf("readPulled accepts %s", bad)
 		}
 	}
 }
@@ -155,7 +155,7 @@ func TestCheckPart(t *testing.T) {
 	}
 	for _, bad := range []string{"/a", "..", "a/../b", "../a", "a\n", "a\x00"} {
 		if err := checkPart(bad); err == nil {
-			t.Errorf("checkPart(%q) passes", bad)
+			t.Errorf("checkPart accepts %q", bad)
 		}
 	}
 }
@@ -191,7 +191,7 @@ func TestExplain(t *testing.T) {
 		err  error
 		want int
 	}{
-		{"has a status", t.Context(), nothingPulled("x"), sysexits.Config},
+		{"an error with a status", t.Context(), nothingPulled("x"), sysexits.Config},
 		{"full disk", t.Context(), &os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}, sysexits.CantCreate},
 		{"git's full disk", t.Context(), git("fetch", "fatal: write error: No space left on device"), sysexits.CantCreate},
 		{"too late", late, git("fetch", ""), sysexits.Unavailable},
@@ -206,7 +206,7 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%s: status %d (%v); want %d", tc.name, got, err, tc.want)
 		}
 		if strings.Contains(err.Error(), "u:p") {
-			t.Errorf("%s: %v holds the password", tc.name, err)
+			t.Errorf("%s: %v contains the password", tc.name, err)
 		}
 	}
 }

@@ -6,8 +6,8 @@ import (
 	"observability-hub/lib/statedir"
 )
 
-// quarantine is the commit that turned out bad. It is not applied again until
-// the branch moves: a commit that breaks the host would do so every 15 minutes.
+// quarantine is a commit that broke the host. It is not applied again until the
+// branch moves, because it would break the host at every run of the timer.
 type quarantine struct {
 	Commit string    `json:"commit"`
 	Reason string    `json:"reason"`

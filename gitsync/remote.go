@@ -13,17 +13,17 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// remote is where commits come from, and how git gets there.
+// remote is the repository that commits come from, with the credentials of its URL.
 type remote struct {
 	url            string // without user and password if it is http or https; absolute if it is a path
 	user, password string
 	hasPassword    bool
 }
 
-// parseRemote takes user and password out of a repository's URL. An argument
-// list can be read by every user of the host, and git hands the URL on in the
-// argument list of git-remote-https. A local path becomes absolute, because git
-// runs in another directory.
+// parseRemote separates the user and password from a repository's URL. Every user
+// of the host can read an argument list, and git passes the URL in the argument
+// list of git-remote-https. A local path becomes absolute, because git runs in
+// another directory.
 func parseRemote(repo string) (remote, error) {
 	scheme, rest, hasScheme := strings.Cut(repo, "://")
 	if !hasScheme {
@@ -39,7 +39,7 @@ func parseRemote(repo string) (remote, error) {
 		end = len(rest)
 	}
 	authority, path := rest[:end], rest[end:]
-	// The last one: a password with an @ is often not encoded.
+	// Split at the last @, because an @ in a password is often not encoded.
 	at := strings.LastIndexByte(authority, '@')
 	host := authority[at+1:]
 	switch strings.ToLower(scheme) {
@@ -50,7 +50,7 @@ func parseRemote(repo string) (remote, error) {
 			}
 		}
 	case "ssh", "git+ssh", "ssh+git":
-		// The user is part of the address. ssh takes no password.
+		// The user is part of the address. ssh ignores a password.
 		user, _, _ := strings.Cut(authority[:max(at, 0)], ":")
 		if at >= 0 {
 			host = user + "@" + host
@@ -66,12 +66,12 @@ func parseRemote(repo string) (remote, error) {
 	user, password, hasPassword := strings.Cut(authority[:at], ":")
 	r.user, r.password, r.hasPassword = unescape(user), unescape(password), hasPassword
 	if strings.ContainsAny(r.user+r.password, "\n\x00") {
-		return remote{}, errors.New("the user or password in the repository's URL holds a line break or a NUL character")
+		return remote{}, errors.New("the user or password in the repository's URL contains a line break or a NUL character")
 	}
 	return r, nil
 }
 
-// unescape decodes %xx, as git does: text that is not well encoded stays.
+// unescape decodes %xx as git does. Text with a bad encoding is returned unchanged.
 func unescape(s string) string {
 	if decoded, err := url.PathUnescape(s); err == nil {
 		return decoded
@@ -79,9 +79,8 @@ func unescape(s string) string {
 	return s
 }
 
-// remoteURL returns the address of a repository without user and password, by
-// which two pulls are known to be of the same repository. What was written by
-// an older gitsync may hold them still.
+// remoteURL returns the URL of a repository without user and password. Two pulls are
+// of the same repository if these URLs are equal.
 func remoteURL(repo string) (string, error) {
 	r, err := parseRemote(repo)
 	if err != nil {
@@ -90,7 +89,9 @@ func remoteURL(repo string) (string, error) {
 	return r.url, nil
 }
 
-// bareURL is remoteURL for an address that was accepted before.
+// bareURL removes user and password from a URL that was accepted before, as
+// remoteURL does. State files of older versions may still contain them. An invalid
+// URL is returned unchanged.
 func bareURL(repo string) string {
 	if r, err := parseRemote(repo); err == nil && repo != "" {
 		return r.url
@@ -98,8 +99,8 @@ func bareURL(repo string) string {
 	return repo
 }
 
-// displayURL is a URL for a message: never with a password, and without a user
-// if that can be a token.
+// displayURL returns a URL for a message. It never has a password, and it has no
+// user if the user can be a token.
 func displayURL(repo string) string {
 	r, err := parseRemote(repo)
 	if err != nil {
@@ -111,15 +112,15 @@ func displayURL(repo string) string {
 	return r.url
 }
 
-// settings is configuration that git gets in its environment, which other
-// users cannot read; a later one wins.
+// settings is configuration for git. gitsync passes it in the environment, which
+// other users cannot read. Of several values for one key the last counts.
 type settings []struct{ key, value string }
 
 func (s *settings) add(key, value string) {
 	*s = append(*s, struct{ key, value string }{key, value})
 }
 
-// environment returns the variables that hand the settings to git.
+// environment returns the variables that pass the settings to git.
 func (s settings) environment() []string {
 	if len(s) == 0 {
 		return nil
@@ -132,20 +133,20 @@ func (s settings) environment() []string {
 	return env
 }
 
-// urlHelper is a credential helper that answers with the user and password of
-// the URL. printf is built into every sh, so that no argument list holds them.
+// urlHelper is a credential helper that answers with the user and password of the
+// URL. They appear in no argument list, because printf is built into every sh.
 const urlHelper = `!f() { test "$1" != get || printf 'username=%s\npassword=%s\n' "$GITSYNC_URL_USER" "$GITSYNC_URL_PASSWORD"; }; f`
 
-// open asks for the user's own git configuration and returns the remote as that
-// rewrites it, with the environment by which git reaches it: the credentials of
-// the unit, which systemd made from LoadCredential=, those of the URL, and the
-// user's ssh.
+// open reads the user's own git configuration and returns the remote as that
+// configuration rewrites it. It also returns the environment that git needs to reach
+// the remote: the unit's credentials (LoadCredential=), the credentials of the URL,
+// and the ssh command.
 func (g git) open(ctx context.Context, repo string, c *credentials) (remote, []string, error) {
 	r, err := parseRemote(repo)
 	if err != nil {
 		return r, nil, sysexits.New(sysexits.Config, "no_repository", err).WithHint("correct --repo or GITSYNC_REPO")
 	}
-	// It exits with 1 if there is no such setting.
+	// Ignore the error: git config exits with 1 if there is no such setting.
 	out, _ := g.run(ctx, "config", "--null", "--get-regexp", `^(url\..*\.insteadof|core\.sshcommand|ssh\.variant)$`)
 	if ctx.Err() != nil {
 		return r, nil, context.Cause(ctx)
@@ -153,11 +154,13 @@ func (g git) open(ctx context.Context, repo string, c *credentials) (remote, []s
 	own := parseSettings(out)
 	var set settings
 	if file := c.files["git_credentials"]; file != "" {
-		// Only get: git erases what a server refused, and this file is the administrator's.
+		// Allow only get. git erases credentials that a server rejects, but this file
+		// belongs to the administrator.
 		set.add("credential.helper", `!f() { test "$1" != get || git credential-store --file=`+shellQuote(file)+` get; }; f`)
 	}
 	if rewritten, ok := own.rewrite(r.url); ok {
-		// git would rewrite it by itself, and the result may hold a token.
+		// Rewrite the URL here, because the result may contain a token and git would put
+		// it into an argument list.
 		to, err := parseRemote(rewritten)
 		if err != nil {
 			return r, nil, sysexits.New(sysexits.Config, "no_repository", fmt.Errorf("url.*.insteadOf of the user's git configuration: %w", err))
@@ -166,14 +169,14 @@ func (g git) open(ctx context.Context, repo string, c *credentials) (remote, []s
 			to.user, to.password, to.hasPassword = r.user, r.password, r.hasPassword
 		}
 		r = to
-		// The longest match wins: this one, which changes nothing.
+		// git uses the longest match. This one is the longest, and it changes nothing.
 		set.add("url."+r.url+".insteadOf", r.url)
 	}
 	var env []string
 	if r.user != "" || r.password != "" {
 		place := r.place()
 		if r.hasPassword {
-			set.add("credential."+place+".helper", "") // the URL is more definite than any helper before
+			set.add("credential."+place+".helper", "") // the URL takes precedence over all other helpers
 			set.add("credential."+place+".helper", urlHelper)
 			env = append(env, "GITSYNC_URL_USER="+r.user, "GITSYNC_URL_PASSWORD="+r.password)
 		} else {
@@ -184,7 +187,7 @@ func (g git) open(ctx context.Context, repo string, c *credentials) (remote, []s
 	return r, append(append(env, ssh...), set.environment()...), nil
 }
 
-// place is the part of the URL that credentials are for.
+// place returns the part of the URL that credentials belong to: scheme and host.
 func (r remote) place() string {
 	scheme, rest, _ := strings.Cut(r.url, "://")
 	if end := strings.IndexAny(rest, "/?#"); end >= 0 {
@@ -193,7 +196,7 @@ func (r remote) place() string {
 	return scheme + "://" + rest
 }
 
-// parseSettings reads what git config --null prints.
+// parseSettings parses the output of git config --null.
 func parseSettings(out string) settings {
 	var s settings
 	for item := range strings.SplitSeq(out, "\x00") {
@@ -204,7 +207,7 @@ func parseSettings(out string) settings {
 	return s
 }
 
-// last returns the value of a setting that counts.
+// last returns the last value of a setting, which is the one that counts.
 func (s settings) last(key string) string {
 	value := ""
 	for _, c := range s {
@@ -215,8 +218,8 @@ func (s settings) last(key string) string {
 	return value
 }
 
-// rewrite does what url.BASE.insteadOf says: the longest match wins, and of
-// equal ones the first (git-config(1)).
+// rewrite rewrites a URL according to url.BASE.insteadOf. The longest match counts,
+// and of equally long ones the first (git-config(1)).
 func (s settings) rewrite(url string) (string, bool) {
 	base, longest := "", ""
 	for _, c := range s {
@@ -231,10 +234,10 @@ func (s settings) rewrite(url string) (string, bool) {
 	return base + url[len(longest):], true
 }
 
-// sshCommand returns the variables that say what git starts for ssh: the
-// user's command, in git's own order, and nothing that could wait for a person
-// or for a dead peer if that is OpenSSH. key and hosts are files or empty;
-// without them the user's ssh configuration decides.
+// sshCommand returns the variables that tell git which command to run for ssh. It is
+// the user's command, found in the same order as git does. If the command is
+// OpenSSH, it gets options that prevent it from waiting for a person or for a dead
+// peer. key and hosts are files; without them the user's ssh configuration decides.
 func sshCommand(getenv func(string) string, own settings, key, hosts string) []string {
 	command := getenv("GIT_SSH_COMMAND")
 	if command == "" {
@@ -252,10 +255,10 @@ func sshCommand(getenv func(string) string, own settings, key, hosts string) []s
 	}
 	program, rest, _ := strings.Cut(command, " ")
 	if filepath.Base(program) != "ssh" || variant != "" && variant != "ssh" && variant != "auto" {
-		// Another program has options of another kind, and knows its keys.
+		// Another program has other options, and its own configuration for keys.
 		return nil
 	}
-	// For ssh the first of several options counts.
+	// ssh uses the first of several values of an option.
 	options := []string{"-o", "BatchMode=yes"}
 	if key != "" {
 		options = append(options, "-o", "IdentitiesOnly=yes", "-o", "IdentityFile="+sshQuote(key))
@@ -271,7 +274,7 @@ func sshCommand(getenv func(string) string, own settings, key, hosts string) []s
 	return []string{"GIT_SSH_COMMAND=" + command + " " + shellWords(after), "GIT_SSH_VARIANT=ssh"}
 }
 
-// sshQuote quotes a file name for ssh_config(5), which also expands %.
+// sshQuote quotes a file name for ssh_config(5), where % also has a meaning.
 func sshQuote(s string) string {
 	return `"` + strings.ReplaceAll(s, "%", "%%") + `"`
 }
@@ -284,7 +287,7 @@ func shellWords(words []string) string {
 	return strings.Join(quoted, " ")
 }
 
-// shellQuote quotes a word for the shell that git gives GIT_SSH_COMMAND to.
+// shellQuote quotes a word for the shell in which git runs GIT_SSH_COMMAND.
 func shellQuote(s string) string {
 	plain := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_=./:", r)

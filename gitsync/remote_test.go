@@ -47,7 +47,7 @@ func TestParseRemote(t *testing.T) {
 		t.Errorf("remoteURL of a relative path = %q, %v", got, err)
 	}
 	if _, err := remoteURL("https://u:a/b@h/r"); err == nil {
-		t.Error("remoteURL takes a password with a slash")
+		t.Error("remoteURL accepts a password with a slash")
 	}
 }
 
@@ -64,8 +64,8 @@ func TestDisplayURL(t *testing.T) {
 	}
 }
 
-// A URL that an older gitsync wrote down with its token names the same
-// repository as the one with the next token.
+// A URL that an older gitsync recorded with its token names the same repository as
+// the URL with a new token.
 func TestBareURL(t *testing.T) {
 	for in, want := range map[string]string{"": "", "https://a:b@h/r": "https://h/r", "https://h/r": "https://h/r", "/srv/r": "/srv/r"} {
 		if got := bareURL(in); got != want {
@@ -99,8 +99,8 @@ func TestSettingsEnvironment(t *testing.T) {
 	}
 }
 
-// The user's own command is kept, in git's order, and made to ask nothing if it
-// is OpenSSH.
+// The user's own command is kept, found in git's order. If it is OpenSSH, it gets
+// options that prevent prompts.
 func TestSSHCommand(t *testing.T) {
 	own := settings{}
 	own.add("core.sshcommand", "ssh -i /k")
@@ -117,7 +117,7 @@ func TestSSHCommand(t *testing.T) {
 	}{
 		{"nothing", nil, nil, "", "", "ssh -o BatchMode=yes -o ConnectTimeout=15 -o ServerAliveInterval=15 -o ServerAliveCountMax=3"},
 		{"core.sshCommand", nil, own, "", "", "ssh -o BatchMode=yes -i /k -o ConnectTimeout=15 -o ServerAliveInterval=15 -o ServerAliveCountMax=3"},
-		{"GIT_SSH_COMMAND wins", map[string]string{"GIT_SSH_COMMAND": "/usr/bin/ssh -F /f", "GIT_SSH": "/x"}, own, "", "", "/usr/bin/ssh -o BatchMode=yes -F /f -o ConnectTimeout=15 -o ServerAliveInterval=15 -o ServerAliveCountMax=3"},
+		{"GIT_SSH_COMMAND takes precedence", map[string]string{"GIT_SSH_COMMAND": "/usr/bin/ssh -F /f", "GIT_SSH": "/x"}, own, "", "", "/usr/bin/ssh -o BatchMode=yes -F /f -o ConnectTimeout=15 -o ServerAliveInterval=15 -o ServerAliveCountMax=3"},
 		{"core.sshCommand before GIT_SSH", map[string]string{"GIT_SSH": "/my/wrapper"}, own, "", "", "ssh -o BatchMode=yes -i /k -o ConnectTimeout=15 -o ServerAliveInterval=15 -o ServerAliveCountMax=3"},
 		{"GIT_SSH is ssh", map[string]string{"GIT_SSH": "/opt/bin/ssh"}, nil, "", "", "/opt/bin/ssh -o BatchMode=yes -o ConnectTimeout=15 -o ServerAliveInterval=15 -o ServerAliveCountMax=3"},
 		{"GIT_SSH is a wrapper", map[string]string{"GIT_SSH": "/my/wrapper"}, nil, "/k", "", ""},
@@ -137,7 +137,7 @@ func TestSSHCommand(t *testing.T) {
 	}
 }
 
-// What git gets as GIT_SSH_COMMAND is parsed by a shell.
+// A shell parses GIT_SSH_COMMAND.
 func TestSSHCommandQuoting(t *testing.T) {
 	command := strings.TrimPrefix(sshCommand(func(string) string { return "" }, nil, "/run/it's a key", "/run/100%")[0], "GIT_SSH_COMMAND=")
 	out, err := exec.Command("sh", "-c", `printf '%s\n' `+command).Output()
@@ -151,16 +151,16 @@ func TestSSHCommandQuoting(t *testing.T) {
 	}
 }
 
-// The helper answers with the URL's user and password, whatever is in them.
+// The helper answers with the URL's user and password, whatever characters they have.
 func TestURLHelper(t *testing.T) {
 	cmd := exec.Command("sh", "-c", strings.TrimPrefix(urlHelper, "!")+" get")
 	cmd.Env = []string{"GITSYNC_URL_USER=u", `GITSYNC_URL_PASSWORD=p%s\n'"$x`}
 	out, err := cmd.Output()
 	if want := "username=u\npassword=p%s\\n'\"$x\n"; string(out) != want || err != nil {
-		t.Errorf("it says %q, %v; want %q", out, err, want)
+		t.Errorf("the helper prints %q, %v; want %q", out, err, want)
 	}
 	cmd = exec.Command("sh", "-c", strings.TrimPrefix(urlHelper, "!")+" store")
 	if out, err := cmd.Output(); len(out) > 0 || err != nil {
-		t.Errorf("to store it says %q, %v", out, err)
+		t.Errorf("for store the helper prints %q, %v", out, err)
 	}
 }

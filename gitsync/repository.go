@@ -19,8 +19,8 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// repository is the bare repository that pull fetches into: full history, so
-// that a fast-forward can be told from a rewritten branch.
+// repository is the bare repository that pull fetches into. It has the full
+// history, because pull must distinguish a fast-forward from a rewritten branch.
 type repository struct {
 	git
 	state string
@@ -30,28 +30,28 @@ type repository struct {
 
 const (
 	repoDir = "repo.git"     // in the state directory
-	newDir  = "repo.git.new" // a clone that is not whole yet
+	newDir  = "repo.git.new" // a clone that is not complete yet
 	oldDir  = "repo.git.old" // the corrupt repository that a clone has replaced
 
-	fetchedRef  = "refs/gitsync/fetched"  // what the last fetch brought
-	acceptedRef = "refs/gitsync/accepted" // what the last pull accepted; keeps it from gc
+	fetchedRef  = "refs/gitsync/fetched"  // the object that the last fetch fetched
+	acceptedRef = "refs/gitsync/accepted" // the commit that the last pull accepted; protects it from gc
 )
 
-// bareConfig is the whole configuration of the repository. Nothing else is
-// ever left there: a configuration can name programs that git then runs.
+// bareConfig is the whole configuration of the repository. Any other configuration
+// is replaced, because it could name programs that git then runs.
 const bareConfig = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
 
 const bareHead = "ref: refs/heads/gitsync\n"
 
-// openRepository makes the repository in the state directory if it is
-// missing, and puts in order what an interrupted run or a stranger left. The
-// caller holds the lock of the state directory.
+// openRepository creates the repository in the state directory if it is missing. It
+// repairs what an interrupted run left and what another program changed. The caller
+// holds the lock of the state directory.
 func openRepository(dir *statedir.Dir, diag *diag.Logger) (*repository, error) {
 	state := dir.Path
 	r := &repository{git: git{dir: filepath.Join(state, repoDir)}, state: state, Diag: diag}
 	if uid, gid, other := dir.Owner(); other {
-		// As that user git has the user's keys and helpers, and nothing that the
-		// user can write into the repository runs as root.
+		// Run git as that user: git then has the user's keys and helpers, and no program
+		// that the user names in the repository runs as root.
 		r.as = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 		r.user = []string{"HOME=/"}
 		if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
@@ -61,7 +61,7 @@ func openRepository(dir *statedir.Dir, diag *diag.Logger) (*repository, error) {
 	}
 	old := filepath.Join(state, oldDir)
 	if _, err := os.Lstat(r.dir); errors.Is(err, fs.ErrNotExist) {
-		// Killed between the two renames of a replacement.
+		// A run was killed between the two renames of replace.
 		if err := os.Rename(old, r.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, statedir.Unwritable(err)
 		}
@@ -74,8 +74,8 @@ func openRepository(dir *statedir.Dir, diag *diag.Logger) (*repository, error) {
 	return r, r.settle()
 }
 
-// settle gives the repository the files that it must have, and takes away
-// what must not be there: hooks, configuration, stale lock files.
+// settle creates the files that the repository must have. It removes what the
+// repository must not have: hooks, other configuration and stale lock files.
 func (r *repository) settle() error {
 	if info, err := os.Lstat(r.dir); err == nil && !info.IsDir() {
 		if err := os.Remove(r.dir); err != nil {
@@ -94,7 +94,7 @@ func (r *repository) settle() error {
 			continue
 		}
 		if err == nil {
-			r.Diag.Warn("repository_settled", "the repository's "+name+" is not as gitsync wrote it: replaced", diag.Field{Key: "path", Value: path})
+			r.Diag.Warn("repository_settled", "replaced the repository's "+name+", which differed from what gitsync had written", diag.Field{Key: "path", Value: path})
 		}
 		if err := replaceFile(path, want); err != nil {
 			return statedir.Unwritable(err)
@@ -125,20 +125,20 @@ func replaceFile(path, content string) error {
 }
 
 // clearLocks removes the lock files and half-written packs of a git that was
-// killed. Under our own lock, and with git dying when gitsync does, nobody
-// holds them.
+// killed. No process uses them: gitsync holds its own lock, and git dies when
+// gitsync dies.
 func (r *repository) clearLocks() error {
 	objects := filepath.Join(r.dir, "objects")
 	return filepath.WalkDir(r.dir, func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil // a git that dies with its parent can take a moment
+			return nil // a git that is still dying may remove files
 		}
 		if err != nil {
 			return fmt.Errorf("look for stale locks: %w", err)
 		}
 		name := d.Name()
 		if d.IsDir() && filepath.Dir(path) == objects && name != "pack" && name != "info" {
-			return fs.SkipDir // objects; there may be many
+			return fs.SkipDir // a directory of loose objects, which may be many
 		}
 		stale := strings.HasSuffix(name, ".lock") || strings.HasPrefix(name, "tmp_") || name == "gc.pid" || strings.HasSuffix(name, ".gitsync") ||
 			strings.HasPrefix(name, "pack-") && !wholePack(path)
@@ -155,9 +155,9 @@ func (r *repository) clearLocks() error {
 	})
 }
 
-// wholePack reports whether a file of a pack belongs to one that has both of
-// its parts. A .keep is there while a fetch lasts: one that stays would keep gc
-// away from the pack for ever.
+// wholePack reports whether a file belongs to a complete pack, which has a .pack and
+// a .idx. It returns false for a .keep, which git needs only during a fetch: a .keep
+// that stays would exclude the pack from gc forever.
 func wholePack(path string) bool {
 	base, ext := strings.TrimSuffix(path, filepath.Ext(path)), filepath.Ext(path)
 	_, noPack := os.Lstat(base + ".pack")
@@ -165,9 +165,9 @@ func wholePack(path string) bool {
 	return noPack == nil && noIndex == nil && ext != ".keep"
 }
 
-// fetch brings refspecs from the remote, in one conversation, and returns
-// git's messages. git fetches again what it cannot read, says so, succeeds, and
-// leaves the damage where it is.
+// fetch fetches refspecs from the remote with one git, and returns git's messages.
+// If git cannot read a local pack, it prints an error, fetches the objects again,
+// succeeds, and leaves the damaged pack. fetch returns ErrCorrupt in this case.
 func (r *repository) fetch(ctx context.Context, url string, refspecs ...string) (messages string, err error) {
 	g, volume := r.git, "--quiet"
 	if r.Diag.Terminal {
@@ -183,8 +183,8 @@ func (r *repository) fetch(ctx context.Context, url string, refspecs ...string) 
 	return messages, err
 }
 
-// tip returns what fetchedRef points to, empty if there is no such ref. It is
-// read from its file, which saves a process.
+// tip returns the object that fetchedRef points to, or "" if there is no such ref.
+// It reads the file of the ref, which saves a process.
 func (r *repository) tip() string {
 	b, err := os.ReadFile(filepath.Join(r.dir, fetchedRef))
 	if err == nil {
@@ -192,7 +192,7 @@ func (r *repository) tip() string {
 			return id
 		}
 	}
-	packed, _ := os.ReadFile(filepath.Join(r.dir, "packed-refs")) // a new repository has none
+	packed, _ := os.ReadFile(filepath.Join(r.dir, "packed-refs")) // a new repository has no such file
 	for line := range strings.Lines(string(packed)) {
 		if id, name, _ := strings.Cut(strings.TrimSpace(line), " "); name == fetchedRef && gitobj.IsHash(id) {
 			return id
@@ -201,17 +201,17 @@ func (r *repository) tip() string {
 	return ""
 }
 
-// advertised asks the remote what a ref points to and returns its full name and
-// the object. full is what it turned out to be before, or empty. A branch wins
-// over a tag of the same name: a person who may push tags must not be able to
-// put one in the place of a branch.
+// advertised asks the remote what a ref points to, and returns the full name of the
+// ref and the object. full is the full name that an earlier pull found, or "". If a
+// branch and a tag have the same name, the branch is used: a person who may push
+// tags must not be able to replace a branch.
 func (r *repository) advertised(ctx context.Context, url, ref, full string) (name, id string, err error) {
 	candidates, kinds := []string{"refs/heads/" + ref, "refs/tags/" + ref}, []string{"--heads", "--tags"}
 	if strings.HasPrefix(ref, "refs/") || ref == "HEAD" {
 		candidates, kinds = []string{ref}, nil
 	}
 	if full == candidates[0] && kinds != nil {
-		// Then the server need not list its tags.
+		// Ask for the branch first: then the server need not list its tags.
 		name, id, err = r.list(ctx, url, candidates[:1], "--heads")
 		if err != nil || id != "" {
 			return name, id, err
@@ -220,7 +220,7 @@ func (r *repository) advertised(ctx context.Context, url, ref, full string) (nam
 	return r.list(ctx, url, candidates, kinds...)
 }
 
-// list returns the first of some refs that a remote has, and its object.
+// list returns the first of the given refs that a remote has, and its object.
 func (r *repository) list(ctx context.Context, url string, refs []string, kinds ...string) (name, id string, err error) {
 	args := append(append([]string{"ls-remote", "--quiet"}, kinds...), "--", url)
 	out, err := r.run(ctx, append(args, refs...)...)
@@ -231,7 +231,7 @@ func (r *repository) list(ctx context.Context, url string, refs []string, kinds 
 		for line := range strings.Lines(out) {
 			id, name, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
 			if name != ref {
-				continue // a pattern of ls-remote matches the end of longer names, too
+				continue // ls-remote also matches longer names that end like the pattern
 			}
 			if !gitobj.IsHash(id) {
 				return "", "", sha256Refused(url)
@@ -242,16 +242,18 @@ func (r *repository) list(ctx context.Context, url string, refs []string, kinds 
 	return "", "", nil
 }
 
-// sha256Refused says that a repository has names that gitsync cannot check.
+// sha256Refused returns the error for a repository with SHA-256 names, which gitsync
+// cannot check.
 func sha256Refused(url string) error {
 	return sysexits.New(sysexits.DataErr, "commit_refused", fmt.Errorf("%s names its objects by SHA-256; gitsync reads SHA-1 repositories only", displayURL(url))).
 		WithHint("create the repository again with git init --object-format=sha1, and push to that")
 }
 
-// follow brings what a ref of the remote points to, and returns the full name
-// of the ref and the object. If the repository has it already nothing is
-// fetched. git also exits with 0 if it rejects what the remote sends, as from a
-// shallow clone; so what it fetched is compared with what the remote said.
+// follow fetches the object that a ref of the remote points to, and returns the full
+// name of the ref and the object. If the last fetch brought the same object, it
+// fetches nothing. git exits with 0 even if it rejects what the remote sends, for
+// example from a shallow clone. Therefore follow compares the fetched object with
+// the object that the remote advertised.
 func (r *repository) follow(ctx context.Context, url, ref, full string) (name, id string, err error) {
 	var message string
 	for range 2 {
@@ -271,25 +273,27 @@ func (r *repository) follow(ctx context.Context, url, ref, full string) (name, i
 		if r.tip() == id {
 			return name, id, nil
 		}
-		// The branch moved between the two questions: ask once more.
+		// The branch may have moved between the two requests: try once more.
 	}
 	return "", "", notFetched(url, name, id, message)
 }
 
-// notFetched says that git did not take what the remote has.
+// notFetched returns the error for an object that git did not fetch although the
+// remote has it.
 func notFetched(url, name, id, message string) error {
 	why, hint := firstLine(message), "the host is unchanged; the next run tries again. Compare with git ls-remote "+displayURL(url)
 	if strings.Contains(message, "shallow") {
 		why = "the remote is a shallow clone and does not have the history of its branch"
 		hint = "run git fetch --unshallow in the remote repository, or point --repo at a complete one"
 	}
-	return sysexits.New(sysexits.Unavailable, "ref_not_fetched", fmt.Errorf("%s: %s is %s there, and git does not fetch that: %s", displayURL(url), name, id, why)).WithHint(hint)
+	return sysexits.New(sysexits.Unavailable, "ref_not_fetched", fmt.Errorf("%s: %s is %s on the remote, but git did not fetch it: %s", displayURL(url), name, id, why)).WithHint(hint)
 }
 
-// noSuchRef names the branches that there are.
+// noSuchRef returns the error for a ref that the remote does not have. Its hint
+// lists the branches of the remote.
 func (r *repository) noSuchRef(ctx context.Context, url, ref string) error {
 	const most = 10
-	hint := "give --ref a branch, a tag, a full ref name or a whole commit hash"
+	hint := refHint
 	out, err := r.run(ctx, "ls-remote", "--quiet", "--heads", "--", url)
 	if err != nil {
 		return err
@@ -304,16 +308,16 @@ func (r *repository) noSuchRef(ctx context.Context, url, ref string) error {
 	case n == 0:
 		hint = "the repository has no branches yet: push one"
 	case n > most:
-		hint += fmt.Sprintf("; of its %d branches the first are %s", n, strings.Join(branches[:most], ", "))
+		hint += fmt.Sprintf("; the first %d of its %d branches are %s", most, n, strings.Join(branches[:most], ", "))
 	default:
 		hint += "; its branches are " + strings.Join(branches, ", ")
 	}
 	return sysexits.New(sysexits.Config, "no_such_ref", fmt.Errorf("%s has no branch or tag %q", displayURL(url), ref)).WithHint(hint)
 }
 
-// followHash brings a commit by its name. Servers may refuse to send a commit
-// that no ref points to; then all branches and tags are fetched to find it in
-// them.
+// followHash fetches a commit by its hash. A server may refuse to send a commit that
+// no ref points to. Then followHash fetches all branches and tags, which may contain
+// the commit.
 func (r *repository) followHash(ctx context.Context, url, id string) error {
 	message, err := r.fetch(ctx, url, "+"+id+":"+fetchedRef)
 	if err == nil && r.tip() != id {
@@ -331,21 +335,21 @@ func (r *repository) followHash(ctx context.Context, url, id string) error {
 			return notFetched(url, "commit", id, message)
 		}
 		return sysexits.New(sysexits.Config, "no_such_ref", fmt.Errorf("%s has no commit %s in any branch or tag", displayURL(url), id)).
-			WithHint("give --ref a branch, a tag, a full ref name or a whole commit hash")
+			WithHint(refHint)
 	}
 	return nil
 }
 
-// corruptWords are in git's messages when it cannot read its own repository,
-// and sometimes when a connection broke; fsck then tells.
+// corruptWords appear in git's messages when git cannot read its own repository.
+// Some also appear when a connection broke, so fsck must confirm the damage.
 var corruptWords = []string{"corrupt", "bad object", "bad ref", "broken", "unable to read", "unable to find", "missing", "loose object",
 	"packfile", "pack has", "index file", "index-pack", "unpack-objects", "not a git repository", "invalid sha1", "garbage", "did not send all", "reference broken", "unable to resolve", "cannot lock ref"}
 
-// corrupt reports whether the repository itself is why err happened. A check
-// that does not end in time proves nothing.
+// corrupt reports whether err was caused by damage of the repository itself. It
+// returns false if the check does not end in time, because that proves nothing.
 func (r *repository) corrupt(ctx context.Context, err error) bool {
 	if ctx.Err() != nil {
-		return false // a git that was ended in mid-answer looks like damage
+		return false // the answer of a git that was killed looks like damage
 	}
 	if errors.Is(err, gitobj.ErrCorrupt) || errors.Is(err, gitobj.ErrMissing) {
 		return true
@@ -367,8 +371,8 @@ func (r *repository) corrupt(ctx context.Context, err error) bool {
 	return err != nil && ctx.Err() == nil && !diskFull(err)
 }
 
-// replace fetches all anew into a repository beside this one, which stays
-// until the new one is whole. fill is the fetch.
+// replace fetches everything again into a new repository, which then takes the place
+// of this one. This one stays until the new one is complete. fill does the fetch.
 func (r *repository) replace(fill func(*repository) error) error {
 	r.Diag.Warn("repository_replaced", "the local repository is damaged: cloning it again", diag.Field{Key: "path", Value: r.dir})
 	fresh := &repository{git: git{dir: filepath.Join(r.state, newDir), env: r.env, as: r.as}, state: r.state, Diag: r.Diag}
@@ -393,12 +397,12 @@ func (r *repository) replace(fill func(*repository) error) error {
 	return os.RemoveAll(old)
 }
 
-// keep protects an accepted commit from gc, and lets gc run if there is enough
-// for it to do. Both are housekeeping: pull has done its work without them.
+// keep protects an accepted commit from gc, and runs gc if there is enough for it to
+// do. A failure of either is only a warning, because the pull has succeeded.
 func (r *repository) keep(ctx context.Context, id string) {
 	_, err := r.run(ctx, "update-ref", acceptedRef, id)
 	if err == nil {
-		// Not in the background, where it would go on without our lock.
+		// Not in the background, where gc would go on after gitsync has released its lock.
 		_, err = r.run(ctx, "-c", "gc.auto=2000", "-c", "gc.autoDetach=false", "gc", "--auto", "--quiet")
 	}
 	if err != nil && ctx.Err() == nil {

@@ -11,22 +11,22 @@ import (
 	"observability-hub/gitsync/internal/unit"
 )
 
-// detail is what systemd says of a unit beyond its state, as far as it decides
-// whether the unit is started.
+// detail has the properties of a unit, beyond its state, that decide whether
+// gitsync starts it.
 type detail struct {
 	result       string // of the last run
-	conditionMet bool   // at the last start
-	endedItself  bool   // its main process ended before systemd stopped it
+	conditionMet bool   // at the last start; true if there was none
+	endedItself  bool   // the main process ended before systemd stopped the unit
 	canStart     bool
 	canStop      bool
-	oneshot      bool // by the files that systemd has loaded
+	oneshot      bool // according to the files that systemd has loaded
 }
 
-// detailProperties are the properties of systemd of which a detail is made.
+// detailProperties are the systemd properties that readDetail needs.
 var detailProperties = []string{"Result", "ConditionResult", "ConditionTimestampMonotonic", "AssertResult", "AssertTimestampMonotonic", "CanStart", "CanStop", "RefuseManualStart", "RefuseManualStop",
 	"ExecMainStartTimestampMonotonic", "ExecMainExitTimestampMonotonic", "ActiveEnterTimestampMonotonic", "ActiveExitTimestampMonotonic", "LoadState", "ActiveState", "SubState", "Type"}
 
-// readDetail reads the properties of one unit.
+// readDetail returns the detail of one unit from its properties.
 func readDetail(p map[string]string) detail {
 	started, exit := number(p["ExecMainStartTimestampMonotonic"]), number(p["ExecMainExitTimestampMonotonic"])
 	entered, left := number(p["ActiveEnterTimestampMonotonic"]), number(p["ActiveExitTimestampMonotonic"])
@@ -41,14 +41,14 @@ func readDetail(p map[string]string) detail {
 	}
 }
 
-// assertFailed reports whether the assertions of a unit were not met at its
-// last start. systemd does not look at them if the conditions are not met.
+// assertFailed reports whether the assertions of a unit failed at its last start.
+// systemd does not check them if the conditions are not met.
 func assertFailed(p map[string]string) bool {
 	return number(p["AssertTimestampMonotonic"]) > 0 && p["AssertResult"] == "no"
 }
 
-// restarts plans which units take up what changed, and which enabled units are
-// started because they do not run although they should.
+// restarts plans the restarts of units that must take up a change, and the starts
+// of enabled units that should run and do not.
 func (p *plan) restarts(ctx context.Context) error {
 	if p.running == nil {
 		return nil
@@ -71,14 +71,13 @@ func (p *plan) restarts(ctx context.Context) error {
 			continue
 		}
 		d := readDetail(all[name])
-		if all[name]["LoadState"] != "loaded" { // not yet: nothing but the commit knows it
+		if all[name]["LoadState"] != "loaded" { // systemd does not know a new unit of the commit yet
 			u := p.after.unit(name)
 			d = detail{conditionMet: true, canStart: u == nil || !u.Bool("Unit", "RefuseManualStart")}
 		}
 		state := p.running[name]
 		if reason := reasons[name]; reason != "" {
-			// A oneshot that is running is left alone, and this process is such a one:
-			// the next run of both has the new files.
+			// A running oneshot is not interrupted: its next run has the new files.
 			if state.starting(name) && d.oneshot {
 				continue
 			}
@@ -89,7 +88,7 @@ func (p *plan) restarts(ctx context.Context) error {
 		}
 		reason := should[name].heal(state, d)
 		if should[name].once && p.startedBy(name) < 0 {
-			reason = "" // it may have elapsed, which nobody can see any more
+			reason = "" // it may have elapsed: systemd unloads such a timer and forgets that
 		}
 		if reason == "" || !d.conditionMet && !conditionsMet(ctx, name) {
 			continue
@@ -103,8 +102,9 @@ func (p *plan) restarts(ctx context.Context) error {
 	return nil
 }
 
-// startedBy returns the action that starts a unit without a line of its own:
-// that enables it, or installs it as a quadlet. It is -1 if there is none.
+// startedBy returns the index of the action that starts a unit in addition to its
+// own purpose: the action that enables the unit or installs its quadlet. It returns
+// -1 if there is none.
 func (p *plan) startedBy(name string) int {
 	return slices.IndexFunc(p.actions, func(a action) bool {
 		return a.Action == doEnable && a.Unit == name ||
@@ -122,9 +122,10 @@ func (p *plan) changes(name string) bool {
 	return false
 }
 
-// changedUnits returns the loaded units whose files the plan changes, and why.
-// A unit that was failed, about to be restarted or still starting is among them:
-// it is started again with the new files. A unit that is inactive is not.
+// changedUnits returns the loaded units that must take up a change of the plan,
+// with the reason. They include units that have failed, that systemd is about to
+// restart, or that are still starting: these are started again with the new files.
+// Inactive units are not included.
 func (p *plan) changedUnits() map[string]string {
 	reasons := map[string]string{}
 	stopped := map[string]bool{}
@@ -140,7 +141,7 @@ func (p *plan) changedUnits() map[string]string {
 			continue
 		}
 		if kind := unit.Type(name); kind == "slice" || kind == "swap" || !unit.Deployed(name) {
-			continue // systemd itself applies a slice's settings; a swap is not emptied for new ones
+			continue // systemd applies the settings of a slice itself; a swap is not emptied for new settings
 		}
 		reason := ""
 		for changed, why := range p.changed {
@@ -163,15 +164,15 @@ func (p *plan) changedUnits() map[string]string {
 	return reasons
 }
 
-// touches reports whether the files of changed, a unit, a template, a quadlet
-// or the name of a drop-in directory without its .d, are those of a unit.
+// touches reports whether a change of the files of changed affects a unit. changed
+// is a unit, a template, a quadlet, or a drop-in directory without its suffix .d.
 func (p *plan) touches(changed, name string) bool {
 	t, instance := unit.Template(name)
 	return name == changed || instance && t == changed || unit.DropInApplies(changed+".d", p.after.namesOf(name)...) || unit.Quadlet(changed) && p.after.service(changed) == name
 }
 
-// changedScripts returns the scripts that the plan changes, by their paths on
-// the host and in the repository.
+// changedScripts returns the scripts that the plan changes, both by their paths on
+// the host and by their paths in the repository.
 func (p *plan) changedScripts() map[string]bool {
 	all := map[string]bool{}
 	for _, a := range p.actions {
@@ -182,8 +183,8 @@ func (p *plan) changedScripts() map[string]bool {
 	return all
 }
 
-// usesScript reports whether a unit runs one of the scripts, or declares that
-// it wants to be restarted when one changes.
+// usesScript reports whether a unit runs one of the scripts, or names one in
+// RestartOnChange=.
 func usesScript(u *unit.Unit, scripts map[string]bool) bool {
 	for _, file := range append(u.AllPrograms(), u.RestartOnChange()...) {
 		candidates := []string{path.Clean(file)}
@@ -197,15 +198,16 @@ func usesScript(u *unit.Unit, scripts map[string]bool) bool {
 	return false
 }
 
-// role says how a unit that should run behaves.
+// role says how a unit behaves that should run.
 type role struct {
-	ends bool // it is a service that may end by itself when its work is done
-	once bool // it is a timer that is unloaded when it has elapsed
+	ends bool // a service that may end by itself when its work is done
+	once bool // a timer that systemd unloads when it has elapsed
 }
 
-// shouldRun returns the enabled units of the commit that should be active: one
-// of the units that want them is. Instances that an administrator enabled are
-// not among them, and neither are services that end when their work is done.
+// shouldRun returns the enabled units of the commit that should be active because
+// a unit that wants them is active. It leaves out units for which roleOf returns
+// false, and units that the administrator enabled by hand, except those that
+// activate another unit.
 func (p *plan) shouldRun() map[string]role {
 	all := map[string]role{}
 	links := p.linksAfter()
@@ -224,7 +226,8 @@ func (p *plan) shouldRun() map[string]role {
 				for _, l := range mine {
 					wanters = append(wanters, l.wanter())
 				}
-				// A service that somebody enabled by hand, for the next boot, is theirs to start.
+				// A service that the administrator enabled by hand, for the next boot, is
+				// theirs to start.
 				byHand := len(p.declared.Preset[subject]) == 0 && !activates(subject)
 				if r, ok := roleOf(p.after.unit(subject)); ok && !byHand && p.anyRuns(wanters) {
 					all[subject] = r
@@ -235,14 +238,15 @@ func (p *plan) shouldRun() map[string]role {
 	return all
 }
 
-// activates reports whether a unit of this name waits and starts another.
+// activates reports whether a unit of this name waits for an event and then starts
+// another unit.
 func activates(name string) bool {
 	return slices.Contains([]string{"timer", "socket", "path", "automount"}, unit.Type(name))
 }
 
-// roleOf returns how a unit behaves that is wanted by one that runs. ok is false
-// for a service that ends when its work is done, for slices, which systemd
-// starts when it needs them, and for swaps.
+// roleOf returns the role of a unit. ok is false if the unit need not run even
+// though an active unit wants it: a oneshot without RemainAfterExit=, a slice,
+// which systemd starts when it needs it, or a swap.
 func roleOf(u *unit.Unit) (r role, ok bool) {
 	if u == nil {
 		return r, false
@@ -259,7 +263,8 @@ func roleOf(u *unit.Unit) (r role, ok bool) {
 	return r, true
 }
 
-// anyRuns reports whether one of the units is active. A name may be an alias.
+// anyRuns reports whether at least one of the units is active. A name may be an
+// alias.
 func (p *plan) anyRuns(names []string) bool {
 	for _, name := range names {
 		if p.running[p.after.id(name)].runs() {
@@ -269,7 +274,8 @@ func (p *plan) anyRuns(names []string) bool {
 	return false
 }
 
-// linksAfter returns the links that the host will have.
+// linksAfter returns the links that the host will have after the actions that are
+// planned so far.
 func (p *plan) linksAfter() enablement {
 	links := slices.Clone(p.links)
 	for _, a := range p.actions {
@@ -278,7 +284,8 @@ func (p *plan) linksAfter() enablement {
 	return links
 }
 
-// heal returns why a unit that should run is started; empty if it is not.
+// heal returns why a unit that should run is started. It returns "" if the unit is
+// not started.
 func (r role) heal(s unitState, d detail) string {
 	switch {
 	case !d.canStart || d.result == "exec-condition":
@@ -286,14 +293,14 @@ func (r role) heal(s unitState, d detail) string {
 	case s.active == "failed":
 		return "failed"
 	case r.ends && d.result == "success" && d.endedItself:
-		return "" // it did what it was for
+		return "" // its work is done
 	}
 	return "inactive"
 }
 
-// startOrder orders units as they are started: gitsync's own family last, and
-// sockets before other units, because a socket cannot be bound while its service
-// runs.
+// startOrder compares two units by the order in which they are started: sockets
+// first, because a socket cannot be bound while its service runs, and gitsync's own
+// units last.
 func startOrder(a, b string) int {
 	rank := func(s string) int {
 		switch {

@@ -102,7 +102,7 @@ func TestRoleOf(t *testing.T) {
 		}
 	}
 	if _, ok := roleOf(nil); ok {
-		t.Error("a unit that is not there has a role")
+		t.Error("a unit that does not exist has a role")
 	}
 }
 
@@ -146,7 +146,7 @@ func TestUsesScript(t *testing.T) {
 
 const daemon = "[Service]\nExecStart=/usr/local/bin/job\n[Install]\nWantedBy=multi-user.target\n"
 
-// Which units take up a change: those that run, retry or failed.
+// Units that are running, waiting to be restarted or failed take up a change.
 func TestChangedUnits(t *testing.T) {
 	w := newWorld(t)
 	files := map[string]string{"/usr/local/bin/job": "new"}
@@ -172,7 +172,7 @@ func TestChangedUnits(t *testing.T) {
 	if got := p.changedUnits(); !maps.Equal(got, wantReasons) {
 		t.Errorf("changedUnits = %v; want %v", got, wantReasons)
 	}
-	// Restart=no does not keep a unit that failed from being started again.
+	// A failed unit is started again in spite of Restart=no.
 	p.running["stays.service"] = unitState{"loaded", "failed", "failed"}
 	wantReasons["stays.service"] = "changed"
 	p.actions = append(p.actions, action{Action: doUpdate, Path: "/usr/local/bin/job", Reason: "changed"})
@@ -182,17 +182,17 @@ func TestChangedUnits(t *testing.T) {
 	}
 }
 
-// The restarts of a plan, as systemd's answers make them.
+// The restarts of a plan follow from systemd's answers.
 func TestRestarts(t *testing.T) {
 	never := "LoadState=loaded\nActiveState=inactive\nConditionTimestampMonotonic=0\nCanStart=yes\nCanStop=yes\n"
 	unmet := strings.Replace(never, "Monotonic=0", "Monotonic=7", 1) + "ConditionResult=no\n"
 	for _, tc := range []struct {
 		name    string
-		files   map[string]string // new ones are in capitals: they change
+		files   map[string]string // names in capitals have changed; those with FRESH are new
 		running []string
 		show    map[string]string
 		unmet   bool
-		want    []string // all lines but those of files
+		want    []string // all lines except those of files
 		healing bool
 	}{
 		{"nothing to do", map[string]string{"a.timer": timer, "a.service": service}, []string{"timers.target active active", "a.timer active waiting"}, nil, false, nil, false},
@@ -210,7 +210,7 @@ func TestRestarts(t *testing.T) {
 			map[string]string{"on.service": never}, false, []string{"restart on.service inactive"}, true},
 		{"changed and running", map[string]string{"NEW.service": service}, []string{"new.service active running"}, nil, false, []string{"restart new.service changed"}, false},
 		{"changed, and hangs while it starts", map[string]string{"NEW.service": service}, []string{"new.service activating start-pre"}, nil, false, []string{"restart new.service changed"}, false},
-		{"a oneshot at work", map[string]string{"NEW.service": service}, []string{"new.service activating start"},
+		{"a running oneshot", map[string]string{"NEW.service": service}, []string{"new.service activating start"},
 			map[string]string{"new.service": "LoadState=loaded\nCanStop=yes\nType=oneshot\n"}, false, nil, false},
 		{"changed, runs, and cannot be stopped", map[string]string{"NEW.service": service}, []string{"new.service active running"},
 			map[string]string{"new.service": "LoadState=loaded\nCanStop=yes\nRefuseManualStop=yes\n"}, false, nil, false},
@@ -263,8 +263,8 @@ func TestRestarts(t *testing.T) {
 	}
 }
 
-// A quadlet's service is started by the line that installs it, is restarted
-// when the quadlet changes, and obeys what the quadlet declares.
+// The line that installs a quadlet starts its service. The service is restarted if
+// the quadlet changes. The settings of the quadlet count for the service.
 func TestQuadlets(t *testing.T) {
 	const quadlet = "[Container]\nImage=x\n[Install]\nWantedBy=multi-user.target\n"
 	for _, tc := range []struct {
@@ -276,7 +276,7 @@ func TestQuadlets(t *testing.T) {
 		{"new, wanted by nothing", "", "[Container]\nImage=x\n", "", []string{"install q.container new"}, nil},
 		{"new, ends by itself", "", quadlet + "[Service]\nType=oneshot\n", "", []string{"install q.container new"}, nil},
 		{"changed", quadlet, quadlet + "# 2\n", "active running", []string{"update q.container changed", "restart q.service changed"}, nil},
-		{"changed, but not to be restarted", quadlet, quadlet + "[X-Gitsync]\nRestart=no\n", "active running", []string{"update q.container changed"}, nil},
+		{"changed, with Restart=no", quadlet, quadlet + "[X-Gitsync]\nRestart=no\n", "active running", []string{"update q.container changed"}, nil},
 		{"stopped", quadlet, quadlet, "inactive dead", []string{"restart q.service inactive"}, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -17,8 +17,8 @@ type rollbackCmd struct {
 
 func (c *rollbackCmd) Validate() error { return validate(c.originFlags, c.hostFlags, c.applyFlags) }
 
-// Run applies the commit before the applied one. The one that it leaves is
-// quarantined, or the next run would apply it again.
+// Run applies the commit before the applied one. It quarantines the pulled
+// commit, because the next run would otherwise apply that again.
 func (c *rollbackCmd) Run(ctx context.Context, env *cli.Env) error {
 	dir, err := c.openExisting(ctx, lockWait)
 	if err != nil {
@@ -30,8 +30,8 @@ func (c *rollbackCmd) Run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	if len(a.ledger.Previous) == 0 {
-		return sysexits.New(sysexits.Failed, "nothing_before", errors.New("there is no commit to go back to")).
-			WithHint("gitsync status shows what was applied")
+		return sysexits.New(sysexits.Failed, "nothing_before", errors.New("there is no earlier commit to roll back to")).
+			WithHint("gitsync status shows the applied commit; to undo it, revert it in Git and push")
 	}
 	leave, err := readPulled(a.Source)
 	if err != nil {

@@ -11,8 +11,9 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// On-change commands run after the commit counts as applied. One that fails is
-// said, does not undo the units, and is not noted as done.
+// On-change commands run after the commit counts as applied. The failure of a
+// command is reported and does not undo the units, and the ledger does not record
+// the command.
 func TestRunRules(t *testing.T) {
 	good, bad, same2 := rule{Paths: []string{"a"}, Run: []string{"good"}, state: "1"}, rule{Paths: []string{"b"}, Run: []string{"bad"}, state: "1"}, rule{Paths: []string{"c"}, Run: []string{"same"}, state: "1"}
 	for _, publish := range []bool{true, false} {
@@ -41,7 +42,7 @@ func TestRunRules(t *testing.T) {
 		a := &apply{env: env, dir: dir, host: p.host, ledger: l, originFlags: originFlags{Publish: trees}, applyFlags: applyFlags{RunAs: "server", OnChangeTimeout: 60e9}}
 		err = a.execute(t.Context(), p, p.actions)
 		if sysexits.Code(err) != sysexits.Partial || !strings.Contains(said(), `"on_change_failed"`) {
-			t.Errorf("execute = %v; said %s", err, said())
+			t.Errorf("execute = %v; output %s", err, said())
 		}
 		after, err := readLedger(dir.Path)
 		if err != nil {
@@ -56,13 +57,13 @@ func TestRunRules(t *testing.T) {
 		}
 		for key, state := range after.OnChange {
 			if want[key] != state {
-				t.Errorf("published %v: the ledger says %v; want %v", publish, after.OnChange, want)
+				t.Errorf("published %v: the ledger has %v; want %v", publish, after.OnChange, want)
 			}
 		}
 	}
 }
 
-// A state that no run has touched for too long is stale, and says which half.
+// A state is stale if its last success is too old. The error names the half.
 func TestStale(t *testing.T) {
 	w := newWorld(t)
 	w.commit(map[string]string{"systemd/a.service": service})
@@ -83,15 +84,15 @@ func TestStale(t *testing.T) {
 	if err := os.Chtimes(filepath.Join(w.state, ledgerFile), long, long); err != nil {
 		t.Fatal(err)
 	}
-	if o := w.run("", "status", "--state-dir", w.state, "--max-age", "1h"); o.status != int(sysexits.Failed) || !strings.Contains(o.stderr, "the last apply that succeeded was 2h") {
+	if o := w.run("", "status", "--state-dir", w.state, "--max-age", "1h"); o.status != int(sysexits.Failed) || !strings.Contains(o.stderr, "the last successful apply was 2h") {
 		t.Errorf("status after two hours: %+v", o)
 	}
 	if o := w.run("", "status", "--state-dir", w.state, "--max-age=-1s"); o.status != int(sysexits.Usage) {
 		t.Errorf("a negative age: %+v", o)
 	}
-	// A run without anything to do is a success, too.
+	// A run with nothing to do is a success too.
 	w.sync(0)
 	if o := w.run("", "status", "--state-dir", w.state, "--max-age", "1h"); o.status != 0 {
-		t.Errorf("status after a run without work: %+v", o)
+		t.Errorf("status after a run with nothing to do: %+v", o)
 	}
 }

@@ -24,10 +24,10 @@ func TestSelection(t *testing.T) {
 		{"one, twice", line(plan[1]) + "\n" + line(plan[1]), 1},
 		{"none", "", 0},
 		{"enable without install", line(plan[2]), -1},
-		{"made up", line(action{Action: doRemove, Unit: "a.timer", Path: plan[0].Path, Reason: "new", Commit: someHash}), -1},
+		{"not from a plan", line(action{Action: doRemove, Unit: "a.timer", Path: plan[0].Path, Reason: "new", Commit: someHash}), -1},
 		{"of another commit", line(action{Action: doInstall, Unit: "a.timer", Path: plan[0].Path, Reason: "new", Commit: strings.Repeat("e", 40)}), -1},
 		{"no commit", `{"action":"install"}`, -1},
-		{"no JSON", "install a.timer", -1},
+		{"not JSON", "install a.timer", -1},
 		{"half a line", line(plan[0])[:30], -1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -38,7 +38,7 @@ func TestSelection(t *testing.T) {
 			}
 			switch {
 			case tc.want < 0 && sysexits.Code(err) != sysexits.DataErr:
-				t.Errorf("%v, %v; want it refused", got, err)
+				t.Errorf("%v, %v; want a refusal", got, err)
 			case tc.want >= 0 && (err != nil || len(got) != tc.want):
 				t.Errorf("%v, %v; want %d actions", got, err, tc.want)
 			}
@@ -54,7 +54,7 @@ func FuzzParseSelection(f *testing.F) {
 			return
 		}
 		if got, err := s.of(nil, someHash); err == nil && len(got) > 0 {
-			t.Errorf("%q selects %v of an empty plan", b, got)
+			t.Errorf("%q selects %v from an empty plan", b, got)
 		}
 	})
 }
@@ -68,11 +68,11 @@ func FuzzParseRules(f *testing.F) {
 		}
 		for _, r := range rules {
 			if len(r.Paths) == 0 || len(r.Run) == 0 {
-				t.Errorf("%q passes", b)
+				t.Errorf("%q is accepted", b)
 			}
 			for _, p := range r.Paths {
 				if p == "" || p[0] == '/' || p == ".." {
-					t.Errorf("%q passes with the path %q", b, p)
+					t.Errorf("%q is accepted with the path %q", b, p)
 				}
 			}
 		}

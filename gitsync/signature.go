@@ -11,10 +11,11 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// signersHint says who must read the file or directory that is missing.
-const signersHint = "both the user of gitops-sync.service (server) and root must be able to read it; the pull does not see /home, /root and /run/user"
+// signersHint is the hint for a missing file or directory of keys.
+const signersHint = "both the user of gitops-sync.service (server) and root must be able to read it; gitops-sync.service cannot see /home, /root and /run/user"
 
-// signers says whose signatures are good. With neither, none is asked for.
+// signers says which signatures are good. If both fields are empty, a commit needs
+// no signature.
 type signers struct {
 	AllowedSigners string `placeholder:"FILE"`
 	GpgHome        string `placeholder:"DIR"`
@@ -27,7 +28,8 @@ func (s signers) verify(ctx context.Context, reader gitobj.Reader, c *gitobj.Com
 	if !s.wanted() {
 		return nil
 	}
-	// A signature of a kind for which no keys are listed is not good.
+	// If no keys are listed for a kind of signature, signatures of that kind are not
+	// good.
 	options := []string{"-c", "gpg.x509.program=/bin/false"}
 	var env []string
 	if s.AllowedSigners != "" {
@@ -59,7 +61,7 @@ func (s signers) verify(ctx context.Context, reader gitobj.Reader, c *gitobj.Com
 		return err
 	}
 	if _, ok := errors.AsType[*sysexits.Error](err); ok {
-		return err // the check itself could not be made
+		return err // the check itself failed
 	}
 	reason := "its signature is not good"
 	if !c.Signed() {

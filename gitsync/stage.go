@@ -22,28 +22,28 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// stage is a root of its own in the state directory that holds the units of the
-// host after a plan. systemd's tools are asked about the plan there before
-// anything on the host changes.
+// stage is a small root in the state directory with the units that the host will
+// have after a plan. gitsync runs systemctl and systemd-analyze on it before it
+// changes anything on the host.
 type stage struct {
 	state *statedir.Dir
 	dir   string
 	after *after
 	files map[string][]byte // by path in the stage
-	made  bool              // files are on the disk
+	made  bool              // the files are on disk
 }
 
 const stageDir = "stage"
 
 // newStage returns a stage with the units, drop-ins and presets of the commit.
-// The caller removes it.
+// The caller must remove it.
 func newStage(dir *statedir.Dir, a *after) (*stage, error) {
 	s := &stage{state: dir, dir: dir.Join(stageDir), after: a, files: map[string][]byte{}}
 	for _, f := range a.want.files {
 		switch {
 		case a.left[f.path]:
 		case f.unit != "" && placeOf(f.unit) == unitDir:
-			// systemd ignores a byte order mark, but systemd-analyze complains of one before a comment.
+			// systemd ignores a byte order mark, but systemd-analyze complains about one before a comment.
 			s.files[f.path] = bytes.TrimPrefix(f.content, []byte("\ufeff"))
 		case path.Dir(f.path) == presetDir:
 			s.files[f.path] = f.content
@@ -61,7 +61,7 @@ func (s *stage) remove() { _ = os.RemoveAll(s.dir) }
 
 func (s *stage) real(p string) string { return filepath.Join(s.dir, p) }
 
-// write adds a file, or replaces it.
+// write adds a file to the stage, or replaces it.
 func (s *stage) write(p string, content []byte) error {
 	s.files[p] = content
 	if !s.made {
@@ -77,7 +77,7 @@ func (s *stage) write(p string, content []byte) error {
 	return nil
 }
 
-// make writes the files to the disk, for systemd's tools.
+// make writes the files to disk, where systemd's tools read them.
 func (s *stage) make() error {
 	if s.made {
 		return nil
@@ -91,27 +91,27 @@ func (s *stage) make() error {
 	return nil
 }
 
-// declared is what systemctl says of enabling the units of a commit. The keys
-// are units and instances; links that Also= brings are those of their own units.
+// declared has the links that systemctl makes for the units of a commit. The keys
+// are units and instances. Links that Also= makes are under their own units.
 type declared struct {
-	Links  map[string]enablement `json:"links"`  // that enabling makes
-	Preset map[string]enablement `json:"preset"` // that the presets want
-	Off    map[string]bool       `json:"off"`    // units that the presets disable, in place of leaving them alone
-	Host   map[string]enablement `json:"host"`   // of units that stay on the host without the commit: links that they declare by themselves
+	Links  map[string]enablement `json:"links"`  // links that systemctl enable makes
+	Preset map[string]enablement `json:"preset"` // links that the presets want
+	Off    map[string]bool       `json:"off"`    // units that the presets disable, and do not merely leave alone
+	Host   map[string]enablement `json:"host"`   // links that units declare themselves which stay on the host without the commit
 }
 
-// answered is what systemctl said of a stage. It reads no file outside the
-// stage, so it is asked again only about other files, by another systemctl, or
-// after what specifiers stand for has changed: the host's name, the boot, the
-// user.
+// answered is a cached answer of systemctl about a stage. systemctl reads no file
+// outside the stage. gitsync therefore asks again only if the files or the program
+// systemctl changed, or if the meaning of specifiers may have changed with the host
+// name, the boot or the user.
 type answered struct {
-	Question string    `json:"question"` // digest of all that the answer depends on
+	Question string    `json:"question"` // digest of everything that the answer depends on
 	Declared *declared `json:"declared"`
 }
 
 const answeredFile = "enablement.json"
 
-// question returns the digest of what systemctl would be asked.
+// question returns the digest of everything that systemctl's answer depends on.
 func (s *stage) question(names ...[]string) (string, error) {
 	program, err := exec.LookPath("systemctl")
 	if err != nil {
@@ -125,7 +125,7 @@ func (s *stage) question(names ...[]string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // a boot can bring another kernel
+	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // the kernel may be another after a boot
 	h := sha256.New()
 	fmt.Fprintf(h, "%q %d %d %q %q %d %q\n", program, info.Size(), info.ModTime().UnixNano(), name, boot, os.Geteuid(), names)
 	for _, p := range slices.Sorted(maps.Keys(s.files)) {
@@ -134,13 +134,14 @@ func (s *stage) question(names ...[]string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// presetDirs in order of priority: a file hides those of its name further down
-// (systemd.preset(5)).
+// presetDirs are in order of priority: a file hides the files of the same name in
+// later directories (systemd.preset(5)).
 var presetDirs = []string{"/etc/systemd/system-preset", "/run/systemd/system-preset", presetDir, "/usr/lib/systemd/system-preset", "/lib/systemd/system-preset"}
 
-// ask lets systemctl enable the units in the stage, by the presets and without
-// them. foreign are units of the commit whose files are somebody else's here;
-// links are those of the host, and was those that the commit before declared.
+// ask lets systemctl enable the units in the stage, once according to the presets
+// and once without them. foreign has the units of the commit whose files on this
+// host are not the commit's. links has the links of the host, and was the links that
+// the commit before declared.
 func (s *stage) ask(ctx context.Context, foreign map[string]bool, links enablement, was map[string]enablement) (*declared, error) {
 	d := &declared{Links: map[string]enablement{}, Preset: map[string]enablement{}, Off: map[string]bool{}, Host: map[string]enablement{}}
 	units, enable := s.installable(foreign, links)
@@ -168,14 +169,14 @@ func (s *stage) ask(ctx context.Context, foreign map[string]bool, links enableme
 	return d, writeState(s.state, answeredFile, answered{question, d})
 }
 
-// askEach asks about all units at once or, where that is refused, about one
-// after the other.
+// askEach asks about all units at once. If systemctl refuses that, it asks about one
+// unit after the other.
 func (s *stage) askEach(ctx context.Context, d *declared, units, enable []string) error {
 	err := s.askTogether(ctx, d, units, enable)
 	if sysexits.Code(err) != sysexits.DataErr {
 		return err
 	}
-	// Two of them may have one alias, of which a host enables one.
+	// Two units may have the same alias. A host enables only one of them.
 	if _, err := s.take(); err != nil {
 		return err
 	}
@@ -191,8 +192,8 @@ func (s *stage) askEach(ctx context.Context, d *declared, units, enable []string
 	return nil
 }
 
-// askHost asks about units of the host. Where systemctl refuses one, which is
-// not the commit's fault, the links stay that the commit before declared.
+// askHost asks about units of the host. If systemctl refuses a unit, which is not
+// the commit's fault, the unit keeps the links that the commit before declared.
 func (s *stage) askHost(ctx context.Context, d *declared, stay []string, was map[string]enablement) error {
 	for _, name := range stay {
 		err := s.systemctl(ctx, []string{"enable", "--", name})
@@ -211,7 +212,7 @@ func (s *stage) askHost(ctx context.Context, d *declared, stay []string, was map
 	return nil
 }
 
-// askTogether asks about some units at once.
+// askTogether asks about the given units at once.
 func (s *stage) askTogether(ctx context.Context, d *declared, units, enable []string) error {
 	if err := s.systemctl(ctx, append([]string{"preset", "--"}, units...)); err != nil {
 		return err
@@ -242,9 +243,9 @@ func (s *stage) askTogether(ctx context.Context, d *declared, units, enable []st
 	return nil
 }
 
-// installable returns the units of the commit that can be enabled, and what to
-// enable to see their links: of templates without DefaultInstance= the
-// instances that are enabled on the host.
+// installable returns the units of the commit that can be enabled. enable has the
+// names to enable to see their links. For a template without DefaultInstance= these
+// are the instances that are enabled on the host.
 func (s *stage) installable(foreign map[string]bool, links enablement) (units, enable []string) {
 	seen := map[string]bool{}
 	for _, f := range s.after.want.files {
@@ -272,9 +273,9 @@ func (s *stage) installable(foreign map[string]bool, links enablement) (units, e
 	return units, slices.Compact(slices.Sorted(slices.Values(enable)))
 }
 
-// stay returns the units and instances whose links the commit before declared,
-// and which the host has without this one: those of a package that lose an
-// override or a drop-in, or that Also= named.
+// stay returns the units and instances whose links the commit before declared and
+// which the host has without this commit: units of a package that lose an override
+// or a drop-in, or that Also= named.
 func (s *stage) stay(units []string, was map[string]enablement) []string {
 	var all []string
 	for _, subject := range slices.Sorted(maps.Keys(was)) {
@@ -290,8 +291,8 @@ func (s *stage) stay(units []string, was map[string]enablement) []string {
 // installsIn reports whether a drop-in says how a unit is enabled.
 func installsIn(f *wantedFile) bool { return unit.Parse(f.unit, nil, f.content).Installable() }
 
-// prepare adds what systemctl needs beside the files of the commit: the host's
-// presets, its drop-ins for these units, and units that are not the commit's.
+// prepare adds the files that systemctl needs besides those of the commit: the
+// host's presets, its drop-ins for the units, and its units.
 func (s *stage) prepare(units []string) error {
 	need := slices.Clone(units)
 	for i := 0; i < len(need); i++ {
@@ -300,7 +301,8 @@ func (s *stage) prepare(units []string) error {
 			continue
 		}
 		if isMasked {
-			// Also= of a unit that the administrator masked: systemctl would refuse all.
+			// Also= names a unit that the administrator masked. systemctl would refuse the
+			// whole request, so the stage gets an empty unit.
 			if err := s.write(p, []byte("[Unit]\n")); err != nil {
 				return err
 			}
@@ -324,7 +326,7 @@ func (s *stage) prepare(units []string) error {
 			}
 		}
 	}
-	// For specifiers: %m, %o, %w and so on.
+	// These files give the values of the specifiers %m, %o, %w and so on.
 	for _, p := range []string{"/etc/machine-id", "/etc/machine-info", "/etc/os-release", "/usr/lib/os-release"} {
 		if b := s.after.content(p); b != nil {
 			if err := s.write(p, b); err != nil {
@@ -346,7 +348,7 @@ func (s *stage) prepare(units []string) error {
 			if unit.Type(p) != "preset" || s.after.gone[p] || s.after.file(p) != nil {
 				continue
 			}
-			// A link to /dev/null hides a preset of a lower directory, as an empty file does.
+			// A link to /dev/null hides a preset in a later directory, as an empty file does.
 			if err := s.write(p, s.after.content(p)); err != nil {
 				return err
 			}
@@ -355,7 +357,7 @@ func (s *stage) prepare(units []string) error {
 	return nil
 }
 
-// take reads the links that systemctl made in the stage, and removes them.
+// take returns the links that systemctl made in the stage, and removes them.
 func (s *stage) take() (enablement, error) {
 	made, err := readEnablement(host{root: s.dir})
 	if err != nil {
@@ -364,8 +366,9 @@ func (s *stage) take() (enablement, error) {
 	return made, made.remove(host{root: s.dir})
 }
 
-// systemctl works on the files of the stage. What it refuses is in [Install]:
-// it would refuse that on every host.
+// systemctl runs systemctl on the files of the stage. If it refuses them, an
+// [Install] section is wrong, and it would refuse that on every host. The commit is
+// then refused.
 func (s *stage) systemctl(ctx context.Context, args []string) error {
 	if args[len(args)-1] == "--" {
 		return nil

@@ -12,20 +12,20 @@ import (
 	"observability-hub/lib/statedir"
 )
 
-// stateFlags say where the tool keeps what it must remember.
+// stateFlags say where the tool keeps its state.
 type stateFlags struct {
 	StateDir string `placeholder:"DIR"`
 }
 
-// The state directories of the units, which keep the halves apart. Instances
+// Names of the units' state directories. pull and apply have one each. Instances
 // add a dash and their name.
 const (
 	varLib     = "/var/lib"
-	pullState  = family // of gitops-sync.service
-	applyState = "gitops-apply"
+	pullState  = family         // of gitops-sync.service
+	applyState = "gitops-apply" // of gitops-apply.service
 )
 
-// path returns the state directory of apply and of the commands that act on it.
+// path returns the state directory of apply and of the commands that use it.
 func (s stateFlags) path() (string, error) {
 	p, err := statedir.ResolveUnit(s.StateDir, applyState, family)
 	if err != nil {
@@ -46,8 +46,8 @@ func (s stateFlags) openSource(ctx context.Context, wait time.Duration) (*stated
 	return statedir.Open(ctx, path, wait)
 }
 
-// openExisting locks the state directory of apply. It makes none: an answer
-// about a new, empty state would be about another one than the user means.
+// openExisting locks the state directory of apply, which must exist. A new, empty
+// directory would not be the one that the user means.
 func (s stateFlags) openExisting(ctx context.Context, wait time.Duration) (*statedir.Dir, error) {
 	path, err := s.path()
 	if err != nil {
@@ -59,8 +59,9 @@ func (s stateFlags) openExisting(ctx context.Context, wait time.Duration) (*stat
 	return statedir.Open(ctx, path, wait)
 }
 
-// openWith locks the state directory of apply. Only with another source can a
-// first apply begin without one.
+// openWith locks the state directory of apply. It creates a missing directory
+// only if source is given: without source, a missing directory means that nothing
+// was pulled.
 func (s stateFlags) openWith(ctx context.Context, source string, wait time.Duration) (*statedir.Dir, error) {
 	path, err := s.path()
 	if err != nil {
@@ -72,8 +73,9 @@ func (s stateFlags) openWith(ctx context.Context, source string, wait time.Durat
 	return statedir.Open(ctx, path, wait)
 }
 
-// defaultSource returns the state directory of pull that belongs to one of
-// apply: that of the other unit, or the same.
+// defaultSource returns the state directory of pull that belongs to a state
+// directory of apply: the one of gitops-sync.service if state is the one of
+// gitops-apply.service, and otherwise state itself.
 func defaultSource(state string) string {
 	dir, name := filepath.Split(state)
 	if rest, ok := strings.CutPrefix(name, applyState); ok && filepath.Clean(dir) == varLib && (rest == "" || rest[0] == '-') {

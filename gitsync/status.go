@@ -31,13 +31,13 @@ func (c *statusCmd) Viewer(w io.Writer) cli.Viewer { return c.Show(w, nil) }
 
 func (c *statusCmd) Validate() error {
 	if c.MaxAge < 0 {
-		return fmt.Errorf("--max-age %v: less than 0", c.MaxAge)
+		return fmt.Errorf("--max-age must not be negative, got %v", c.MaxAge)
 	}
 	return nil
 }
 
-// Run reads what is on disk and takes no lock: it answers while an apply runs,
-// and every file that it reads is replaced as a whole.
+// Run reads the state files and takes no lock. It therefore also answers while an
+// apply runs. Every file that it reads is replaced atomically.
 func (c *statusCmd) Run(ctx context.Context, env *cli.Env) error {
 	state, err := c.path()
 	if err != nil {
@@ -66,13 +66,13 @@ func (c *statusCmd) Run(ctx context.Context, env *cli.Env) error {
 	}
 	if stale != "" {
 		return sysexits.New(sysexits.Failed, "stale", errors.New(stale)).
-			WithHint("journalctl -u gitops-sync -u gitops-apply says what went wrong")
+			WithHint("journalctl -u gitops-sync -u gitops-apply shows the errors")
 	}
 	return nil
 }
 
-// readable fails if there is no state, or if it is that of the units and this
-// user may not read it.
+// readable fails if there is no state directory. It also fails if the units have
+// one that this user may not read.
 func (c *statusCmd) readable(state string) error {
 	err := statedir.Require(state)
 	if errors.Is(err, fs.ErrPermission) {
@@ -88,24 +88,25 @@ func (c *statusCmd) readable(state string) error {
 	return err
 }
 
-// notReadable says that this user may not read the state.
+// notReadable returns the error for a state that this user may not read.
 func notReadable(err error) error {
 	return sysexits.New(sysexits.Failed, "permission_denied", err).
-		WithHint("run gitsync status as root, or pass --state-dir of a state of your own")
+		WithHint("run gitsync status as root, or pass --state-dir with a state directory of your own")
 }
 
-// status is what is known of this host without looking at it, but for drift.
+// status is what the state files say about this host. Only drift is found by
+// reading files of the host.
 type status struct {
 	now         time.Time
 	pulled      pulled
-	pulledAt    time.Time // of the last pull that succeeded; zero: none did
+	pulledAt    time.Time // of the last successful pull; zero if there was none
 	ledger      *ledger
-	appliedAt   time.Time // of the last apply that succeeded
+	appliedAt   time.Time // of the last successful apply; zero if there was none
 	quarantine  quarantine
 	hold        hold
 	held        bool
 	interrupted bool
-	drift       []string // our files that have changed since they were deployed
+	drift       []string // files of the ledger that have changed since they were deployed
 }
 
 func readStatus(state, source string, now time.Time) (*status, error) {
@@ -137,7 +138,7 @@ func readStatus(state, source string, now time.Time) (*status, error) {
 		f := s.ledger.Files[p]
 		is, err := h.state(p)
 		if err != nil {
-			return nil, fmt.Errorf("look at %s: %w", p, err)
+			return nil, fmt.Errorf("read %s: %w", p, err)
 		}
 		if is.kind != "file" || is.sum != f.Sum || fmt.Sprintf("%04o", is.mode) != f.Mode {
 			s.drift = append(s.drift, p)
@@ -146,7 +147,7 @@ func readStatus(state, source string, now time.Time) (*status, error) {
 	return s, nil
 }
 
-// modified returns the time of a file, zero if there is none.
+// modified returns the modification time of a file. It is zero if there is no file.
 func modified(name string) time.Time {
 	info, err := os.Stat(name)
 	if err != nil {
@@ -155,7 +156,8 @@ func modified(name string) time.Time {
 	return info.ModTime()
 }
 
-// stale says why the last success is too long ago; empty if it is not.
+// stale returns why the state is stale: the last successful pull or apply is older
+// than limit. It returns "" if the state is not stale.
 func (s *status) stale(limit time.Duration) string {
 	if limit == 0 {
 		return ""
@@ -168,7 +170,7 @@ func (s *status) stale(limit time.Duration) string {
 			return "no " + half.name + " has succeeded yet"
 		}
 		if age := s.now.Sub(half.at); age > limit {
-			return fmt.Sprintf("the last %s that succeeded was %v ago, more than %v", half.name, age.Round(time.Second), limit)
+			return fmt.Sprintf("the last successful %s was %v ago, more than %v", half.name, age.Round(time.Second), limit)
 		}
 	}
 	return ""
@@ -206,7 +208,7 @@ func (s *status) record(level, service string, stale bool) []byte {
 	l.Bool("interrupted", s.interrupted)
 	l.Int("files", int64(len(s.ledger.Files)))
 	l.Int("drift", int64(len(s.drift)))
-	const most = 50 // a line must fit into the journal
+	const most = 50 // because a line must fit into the journal
 	l.Strings("drifted", s.drift[:min(len(s.drift), most)])
 	return l.End()
 }

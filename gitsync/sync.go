@@ -9,7 +9,7 @@ import (
 	"observability-hub/lib/statedir"
 )
 
-// syncCmd is the bare gitsync: pull, then apply.
+// syncCmd is the default command: pull, then apply.
 type syncCmd struct {
 	stateFlags
 	originFlags
@@ -22,9 +22,9 @@ func (c *syncCmd) Validate() error {
 	return validate(c.originFlags, c.pullFlags, c.hostFlags, c.applyFlags)
 }
 
-// Run pulls into the source directory and applies in the state directory. If
-// the pull fails, what was pulled before is applied all the same, because the
-// host can have drifted, and the exit status is that of the pull.
+// Run pulls into the source directory and applies in the state directory. If the
+// pull fails, it applies what an earlier pull found, because the host can have
+// drifted. The exit status is then that of the pull.
 func (c *syncCmd) Run(ctx context.Context, env *cli.Env) error {
 	state, err := c.path()
 	if err != nil {
@@ -40,7 +40,7 @@ func (c *syncCmd) Run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return err
 	}
-	defer func() { dir.Close() }() // of the half that is at work
+	defer func() { dir.Close() }() // the directory that is locked at that time
 	pullErr := (&pull{env, dir, c.originFlags, c.pullFlags}).run(ctx)
 	if pullErr != nil && (ctx.Err() != nil || !c.pulledBefore()) {
 		return pullErr

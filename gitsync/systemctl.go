@@ -17,31 +17,31 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// unitState is what systemd says of a loaded unit.
+// unitState is the state of a loaded unit: LoadState, ActiveState and SubState.
 type unitState struct{ load, active, sub string }
 
 // runs reports whether the unit is active.
 func (s unitState) runs() bool { return s.active == "active" || s.active == "reloading" }
 
-// retries reports whether the unit failed and systemd is about to start it
-// again. systemd 254 has a second name for the same wait.
+// retries reports whether the unit has failed and systemd is about to start it
+// again. systemd 254 has a second name for this state, auto-restart-queued.
 func (s unitState) retries() bool { return strings.HasPrefix(s.sub, "auto-restart") }
 
-// starting reports whether the unit is a service that is being started: one
-// that hangs there would not take up new files by itself.
+// starting reports whether the unit is a service that is starting. A service that
+// hangs in its start does not take up new files by itself.
 func (s unitState) starting(name string) bool {
 	return s.active == "activating" && !s.retries() && unit.Type(name) == "service"
 }
 
-// systemctlTimeout bounds a call that does not wait for a job.
+// systemctlTimeout limits a call that does not wait for a job.
 const systemctlTimeout = 30 * time.Second
 
-// systemctl runs systemctl. A service manager that does not answer is a peer
-// that is unavailable.
+// systemctl runs systemctl and returns its stdout. If the service manager does not
+// answer, the error has the exit status 69 (unavailable).
 func systemctl(ctx context.Context, timeout time.Duration, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	// Of all units, where systemd itself looks for them.
+	// systemctl must look for units where systemd itself does.
 	own := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SYSTEMD_UNIT_PATH=") })
 	env := append(own, "SYSTEMD_COLORS=0", "SYSTEMD_PAGER=", "SYSTEMD_LOG_LEVEL=err", "LC_ALL=C.UTF-8")
 	out, messages, err := command.Cmd{Args: append([]string{"systemctl", "--no-pager"}, args...), Env: env, Dir: "/", Dependent: true}.Run(ctx)
@@ -54,17 +54,17 @@ func systemctl(ctx context.Context, timeout time.Duration, args ...string) (stri
 	why := firstLine(string(messages))
 	err = fmt.Errorf("systemctl %s: %w: %s", strings.Join(args, " "), err, why)
 	if strings.Contains(why, "connect to bus") || strings.Contains(why, "not been booted") || errors.Is(err, context.DeadlineExceeded) {
-		return string(out), sysexits.New(sysexits.Unavailable, "systemd_unavailable", err).WithHint("on a host without a running systemd, work on a root: --root DIR")
+		return string(out), sysexits.New(sysexits.Unavailable, "systemd_unavailable", err).WithHint("if systemd does not run on this host, pass --root DIR to work on the system in a directory")
 	}
 	return string(out), err
 }
 
-// noSystemd says that a tool of systemd is not installed.
+// noSystemd returns the error for a tool of systemd that is not installed.
 func noSystemd(err error) error {
 	return sysexits.New(sysexits.Config, "no_systemd", err).WithHint("install systemd")
 }
 
-// listUnits returns the state of every loaded unit that has one.
+// listUnits returns the state of every unit that systemd has in memory, by name.
 func listUnits(ctx context.Context) (map[string]unitState, error) {
 	out, err := systemctl(ctx, systemctlTimeout, "list-units", "--all", "--plain", "--full", "--no-legend",
 		"--type=service,timer,socket,path,target,mount,automount,swap,slice,device")
@@ -74,7 +74,7 @@ func listUnits(ctx context.Context) (map[string]unitState, error) {
 	return parseUnits(out), nil
 }
 
-// parseUnits reads the lines UNIT LOAD ACTIVE SUB DESCRIPTION.
+// parseUnits parses lines of the form UNIT LOAD ACTIVE SUB DESCRIPTION.
 func parseUnits(out string) map[string]unitState {
 	all := map[string]unitState{}
 	for line := range strings.Lines(out) {
@@ -85,7 +85,7 @@ func parseUnits(out string) map[string]unitState {
 	return all
 }
 
-// properties returns the properties of units, by unit.
+// properties returns the named properties of units, by unit.
 func properties(ctx context.Context, units []string, names ...string) (map[string]map[string]string, error) {
 	if len(units) == 0 {
 		return nil, nil
@@ -98,7 +98,7 @@ func properties(ctx context.Context, units []string, names ...string) (map[strin
 	return parseProperties(out), nil
 }
 
-// parseProperties reads blocks of NAME=VALUE lines with an empty line between.
+// parseProperties parses blocks of NAME=VALUE lines, separated by empty lines.
 func parseProperties(out string) map[string]map[string]string {
 	all := map[string]map[string]string{}
 	for block := range strings.SplitSeq(out, "\n\n") {
@@ -124,7 +124,8 @@ func conditionsMet(ctx context.Context, name string) bool {
 	return err == nil
 }
 
-// ownUnit returns the unit that this process is part of, from its cgroup.
+// ownUnit returns the service that this process is part of, according to its
+// cgroup. It returns "" if there is none.
 func ownUnit() string {
 	b, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
@@ -133,8 +134,8 @@ func ownUnit() string {
 	return parseCgroup(string(b))
 }
 
-// parseCgroup finds the service in the lines of /proc/self/cgroup: that of the
-// unified hierarchy or of systemd's own.
+// parseCgroup returns the service in the text of /proc/self/cgroup. It reads the
+// lines of the unified hierarchy and of systemd's own hierarchy.
 func parseCgroup(text string) string {
 	for line := range strings.Lines(text) {
 		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
@@ -149,7 +150,7 @@ func parseCgroup(text string) string {
 	return ""
 }
 
-// number reads a counter; what is none counts as 0.
+// number parses a counter. It returns 0 for text that is not a number.
 func number(s string) int {
 	n, _ := strconv.Atoi(s)
 	return n

@@ -51,7 +51,7 @@ func TestJudge(t *testing.T) {
 		{map[string]string{"ActiveState": "activating", "SubState": "auto-restart", "Result": "signal"}, "waits to be restarted: signal"},
 		{map[string]string{"ActiveState": "active", "NRestarts": "3"}, "restarted 1 times"},
 		{map[string]string{"LoadState": "bad-setting"}, "cannot load"},
-		// A job is waiting: the state is the one from before it, but restarts have happened.
+		// A job is queued. The state is the one before it, but restarts count.
 		{map[string]string{"ActiveState": "activating", "SubState": "auto-restart", "Result": "exit-code", "Job": "1234"}, ""},
 		{map[string]string{"ActiveState": "failed", "Result": "exit-code", "Job": "1234"}, ""},
 		{map[string]string{"ActiveState": "activating", "SubState": "start-pre", "NRestarts": "3", "Job": "1234"}, "restarted 1 times"},
@@ -78,7 +78,7 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// A commit is only bad for what its units did, not for a systemctl that somebody else stopped.
+// A commit is bad only because of its units, not because a systemctl was killed.
 func TestBlame(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -110,7 +110,7 @@ func TestBlame(t *testing.T) {
 	}
 }
 
-// A host without systemd's tools is not configured for gitsync.
+// Without systemd's tools the exit status is 78.
 func TestNoSystemd(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	if _, err := systemctl(t.Context(), time.Minute, "daemon-reload"); sysexits.Code(err) != sysexits.Config {

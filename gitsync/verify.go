@@ -17,12 +17,12 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-const controlUnit = "gitsync-control.service" // one without a fault
+const controlUnit = "gitsync-control.service" // a unit without faults
 
-// verify lets systemd-analyze check the units in the stage, before anything on
-// the host changes. Only what the commit brings can refuse it: a complaint
-// about a file of the administrator or of a package, about a file that was
-// deployed before, or that systemd has without the commit too, is a warning.
+// verify lets systemd-analyze check the units in the stage, before anything on the
+// host changes. The commit is refused only for faults that it brings. A complaint is
+// a warning if it is about a file of the administrator or of a package, or about a
+// file that was deployed before, or if systemd has it without the commit too.
 func (p *plan) verify(ctx context.Context, d *diag.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
@@ -40,7 +40,7 @@ func (p *plan) verify(ctx context.Context, d *diag.Logger) error {
 		if err != nil {
 			return err
 		}
-		// Where systemd-analyze itself fails, it speaks of no unit.
+		// If systemd-analyze itself fails, its messages name no unit.
 		if about := func(c unit.Complaint) bool { return c.Unit != "" || c.File != "" }; faulty && !slices.ContainsFunc(complaints, about) {
 			return cannotVerify(complaints[0].Text)
 		}
@@ -83,7 +83,7 @@ func (p *plan) unitsToVerify() (units, others []string) {
 		}
 		where, isMasked := p.after.find(f.unit)
 		switch names := p.instances(f.unit); {
-		case isMasked || where == "": // the drop-ins of foo-.service.d have no unit of that name
+		case isMasked || where == "": // drop-ins in foo-.service.d have no unit of that name
 		case f.isUnit() || p.want.file(where) != nil:
 			units = append(units, names...)
 		default:
@@ -93,11 +93,11 @@ func (p *plan) unitsToVerify() (units, others []string) {
 	return slices.Compact(slices.Sorted(slices.Values(units))), slices.Compact(slices.Sorted(slices.Values(others)))
 }
 
-// anInstance is the instance of a template of which no instance is known.
+// anInstance is the instance used to check a template that has no known instance.
 const anInstance = "instance"
 
-// instances returns the unit itself or, for a template, the instances that the
-// commit or the host has. systemd can check nothing but those.
+// instances returns the unit itself or, for a template, the instances of the commit
+// and of the host, because systemd can only check instances.
 func (p *plan) instances(name string) []string {
 	if !unit.IsTemplate(name) {
 		return []string{name}
@@ -125,19 +125,19 @@ func (p *plan) instances(name string) []string {
 	return slices.Compact(all)
 }
 
-// What a complaint means for the commit.
+// Verdicts on a complaint.
 const (
 	isNothing = iota
 	warns
 	refuses
 )
 
-// judgeComplaint decides on one complaint. before are those without the commit;
-// foreign says that the unit's main file is not the commit's.
+// judgeComplaint returns the verdict on one complaint. before has the complaints
+// without the commit. foreign says that the unit's main file is not the commit's.
 func (p *plan) judgeComplaint(c unit.Complaint, before []unit.Complaint, foreign bool) int {
 	if program, ok := unit.MissingProgram(c); ok {
 		if u := p.after.unit(c.Unit); u != nil && p.after.executable(u, program) {
-			return isNothing // it is deployed together with the unit, or on the other root
+			return isNothing // the program is deployed with the unit, or is on the other root
 		}
 	}
 	old := slices.ContainsFunc(before, func(b unit.Complaint) bool { return b.Unit == c.Unit && b.Text == c.Text })
@@ -152,13 +152,13 @@ func (p *plan) judgeComplaint(c unit.Complaint, before []unit.Complaint, foreign
 	case f != nil && p.ledger.Files[f.path].Sum == f.sum:
 		return warns
 	case f != nil && unit.IsTemplate(f.unit) && strings.HasPrefix(unit.Instance(c.Unit), anInstance) && strings.Contains(line(f.content, c.Line), "%"):
-		return isNothing // it depends on an instance that is made up
+		return isNothing // it depends on the name of an instance that does not exist
 	}
 	return refuses
 }
 
-// unitChanges reports whether the commit changes a file of a unit. A complaint
-// that names no unit is taken for one about what changes.
+// unitChanges reports whether the commit changes a file of a unit. It returns true
+// for "": a complaint that names no unit counts as one about a change.
 func (p *plan) unitChanges(name string) bool {
 	if name == "" {
 		return true
@@ -180,11 +180,11 @@ func (p *plan) hostPath(file string) string {
 	return strings.ReplaceAll(path.Join(unitDir, rest), escapedColon, ":")
 }
 
-// escapedColon stands for a colon in the names of units that systemd-analyze is
-// given: it takes a:b.service for the file a with the name b.service.
+// escapedColon replaces a colon in the names of units for systemd-analyze, which
+// reads a:b.service as the file a with the name b.service.
 const escapedColon = `\x3a`
 
-// withoutColons gives units whose names have a colon another one in the stage.
+// withoutColons returns the units, renamed in the stage if their names have a colon.
 func (p *plan) withoutColons(units []string) ([]string, error) {
 	var all []string
 	for _, name := range units {
@@ -203,8 +203,8 @@ func (p *plan) withoutColons(units []string) ([]string, error) {
 	return all, nil
 }
 
-// hostText returns the complaint with the place in the repository that it is
-// about.
+// hostText returns the text of a complaint with its file in the repository, or else
+// its file or unit on the host.
 func (p *plan) hostText(c unit.Complaint) string {
 	text := c.Text
 	switch f := p.want.file(p.hostPath(c.File)); {
@@ -218,7 +218,7 @@ func (p *plan) hostText(c unit.Complaint) string {
 	return text
 }
 
-// line returns one line of a file, counted from 1.
+// line returns line n of a file, counted from 1, or "".
 func line(content []byte, n int) string {
 	lines := strings.Split(string(content), "\n")
 	if n < 1 || n > len(lines) {
@@ -227,14 +227,14 @@ func line(content []byte, n int) string {
 	return lines[n-1]
 }
 
-// analyze runs systemd-analyze verify on units, with the unit files of a
-// directory before those of the host.
+// analyze runs systemd-analyze verify on units. The unit files in dir take
+// precedence over those of the host. faulty says that its exit status was not 0.
 func (p *plan) analyze(ctx context.Context, dir string, units []string) (complaints []unit.Complaint, faulty bool, err error) {
 	if len(units) == 0 {
 		return nil, false, nil
 	}
-	// systemd-analyze verify(1) exits 0 for a misspelt key unless it is told not
-	// to look at the errors of other units.
+	// Without --recursive-errors=no, systemd-analyze verify exits with 0 for a
+	// misspelt key.
 	args := append([]string{"systemd-analyze", "verify", "--man=no", "--recursive-errors=no", "--"}, units...)
 	env := append(os.Environ(), "SYSTEMD_UNIT_PATH="+dir+p.host.unitPath(), "SYSTEMD_COLORS=0", "SYSTEMD_LOG_LEVEL=notice", "LC_ALL=C.UTF-8")
 	_, messages, err := command.Cmd{Args: args, Env: env, Dir: "/", Dependent: true}.Run(ctx)
@@ -250,8 +250,8 @@ func (p *plan) analyze(ctx context.Context, dir string, units []string) (complai
 	return unit.ParseVerify(string(messages)), err != nil, nil
 }
 
-// canVerify checks that systemd-analyze accepts a unit without a fault. Where
-// it cannot work it accepts none, and no commit is to blame.
+// canVerify checks that systemd-analyze accepts a unit without faults. If it cannot
+// work on this host, it accepts no unit, and the commit must not be refused.
 func (p *plan) canVerify(ctx context.Context) error {
 	dir := p.stage.real("control")
 	if err := p.stage.write(filepath.Join("control", controlUnit), []byte("[Service]\nType=oneshot\nExecStart=/bin/true\n")); err != nil {
@@ -269,14 +269,15 @@ func (p *plan) canVerify(ctx context.Context) error {
 	return nil
 }
 
-// cannotVerify is the failure of systemd-analyze itself.
+// cannotVerify returns the error for a systemd-analyze that itself fails.
 func cannotVerify(said string) error {
 	return sysexits.New(sysexits.Unavailable, "systemd_unavailable", fmt.Errorf("systemd-analyze verify does not work here: %s", said)).
 		WithHint("nothing was changed; the next run tries again")
 }
 
-// unitPath is where systemd-analyze finds units that are not staged: the
-// default places, or those of another root before this system's own.
+// unitPath returns the directories where systemd-analyze finds units that are not
+// staged: the default directories or, for another root, those of that root followed
+// by this system's own.
 func (h host) unitPath() string {
 	if !h.offline() {
 		return ":"

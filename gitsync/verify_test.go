@@ -38,14 +38,14 @@ func TestJudgeComplaint(t *testing.T) {
 		{"a fault of a file that is not the commit's", unit.Complaint{File: "/etc/systemd/system/a.service.d/admin.conf", Line: 2, Unit: "a.service", Text: ignoring}, nil, false, warns},
 		{"a fault in a drop-in", unit.Complaint{File: staged + "host.service.d/x.conf", Line: 2, Unit: "host.service", Text: ignoring}, nil, true, refuses},
 		{"a unit that cannot be loaded", unit.Complaint{Unit: "a.service", Text: "Service has no ExecStart=, ExecStop=, or SuccessAction=. Refusing."}, nil, false, refuses},
-		{"which could not be loaded before", unit.Complaint{Unit: "a.service", Text: "Refusing."}, []unit.Complaint{{Unit: "a.service", Text: "Refusing."}}, false, warns},
-		{"another's unit that cannot be loaded", unit.Complaint{Unit: "host.service", Text: "Refusing."}, nil, true, warns},
+		{"a unit that could not be loaded before either", unit.Complaint{Unit: "a.service", Text: "Refusing."}, []unit.Complaint{{Unit: "a.service", Text: "Refusing."}}, false, warns},
+		{"a foreign unit that cannot be loaded", unit.Complaint{Unit: "host.service", Text: "Refusing."}, nil, true, warns},
 		{"a unit that does not change", unit.Complaint{Unit: "old.service", Text: "Refusing."}, nil, false, warns},
 		{"no unit at all", unit.Complaint{Text: "Failed to load a unit: Invalid argument"}, nil, false, refuses},
 		{"a program that is in the commit", unit.Complaint{Unit: "a.service", Text: "Command /usr/local/bin/job is not executable: No such file or directory"}, nil, false, isNothing},
-		{"a program that is nowhere", unit.Complaint{Unit: "a.service", Text: "Command /opt/x is not executable: No such file or directory"}, nil, false, refuses},
-		{"what depends on the instance", unit.Complaint{File: staged + "w@.timer", Line: 4, Unit: "w@instance.timer", Text: "Failed to parse calendar specification, ignoring: instance"}, nil, false, isNothing},
-		{"what does not", unit.Complaint{File: staged + "w@.timer", Line: 5, Unit: "w@instance.timer", Text: ignoring}, nil, false, refuses},
+		{"a program that does not exist", unit.Complaint{Unit: "a.service", Text: "Command /opt/x is not executable: No such file or directory"}, nil, false, refuses},
+		{"a fault that depends on the instance", unit.Complaint{File: staged + "w@.timer", Line: 4, Unit: "w@instance.timer", Text: "Failed to parse calendar specification, ignoring: instance"}, nil, false, isNothing},
+		{"a fault that does not depend on the instance", unit.Complaint{File: staged + "w@.timer", Line: 5, Unit: "w@instance.timer", Text: ignoring}, nil, false, refuses},
 		{"a real instance", unit.Complaint{File: staged + "w@.timer", Line: 4, Unit: "w@daily.timer", Text: ignoring}, nil, false, refuses},
 	} {
 		if got := p.judgeComplaint(tc.c, tc.before, tc.foreign); got != tc.want {
@@ -94,8 +94,8 @@ func TestUnitsToVerify(t *testing.T) {
 	same(t, "others", others, []string{"host.service"})
 }
 
-// systemd-analyze itself, on a stage: a fault that is there already, or that is
-// another's, is only said.
+// The real systemd-analyze on a stage. A fault that was deployed before, or that is
+// not the commit's, is only a warning.
 func TestVerify(t *testing.T) {
 	newFakeSystemd(t) // the real systemd-analyze, and no service manager
 	w := newWorld(t)
@@ -110,7 +110,7 @@ func TestVerify(t *testing.T) {
 		t.Fatal(err)
 	}
 	if text := said(); !strings.Contains(text, `"unit_warning"`) || !strings.Contains(text, "systemd/old.service:") {
-		t.Errorf("said: %s", text)
+		t.Errorf("output: %s", text)
 	}
 	files[unitDir+"/new.service"] = bad
 	p = planOn(t, w.root, l, wantOf(files), nil)
@@ -119,11 +119,11 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// Where systemd-analyze does not work no commit is to blame.
+// If systemd-analyze does not work, the commit is not refused.
 func TestCannotVerify(t *testing.T) {
 	for name, script := range map[string]string{
-		"speaks of no unit":        "echo 'Failed to initialize manager: No such file or directory' >&2; exit 1",
-		"says nothing":             "exit 1",
+		"names no unit":            "echo 'Failed to initialize manager: No such file or directory' >&2; exit 1",
+		"prints nothing":           "exit 1",
 		"killed":                   "kill -KILL $$",
 		"refuses all staged units": `case $SYSTEMD_UNIT_PATH in :*) exit 0 ;; esac; for u; do case $u in *.service) echo "$u: Failed to create $u/start: Unit $u is bad-setting, ignoring" >&2 ;; esac; done; exit 1`,
 	} {

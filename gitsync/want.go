@@ -11,10 +11,10 @@ import (
 	"observability-hub/gitsync/internal/unit"
 )
 
-// Limits of what a commit may want.
+// Limits on what a commit may want.
 const (
 	maxFile  = 1 << 20
-	maxKept  = 8 << 20 // of a file on the host, which may have grown by hand
+	maxKept  = 8 << 20 // bytes of a file on the host, which may have been edited since
 	maxFiles = 4000
 	maxTotal = 64 << 20
 )
@@ -23,14 +23,14 @@ const (
 type wantedFile struct {
 	path    string // on the host
 	source  string // in the repository
-	unit    string // the unit or quadlet that it belongs to; empty for scripts and presets
+	unit    string // the unit or quadlet of the file; empty for scripts and presets
 	mode    fs.FileMode
 	content []byte
 	sum     string
 }
 
-// isMain reports whether the file is the main file of a unit or a quadlet, not
-// a drop-in.
+// isMain reports whether the file is the main file of a unit or a quadlet. A
+// drop-in is not.
 func (w *wantedFile) isMain() bool { return w.unit != "" && path.Base(w.path) == w.unit }
 
 // isUnit reports whether the file is the main file of a unit.
@@ -42,7 +42,7 @@ func (w *wantedFile) isQuadlet() bool { return w.isMain() && unit.Quadlet(w.unit
 // skippedFile is a file of the commit that this host does not get.
 type skippedFile struct{ unit, path, reason string }
 
-// key names it in the ledger.
+// key is the key of the file in the ledger.
 func (s skippedFile) key() string {
 	if s.unit != "" {
 		return s.unit
@@ -50,19 +50,19 @@ func (s skippedFile) key() string {
 	return s.path
 }
 
-// want is what a commit wants: of every host, as readWant returns it, and of
-// one host, as want.forHost does.
+// want is what a commit wants. readWant returns what it wants on every host, and
+// want.forHost returns what it wants on one host.
 type want struct {
 	commit  string
 	files   []*wantedFile // by path
 	skipped []skippedFile
 	rules   []rule // of .gitsync.json
-	size    int    // bytes of all files
+	size    int    // total size of the files in bytes
 }
 
-// readWant reads what the commit wants. It takes regular files with plain names
-// only; anything else in the directories that are deployed refuses the commit,
-// so that a host never gets half of it.
+// readWant reads what the commit wants. It accepts only regular files with plain
+// names. If the deployed directories contain anything else, it refuses the whole
+// commit, because a host must never get half of a commit.
 func readWant(o *gitobj.Store, c *gitobj.Commit, scriptsDir string) (*want, error) {
 	w := &want{commit: c.ID}
 	top, err := o.Tree(c.Tree)
@@ -97,14 +97,14 @@ func readWant(o *gitobj.Store, c *gitobj.Commit, scriptsDir string) (*want, erro
 	slices.SortFunc(w.files, func(a, b *wantedFile) int { return strings.Compare(a.path, b.path) })
 	for i := 1; i < len(w.files); i++ {
 		if w.files[i].path == w.files[i-1].path {
-			return nil, gitobj.Refuse(w.files[i].source, "it and "+w.files[i-1].source+" have the same place on the host: "+w.files[i].path)
+			return nil, gitobj.Refuse(w.files[i].source, "it and "+w.files[i-1].source+" would be the same file on the host: "+w.files[i].path)
 		}
 	}
 	return w, nil
 }
 
-// readScripts takes the files of scripts/. Directories in it, such as tests,
-// are not deployed.
+// readScripts adds the files of scripts/. Directories in it, such as tests, are
+// not deployed.
 func (w *want) readScripts(o *gitobj.Store, entries []gitobj.Entry, scriptsDir string) error {
 	for _, e := range entries {
 		source := "scripts/" + e.Name
@@ -121,8 +121,8 @@ func (w *want) readScripts(o *gitobj.Store, entries []gitobj.Entry, scriptsDir s
 	return nil
 }
 
-// readUnits takes the units, quadlets, drop-ins and presets of systemd/. Other
-// files, such as documentation, are skipped.
+// readUnits adds the units, quadlets, drop-ins and presets of systemd/. It skips
+// other files, such as documentation.
 func (w *want) readUnits(o *gitobj.Store, entries []gitobj.Entry) error {
 	for _, e := range entries {
 		source := "systemd/" + e.Name
@@ -138,7 +138,7 @@ func (w *want) readUnits(o *gitobj.Store, entries []gitobj.Entry) error {
 		case !isDeployed(e.Name) && kind == "preset" && !e.IsTree():
 			err = w.add(o, e, source, path.Join(presetDir, e.Name), "")
 		case kind == "device" || kind == "scope" || kind == "snapshot":
-			return gitobj.Refuse(source, "a "+kind+" unit has no file: systemd makes it")
+			return gitobj.Refuse(source, "systemd creates "+kind+" units itself: they have no files")
 		case !isDeployed(e.Name):
 			w.passOver(source)
 		case e.IsTree():
@@ -156,9 +156,10 @@ func (w *want) readUnits(o *gitobj.Store, entries []gitobj.Entry) error {
 	return nil
 }
 
-// isDropInDir reports whether systemd or podman's generator reads drop-ins for
-// a deployed type in a directory of this name. systemd-networkd has files of
-// type network too: drop-ins for a quadlet come with the quadlet.
+// isDropInDir reports whether systemd or podman's generator reads drop-ins of a
+// deployed type from a directory of this name. systemd-networkd also has files
+// with the suffix .network, so the drop-ins of a quadlet count only if the quadlet
+// itself is among the entries.
 func isDropInDir(dir string, entries []gitobj.Entry) bool {
 	name := strings.TrimSuffix(dir, ".d")
 	if unit.Quadlet(name) {
@@ -167,14 +168,14 @@ func isDropInDir(dir string, entries []gitobj.Entry) bool {
 	return slices.Contains(unit.QuadletTypes(), name) || isDeployed(name) && unit.CheckDropInDir(dir) == nil
 }
 
-// isDeployed reports whether files of this name, or of a type alone, are
-// deployed to where systemd or podman's generator reads them.
+// isDeployed reports whether gitsync deploys files of this name or type for
+// systemd or for podman's generator.
 func isDeployed(name string) bool {
 	return unit.Deployed(name) || unit.Quadlet(name) || slices.Contains(unit.Types(), name) || slices.Contains(unit.QuadletTypes(), name)
 }
 
-// placeOf returns the directory on the host for a unit or a quadlet of that
-// name, or for the drop-ins of one type.
+// placeOf returns the directory on the host for a unit or quadlet of this name, or
+// for the drop-ins of a type.
 func placeOf(name string) string {
 	if unit.Quadlet(name) || slices.Contains(unit.QuadletTypes(), name) {
 		return quadletDir
@@ -182,12 +183,12 @@ func placeOf(name string) string {
 	return unitDir
 }
 
-// passOver notes a file of systemd/ that has no place on a host.
+// passOver records a file of systemd/ that is not deployed.
 func (w *want) passOver(source string) {
 	w.skipped = append(w.skipped, skippedFile{path: source, reason: "not-deployed"})
 }
 
-// readDropIns takes the *.conf files of a directory NAME.d.
+// readDropIns adds the *.conf files of a directory NAME.d.
 func (w *want) readDropIns(o *gitobj.Store, dir gitobj.Entry, source string) error {
 	entries, err := o.Tree(dir.ID)
 	if err != nil {
@@ -202,7 +203,7 @@ func (w *want) readDropIns(o *gitobj.Store, dir gitobj.Entry, source string) err
 		switch {
 		case strings.HasPrefix(e.Name, "."):
 		case e.IsTree():
-			return gitobj.Refuse(source, "a directory in a drop-in directory")
+			return gitobj.Refuse(source, "it is a directory in a directory of drop-ins")
 		case unit.Type(e.Name) != "conf":
 			w.passOver(source)
 		default:
@@ -214,7 +215,7 @@ func (w *want) readDropIns(o *gitobj.Store, dir gitobj.Entry, source string) err
 	return nil
 }
 
-// add reads one file and wants it at host path p.
+// add reads one file and adds it at the host path p. name is its unit or quadlet.
 func (w *want) add(o *gitobj.Store, e gitobj.Entry, source, p, name string) error {
 	content, err := o.Blob(source, e.ID, maxFile)
 	if err != nil {
@@ -232,24 +233,25 @@ func (w *want) add(o *gitobj.Store, e gitobj.Entry, source, p, name string) erro
 		f.mode = 0o755
 	}
 	if name != "" && slices.Contains(content, 0) {
-		return gitobj.Refuse(source, "it holds a NUL byte")
+		return gitobj.Refuse(source, "it contains a NUL byte")
 	}
 	w.files = append(w.files, f)
 	w.size += len(content)
 	if len(w.files) > maxFiles || w.size > maxTotal {
-		return gitobj.Refuse(source, fmt.Sprintf("more than %d files or %d bytes in all", maxFiles, maxTotal))
+		return gitobj.Refuse(source, fmt.Sprintf("the commit has more than %d files or %d bytes in all", maxFiles, maxTotal))
 	}
 	return nil
 }
 
-// isNetworkd reports whether a .network file is one of systemd-networkd's
-// (systemd.network(5)), not a quadlet.
+// isNetworkd reports whether a .network file is for systemd-networkd
+// (systemd.network(5)) and is not a quadlet.
 func isNetworkd(content []byte) bool {
 	u := unit.Parse("x.network", content)
 	return len(u.Values("Match", "Name"))+len(u.Values("Match", "MACAddress"))+len(u.Values("Match", "Type")) > 0
 }
 
-// checkEntry refuses what is not a regular file or directory with a plain name.
+// checkEntry refuses an entry that is not a regular file or directory with a plain
+// name.
 func checkEntry(source string, e gitobj.Entry) error {
 	if reason := badName(e.Name); reason != "" {
 		return gitobj.Refuse(source, reason)
@@ -260,33 +262,33 @@ func checkEntry(source string, e gitobj.Entry) error {
 	return nil
 }
 
-// badName returns why a name cannot be that of a deployed file; empty if it
-// can. Letters, digits and :-_.@\ are what systemd.unit(5) allows in unit
-// names; scripts may have + , = ~ # and % too.
+// badName returns why a deployed file cannot have a name; empty if it can.
+// systemd.unit(5) allows letters, digits and :-_.@\ in the names of units. The
+// names of scripts may also contain + , = ~ # and %.
 func badName(name string) string {
 	switch {
 	case name == "" || name == "." || name == "..":
-		return "not a file name"
+		return "it is not a file name"
 	case len(name) > 200:
-		return "a name of more than 200 bytes"
-	case strings.HasPrefix(name, "-") && !strings.HasPrefix(name, "-."): // -.mount is the root
-		return "a name that looks like an option"
+		return "its name is longer than 200 bytes"
+	case strings.HasPrefix(name, "-") && !strings.HasPrefix(name, "-."): // -.mount is the unit of the root file system
+		return "its name looks like an option"
 	case strings.EqualFold(name, ".git"):
-		return "a repository in the repository"
+		return "it is a repository in the repository"
 	}
 	for _, c := range []byte(name) {
 		switch {
 		case c < ' ' || c == 0x7f:
-			return "a control character in the name"
+			return "its name contains a control character"
 		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', strings.IndexByte(`:-_.@\+,=~#%`, c) >= 0:
 		default:
-			return fmt.Sprintf("%q in the name", string(rune(c)))
+			return fmt.Sprintf("its name contains %q", string(rune(c)))
 		}
 	}
 	return ""
 }
 
-// file returns the wanted file at a host path, nil if there is none.
+// file returns the wanted file at a host path, or nil.
 func (w *want) file(p string) *wantedFile {
 	i, ok := slices.BinarySearchFunc(w.files, p, func(f *wantedFile, p string) int { return strings.Compare(f.path, p) })
 	if !ok {

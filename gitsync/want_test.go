@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// What a commit wants of every host: files with their places, modes and units.
+// readWant returns files with their paths, modes and units.
 func TestReadWant(t *testing.T) {
 	w := newWorld(t)
 	w.commit(map[string]string{
@@ -35,7 +35,7 @@ func TestReadWant(t *testing.T) {
 		}
 		got = append(got, f.path+" "+f.mode.String()+" "+f.unit+kind)
 		if want.file(f.path) != f || want.file(f.path+"x") != nil {
-			t.Errorf("file(%s) finds another", f.path)
+			t.Errorf("file(%s) returns another file", f.path)
 		}
 	}
 	same(t, "files", got, []string{
@@ -61,8 +61,8 @@ func TestReadWant(t *testing.T) {
 	}
 }
 
-// Limits of all files together.
-func TestTooMuch(t *testing.T) {
+// The limits on the number and total size of files.
+func TestReadWantLimits(t *testing.T) {
 	for name, files := range map[string]int{"files": maxFiles + 1, "bytes": maxTotal/maxFile + 1} {
 		w := newWorld(t)
 		all := map[string]string{}

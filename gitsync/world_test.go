@@ -19,8 +19,8 @@ import (
 	"observability-hub/lib/statedir"
 )
 
-// A world is a repository, another root and a state directory, for commands on
-// that root and for parts of them.
+// A world has a repository, another root and a state directory. Tests run commands,
+// or parts of commands, on that root.
 type world struct {
 	*testing.T
 	commands          *commands
@@ -40,7 +40,8 @@ func (w *world) git(args ...string) string {
 	return w.commands.git(args...)
 }
 
-// write puts a file below a directory; an empty content removes it.
+// write writes a file below a directory. Empty content removes the file, and
+// "-> TARGET" makes a link.
 func (w *world) write(dir, name, content string, mode os.FileMode) {
 	w.Helper()
 	p := filepath.Join(dir, name)
@@ -87,8 +88,8 @@ func (w *world) hostFile(p string) string {
 	return string(b)
 }
 
-// commit changes files of the repository and returns the new commit. Scripts
-// are executable; "-> TARGET" is a link; an empty content removes a file.
+// commit changes files of the repository and returns the new commit. Scripts are
+// executable. "-> TARGET" makes a link, and empty content removes a file.
 func (w *world) commit(files map[string]string) string {
 	w.Helper()
 	for name, content := range files {
@@ -101,14 +102,14 @@ func (w *world) commit(files map[string]string) string {
 	return w.commands.push()
 }
 
-// outcome is how a run of the tool ended.
+// outcome is the result of a run of the tool.
 type outcome struct {
 	status         int
 	stdout, stderr string
 }
 
-// lines returns the records of one event as "ACTION UNIT-OR-PATH REASON":
-// of drop-ins and files without a unit the path.
+// lines returns the records of one event as "ACTION UNIT-OR-PATH REASON". It has the
+// path for drop-ins and for files without a unit.
 func (o outcome) lines(event string) []string {
 	var all []string
 	for line := range strings.Lines(o.stdout) {
@@ -125,7 +126,7 @@ func (o outcome) lines(event string) []string {
 	return all
 }
 
-// run runs the tool as a user would.
+// run runs the tool with stdin.
 func (w *world) run(stdin string, args ...string) outcome {
 	w.Helper()
 	var o outcome
@@ -133,20 +134,20 @@ func (w *world) run(stdin string, args ...string) outcome {
 	return o
 }
 
-// on adds the flags of a command that works on the root.
+// on runs a command with the flags for the root.
 func (w *world) on(command string, more ...string) outcome {
 	w.Helper()
 	args := []string{command, "--root", w.root, "--state-dir", w.state}
 	return w.run("", append(args, more...)...)
 }
 
-// ask runs a command on the state directory alone.
+// ask runs a command that needs only the state directory.
 func (w *world) ask(command string) outcome {
 	w.Helper()
 	return w.run("", command, "--state-dir", w.state)
 }
 
-// sync pulls and applies, and demands an exit status.
+// sync pulls, applies and checks the exit status.
 func (w *world) sync(status int, more ...string) outcome {
 	w.Helper()
 	o := w.on("sync", append([]string{"--repo", w.repo}, more...)...)
@@ -156,7 +157,7 @@ func (w *world) sync(status int, more ...string) outcome {
 	return o
 }
 
-// grab is a command that keeps its environment.
+// grab is a command that stores its environment.
 type grab struct{ env *cli.Env }
 
 func (g *grab) Run(env *cli.Env) error {
@@ -164,7 +165,8 @@ func (g *grab) Run(env *cli.Env) error {
 	return nil
 }
 
-// testEnv returns the environment of a command, and what was written to it.
+// testEnv returns the environment of a command, and a function that returns what was
+// written to it.
 func testEnv(t *testing.T) (*cli.Env, func() string) {
 	t.Helper()
 	f, err := os.CreateTemp(t.TempDir(), "stderr")
@@ -187,7 +189,7 @@ func testEnv(t *testing.T) (*cli.Env, func() string) {
 	}
 }
 
-// begin makes an apply of the pulled commit, as applyCmd does, and holds its lock.
+// begin returns an apply of the pulled commit, as applyCmd makes it. It holds the lock.
 func (w *world) begin() *apply {
 	w.Helper()
 	env, _ := testEnv(w.T)
@@ -203,7 +205,7 @@ func (w *world) begin() *apply {
 	return a
 }
 
-// want reads what the newest commit of the repository wants.
+// want returns what the newest commit of the repository wants.
 func (w *world) want() (*want, error) {
 	w.Helper()
 	reader, err := gitobj.NewReader(w.TempDir())
@@ -222,7 +224,7 @@ func (w *world) want() (*want, error) {
 	return readWant(o, c, "/usr/local/bin")
 }
 
-// wantOf makes what a commit wants: files by their paths on the host.
+// wantOf returns a want with the given files, by path on the host.
 func wantOf(files map[string]string) *want {
 	w := &want{commit: someHash}
 	for _, p := range slices.Sorted(maps.Keys(files)) {
@@ -240,8 +242,8 @@ func wantOf(files map[string]string) *want {
 	return w
 }
 
-// fakeSystemd puts a systemctl on PATH that notes each call and answers from
-// files. It hands what is asked of another root to the real one.
+// fakeSystemd puts a systemctl on PATH that records each call and answers from files.
+// It runs the real systemctl for calls with --root.
 type fakeSystemd struct {
 	t   *testing.T
 	dir string
@@ -295,7 +297,7 @@ exit 0
 	return f
 }
 
-// put writes a file by which the fake answers.
+// put writes a file from which the fake answers.
 func (f *fakeSystemd) put(name, content string) {
 	f.t.Helper()
 	if err := os.WriteFile(filepath.Join(f.dir, name), []byte(content), 0o644); err != nil {
@@ -303,7 +305,7 @@ func (f *fakeSystemd) put(name, content string) {
 	}
 }
 
-// units says what runs: "a.service active running".
+// units sets the units that systemd has loaded: "a.service active running".
 func (f *fakeSystemd) units(states ...string) map[string]unitState {
 	f.t.Helper()
 	var b bytes.Buffer
@@ -315,7 +317,7 @@ func (f *fakeSystemd) units(states ...string) map[string]unitState {
 	return parseUnits(b.String())
 }
 
-// calls returns what was asked of systemctl that changes something.
+// calls returns the calls of systemctl that change something, and forgets them.
 func (f *fakeSystemd) calls() []string {
 	f.t.Helper()
 	b, err := os.ReadFile(filepath.Join(f.dir, "calls"))
@@ -333,8 +335,8 @@ func (f *fakeSystemd) calls() []string {
 	return all
 }
 
-// planOn compares what a commit wants with a root on which, as far as the plan
-// knows, units run.
+// planOn returns the plan for a root. running has the units that run there according
+// to the plan.
 func planOn(t *testing.T, root string, l *ledger, w *want, running map[string]unitState) *plan {
 	t.Helper()
 	h := host{root: root}
