@@ -34,7 +34,7 @@ func TestGitsyncCompose(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The daemon mounts what the machine publishes, so both must know it by one name.
+	// The daemon mounts the trees that the machine publishes, so the directory must have the same path for both.
 	app, err := os.MkdirTemp("/srv", "hub-app-")
 	if err != nil {
 		t.Fatal(err)

@@ -17,7 +17,7 @@ import (
 //go:embed testdata/gitsync/unhealthy.sh
 var gitsyncUnhealthy string
 
-// provokeGitsync makes gitsync say each of its events and gives every line to look.
+// provokeGitsync makes gitsync print each of its events and passes every line to look.
 func provokeGitsync(t *testing.T, look func(from, output string)) {
 	t.Helper()
 	binary, err := workspace.Binary("gitsync")
@@ -43,14 +43,14 @@ func provokeGitsync(t *testing.T, look func(from, output string)) {
 			}
 		}
 	}
-	// provoke runs it, in an environment with changes, and demands an event of it.
+	// provoke runs gitsync with additional variables and checks that it prints an event.
 	provoke := func(event string, env []string, args ...string) {
 		t.Helper()
 		got := finish(t, w.command(env, args...))
 		look("gitsync "+event, got.stdout)
 		look("gitsync "+event, got.stderr)
 		if !strings.Contains(got.stdout+got.stderr, `"msg":"`+event+`"`) {
-			t.Errorf("gitsync %s does not say %s: status %d\nstdout: %s\nstderr: %s", strings.Join(args, " "), event, got.status, got.stdout, got.stderr)
+			t.Errorf("gitsync %s does not print %s: status %d\nstdout: %s\nstderr: %s", strings.Join(args, " "), event, got.status, got.stdout, got.stderr)
 		}
 	}
 	commit := func(name, content string) {
@@ -212,7 +212,7 @@ func provokeGitsync(t *testing.T, look func(from, output string)) {
 	look("the machine", string(lines))
 }
 
-// onlyGit is a PATH on which systemd's tools are not.
+// onlyGit returns a PATH without systemd's tools.
 func onlyGit(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -21,12 +21,12 @@ import (
 	"observability-hub/e2e/workspace"
 )
 
-// gitsyncWorld is a repository, a host in a folder and a gitsync that can be killed between any two of its steps.
+// gitsyncWorld has a repository, a host in a directory, and a gitsync that can be killed between any two of its steps.
 type gitsyncWorld struct {
 	tb      testing.TB
 	dir     string
 	binary  string
-	commits [2]map[string]string // what each of the two commits wants on the host, by path
+	commits [2]map[string]string // the files of each of the two commits, by path
 	seen    map[string]map[string]bool
 	number  int
 }
@@ -66,7 +66,7 @@ func newGitsyncWorld(tb testing.TB, binary string) *gitsyncWorld {
 		"compose/docker-compose.yml":  "services: {}\n",
 		"compose/deeper/than/this/is": "text\n",
 	}
-	// Changed, removed, added; a timer that another target wants; one that is not wanted any more.
+	// Files are changed, removed and added. Another target wants a timer. A timer is dropped.
 	w.commits[1] = maps.Clone(w.commits[0])
 	w.commits[1]["systemd/a.service"] = fmt.Sprintf(service, 11)
 	w.commits[1]["systemd/a.timer"] = fmt.Sprintf(timerText, "hourly", "multi-user.target")
@@ -97,7 +97,7 @@ func (w *gitsyncWorld) git(args ...string) {
 	}
 }
 
-// push makes the files of one of the two commits the newest of the branch.
+// push commits the files of one of the two commits, so that each push changes to the other one.
 func (w *gitsyncWorld) push() {
 	w.tb.Helper()
 	w.number++
@@ -133,7 +133,7 @@ func (w *gitsyncWorld) command(env []string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// hostFiles are the files that are deployed, by their path in the repository, and the links.
+// hostFiles returns the deployed files, by their paths in the repository, the links, and files that gitsync left.
 func (w *gitsyncWorld) hostFiles() (files, links map[string]string, leftovers []string) {
 	w.tb.Helper()
 	files, links = map[string]string{}, map[string]string{}
@@ -148,7 +148,7 @@ func (w *gitsyncWorld) hostFiles() (files, links map[string]string, leftovers []
 			return nil
 		}
 		if filepath.Base(filepath.Dir(path)) == ".gitsync" {
-			return nil // which state directories own files here
+			return nil // the list of state directories that own files here
 		}
 		if d.Type() == fs.ModeSymlink {
 			links[name], err = os.Readlink(path)
@@ -169,7 +169,7 @@ func (w *gitsyncWorld) hostFiles() (files, links map[string]string, leftovers []
 	return files, links, leftovers
 }
 
-// untorn fails if a file on the host, or in the published tree, is neither of the two commits'.
+// untorn fails unless each file on the host, and the published tree, belongs to one of the two commits.
 func (w *gitsyncWorld) untorn(when string) {
 	w.tb.Helper()
 	files, _, _ := w.hostFiles()
@@ -192,12 +192,12 @@ func (w *gitsyncWorld) untorn(when string) {
 			}
 		}
 		if !maps.Equal(tree, w.commits[0]) && !maps.Equal(tree, w.commits[1]) {
-			w.tb.Fatalf("%s: the published tree is of no commit: %q", when, slices.Sorted(maps.Keys(tree)))
+			w.tb.Fatalf("%s: the published tree belongs to none of the commits: %q", when, slices.Sorted(maps.Keys(tree)))
 		}
 	}
 }
 
-// converge runs gitsync to its end and fails unless the host is then what the newest commit wants, and nothing is left over.
+// converge runs gitsync to its end. It fails unless the host then matches the newest commit and no temporary files are left.
 func (w *gitsyncWorld) converge(when string) {
 	w.tb.Helper()
 	if got := finish(w.tb, w.command(nil)); got.status != 0 {
@@ -224,10 +224,10 @@ func (w *gitsyncWorld) converge(when string) {
 		w.tb.Fatalf("%s: left over: %q", when, left)
 	}
 	if _, err := os.Stat(filepath.Join(w.dir, "state/journal.json")); err == nil {
-		w.tb.Fatalf("%s: the journal is still there", when)
+		w.tb.Fatalf("%s: the journal still exists", when)
 	}
 	if got := finish(w.tb, w.command(nil, "plan")); got.status != 0 || got.stdout != "" {
-		w.tb.Fatalf("%s: a plan after it is not empty: %d %s%s", when, got.status, got.stdout, got.stderr)
+		w.tb.Fatalf("%s: the next plan is not empty: %d %s%s", when, got.status, got.stdout, got.stderr)
 	}
 	tree, err := os.ReadFile(filepath.Join(w.dir, "trees/current/compose/docker-compose.yml"))
 	if err != nil || string(tree) != w.wanted()["compose/docker-compose.yml"] {
@@ -235,12 +235,12 @@ func (w *gitsyncWorld) converge(when string) {
 	}
 }
 
-// TestGitsyncKillAtEveryStep kills gitsync at every boundary between two steps, of a first run, of changes there and back, and of
-// the undoing of a killed run.
+// TestGitsyncKillAtEveryStep kills gitsync at every boundary between two steps: of a first run, of changes in both directions, and
+// of the undo of a killed run.
 func TestGitsyncKillAtEveryStep(t *testing.T) {
 	binary := buildGitsync(t)
 	kills := 0
-	// at kills a run at its n-th boundary and reports whether it has as many.
+	// at kills a run at its n-th boundary. It returns false if the run has fewer boundaries.
 	at := func(w *gitsyncWorld, n int, when string) bool {
 		got := finish(t, w.command([]string{"GITSYNC_FAULT_AT=" + strconv.Itoa(n)}))
 		w.untorn(when)
@@ -266,12 +266,12 @@ func TestGitsyncKillAtEveryStep(t *testing.T) {
 	w := newGitsyncWorld(t, binary)
 	w.push()
 	w.converge("first")
-	for range 2 { // there and back
+	for range 2 { // in both directions
 		for n := 1; ; n++ {
 			w.push()
 			more := at(w, n, fmt.Sprintf("change, step %d", n))
 			w.converge(fmt.Sprintf("after a change killed at step %d", n))
-			w.push() // so that the next change is the same
+			w.push() // back, so that the next change is the same
 			w.converge("back")
 			if !more {
 				break
@@ -280,7 +280,7 @@ func TestGitsyncKillAtEveryStep(t *testing.T) {
 		w.push()
 		w.converge("to the other commit")
 	}
-	// A run that is killed late, and the undoing of it again and again.
+	// A run is killed late, and then its undo is killed at each step.
 	for n := 1; ; n++ {
 		w.push()
 		for late := 30; !at(w, late, "killed late"); late-- {
@@ -295,11 +295,11 @@ func TestGitsyncKillAtEveryStep(t *testing.T) {
 	}
 	t.Logf("%d kills at step boundaries, every next run converged, no file was torn", kills)
 	if kills < 100 {
-		t.Errorf("only %d kills: the steps are not where they were", kills)
+		t.Errorf("only %d kills: the steps have moved", kills)
 	}
 }
 
-// TestGitsyncKillAtRandom kills it, with all that it started, at random times.
+// TestGitsyncKillAtRandom kills gitsync, and with it everything that it started, at random times.
 func TestGitsyncKillAtRandom(t *testing.T) {
 	rounds := 40
 	if torture.Full {
@@ -324,12 +324,12 @@ func TestGitsyncKillAtRandom(t *testing.T) {
 		cmd := w.command(nil)
 		var stdout, stderr bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
-		// Its own process only: what it started has to die with it.
+		// Kill only this process. The processes that it started must die with it.
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
 		timer := time.AfterFunc(time.Duration(random.Int64N(int64(typical))), func() { _ = cmd.Process.Kill() })
-		_ = cmd.Wait() // the status is looked at
+		_ = cmd.Wait() // the status is checked below
 		timer.Stop()
 		if exitStatus(cmd.ProcessState) == 128+int(syscall.SIGKILL) {
 			kills++
@@ -342,8 +342,8 @@ func TestGitsyncKillAtRandom(t *testing.T) {
 	t.Logf("%d of %d runs killed at random times, every next run converged, no file was torn", kills, rounds)
 }
 
-// TestGitsyncDiskFaults makes every call of a run that writes fail with ENOSPC in turn: each such run leaves the host as one of
-// the two commits wants it, and the next one converges.
+// TestGitsyncDiskFaults makes each writing system call of a run fail with ENOSPC in turn. Each such run must leave the host as one
+// of the two commits wants it, and the next run must converge.
 func TestGitsyncDiskFaults(t *testing.T) {
 	binary, err := workspace.Binary("gitsync")
 	if err != nil {
@@ -356,12 +356,12 @@ func TestGitsyncDiskFaults(t *testing.T) {
 	for _, call := range known(t, []string{"mkdirat", "fsync", "linkat", "symlinkat", "renameat", "renameat2", "write", "openat"}) {
 		for n := 1; ; n++ {
 			if !torture.Full && n%4 != 1 || call == "openat" && n%5 != 1 {
-				continue // of dozens of openat, most only read
+				continue // most of the dozens of openat calls only read
 			}
 			w.push()
 			cmd := w.command(nil)
 			trace := filepath.Join(w.dir, "trace")
-			// strace counts by thread; with one processor few of them share the calls.
+			// strace counts per thread. With one processor, few threads share the calls.
 			traced(t, cmd, "-f", "-qq", "-o", trace, "-e", "trace="+call, "-e", fmt.Sprintf("inject=%s:error=ENOSPC:when=%d", call, n))
 			cmd.Env = append(cmd.Env, "GOMAXPROCS=1")
 			got := finish(t, cmd)
@@ -384,10 +384,10 @@ func TestGitsyncDiskFaults(t *testing.T) {
 			}
 		}
 	}
-	// The state directory's own fsync fails after the new file has its name: what is read then decides, not that it failed.
+	// The fsync of the state directory fails after the rename of the new file. Then the content of the file decides, not the error.
 	state := filepath.Join(w.dir, "state")
 	for n := 1; n <= 6; n++ {
-		for range 4 { // which thread makes which call is chance
+		for range 4 { // because it is random which thread makes which call
 			w.push()
 			cmd := w.command(nil)
 			traced(t, cmd, "-f", "-qq", "-o", filepath.Join(w.dir, "trace"), "-P", state, "-e", "trace=fsync", "-e", fmt.Sprintf("inject=fsync:error=ENOSPC:when=%d", n))
@@ -399,13 +399,13 @@ func TestGitsyncDiskFaults(t *testing.T) {
 		}
 	}
 	w.brokenPaths()
-	t.Logf("%d calls failed with ENOSPC, %d runs said so with their exit status, every next run converged", injected, refused)
+	t.Logf("%d calls failed with ENOSPC, %d runs failed, every next run converged", injected, refused)
 	if injected < 20 {
-		t.Errorf("only %d calls failed: a run writes more often than that", injected)
+		t.Errorf("only %d calls failed: a run makes more writing calls than that", injected)
 	}
 }
 
-// brokenPaths makes the calls on one file or folder fail with EIO: each once, in the sample some of them.
+// brokenPaths makes the calls on one file or directory fail with EIO: each call once, or a sample of them without HUB_TORTURE.
 func (w *gitsyncWorld) brokenPaths() {
 	w.tb.Helper()
 	const units = "root/etc/systemd/system"
@@ -434,7 +434,7 @@ func (w *gitsyncWorld) brokenPaths() {
 					continue
 				}
 				w.push()
-				if w.number%2 == 0 { // the commit that changes, adds and removes each of them
+				if w.number%2 == 0 { // use the commit that changes, adds and removes these paths
 					w.converge("before")
 					w.push()
 				}
@@ -451,7 +451,7 @@ func (w *gitsyncWorld) brokenPaths() {
 				if bytes.Contains(log, []byte("(INJECTED)")) {
 					hits++
 				} else if got.status != 0 {
-					w.tb.Fatalf("%s was not made, and the run exits with %d: %s", when, got.status, got.stderr)
+					w.tb.Fatalf("%s did not happen, and the run exits with %d: %s", when, got.status, got.stderr)
 				}
 				w.untorn(when)
 				w.converge("after " + when)
@@ -460,14 +460,14 @@ func (w *gitsyncWorld) brokenPaths() {
 	}
 	w.tb.Logf("%d calls on one path failed with EIO, every next run converged", hits)
 	if hits == 0 {
-		w.tb.Error("no call failed: the paths are not where they were")
+		w.tb.Error("no call failed: the paths have changed")
 	}
 }
 
 //go:embed testdata/gitsync-machine/kills.sh
 var gitsyncKills string
 
-// TestGitsyncKillUnderSystemd kills it in a booted machine, where systemd stops, reloads and restarts the units that it changes.
+// TestGitsyncKillUnderSystemd kills gitsync in a booted machine, where systemd stops, reloads and restarts the units that change.
 func TestGitsyncKillUnderSystemd(t *testing.T) {
 	t.Parallel()
 	steps, rounds := 4, 10

@@ -19,15 +19,15 @@ var gitsyncHost embed.FS
 // casesEnv selects cases of TestGitsyncHost by a regular expression, for example '^A1_'.
 const casesEnv = "HUB_CASES"
 
-// sample is what a run without HUB_TORTURE has of the cases on the second suite: one of each kind that asks systemd for
-// something that newer versions answer differently.
+// sample selects the cases that a run without HUB_TORTURE runs on the second suite: one of each kind where newer versions of
+// systemd behave differently.
 const sample = `^(A2|D2|E2|F5|F15|G1|H3)_`
 
-// shards are the cases in as many machines: most of a case is waiting.
+// shards distribute the cases over several machines that run side by side, because most of a case is waiting.
 var shards = []string{`^[AB]`, `^[CD]`, `^[EG]`, `^[FH]`}
 
-// TestGitsyncHost runs gitsync by hand on booted hosts, case after case: what real units, vendors and administrators do. A
-// case is a subtest; its output is in the failure.
+// TestGitsyncHost runs gitsync by hand on booted hosts, one case after the other. The cases are what real units, vendors and
+// administrators do. Each case is a subtest. If it fails, its output is printed.
 func TestGitsyncHost(t *testing.T) {
 	t.Parallel()
 	examples, err := filepath.Abs("../examples")
@@ -67,7 +67,7 @@ func TestGitsyncHost(t *testing.T) {
 	}
 }
 
-// verdicts makes a subtest of each case that a machine has run, and returns how many those are.
+// verdicts makes a subtest of each case that a machine has run, and returns the number of cases.
 func verdicts(t *testing.T, result *nspawn.Result) int {
 	if result.Status != 0 {
 		t.Errorf("exit status %d\nstdout: %s\nstderr: %s", result.Status, result.Stdout, result.Stderr)
@@ -92,7 +92,7 @@ func verdicts(t *testing.T, result *nspawn.Result) int {
 	return len(lines)
 }
 
-// hostScript puts the script together: the functions, then the call.
+// hostScript returns the script: first the functions, then the call.
 func hostScript(t *testing.T, cases string) string {
 	t.Helper()
 	const dir = "testdata/gitsync-machine"

@@ -26,20 +26,20 @@ import (
 	"observability-hub/e2e/workspace"
 )
 
-// badNetwork passes TCP connections on to a server, more or less.
+// badNetwork forwards TCP connections to a server, with a fault.
 type badNetwork struct {
 	listener net.Listener
 	to       string
 	fault    atomic.Value // of string
 }
 
-// faults: what the network does to a connection.
+// Faults of a connection.
 const (
 	passes  = "passes"
-	hangs   = "hangs"   // takes the connection and says nothing
-	cuts    = "cuts"    // ends it in the middle of a pack
+	hangs   = "hangs"   // accepts the connection and sends nothing
+	cuts    = "cuts"    // closes the connection in the middle of a pack
 	trickle = "trickle" // a few bytes a second
-	resets  = "resets"  // ends it at once
+	resets  = "resets"  // closes the connection at once
 )
 
 func newBadNetwork(t *testing.T, to string) *badNetwork {
@@ -70,7 +70,7 @@ func (n *badNetwork) serve(client net.Conn) {
 	case resets:
 		return
 	case hangs:
-		_, _ = io.Copy(io.Discard, client) // until the other side has had enough
+		_, _ = io.Copy(io.Discard, client) // until the client gives up
 		return
 	}
 	server, err := net.Dial("tcp", n.to)
@@ -79,7 +79,7 @@ func (n *badNetwork) serve(client net.Conn) {
 	}
 	defer server.Close()
 	go func() {
-		_, _ = io.Copy(server, client) // ends when either side does
+		_, _ = io.Copy(server, client) // ends when either side closes its connection
 		if half, ok := server.(*net.TCPConn); ok {
 			_ = half.CloseWrite()
 		}
@@ -100,16 +100,16 @@ func (n *badNetwork) serve(client net.Conn) {
 	}
 }
 
-// gitServer is a Git server that has the repository hub.
+// gitServer is a Git server with the repository hub.
 type gitServer struct {
 	address string // of its TCP port
-	url     string // of the repository; the address is in it
-	// env is what gitsync needs in its environment to reach it by another address.
+	url     string // of the repository; it contains the address
+	// env returns the variables that gitsync needs to reach the server at another address.
 	env func(address string) []string
 }
 
-// TestGitsyncNetwork pulls through a network with faults, from a git daemon, an HTTP server and an SSH server: a clear error in
-// bounded time, status 69, and the next run is fine.
+// TestGitsyncNetwork pulls through a network with faults, from a git daemon, an HTTP server and an SSH server. Each pull must fail
+// with a clear error and status 69 in limited time, and the next run must succeed.
 func TestGitsyncNetwork(t *testing.T) {
 	t.Parallel()
 	binary, err := workspace.Binary("gitsync")
@@ -122,7 +122,7 @@ func TestGitsyncNetwork(t *testing.T) {
 	}{{"git", startGitDaemon}, {"http", startGitHTTP}, {"ssh", startGitSSH}} {
 		t.Run(server.name, func(t *testing.T) {
 			w := newGitsyncWorld(t, binary)
-			noise := make([]byte, 2<<20) // so that a pack can be cut
+			noise := make([]byte, 2<<20) // makes the pack large enough to be cut
 			served := server.start(t, w.dir)
 			network := newBadNetwork(t, served.address)
 			way := network.listener.Addr().String()
@@ -161,7 +161,7 @@ func TestGitsyncNetwork(t *testing.T) {
 					}
 				}
 			}
-			// Nobody listens any more.
+			// No process listens any more.
 			network.listener.Close()
 			if got := pull(10 * time.Second); got.status != exitUnavailable || got.took > 8*time.Second {
 				t.Errorf("refused: exit status %d after %v: %s", got.status, got.took, got.stderr)
@@ -170,7 +170,7 @@ func TestGitsyncNetwork(t *testing.T) {
 	}
 }
 
-// atWork gives the processes that have a state directory in their command line.
+// atWork returns the command lines of the processes that have a text in their command line.
 func atWork(t *testing.T, state string) []string {
 	t.Helper()
 	var found []string
@@ -179,7 +179,7 @@ func atWork(t *testing.T, state string) []string {
 		t.Fatal(err)
 	}
 	for _, path := range paths {
-		b, _ := os.ReadFile(path) // it may have ended meanwhile
+		b, _ := os.ReadFile(path) // the process may have ended
 		if args := strings.ReplaceAll(string(b), "\x00", " "); strings.Contains(args, state) {
 			found = append(found, args)
 		}
@@ -187,7 +187,7 @@ func atWork(t *testing.T, state string) []string {
 	return found
 }
 
-// unfinished gives the lock files and halves of packs below a state directory.
+// unfinished returns the lock files and half-written packs below a state directory.
 func unfinished(t *testing.T, state string) []string {
 	t.Helper()
 	var found []string
@@ -203,7 +203,7 @@ func unfinished(t *testing.T, state string) []string {
 	return found
 }
 
-// TestGitsyncPassword asks for a password that nobody can give: an error at once, not a prompt.
+// TestGitsyncPassword pulls from a server that rejects the password. gitsync must fail at once and must not prompt.
 func TestGitsyncPassword(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
@@ -215,7 +215,7 @@ func TestGitsyncPassword(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := newGitsyncWorld(t, binary)
-	// script(1) gives it a terminal to ask on.
+	// script(1) gives gitsync a terminal on which git could prompt.
 	cmd := w.command(nil, "pull", "--repo", strings.Replace(server.URL, "//", "//user:secret@", 1)+"/hub", "--timeout", "20s")
 	cmd.Args = []string{"script", "--quiet", "--return", "--command", strings.Join(cmd.Args, " "), "/dev/null"}
 	if cmd.Path, err = exec.LookPath("script"); err != nil {
@@ -225,13 +225,13 @@ func TestGitsyncPassword(t *testing.T) {
 	if got.status != exitUnavailable || got.took > 10*time.Second {
 		t.Errorf("exit status %d after %v: %s%s", got.status, got.took, got.stdout, got.stderr)
 	}
-	if strings.Contains(got.stdout, "secret") || !strings.Contains(got.stdout, "hint: give it a token") {
-		t.Errorf("it says %q", got.stdout)
+	if strings.Contains(got.stdout, "secret") || !strings.Contains(got.stdout, "hint: provide a token") {
+		t.Errorf("gitsync prints %q", got.stdout)
 	}
 }
 
-// TestGitsyncToken pulls from a server that wants a password, with the password where users keep one. While the server is asked
-// no process of the host may have it in its arguments, and afterwards no file of the state may hold it.
+// TestGitsyncToken pulls from a server that requires a password, with the password in each place where users keep one. During a
+// request no process of the host may have it in its arguments. Afterwards no file of the state may contain it.
 func TestGitsyncToken(t *testing.T) {
 	binary, err := workspace.Binary("gitsync")
 	if err != nil {
@@ -285,16 +285,16 @@ func TestGitsyncToken(t *testing.T) {
 		{"wrong", "http://" + user + ":wrong@" + address + "/hub", home(nil), exitUnavailable},
 	} {
 		state := filepath.Join(t.TempDir(), "state")
-		// As the units have it; what is on gitsync's own command line all users can read.
+		// Set the variable, as the units do, because all users can read gitsync's own command line.
 		got := finish(t, w.command(append(tc.env, "GITSYNC_REPO="+tc.repo), "pull", "--state-dir", state, "--timeout", "20s"))
 		if got.status != tc.status {
 			t.Errorf("%s: exit status %d: %s", tc.name, got.status, got.stderr)
 		}
-		if tc.status == exitUnavailable && !strings.Contains(got.stderr, `"hint":"give it a token`) {
-			t.Errorf("%s: no word of a token: %s", tc.name, got.stderr)
+		if tc.status == exitUnavailable && !strings.Contains(got.stderr, `"hint":"provide a token`) {
+			t.Errorf("%s: the hint does not mention a token: %s", tc.name, got.stderr)
 		}
 		if dir, ok := strings.CutPrefix(tc.env[2], "CREDENTIALS_DIRECTORY="); ok && tc.status == exitUnavailable {
-			// git asks its helpers to erase what a server refused; this file is the administrator's.
+			// git asks its helpers to erase credentials that a server rejected, but this file belongs to the administrator.
 			if b, err := os.ReadFile(filepath.Join(dir, "git_credentials")); err == nil && len(b) == 0 {
 				t.Errorf("%s: the credential was erased", tc.name)
 			}
@@ -317,7 +317,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// contents reads all files below a directory.
+// contents returns the contents of all files below a directory.
 func contents(t *testing.T, dir string) []string {
 	t.Helper()
 	var all []string
@@ -333,7 +333,7 @@ func contents(t *testing.T, dir string) []string {
 	return all
 }
 
-// TestGitsyncDumbHTTP pulls from files behind a web server that knows nothing of git.
+// TestGitsyncDumbHTTP pulls from a web server that only serves files (git's dumb protocol).
 func TestGitsyncDumbHTTP(t *testing.T) {
 	binary, err := workspace.Binary("gitsync")
 	if err != nil {
@@ -355,12 +355,12 @@ func TestGitsyncDumbHTTP(t *testing.T) {
 		pull(true)
 		pull(false)
 	}
-	// Between a push and git update-server-info the server tells of the old commit.
+	// Between a push and git update-server-info the server still announces the old commit.
 	w.push()
 	pull(false)
 }
 
-// TestGitsyncRemoteLies pulls from a server that says another commit than it sends.
+// TestGitsyncRemoteLies pulls from a server that announces another commit than it sends.
 func TestGitsyncRemoteLies(t *testing.T) {
 	binary, err := workspace.Binary("gitsync")
 	if err != nil {
@@ -389,7 +389,7 @@ func TestGitsyncRemoteLies(t *testing.T) {
 	}
 	before := readFile(t, filepath.Join(state, "pulled.json"))
 	for _, refs := range []string{
-		strings.Repeat("1", 40) + "\trefs/heads/main\n", // it has no such object
+		strings.Repeat("1", 40) + "\trefs/heads/main\n", // the server has no such object
 		"nonsense\n", strings.Repeat("z", 40) + "\trefs/heads/main\n",
 	} {
 		lie.Store(refs)
@@ -406,12 +406,12 @@ func TestGitsyncRemoteLies(t *testing.T) {
 	}
 }
 
-// startGitDaemon serves dir by git's own protocol.
+// startGitDaemon serves dir with git's own protocol.
 func startGitDaemon(t *testing.T, dir string) gitServer {
 	t.Helper()
 	address, port := freeAddress(t)
 	cmd := exec.Command("git", "daemon", "--export-all", "--reuseaddr", "--base-path="+dir, "--listen=127.0.0.1", "--port="+port)
-	// git runs the daemon as a child, which would outlive it.
+	// git runs the daemon as a child process, which would outlive git.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -426,7 +426,7 @@ func startGitDaemon(t *testing.T, dir string) gitServer {
 
 func noEnv(string) []string { return nil }
 
-// freeAddress gives a loopback address that nobody listens on.
+// freeAddress returns a loopback address on which no process listens.
 func freeAddress(t *testing.T) (address, port string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -439,7 +439,7 @@ func freeAddress(t *testing.T) (address, port string) {
 	return address, port
 }
 
-// startGitHTTP serves dir by git's smart HTTP.
+// startGitHTTP serves dir with git's smart HTTP protocol.
 func startGitHTTP(t *testing.T, dir string) gitServer {
 	t.Helper()
 	out, err := exec.Command("git", "--exec-path").Output()
@@ -456,8 +456,8 @@ func startGitHTTP(t *testing.T, dir string) gitServer {
 	return gitServer{address, "http://" + address + "/hub", noEnv}
 }
 
-// startGitSSH serves dir by OpenSSH's server in a machine of its own. The client's key and the server's are credentials of
-// gitsync, as systemd hands them over.
+// startGitSSH serves dir with OpenSSH's server in its own machine. The client's key and the server's key are credentials of gitsync,
+// in the directory that systemd would pass.
 func startGitSSH(t *testing.T, dir string) gitServer {
 	t.Helper()
 	credentials := t.TempDir()
@@ -467,7 +467,7 @@ func startGitSSH(t *testing.T, dir string) gitServer {
 			t.Fatalf("ssh-keygen: %v: %s", err, out)
 		}
 		public = readFile(t, path+".pub")
-		if err := os.Remove(path + ".pub"); err != nil { // no unit has it
+		if err := os.Remove(path + ".pub"); err != nil { // a unit does not have this file
 			t.Fatal(err)
 		}
 		return readFile(t, path), public
@@ -486,7 +486,7 @@ func startGitSSH(t *testing.T, dir string) gitServer {
 	})
 	await.Until(t, "sshd", func() bool { return machine.Command("systemctl", "is-active", "ssh.service").Run() == nil })
 
-	// The machine has a network of its own: each connection to here gets an sshd in there, as inetd would do it.
+	// The machine has its own network. Each connection to this listener starts an sshd in the machine, as inetd does.
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -509,7 +509,7 @@ func startGitSSH(t *testing.T, dir string) gitServer {
 				defer socket.Close()
 				sshd := machine.Command("/usr/sbin/sshd", "-i")
 				sshd.Stdin, sshd.Stdout = socket, socket
-				_ = sshd.Run() // its clients go away without a word
+				_ = sshd.Run() // clients may close the connection at any time
 			})
 		}
 	})
@@ -521,7 +521,7 @@ func startGitSSH(t *testing.T, dir string) gitServer {
 	}}
 }
 
-// TestGitsyncKeys refuses a server that is not the one in known_hosts, and says so when the server refuses the key.
+// TestGitsyncKeys pulls from a server that is not in known_hosts, and from a server that rejects the key. The errors must be clear.
 func TestGitsyncKeys(t *testing.T) {
 	binary, err := workspace.Binary("gitsync")
 	if err != nil {
@@ -559,7 +559,7 @@ func TestGitsyncKeys(t *testing.T) {
 	}
 }
 
-// anotherKey changes the key in a line of known_hosts.
+// anotherKey returns a line of known_hosts with another key.
 func anotherKey(t *testing.T, line string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "key")
@@ -579,7 +579,7 @@ func readFile(t *testing.T, path string) string {
 	return string(b)
 }
 
-// write replaces a file that only its owner may read, as ssh demands of keys.
+// write writes a file that only its owner may read, as ssh requires for keys.
 func write(t *testing.T, path, content string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
@@ -587,7 +587,7 @@ func write(t *testing.T, path, content string) {
 	}
 }
 
-// awaitPort waits until somebody listens.
+// awaitPort waits until a process listens.
 func awaitPort(t *testing.T, address string) {
 	t.Helper()
 	deadline := time.After(10 * time.Second)
@@ -601,7 +601,7 @@ func awaitPort(t *testing.T, address string) {
 		}
 		select {
 		case <-deadline:
-			t.Fatalf("nobody listens on %s: %v", address, err)
+			t.Fatalf("no process listens on %s: %v", address, err)
 		case <-tick.C:
 		}
 	}

@@ -10,14 +10,14 @@ import (
 	"observability-hub/e2e/workspace"
 )
 
-// TestGitsyncScript runs the scripts in testdata/script-gitsync, one behaviour of gitsync in each, on real git and a root in a
-// folder: hub is the repository, root the host, state the state directory.
+// TestGitsyncScript runs the scripts in testdata/script-gitsync, one behaviour of gitsync in each, with the real git and a root in
+// a directory. hub is the repository, root is the host, and state is the state directory.
 func TestGitsyncScript(t *testing.T) {
 	binary, err := workspace.Binary("gitsync")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Not written by the test: a file that was open for writing while another test forked cannot be executed
+	// The test does not write these programs. A file that was open for writing while another test forked cannot be executed
 	// until that child has closed it (text file busy, https://go.dev/issue/22315).
 	bin, err := filepath.Abs(filepath.Join("testdata", "bin"))
 	if err != nil {
@@ -33,7 +33,7 @@ func TestGitsyncScript(t *testing.T) {
 					return err
 				}
 			}
-			// What a host has beside what is deployed.
+			// A program that the host has already.
 			if err := os.WriteFile(filepath.Join(env.WorkDir, "root/usr/bin/true"), nil, 0o755); err != nil {
 				return err
 			}

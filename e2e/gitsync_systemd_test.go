@@ -13,8 +13,8 @@ import (
 //go:embed testdata/gitsync-machine/units.sh
 var gitsyncUnits string
 
-// TestGitsyncUnits lets gitsync's units do their work in a booted machine: every deployment goes from a push through
-// gitops-sync.service, as the user server, to gitops-apply.service, as root without network.
+// TestGitsyncUnits runs gitsync's units in a booted machine. Every deployment goes from a push through gitops-sync.service, which
+// runs as the user server, to gitops-apply.service, which runs as root without network.
 func TestGitsyncUnits(t *testing.T) {
 	t.Parallel()
 	root, err := workspace.Root()
@@ -43,7 +43,7 @@ func TestGitsyncUnits(t *testing.T) {
 	sides(t, result.Journal)
 }
 
-// sides checks who wrote what: pull is an ordinary user, apply is root.
+// sides checks which unit and user wrote each event: pull runs as an ordinary user, and apply as root.
 func sides(t *testing.T, journal []nspawn.Entry) {
 	t.Helper()
 	seen := map[string]int{}

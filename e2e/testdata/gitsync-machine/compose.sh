@@ -1,11 +1,11 @@
 #!/bin/bash
-# The manual's example of an on-change command with the real docker compose: two commits are one project with one volume,
-# and a bind mount of a published tree stays while its container runs. The daemon is outside of this machine.
+# The manual's example of an on-change command with the real docker compose. Two commits are one project with one volume.
+# A published tree that is bind-mounted stays while its container runs. The daemon runs outside of this machine.
 set -Eeuo pipefail
 trap 'echo "line $LINENO: $BASH_COMMAND" >&2; journalctl -q --no-pager -n 40 >&2' ERR
 export GIT_AUTHOR_NAME=test GIT_AUTHOR_EMAIL=test@example.org GIT_COMMITTER_NAME=test GIT_COMMITTER_EMAIL=test@example.org
 
-# The client that a host has; only the address of the daemon is this test's.
+# The docker client, as on a host. Only the address of the daemon is that of this test.
 cat >/usr/local/bin/docker <<END
 #!/bin/sh
 exec env DOCKER_HOST=unix:///docker/d.sock HOME=/tmp /opt/docker "\$@"
@@ -46,7 +46,7 @@ deploy
 first=$(readlink "$APP/current")
 echo "ok the first commit starts the project"
 
-# Commits that do not concern the project: its tree stays, though only one is to be kept.
+# Commits that do not change the project: its tree stays, although only one tree is to be kept.
 for n in a b c; do
   commit $n
   deploy
@@ -69,7 +69,7 @@ deploy
 [[ ! -e $APP/$first ]]
 echo "ok the old tree is removed then"
 
-# A rollback runs the command for the older commit, by the same path.
+# A rollback runs the command for the older commit, in the same path.
 before=$(readlink "$APP/current")
 sed -i 's/VERSION: "2"/VERSION: "3"/' docker-compose.yml
 commit three

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154,SC2086 # host.sh sets the variables; no name has a space
-# A. What failed before the commit is no evidence against it.
+# A. A unit that failed before the commit does not count against it.
 
 A1_a_oneshot_that_failed_before_gets_its_fix() {
   unit a1-job.service <<<$'[Service]\nType=oneshot\nExecStart=false'
@@ -26,7 +26,7 @@ A2_a_crash_loop_gets_its_fix() {
   settled
 }
 
-# The unit is in a loop already when its fix, which is slow, comes: nothing of the old loop may count.
+# The unit is in a restart loop already when its fix, which is slow, arrives. The old loop must not count.
 A3_a_crash_loop_with_many_restarts_gets_its_fix() {
   unit a3-loop.service <<<$'[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=sh -c "test ! -e /run/a3-crash && exec sleep 100000"\nRestart=on-failure\nRestartSec=100ms\n[Install]\nWantedBy=multi-user.target'
   deploy
@@ -83,7 +83,7 @@ A6_a_crash_loop_goes_on_after_the_way_back() {
   unit a6-probe.service <<<$'[Service]\nType=oneshot\nExecStart=false\n[X-Gitsync]\nProbe=yes'
   deploy 10
   absent $units/a6-probe.service
-  # When what it waits for is there, the loop finds it.
+  # When the file that the unit waits for exists, the loop finds it.
   rm /run/a6-crash
   await active a6-loop.service
   settled
@@ -132,7 +132,7 @@ A10_a_socket_that_failed_before() {
   active a10-s.socket
   systemctl stop a10-s.socket
   rm -rf /run/a10
-  touch /run/a10 # so that the socket cannot be made
+  touch /run/a10 # prevents the creation of the socket
   no systemctl start a10-s.socket
   failed a10-s.socket
   unit a10-s.socket <<<$'[Socket]\nListenStream=/run/a10-other\n[Install]\nWantedBy=sockets.target'
@@ -145,7 +145,7 @@ A11_a_path_unit_that_failed_before() {
   unit a11-p.path <<<$'[Path]\nPathExists=/run/a11-there\n[Install]\nWantedBy=multi-user.target'
   unit a11-p.service <<<$'[Unit]\nStartLimitIntervalSec=1h\nStartLimitBurst=2\n[Service]\nType=oneshot\nExecStart=true'
   deploy
-  touch /run/a11-there # the path unit starts the service again and again
+  touch /run/a11-there # makes the path unit start the service again and again
   await failed a11-p.path
   unit a11-p.service <<<$'[Service]\nType=oneshot\nExecStart=rm -f /run/a11-there'
   deploy
@@ -199,7 +199,7 @@ A14_a_failed_unit_that_the_commit_does_not_touch() {
   failed a14-foreign.service
 }
 
-# The other side: what the commit itself breaks is evidence, whatever was broken before.
+# The reverse: a unit that the commit breaks counts against it, whatever was broken before.
 A15_a_new_failure_beside_an_old_one() {
   unit a15-old.service <<<$'[Service]\nType=oneshot\nExecStart=false'
   unit a15-app.service <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target'
@@ -215,7 +215,7 @@ A15_a_new_failure_beside_an_old_one() {
   settled
 }
 
-# An enabled service that failed since is retried by every run. That it fails again is not the fault of a commit.
+# Every run starts an enabled service that has failed since. If it fails again, this does not count against a commit.
 A16_healing_fails_and_the_next_commit_is_fine() {
   unit a16-app.service <<<$'[Service]\nExecStart=sh -c "test ! -e /run/a16-broken && exec sleep 100000"\n[Install]\nWantedBy=multi-user.target'
   deploy
@@ -260,7 +260,7 @@ A18_an_instance_that_failed_before() {
   settled
 }
 
-# A oneshot at work is no failure, and is left to end.
+# A running oneshot is not a failure, and is not interrupted.
 A19_a_oneshot_at_work() {
   unit a19-job.service <<<$'[Service]\nType=oneshot\nTimeoutStartSec=5min\nExecStart=sleep 60'
   deploy

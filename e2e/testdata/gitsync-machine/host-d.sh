@@ -3,7 +3,7 @@
 
 vendor_unit() { cat >"$vendor/$1"; }
 
-# vendor_daemon NAME: a package's service, enabled and running.
+# vendor_daemon NAME makes a package's service, enabled and running.
 vendor_daemon() {
   vendor_unit "$1" <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target'
   systemctl daemon-reload
@@ -59,7 +59,7 @@ D3_a_program_below_home_and_the_sandbox_of_the_unit() {
   settled
 }
 
-# What systemd knows of a service from elsewhere is enough for a timer.
+# For a timer it is enough that systemd knows its service from another place.
 elsewhere() {
   unit "$p-t.timer" <<<$'[Timer]\nOnCalendar=2099-01-01\nUnit='"$1"$'\n[Install]\nWantedBy=timers.target'
   deploy
@@ -141,7 +141,7 @@ D13_the_drop_in_of_the_administrator_draws_a_warning() {
   rm $units/d13-new.service
   run 0 sync
   [[ -e $units/d13-new.service ]]
-  # What the commit itself brings is still refused.
+  # A fault of the commit itself is still refused.
   unit d13-app.service <<<$'[Service]\nExecStart=sleep 300000\nTypoOfTheCommit=1\n[Install]\nWantedBy=multi-user.target'
   deploy 65
   grep -q TypoOfTheCommit /tmp/err
@@ -157,7 +157,7 @@ D14_a_vendor_unit_with_faults_gets_a_drop_in() {
   deploy
   is d14-v.service UMask 0027
   settled
-  # The unit keeps running without the drop-in when it goes.
+  # When the drop-in is removed, the unit keeps running without it.
   unit d14-keep.service <<<$'[Service]\nExecStart=true'
   drop d14-v.service.d
   deploy
@@ -213,7 +213,7 @@ D17_an_override_of_a_vendor_timer_goes() {
   settled
 }
 
-# A package that the host disabled: the override did not enable it, so nor does its end.
+# A package's unit that the host disabled: the override did not enable it, and its removal does not either.
 D18_an_override_of_a_disabled_vendor_unit_goes() {
   vendor_unit d18-v.service <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target'
   unit d18.preset <<<'disable d18-v.service'
@@ -286,7 +286,7 @@ D23_the_service_of_a_socket_is_masked() {
   settled
 }
 
-# systemctl mask refuses where a file is; administrators move it away.
+# systemctl mask refuses if there is a file. Administrators move the file away.
 D24_masked_after_it_was_deployed() {
   unit d24-job.service <<<$'[Service]\nType=oneshot\nExecStart=true'
   unit d24-job.timer <<<$'[Timer]\nOnCalendar=daily\n[Install]\nWantedBy=timers.target'

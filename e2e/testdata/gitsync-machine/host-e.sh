@@ -18,20 +18,20 @@ E2_a_preset_that_ignores() {
   unit e2-job.service <<<$'[Service]\nType=oneshot\nExecStart=true'
   unit 10-e2.preset <<<'ignore e2-*'
   deploy
-  # systemd 252 does not know the word and enables what no line names.
+  # systemd 252 does not know this word and enables units that no line names.
   if (($(systemctl --version | sed -n '1s/systemd \([0-9]*\).*/\1/p') >= 256)); then
     enabled e2-app.service disabled
     inactive e2-app.service
   fi
   settled
-  # Neither when somebody enables it by hand.
+  # The plan is also empty after the unit is enabled by hand.
   systemctl enable --quiet e2-app.service
   systemctl start e2-app.service
   settled
   enabled e2-app.service
 }
 
-# unmet KEY...: units whose condition is not met are fine, and nothing waits for them.
+# unmet CONDITION writes units of all kinds with this condition, which is not met.
 unmet() {
   unit "$p-s.socket" <<<$'[Unit]\n'"$1"$'\n[Socket]\nListenFIFO=/run/'"$p"$'-fifo\n[Install]\nWantedBy=sockets.target'
   unit "$p-s.service" <<<$'[Service]\nExecStart=cat\nStandardInput=socket'
@@ -45,7 +45,7 @@ E3_a_condition_that_is_not_met() {
   unmet ConditionPathExists=/run/e3-none
   deploy
   settled
-  # When it is met, the units start again.
+  # When the condition is met, the units are started again.
   touch /run/e3-none
   run 0 sync
   active e3-s.socket
@@ -163,7 +163,7 @@ E15_a_command_that_is_a_condition() {
   settled
 }
 
-# It has fired and is unloaded: to start it again would fire it again.
+# The timer has fired and is unloaded. If gitsync started it again, it would fire again.
 E16_a_timer_that_does_not_remain() {
   unit e16-t.timer <<<$'[Timer]\nOnActiveSec=100ms\nAccuracySec=1ms\nRemainAfterElapse=no\n[Install]\nWantedBy=timers.target'
   unit e16-t.service <<<$'[Service]\nType=oneshot\nExecStart=sh -c "echo ran >>/run/e16"'
@@ -174,14 +174,14 @@ E16_a_timer_that_does_not_remain() {
   [[ $(wc -l </run/e16) == 1 ]]
 }
 
-# The files of a package in the repository, as somebody has them who overrides it.
+# The repository contains the files of a package, as in a repository that overrides the package.
 E17_the_units_of_the_distribution() {
   local root=/srv/cases/e17/root name n=0
   mkdir -p "$root/usr" "$root/etc/systemd/system" "$hub/systemd"
   mount --bind /usr "$root/usr"
   for name in bin sbin lib; do ln -s usr/$name "$root/$name"; done
   for name in "$vendor"/*; do
-    # The service of syslog.socket comes with another package.
+    # Another package has the service of syslog.socket.
     if [[ -f $name && ! -L $name && -s $name && $name != */syslog.socket && $name =~ [.](service|timer|socket|path|target|mount|automount|slice|swap)$ ]]; then
       cp "$name" "$hub/systemd/"
       n=$((n + 1))

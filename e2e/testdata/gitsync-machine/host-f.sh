@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154,SC2086 # host.sh sets the variables; no name has a space
 # F. Declared enablement is reached.
 
-# link UNIT BY [NAME]: the unit is wanted by BY, or not.
+# linked and unlinked UNIT BY [NAME] check whether BY has a link to the unit: .wants, or .NAME.
 linked() { [[ -L $units/$2.${3:-wants}/$1 ]] || { echo "$1 has no link in $2.${3:-wants}" && return 1; }; }
 unlinked() { [[ ! -L $units/$2.${3:-wants}/$1 ]] || { echo "$1 still has a link in $2.${3:-wants}" && return 1; }; }
 
@@ -70,7 +70,7 @@ F5_a_preset_loses_an_instance() {
   active f5-w@one.service
   inactive f5-w@two.service
   unlinked f5-w@two.service multi-user.target
-  # An instance that somebody enabled by hand stays.
+  # An instance that was enabled by hand stays enabled.
   active f5-w@hand.service
   linked f5-w@hand.service multi-user.target
   settled
@@ -158,7 +158,7 @@ F11_also_and_required_by() {
   settled
 }
 
-# UpheldBy= is of systemd 256; older ones name it as a key that they do not know.
+# UpheldBy= exists since systemd 256. Older versions report it as an unknown key.
 F12_upheld_by() {
   unit f12-x.target <<<$'[Install]\nWantedBy=multi-user.target'
   unit f12-app.service <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nUpheldBy=f12-x.target'
@@ -185,7 +185,7 @@ F13_enabled_by_hand_and_install_changes() {
   settled
   unit f13-app.service <<<$'[Service]\nExecStart=sleep 200000\n[Install]\nWantedBy=graphical.target'
   deploy
-  # It stays enabled, as its commit declares it now.
+  # The unit stays enabled, with the links that the commit declares now.
   linked f13-app.service graphical.target
   unlinked f13-app.service multi-user.target
   settled
@@ -247,7 +247,7 @@ F17_the_presets_change_their_mind_about_an_alias() {
   settled
 }
 
-# A service that is enabled for the next boot only, by a drop-in for another unit's target.
+# A service that is enabled for the next boot only, by a drop-in for the target of another unit.
 F18_a_service_that_nobody_wants_now_is_not_started() {
   unit f18-app.service <<<$'[Service]\nExecStart=sleep 100000'
   unit f18-job.service <<<$'[Service]\nType=oneshot\nExecStart=touch /run/f18-ran'

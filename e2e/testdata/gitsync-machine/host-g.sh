@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154,SC2086 # host.sh sets the variables; no name has a space
 # G. Valid units are not refused.
 
-# accepted: the repository is deployed, and nothing is left to do.
+# accepted checks that the repository is deployed and that nothing is left to do.
 accepted() {
   deploy
   settled
@@ -25,7 +25,7 @@ G2_a_calendar_that_has_passed_and_a_clock_that_changes() {
   accepted
 }
 
-# It counts from a start that the timer itself would have to cause.
+# The timer counts from a start that only the timer itself would cause.
 G3_a_timer_that_never_fires_is_refused() {
   unit g3-ok.service <<<$'[Service]\nExecStart=true'
   deploy
@@ -36,7 +36,7 @@ G3_a_timer_that_never_fires_is_refused() {
   gitsync sync --state-dir "$state" --repo "$hub" --health-window 2s >/tmp/out 2>/tmp/err || status=$?
   [[ $status == 10 || $status == 65 ]]
   absent $units/g3-t.timer
-  # Quarantined, or refused as often as it is looked at.
+  # The commit is quarantined, or refused at each run.
   [[ $status == 65 ]] || settled
 }
 
@@ -106,7 +106,7 @@ G7_units_that_refuse_manual_starts_and_stops() {
   absent $units/g7-b.service
 }
 
-# HUB_TORTURE=1 makes it longer than three minutes.
+# With HUB_TORTURE=1 it takes longer than three minutes.
 G8_a_start_that_takes_long() {
   unit g8-slow.service <<<$'[Service]\nType=oneshot\nRemainAfterExit=yes\nTimeoutStartSec=10min\nExecStart=sleep '"$([[ -n $torture ]] && echo 210 || echo 15)"$'\n[Install]\nWantedBy=multi-user.target'
   unit g8-notify.service <<<$'[Service]\nType=notify\nNotifyAccess=all\nTimeoutStartSec=1min\nExecStart=sh -c "sleep 5; systemd-notify --ready; exec sleep 100000"\n[Install]\nWantedBy=multi-user.target'
@@ -164,7 +164,7 @@ G12_unknown_keys_are_refused() {
   done
   unit g12-bad.service <<<$'[Servise]\nExecStart=true'
   deploy 65
-  # Of a newer systemd than any.
+  # A key that no version of systemd knows yet.
   unit g12-bad.service <<<$'[Service]\nExecStart=true\nKeyOfTheFuture=yes'
   deploy 65
   absent $units/g12-bad.service

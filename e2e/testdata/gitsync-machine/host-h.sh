@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154,SC2086,SC2016 # host.sh sets the variables; no name has a space
-# H. Others: two repositories, other types of units, scripts, X-Gitsync, the state of root. B. Published trees.
+# H. Two repositories, other types of units, scripts, X-Gitsync, the state of root. B. Published trees.
 
 H1_two_repositories_with_one_unit() {
   unit h1-app.service <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target'
@@ -13,7 +13,7 @@ H1_two_repositories_with_one_unit() {
   said skip h1-app.service foreign
   active h1-mine.service
   runs h1-app.service 'sleep 100000'
-  # The same bytes are not shared either: who prunes first would take them from both.
+  # Identical files are not shared either, because the first to prune a file would remove it for both.
   unit h1-app.service <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target'
   push
   gitsync sync --state-dir "$state" --repo "$hub" --health-window 0s >/tmp/out 2>/tmp/err || [[ $? == 11 ]]
@@ -21,7 +21,7 @@ H1_two_repositories_with_one_unit() {
   deploy
   [[ -e $units/h1-app.service ]]
   runs h1-app.service 'sleep 100000'
-  # The first is not disturbed, and gives the unit away when it drops it.
+  # The first is not affected. When it drops the unit, the second may deploy it.
   unit h1-app.service <<<$'[Service]\nExecStart=sleep 300000\n[Install]\nWantedBy=multi-user.target'
   deploy 11
   hub=$one state=$first
@@ -114,7 +114,7 @@ H5_a_slice() {
   is h5-work.slice MemoryMax 2147483648
   [[ $(pid h5-app.service) == "$before" ]]
   settled
-  # It goes, although a process of another unit is in it.
+  # The slice is removed, although a process of another unit is in it.
   drop h5-work.slice
   deploy
   [[ $(pid h5-app.service) == "$before" ]]
@@ -131,12 +131,12 @@ H6_a_mount() {
   enabled srv-h6.mount
   echo data >/srv/h6/file
   settled
-  # What is mounted is not unmounted by a change.
+  # A change does not unmount the file system.
   unit srv-h6.mount <<<$'[Mount]\nWhat=tmpfs\nWhere=/srv/h6\nType=tmpfs\nOptions=size=2m\n[Install]\nWantedBy=multi-user.target'
   deploy
   [[ $(cat /srv/h6/file) == data ]]
   settled
-  # One that is in use does not wedge the removal.
+  # A mount that is in use does not block the removal.
   exec 9</srv/h6/file
   drop srv-h6.mount
   deploy
@@ -152,7 +152,7 @@ H7_an_automount() {
   unit srv-h7.automount <<<$'[Automount]\nWhere=/srv/h7\n[Install]\nWantedBy=multi-user.target'
   unit h7-keep.service <<<$'[Service]\nExecStart=true'
   if [[ ! -e /dev/autofs ]]; then
-    # A container has none: the units are there, but no automount starts.
+    # A container has no automounts: the units exist, but the automount does not start.
     sed -i '/WantedBy/d' "$hub/systemd/srv-h7.automount"
     deploy
     [[ -e $units/srv-h7.automount ]]
@@ -167,7 +167,7 @@ H7_an_automount() {
   settled
 }
 
-# A swap file that cannot be used: the unit is deployed, not enabled.
+# A swap file that cannot be used: the unit is deployed and not enabled.
 H8_a_swap() {
   unit srv-h8.swap <<<$'[Swap]\nWhat=/srv/h8\n[Install]\nWantedBy=swap.target'
   unit h8.preset <<<'disable srv-h8.swap'
@@ -198,7 +198,7 @@ H9_a_mount_that_failed_before() {
   settled
 }
 
-# generator: what stands in for podman's: it makes NAME.service of each NAME.container.
+# generator installs a replacement for podman's generator. It makes NAME.service from each NAME.container.
 generator() {
   mkdir -p /usr/lib/systemd/system-generators /etc/containers/systemd
   cat >/usr/lib/systemd/system-generators/podman-system-generator <<'G'
@@ -223,7 +223,7 @@ for file in /etc/containers/systemd/*.volume; do
 done
 G
   chmod 755 /usr/lib/systemd/system-generators/podman-system-generator
-  # Where Debian has the program itself.
+  # In the directory where Debian has the program itself.
   mkdir -p /usr/libexec/podman
   printf '#!/bin/sh\nexec /usr/lib/systemd/system-generators/podman-system-generator "$3"\n' >/usr/libexec/podman/quadlet
   chmod 755 /usr/libexec/podman/quadlet
@@ -243,12 +243,12 @@ H10_quadlets() {
   deploy
   runs h10-web.service 'sleep 200000'
   settled
-  # Drift is healed.
+  # Drift is repaired.
   echo 'Image=300000' >/etc/containers/systemd/h10-web.container
   run 0 sync
   cmp "$hub/systemd/h10-web.container" /etc/containers/systemd/h10-web.container
   settled
-  # A timer may start what the generator makes.
+  # A timer may start a unit that the generator makes.
   unit h10-t.timer <<<$'[Timer]\nOnCalendar=2099-01-01\nUnit=h10-web.service\n[Install]\nWantedBy=timers.target'
   deploy
   active h10-t.timer
@@ -290,7 +290,7 @@ H13_files_that_are_passed_over_are_said_once() {
   settled
 }
 
-# Root's commands by hand act on the state that the units have.
+# Commands that root runs by hand use the state directories of the units.
 H14_root_by_hand_has_the_state_of_the_units() {
   unit h14-app.service <<<$'[Service]\nExecStart=sleep 100000\n[Install]\nWantedBy=multi-user.target'
   push
@@ -308,7 +308,7 @@ H14_root_by_hand_has_the_state_of_the_units() {
   gitsync plan >/tmp/out 2>/tmp/err
   [[ ! -s /tmp/out ]]
   rm -r $units_state
-  # Where there is none, that is said.
+  # Without a state directory the error says so.
   for command in status hold resume rollback plan; do
     local status=0
     gitsync $command --state-dir /srv/cases/h14/nowhere >/tmp/out 2>/tmp/err || status=$?
@@ -349,7 +349,7 @@ H16_a_top_level_drop_in() {
   settled
 }
 
-# The repository that beginners copy, as it stands.
+# The example repository, unchanged.
 H17_the_example() {
   cp -a /examples/. "$hub"
   printf '#!/bin/sh\n' >/usr/local/bin/openssl && chmod 755 /usr/local/bin/openssl
@@ -364,7 +364,7 @@ H17_the_example() {
   journalctl --sync
   journalctl -o cat | grep -qx "certificate-check has changed"
   settled
-  # A certificate that expires is a line of the journal.
+  # A certificate that expires is reported in the journal.
   printf '#!/bin/sh\nexit 1\n' >/usr/local/bin/openssl
   systemctl start certificate-check.service
   journalctl --sync
@@ -394,7 +394,7 @@ B1_commands_run_in_a_path_that_stays() {
   settled
 }
 
-# A container that runs as root has written beside the files.
+# A container that runs as root has written files beside the published files.
 B2_data_of_others_in_a_published_tree() {
   publish
   chown -R server /srv/cases/b2
@@ -413,7 +413,7 @@ B2_data_of_others_in_a_published_tree() {
   done
   cmp "$first/data/db" <<<precious
   [[ $(cat "$GITSYNC_PUBLISH/current/systemd/b2-app.service") == *'sleep 5' ]]
-  # Nor may a run as root delete it.
+  # A run as root does not delete it either.
   gitsync pull --state-dir "$state" --repo "$hub" --keep-trees 1 >/tmp/out 2>/tmp/err || :
   cmp "$first/data/db" <<<precious
 }

@@ -1,10 +1,10 @@
 #!/bin/bash
-# What gitsync does on a host with a running systemd, one case after another.
-# The files host-?.sh hold the cases: each is a function whose name begins with
-# the case's number. A case runs in a process, with a repository, a state
-# directory and units of its own, and leaves nothing: one that fails does not
-# spoil the next. The last lines of the script that the test puts together
-# call main with a regular expression that selects cases.
+# Tests gitsync on a host with a running systemd, one case after another. The
+# files host-?.sh contain the cases. Each case is a function whose name begins
+# with the number of the case. A case runs in its own process, with its own
+# repository, state directory and units, and leaves nothing. Therefore a case
+# that fails does not affect the next. The last lines of the script that the
+# test puts together call main with a regular expression that selects cases.
 set -Eeuo pipefail
 
 # shellcheck disable=SC2034 # for the cases
@@ -24,7 +24,7 @@ went_wrong() {
   journalctl --quiet --no-pager --output=short-monotonic --lines=25
 }
 
-# no COMMAND...: it must fail. A plain ! does not end a script.
+# no COMMAND... checks that the command fails. A plain ! does not end the script.
 no() {
   if "$@"; then
     echo "unexpected: $*"
@@ -32,7 +32,7 @@ no() {
   fi
 }
 
-# await COMMAND...: until it succeeds, for at most 20 s.
+# await COMMAND... waits until the command succeeds, for at most 20 s.
 await() {
   local tries
   for ((tries = 0; tries < 400; tries++)); do
@@ -44,7 +44,7 @@ await() {
 }
 
 property() { systemctl show -P "$2" "$1"; }
-# is UNIT PROPERTY VALUE
+# is UNIT PROPERTY VALUE checks a property of a unit.
 is() {
   local value
   value=$(property "$1" "$2")
@@ -57,7 +57,7 @@ active() { is "$1" ActiveState active; }
 inactive() { is "$1" ActiveState inactive; }
 failed() { is "$1" ActiveState failed; }
 pid() { property "$1" MainPID; }
-# runs UNIT COMMAND: its main process is that command.
+# runs UNIT COMMAND checks the command of the unit's main process.
 runs() {
   local main line
   active "$1"
@@ -78,7 +78,7 @@ enabled() {
 }
 absent() { [[ ! -e $1 && ! -L $1 ]]; }
 
-# unit NAME, script NAME: write a file of the repository from stdin.
+# unit NAME and script NAME write a file of the repository from stdin.
 unit() {
   mkdir -p "$(dirname "$hub/systemd/$1")"
   cat >"$hub/systemd/$1"
@@ -95,11 +95,11 @@ push() {
 }
 newest() { git -C "$hub" rev-parse HEAD; }
 
-# run STATUS COMMAND [FLAG...]: gitsync must exit with that status. Its output stays in /tmp/out and /tmp/err.
+# run STATUS COMMAND [FLAG...] checks the exit status of gitsync. Its output is in /tmp/out and /tmp/err.
 run() {
   local want=$1 status=0
   shift
-  # Not the one command that has other flags.
+  # Except for the command that has other flags.
   local flags=(--state-dir "$state" --repo "$hub")
   [[ $1 != status ]] || flags=(--state-dir "$state")
   [[ $1 == plan || $1 == status ]] || flags+=(--health-window "$window")
@@ -109,7 +109,7 @@ run() {
     return 1
   fi
 }
-# deploy [STATUS] [FLAG...]: pushes what the repository has and synchronises.
+# deploy [STATUS] [FLAG...] pushes the files of the repository and runs sync.
 deploy() {
   push
   run "${1:-0}" sync "${@:2}"
@@ -119,7 +119,7 @@ applied() {
   commit=$(gitsync status --state-dir "$state" | jq -r .applied)
   [[ $commit == "$1" ]]
 }
-# said ACTION UNIT [REASON]: the last run printed that action.
+# said ACTION UNIT [REASON] checks that the last run printed that action.
 said() {
   jq -e -s --arg a "$1" --arg u "$2" --arg r "${3:-}" \
     'any(.[]; .action == $a and .unit == $u and ($r == "" or .reason == $r))' /tmp/out >/dev/null
@@ -130,7 +130,7 @@ no_action() {
     return 1
   fi
 }
-# settled [STATUS] [FLAG...]: the host is what the commit wants, so that nothing is left to do.
+# settled [STATUS] [FLAG...] checks that the host matches the commit and nothing is left to do.
 settled() {
   window=0s run "${1:-0}" sync "${@:2}"
   no_action 'a second run'
@@ -141,7 +141,7 @@ settled() {
   [[ -z $dead ]] || { echo "dead links: $dead" && return 1; }
 }
 
-# files lists what a case may leave.
+# files lists the files that a case could leave.
 files() { { find /etc/systemd /usr/lib/systemd /usr/local/lib /usr/local/bin /etc/containers /usr/libexec/podman /run/systemd/system /var/lib/gitops-* 2>/dev/null || :; } | sort; }
 
 clean() {
@@ -158,12 +158,12 @@ clean() {
   systemctl reset-failed
 }
 
-# one NAME: a case, in a process of its own.
+# one NAME runs a case in its own process.
 one() {
   p=${1%%_*}
   p=${p,,}
   hub=/srv/cases/$p/hub state=/srv/cases/$p/state
-  # Only crashes need a longer look.
+  # Only the cases about crashes need a longer window.
   [[ $1 == A* ]] && window=2s || window=500ms
   git init -q -b main "$hub"
   trap 'went_wrong "$BASH_COMMAND"' ERR

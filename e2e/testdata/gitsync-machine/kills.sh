@@ -1,9 +1,9 @@
 #!/bin/bash
-# gitsync apply killed while systemd does what it asks for: units are stopped,
-# reloaded, enabled, restarted and watched. After each kill the next run must
-# end with the host as the newest commit wants it. The caller sets
+# Kills gitsync apply while systemd does the work that it requested: units are
+# stopped, reloaded, enabled, restarted and watched. After each kill the next run
+# must leave the host as the newest commit wants it. The caller sets
 #   steps    kill at each step whose number modulo this is $phase (1: at each)
-#   rounds   how many kills at random times
+#   rounds   number of kills at random times
 #   RANDOM   the seed
 set -Eeuo pipefail
 : "${steps:?}" "${phase:?}" "${rounds:?}"
@@ -53,7 +53,7 @@ commits() {
   done
 }
 
-# want: makes the other commit the newest of the branch.
+# want makes the other commit the newest of the branch.
 want() {
   wanted=$((3 - ${wanted:-2}))
   git -C $hub rm -rq .
@@ -61,7 +61,7 @@ want() {
   git -C $hub commit -q --allow-empty -m again
 }
 
-# untorn: whatever the moment, each file is one commit's or the other's.
+# untorn checks that each file belongs to one of the two commits, at any moment.
 untorn() {
   local path name
   while read -r path; do
@@ -74,7 +74,7 @@ untorn() {
   )
 }
 
-# converge: one more run, and the host is what the newest commit wants.
+# converge runs gitsync once more and checks that the host matches the newest commit.
 converge() {
   gitsync >/tmp/out 2>/tmp/err
   diff -r --exclude='*.wants' --exclude=e2e.service --exclude=.gitsync $hub/systemd $units
@@ -99,7 +99,7 @@ converge() {
 main() {
   local n status began typical=0 kills=0 at=0
   local -a random
-  # Before subshells: each would take numbers of its own.
+  # Before subshells, because each of them would have its own random numbers.
   for ((n = 0; n < rounds; n++)); do random+=("$((RANDOM * 32768 + RANDOM))"); done
   commits
   for n in 1 2 3; do

@@ -1,8 +1,8 @@
 #!/bin/bash
-# gitsync's own units at work in a booted machine: what is pushed arrives by
-# gitops-sync.service and, after it, gitops-apply.service, under their
-# sandboxes. Nothing here calls apply by hand to deploy. Each part prints its
-# name when it holds; the first that does not ends the script.
+# Tests gitsync's own units in a booted machine. Pushed commits are deployed by
+# gitops-sync.service and then gitops-apply.service, in their sandboxes. No test
+# calls apply by hand to deploy. Each part prints its name when it succeeds. The
+# first part that fails ends the script.
 set -Eeuo pipefail
 
 readonly hub=/root/hub
@@ -19,7 +19,7 @@ went_wrong() {
   journalctl --quiet --no-pager --output=short-monotonic --lines=40 >&2
 }
 
-# await CONDITION...: until it is true, for at most 30 s.
+# await CONDITION... waits until the condition is true, for at most 30 s.
 await() {
   local tries
   for ((tries = 0; tries < 600; tries++)); do
@@ -37,7 +37,7 @@ inactive() { [[ $(property "$1" ActiveState) == inactive ]]; }
 ended() { [[ $(property "$1" ActiveState) =~ ^(inactive|failed)$ && ! $(property "$1" Job) =~ [1-9] ]]; }
 same() { diff "$1" "$2" >&2; }
 
-# unit NAME: writes a unit or drop-in of the repository from stdin.
+# unit NAME writes a unit or drop-in of the repository from stdin.
 unit() {
   mkdir -p "$(dirname "$hub/systemd/$1")"
   cat >"$hub/systemd/$1"
@@ -52,19 +52,19 @@ push() {
 newest() { git -C $hub rev-parse HEAD; }
 applied() { jq -r .commit $apply_state/ledger.json; }
 
-# records MSG: the records of that event that gitops-apply.service has written since the last deployment began.
+# records MSG prints the records of that event that gitops-apply.service has written since the last deployment began.
 records() {
   journalctl --sync
   journalctl --quiet --after-cursor="$cursor" --unit=gitops-apply.service --output=cat | jq -cR "fromjson? | select(.msg == \"$1\")"
 }
 
-# reloads: how often systemd has read its units again since then.
+# reloads prints how often systemd has read its units again since then.
 reloads() {
   journalctl --sync
   journalctl --quiet --after-cursor="$cursor" _PID=1 --output=cat | grep -c '^Reloading\.' || :
 }
 
-# begin: starts the chain; returns when apply is at work or has ended.
+# begin starts the pull. It returns when apply is running or has ended.
 begin() {
   journalctl --sync
   cursor=$(journalctl --quiet --lines=0 --show-cursor | sed -n 's/^-- cursor: //p')
@@ -79,7 +79,7 @@ another_invocation() {
   [[ -n $now && $now != "$1" ]]
 }
 
-# finish STATUS: waits until apply has ended, with that exit status.
+# finish STATUS waits until apply has ended, and checks its exit status.
 finish() {
   await ended gitops-apply.service
   local status
@@ -90,13 +90,13 @@ finish() {
   fi
 }
 
-# deploy STATUS
+# deploy STATUS runs one deployment and checks its exit status.
 deploy() {
   begin
   finish "$1"
 }
 
-# snapshot [TIME]: bytes, modes and owners of all that is deployed, and every link; with %T@ also when files were written.
+# snapshot [TIME] prints hashes, modes and owners of all deployed files, and every link. With %T@ it also prints when files were written.
 snapshot() {
   find $units /usr/local/bin /usr/local/lib/systemd \( -type l -printf '%p -> %l\n' \) -o \( -type f -printf "%p %m %U:%G ${1:-} " -exec sha256sum {} \; \) | sort
 }
@@ -130,8 +130,8 @@ scores() {
   done
 }
 
-# systemd starts what OnSuccess= names at each retry too, although nothing has succeeded: apply must wait for the pull, and
-# let be what was never pulled.
+# systemd starts the units of OnSuccess= at each retry too, although nothing has succeeded. apply must wait for the pull, and must
+# do nothing if nothing was pulled.
 a_pull_that_is_tried_again() {
   local env=/etc/observability-hub/gitops-sync.env dropin=/run/systemd/system/gitops-sync.service.d
   cp $env /tmp/env
@@ -159,7 +159,7 @@ an_empty_host() {
   push 'the project'
   deploy 0
   [[ $(applied) == "$(newest)" ]]
-  # All that has its program here, byte for byte, and nothing else.
+  # All units whose program exists here are deployed byte for byte, and nothing else.
   (cd $hub/systemd && ls gitops-* hub-failure@.service volume-backup-resume.service) | sort >/tmp/want
   (cd $units && find . -maxdepth 1 -type f -not -name e2e.service -printf '%P\n') | sort >/tmp/is
   same /tmp/want /tmp/is
@@ -169,7 +169,7 @@ an_empty_host() {
   same /tmp/want /tmp/is
   [[ $(find $units -type l -path '*.wants/gitops*' -printf '%P ') == 'timers.target.wants/gitops-sync.timer ' ]]
   active gitops-sync.timer
-  # Two users on two sides of the wall.
+  # The two halves run as different users.
   [[ $(stat -c %U $sync_state/repo.git/objects $sync_state/pulled.json | sort -u) == server ]]
   [[ $(find $units $apply_state -type f -not -user root | wc -l) == 0 ]]
   [[ $(reloads) == 1 ]]
@@ -199,7 +199,7 @@ a_program_that_comes_and_goes() {
   no_dead_links
 }
 
-# The administrator's limits on how often a unit starts are not meant for a test that pushes every second.
+# The start limits of the units are not meant for a test that pushes every second.
 drop_ins_of_our_own() {
   unit gitops-sync.service.d/often.conf <<<$'[Unit]\nStartLimitIntervalSec=0'
   unit gitops-apply.service.d/often.conf <<<$'[Unit]\nStartLimitIntervalSec=0\n[Service]\nRestartSec=1s'
@@ -242,7 +242,7 @@ units_of_every_kind() {
 }
 
 a_template() {
-  # Of its instances the presets enable two, the administrator a third.
+  # The presets enable two instances, and the administrator a third.
   enabled work@one.service
   enabled work@two.service
   systemctl enable --quiet --now work@three.service
@@ -274,7 +274,7 @@ a_changed_timer() {
   deploy 0
   [[ $(property tick.timer NextElapseUSecRealtime) == *2088-02-03* ]]
   [[ $(records action | jq -r '"\(.action) \(.unit)"') == $'update tick.timer\nrestart tick.timer' ]]
-  # What did not change runs on.
+  # Units that did not change keep running.
   [[ $(property runs.service InvocationID) == "$runs" ]]
 }
 
@@ -290,7 +290,7 @@ a_changed_drop_in() {
   active runs.service
 }
 
-# The service holds the socket: both have to go before it can be bound anew.
+# The service holds the socket. Both must be stopped before the socket can be bound again.
 a_changed_socket() {
   active fifo.service
   sed -i 's/fifo-1/fifo-2/' $hub/systemd/fifo.socket
@@ -307,7 +307,7 @@ drift() {
   echo 'Nice=9' >>$units/runs.service
   chown server $units/fifo.service
   systemctl stop seen.path
-  # Somebody else's drop-in is not drift.
+  # A drop-in that is not gitsync's is not drift.
   mkdir $units/fifo.service.d
   echo $'[Service]\nNice=1' >$units/fifo.service.d/ours.conf
   systemctl daemon-reload
@@ -329,7 +329,7 @@ a_removed_unit() {
   for name in fifo.socket fifo.service group.target seen.path seen.service; do
     [[ ! -e $units/$name && $(property $name LoadState) == not-found && $(property $name ActiveState) == inactive ]]
   done
-  # Stopped while systemd still knew what they were.
+  # The units were stopped while systemd still had their files.
   journalctl --sync
   journalctl --quiet --after-cursor="$cursor" _PID=1 --output=cat | grep -E '^(Stopped|Closed|Stopping|Closing|Reloading)' >/tmp/order
   [[ $(grep -n '^Reloading' /tmp/order | cut -d: -f1) -gt $(grep -nE '^(Stopped|Closed) fifo' /tmp/order | tail -n 1 | cut -d: -f1) ]]
@@ -361,12 +361,12 @@ a_failing_probe() {
   [[ $(property tock.timer LoadState) == not-found && $(property probe.service LoadState) == not-found ]]
   [[ $(property tick.timer NextElapseUSecRealtime) == *2088-02-03* && $(applied) == "$good" ]]
   await reported gitops-apply.service
-  # This one is not tried again.
+  # This commit is not tried again.
   deploy 0
   [[ $(reloads) == 0 && $(records action) == '' && $(records quarantined | jq -r .commit) == "$(newest)" ]]
   snapshot %T@ >/tmp/after
   same /tmp/before /tmp/after
-  # The next one is.
+  # The next commit is tried.
   unit probe.service <<<$'[Service]\nType=oneshot\nExecStart=tick\n[X-Gitsync]\nProbe=yes'
   sed -i 's/exit 1/exit 0/' $hub/scripts/tick
   push 'a probe that succeeds'
@@ -377,7 +377,7 @@ a_failing_probe() {
   enabled tick.timer disabled
 }
 
-# It does not fail in the eyes of systemd, which goes on starting it.
+# The unit never has the state failed, because it waits to be restarted.
 a_service_that_dies() {
   unit runs.service <<<$'[Service]\nExecStart=sleep infinity\n[Install]\nWantedBy=multi-user.target'
   push 'a service'
@@ -395,7 +395,7 @@ a_service_that_dies() {
   deploy 0
 }
 
-# It holds until the branch moves on.
+# The rollback lasts until the branch moves.
 rollback_by_hand() {
   local elapse
   elapse=$(property tick.timer NextElapseUSecRealtime)
@@ -412,7 +412,7 @@ rollback_by_hand() {
   [[ $(applied) == "$(newest)" ]]
 }
 
-# The template, with a ledger of its own: neither takes the other's units for its own.
+# The template units with their own ledger: neither gitsync owns the units of the other.
 another_repository() {
   git init -q -b main /srv/git/web
   mkdir /srv/git/web/systemd
@@ -429,12 +429,12 @@ another_repository() {
   enabled gitops-sync@web.timer
 }
 
-# reported UNIT: hub-failure has told of its failure since the last deployment began.
+# reported UNIT checks that hub-failure has reported its failure since the last deployment began.
 reported() {
   journalctl --quiet --after-cursor="$cursor" --unit="hub-failure@$1.service" --output=cat | jq -cR "fromjson? | select(.unit == \"$1\")" | grep .
 }
 
-# hold_in_probe: pushes and starts a deployment that stays in its probe until the file /run/block is gone.
+# hold_in_probe YEAR pushes and starts a deployment that stays in its probe until the file /run/block is removed.
 hold_in_probe() {
   unit probe.service <<<$'[Service]\nType=oneshot\nExecStart=sh -c "touch /run/probing; while [ -e /run/block ]; do sleep 0.05; done"\n[X-Gitsync]\nProbe=yes'
   unit tock.timer <<<$'[Timer]\nUnit=tick.service\nOnCalendar='"$1"$'-01-01\n[Install]\nWantedBy=timers.target'
@@ -451,7 +451,7 @@ two_at_once() {
   gitsync apply --state-dir $apply_state --source $sync_state >/tmp/out 2>/tmp/err || status=$?
   [[ $status == 75 ]]
   grep -q '"level":"ERROR"' /tmp/err
-  # The timer's next round finds the job at work; the two become one.
+  # The timer elapses while the job is running, and systemd merges the two starts.
   local id
   id=$(property gitops-apply.service InvocationID)
   systemctl start gitops-sync.service
@@ -473,7 +473,8 @@ its_binary_replaced() {
   [[ $(records action) == '' ]]
 }
 
-# stopped SIGNAL: neither leaves half a deployment: SIGTERM undoes it, after SIGKILL the next run does.
+# stopped YEAR and killed YEAR interrupt a deployment that changes the timer to that year. After SIGTERM the run itself undoes it,
+# and after SIGKILL the next run does.
 stopped() {
   local good
   good=$(applied)
@@ -484,7 +485,7 @@ stopped() {
   snapshot %T@ >/tmp/after
   same /tmp/before /tmp/after
   [[ $(applied) == "$good" && ! -e $apply_state/journal.json ]]
-  # Nor does the probe go on.
+  # The probe does not go on either.
   await ended probe.service
   rm /run/block
   deploy 0
@@ -566,7 +567,7 @@ JSON
   [[ $(records action) == '' ]]
 }
 
-# Nobody starts anything here. The timer goes back to its old pace by itself, too.
+# Nothing is started by hand here. The timer also goes back to its old interval by itself.
 by_the_timer() {
   unit gitops-sync.timer.d/often.conf <<<$'[Timer]\nOnCalendar=\nOnCalendar=*:*:*\nRandomizedDelaySec=0\nAccuracySec=1ms'
   push 'every second'
@@ -585,7 +586,7 @@ by_the_timer() {
   next=$(date +%s -d "$(property gitops-sync.timer NextElapseUSecRealtime)")
   now=$(date +%s)
   ((next > now && next <= now + 17 * 60))
-  # On a quarter of an hour and the fixed delay.
+  # At a quarter of an hour plus the fixed delay.
   ((next % 900 <= 120 + 10))
 }
 await_applied() { [[ $(applied) == "$(newest)" ]]; }
@@ -597,7 +598,7 @@ main() {
     units_of_every_kind a_template a_changed_timer a_changed_drop_in a_changed_socket drift \
     a_removed_unit a_service_that_dies rollback_by_hand a_failing_probe two_at_once its_binary_replaced 'stopped 2073' 'killed 2074' \
     hold_and_resume its_own_units on_change another_repository by_the_timer; do
-    # shellcheck disable=SC2086 # a function and its arguments
+    # shellcheck disable=SC2086 # a function with its arguments
     $part
     echo "ok ${part//_/ } ($SECONDS s)"
   done

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Provokes the events of gitsync that need a running systemd. What it says goes to /e2e/lines.
+# Provokes the events of gitsync that need a running systemd. Its output goes to /e2e/lines.
 set -uo pipefail
 export GIT_AUTHOR_NAME=test GIT_AUTHOR_EMAIL=test@example.org GIT_COMMITTER_NAME=test GIT_COMMITTER_EMAIL=test@example.org
 export GITSYNC_STATE_DIR=/var/lib/try GITSYNC_REPO=/srv/hub GITSYNC_HEALTH_WINDOW=0s GITSYNC_PUBLISH=/srv/trees
@@ -17,7 +17,7 @@ git -C /srv/hub commit -q -a -m good
 gitsync >>/e2e/lines 2>&1
 [[ $? == 11 ]] || exit 3
 
-# Units that do not stop, that start for longer than systemd lets one command take, and that cannot start.
+# Units that do not stop, that take longer to start than the timeout of one command, and that cannot start.
 # unit writes a service that is started at boot: unit NAME TEXT.
 unit() { printf '%b\n[Install]\nWantedBy=multi-user.target\n' "$2" >"/srv/hub/systemd/$1.service"; }
 unit stays '[Unit]\nRefuseManualStop=yes\n[Service]\nExecStart=sleep inf'
