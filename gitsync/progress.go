@@ -5,14 +5,15 @@ import (
 	"io"
 )
 
-// fetchProgress shows on a terminal, in one line that is overwritten, what git fetch
-// says about its progress.
+// fetchProgress shows the progress of git fetch on a terminal, in one line that is
+// overwritten.
 type fetchProgress struct {
 	w    io.Writer
-	line []byte // as far as git has written it
+	line []byte // the line that git is writing
 }
 
-// Write takes the stderr of git. A line that is to be overwritten ends with \r.
+// Write receives the stderr of git. In it, \r ends a line that the next line
+// overwrites.
 func (p *fetchProgress) Write(b []byte) (int, error) {
 	for _, c := range b {
 		if c != '\r' && c != '\n' {
@@ -22,7 +23,7 @@ func (p *fetchProgress) Write(b []byte) (int, error) {
 		if isProgress(p.line) {
 			const width = 79 // a line that wraps cannot be overwritten
 			line := append([]byte(name+": "), p.line...)
-			_, _ = p.w.Write(append([]byte("\r\x1b[K"), line[:min(len(line), width)]...)) // nowhere is left to report a failing stderr
+			_, _ = p.w.Write(append([]byte("\r\x1b[K"), line[:min(len(line), width)]...)) // a failure of stderr cannot be reported anywhere
 		}
 		p.line = p.line[:0]
 	}
@@ -32,8 +33,8 @@ func (p *fetchProgress) Write(b []byte) (int, error) {
 // end removes the line.
 func (p *fetchProgress) end() { _, _ = io.WriteString(p.w, "\r\x1b[K") }
 
-// isProgress reports whether a line is about the progress of a fetch. The words are
-// those of git 2.11 to 2.50.
+// isProgress reports whether a line is about the progress of a fetch. The prefixes
+// are those of git 2.11 to 2.50.
 func isProgress(line []byte) bool {
 	line = bytes.TrimPrefix(line, []byte("remote: "))
 	for _, prefix := range []string{"Enumerating objects:", "Counting objects:", "Compressing objects:", "Receiving objects:", "Unpacking objects:", "Resolving deltas:", "Checking connectivity:", "Total "} {
@@ -44,8 +45,8 @@ func isProgress(line []byte) bool {
 	return false
 }
 
-// withoutProgress returns what git would have said with --quiet: no progress, and
-// no list of the refs that it has fetched.
+// withoutProgress returns the messages that git prints with --quiet. It removes the
+// progress and the list of the fetched refs.
 func withoutProgress(messages []byte) []byte {
 	var kept []byte
 	for line := range bytes.Lines(bytes.ReplaceAll(messages, []byte("\r"), []byte("\n"))) {

@@ -12,7 +12,7 @@ func TestFetchProgress(t *testing.T) {
 		"error: index file is damaged\nReceiving objects:  1%\rfatal: the remote end hung up"
 	var shown strings.Builder
 	p := &fetchProgress{w: &shown}
-	for i := range said { // in any pieces
+	for i := range said { // in pieces of one byte
 		if n, err := p.Write([]byte(said[i : i+1])); n != 1 || err != nil {
 			t.Fatal(n, err)
 		}

@@ -203,7 +203,7 @@ func (w *want) readDropIns(o *gitobj.Store, dir gitobj.Entry, source string) err
 		switch {
 		case strings.HasPrefix(e.Name, "."):
 		case e.IsTree():
-			return gitobj.Refuse(source, "it is a directory in a directory of drop-ins")
+			return gitobj.Refuse(source, "it is a directory in a drop-in directory")
 		case unit.Type(e.Name) != "conf":
 			w.passOver(source)
 		default:
