@@ -18,28 +18,28 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// journal is written before the first change to the host and removed after
-// the last. While it is there, an apply is unfinished, and it holds all that
-// is needed to undo it: the next run does that first.
+// journal is written before the first change to the host and removed after the
+// last. While it exists, an apply is unfinished. It contains everything that is
+// needed to undo that apply, which the next run does first.
 type journal struct {
 	Version  int         `json:"version"`
 	Root     string      `json:"root"`
 	Commit   string      `json:"commit"`
 	Began    time.Time   `json:"began"`
-	Run      string      `json:"run"`           // a name that no other run has
-	Bad      string      `json:"bad,omitempty"` // why the commit is to be quarantined once it is undone
+	Run      string      `json:"run"`           // unique name of the run
+	Bad      string      `json:"bad,omitempty"` // why to quarantine the commit after the undo; empty if it is not bad
 	Files    []savedFile `json:"files"`
-	Dirs     []string    `json:"dirs"`  // folders that were not there
-	Links    enablement  `json:"links"` // all, as they were
-	Units    []string    `json:"units"` // those whose links or files change
-	Active   []string    `json:"active"`
-	Retrying []string    `json:"retrying,omitempty"` // those that systemd was about to start again
-	Starting []string    `json:"starting,omitempty"` // those that were being started, and that the change leaves alone
-	Bound    []string    `json:"bound,omitempty"`    // those that ran, and that systemd stops with one of the units
+	Dirs     []string    `json:"dirs"`               // directories that did not exist before
+	Links    enablement  `json:"links"`              // all links before the change
+	Units    []string    `json:"units"`              // units whose links, files or state the change affects
+	Active   []string    `json:"active"`             // of these and their instances, units that were running
+	Retrying []string    `json:"retrying,omitempty"` // units that systemd was about to start again, or that were starting and that the change restarts
+	Starting []string    `json:"starting,omitempty"` // units that were starting and that the change does not restart
+	Bound    []string    `json:"bound,omitempty"`    // other running units, which systemd stops together with one of the units
 	Running  bool        `json:"running"`            // systemd runs on this root
 }
 
-// savedFile is a file as it was; Kind is empty if there was none.
+// savedFile is a file before the change. Kind is empty if there was no file.
 type savedFile struct {
 	Path    string      `json:"path"`
 	Kind    string      `json:"kind"`
@@ -55,11 +55,11 @@ const (
 	journalVersion = 1
 )
 
-// Names of the files that an unfinished apply has beside a file NAME. systemd
-// reads none of them: they end in no type of a unit and begin with a dot.
+// Names of the files that an unfinished apply has beside a file NAME. systemd does
+// not read them, because they begin with a dot and do not end with a unit type.
 const (
-	newPrefix = ".gitsync-new-" // what NAME is going to be
-	oldPrefix = ".gitsync-old-" // what NAME was: going back needs no space on a full disk
+	newPrefix = ".gitsync-new-" // the new content of NAME
+	oldPrefix = ".gitsync-old-" // the old content of NAME; restoring it needs no space on a full disk
 	suffix    = "~"
 )
 
@@ -67,7 +67,7 @@ func beside(p, prefix string) string {
 	return path.Join(path.Dir(p), prefix+path.Base(p)+suffix)
 }
 
-// newJournal records the host as it is, for the actions that are to be done.
+// newJournal records the state of the host that the actions will change.
 func newJournal(v view, commit string, actions []action) (*journal, error) {
 	now := time.Now().UTC()
 	j := &journal{Version: journalVersion, Root: v.host.root, Commit: commit, Began: now, Run: fmt.Sprintf("%d-%d", now.UnixNano(), os.Getpid()), Links: v.links, Running: v.running != nil}
@@ -93,7 +93,7 @@ func newJournal(v view, commit string, actions []action) (*journal, error) {
 			return nil, err
 		}
 		if s.kind != "" && s.kind != "file" || s.kind == "file" && s.data == nil && s.sum != sum(nil) {
-			return nil, fmt.Errorf("%s: changed while it was looked at", a.Path)
+			return nil, fmt.Errorf("%s changed during this run", a.Path)
 		}
 		j.Files = append(j.Files, savedFile{a.Path, s.kind, s.mode, s.uid, s.gid, s.data, s.sum})
 		for d := path.Dir(a.Path); d != "/"; d = path.Dir(d) {
@@ -124,9 +124,9 @@ func newJournal(v view, commit string, actions []action) (*journal, error) {
 	return j, nil
 }
 
-// bind records the running units that systemd stops when one that the change
-// restarts fails or ends: they are bound to it, require it or are part of it,
-// directly or by others.
+// bind records the running units that systemd stops if a unit of the change fails or
+// stops: they are bound to it, require it, or are part of it, directly or through
+// other units.
 func (j *journal) bind(ctx context.Context, running map[string]unitState) error {
 	seen := map[string]bool{}
 	for _, name := range slices.Concat(j.Active, j.Retrying, j.Starting) {
@@ -152,7 +152,8 @@ func (j *journal) bind(ctx context.Context, running map[string]unitState) error 
 	return nil
 }
 
-// readJournal reads the journal of an unfinished apply, nil if there is none.
+// readJournal reads the journal of an unfinished apply. It returns nil if there is
+// none.
 func readJournal(state string) (*journal, error) {
 	if _, err := os.Lstat(filepath.Join(state, journalFile)); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -163,13 +164,13 @@ func readJournal(state string) (*journal, error) {
 	}
 	if j.Version != journalVersion {
 		return nil, sysexits.New(sysexits.Config, "state_damaged", fmt.Errorf("%s: version %d, not %d", filepath.Join(state, journalFile), j.Version, journalVersion)).
-			WithHint("another version of gitsync was interrupted: install that version and run gitsync apply once, which finishes or undoes")
+			WithHint("an apply of another version of gitsync was interrupted: install that version and run gitsync apply once, which finishes or undoes it")
 	}
 	return j, nil
 }
 
-// restore puts every file and every link back. It can be called again, after
-// it was interrupted anywhere.
+// restore restores every file and every link. If it is interrupted at any point, it
+// can be called again.
 func (j *journal) restore(h host) error {
 	var failed error
 	touched := map[string]bool{}
@@ -186,13 +187,13 @@ func (j *journal) restore(h host) error {
 	}
 	for _, d := range slices.Backward(j.Dirs) {
 		if real, err := h.resolve(d); err == nil {
-			_ = os.Remove(real) // one that is not empty is somebody's now
+			_ = os.Remove(real) // fails if another program has put files there
 		}
 	}
 	return errors.Join(failed, syncDirs(h, touched))
 }
 
-// restore puts one file back.
+// restore restores one file.
 func (f savedFile) restore(h host) error {
 	real, err := h.real(f.Path)
 	if err != nil {
@@ -230,7 +231,7 @@ func (f savedFile) restore(h host) error {
 	return remove(old)
 }
 
-// tidy removes what was kept for going back.
+// tidy removes the files that were kept for an undo.
 func (j *journal) tidy(h host) error {
 	for _, f := range j.Files {
 		for _, prefix := range []string{newPrefix, oldPrefix} {
@@ -246,7 +247,7 @@ func (j *journal) tidy(h host) error {
 	return nil
 }
 
-// remove removes a file if it is there.
+// remove removes a file if it exists.
 func remove(name string) error {
 	err := os.Remove(name)
 	if notThere(err) {
@@ -255,8 +256,8 @@ func remove(name string) error {
 	return err
 }
 
-// writeNew writes a file whole, with its mode and owner, before it gets a name
-// that anybody reads.
+// writeNew writes a complete file, with its mode and owner, under a temporary name.
+// The caller renames it.
 func writeNew(name string, content []byte, mode fs.FileMode, uid, gid int) error {
 	return durable.Write(name, content, func(f *os.File) error {
 		if os.Geteuid() == 0 {
@@ -268,7 +269,7 @@ func writeNew(name string, content []byte, mode fs.FileMode, uid, gid int) error
 	})
 }
 
-// syncDirs makes renames in folders of the host durable.
+// syncDirs makes renames in directories of the host durable.
 func syncDirs(h host, dirs map[string]bool) error {
 	for dir := range dirs {
 		real, err := h.resolve(dir)

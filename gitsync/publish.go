@@ -18,7 +18,7 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// Limits of a published tree.
+// Limits on a published tree.
 const (
 	maxBlob    = 64 << 20
 	maxEntries = 500_000
@@ -28,35 +28,35 @@ const (
 // currentLink is the link in the publish directory that names the newest tree.
 const currentLink = "current"
 
-// Names of gitsync's own there, beside the trees.
+// Names that gitsync uses in the publish directory, beside the trees.
 const (
-	newTree = ".gitsync-tree"    // begins the name of a tree that is being written
+	newTree = ".gitsync-tree"    // prefix of a tree that is being written
 	newLink = ".gitsync-current" // the link before it replaces current
-	oldTree = ".gitsync-old-"    // begins the name of a tree that is being removed; its commit follows
-	ranLink = ".gitsync-ran-"    // begins the name of a link to the tree that an on-change command last ran in; its rule follows
+	oldTree = ".gitsync-old-"    // prefix of a tree that is being removed, followed by its commit
+	ranLink = ".gitsync-ran-"    // prefix of a link to the tree that an on-change command last ran in, followed by the key of its rule
 )
 
 // publisher writes trees of commits into a directory.
 type publisher struct {
 	o     *gitobj.Store
 	dir   string
-	keep  int      // trees, the newest ones
-	parts []string // of the repository that a tree may be of: the --path of this pull first, then of earlier ones
+	keep  int      // number of trees to keep
+	parts []string // values of --path that a tree may be from: of this pull first, then of earlier pulls
 	moved bool     // --path has changed since the last pull
 	diag  *diag.Logger
 }
 
-// publish writes the tree of a commit as DIR/COMMIT and lets DIR/current point
-// to it. Readers see the old tree or the new one, never half of one. The files
-// are the blobs themselves: no attribute or filter changes them. A clean-up of
-// older trees that fails is a warning.
+// publish writes the tree of a commit as DIR/COMMIT and makes DIR/current point to
+// it. Readers see the old tree or the new tree, never a part of one. The files are
+// exactly the blobs: no attribute or filter changes them. If the removal of older
+// trees fails, it prints a warning.
 func (p publisher) publish(c *gitobj.Commit, rules []rule) error {
 	if err := p.write(c); err != nil {
 		if _, ok := errors.AsType[*sysexits.Error](err); ok || !diskFull(err) && !isPathError(err) {
 			return err
 		}
 		return sysexits.New(sysexits.CantCreate, "publish_failed", fmt.Errorf("publish: %w", err)).
-			WithHint("give the user of gitsync pull a writable --publish directory with room in it; DIR/current is unchanged")
+			WithHint("the user of gitsync pull needs a writable --publish directory with free space; DIR/current is unchanged")
 	}
 	p.removeOld(c.ID, rules)
 	return nil
@@ -66,8 +66,7 @@ func (p publisher) write(c *gitobj.Commit) error {
 	if err := statedir.MkdirAll(p.dir, 0o755); err != nil {
 		return err
 	}
-	// No other run is at work here: the lock is held. A tree that was not
-	// finished is in nobody's use.
+	// This run holds the lock, so no other run uses an unfinished tree.
 	left, err := filepath.Glob(filepath.Join(escapeGlob(p.dir), newTree+"*"))
 	if err != nil {
 		return err
@@ -84,12 +83,12 @@ func (p publisher) write(c *gitobj.Commit) error {
 	case err != nil:
 		return err
 	case !info.IsDir():
-		return &fs.PathError{Op: "write", Path: tree, Err: errors.New("it is there and not a directory")}
+		return &fs.PathError{Op: "write", Path: tree, Err: errors.New("it exists and is not a directory")}
 	case p.complete(c.Tree, tree) == nil && (!p.moved || p.only(c.Tree, tree) == nil):
 		step("publish")
 		return p.point(c.ID)
 	default:
-		// Of another --path, or files are missing in it.
+		// The tree is from another --path, or files are missing in it.
 		if err := os.Rename(tree, filepath.Join(p.dir, oldTree+c.ID)); err != nil {
 			return err
 		}
@@ -103,7 +102,7 @@ func (p publisher) write(c *gitobj.Commit) error {
 		err = p.give(fresh)
 	}
 	if err == nil {
-		// Thousands of files are synced at once, before they get their name.
+		// One call syncs thousands of files, before the tree gets its name.
 		syscall.Sync()
 		step("publish")
 		err = os.Rename(fresh, tree)
@@ -119,8 +118,8 @@ func (p publisher) write(c *gitobj.Commit) error {
 	return p.point(c.ID)
 }
 
-// give makes a tree or link that root writes belong to the owner of the publish
-// directory, who must be able to remove it later.
+// give makes the owner of the publish directory the owner of a tree or link that
+// root has written. That user must be able to remove it later.
 func (p publisher) give(tree string) error {
 	info, err := os.Stat(p.dir)
 	if err != nil || os.Geteuid() != 0 {
@@ -144,16 +143,16 @@ func isPathError(err error) bool {
 	return p || l
 }
 
-// escapeGlob quotes what filepath.Glob would take for a pattern.
+// escapeGlob quotes the characters that have a meaning for filepath.Glob.
 func escapeGlob(dir string) string {
 	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(dir)
 }
 
-// point swaps the link current.
+// point makes the link current point to the tree of a commit.
 func (p publisher) point(commit string) error {
 	link := filepath.Join(p.dir, currentLink)
 	if info, err := os.Lstat(link); err == nil && info.Mode()&fs.ModeSymlink == 0 {
-		return &fs.PathError{Op: "replace", Path: link, Err: errors.New("it is there and no link: move it away")}
+		return &fs.PathError{Op: "replace", Path: link, Err: errors.New("it exists and is not a link: move it away")}
 	}
 	if target, err := os.Readlink(link); err == nil && target == commit {
 		return nil
@@ -168,14 +167,14 @@ func (p publisher) point(commit string) error {
 	return durable.Rename(fresh, link)
 }
 
-// kept warns of a tree that stays.
+// kept warns about a tree that is not removed.
 func (p publisher) kept(tree string, why error) {
-	p.diag.Warn("tree_kept", why.Error()+"; gitsync leaves this tree alone: remove it by hand when its data is not needed",
+	p.diag.Warn("tree_kept", why.Error()+"; gitsync keeps this tree: remove it by hand if you do not need its data",
 		diag.Field{Key: "tree", Value: tree})
 }
 
-// removeOld removes the oldest published trees beyond those to keep, and goes
-// on with a removal that was interrupted.
+// removeOld removes the oldest published trees if there are more than keep. It also
+// finishes removals that were interrupted.
 func (p publisher) removeOld(current string, rules []rule) {
 	entries, err := os.ReadDir(p.dir)
 	if err != nil {
@@ -205,9 +204,9 @@ func (p publisher) removeOld(current string, rules []rule) {
 	}
 }
 
-// used returns the trees that on-change commands last ran in: a container can
-// have a directory of one mounted. A link of a rule that the commit does not
-// have any more counts until another command has run after it.
+// used returns the trees that on-change commands last ran in. A container may have
+// mounted a directory of such a tree. The link of a rule that the commit no longer
+// has counts until another command has run after it.
 func (p publisher) used(entries []fs.DirEntry, rules []rule) map[string]bool {
 	known := map[string]bool{}
 	for _, r := range rules {
@@ -242,8 +241,8 @@ func (p publisher) used(entries []fs.DirEntry, rules []rule) map[string]bool {
 	return used
 }
 
-// remove removes a tree that holds nothing but what the commit put there. It is
-// renamed first: half a tree must not have a commit's name.
+// remove removes a tree that contains only what the commit put there. It renames the
+// tree first, because an incomplete tree must not have the name of a commit.
 func (p publisher) remove(name, commit string) {
 	tree := filepath.Join(p.dir, name)
 	id, err := p.origin(tree, commit, name == commit)
@@ -263,9 +262,9 @@ func (p publisher) remove(name, commit string) {
 	}
 }
 
-// origin returns the tree object that a published tree was written from. It
-// fails if the published tree holds anything else. One that is whole has every
-// file of it, too.
+// origin returns the tree object from which a published tree was written. It fails if
+// the published tree contains anything else. If whole is true, it also fails if files
+// are missing.
 func (p publisher) origin(tree, commit string, whole bool) (string, error) {
 	c, err := p.o.Commit(commit)
 	if err != nil {
@@ -290,8 +289,8 @@ func (p publisher) origin(tree, commit string, whole bool) (string, error) {
 	return "", first
 }
 
-// only fails if a published tree holds anything that its tree object does not:
-// another name, another kind of file, other bytes, another file system.
+// only fails if a published tree contains anything that its tree object does not:
+// another name, another kind of file, other content, or another file system.
 func (p publisher) only(id, tree string) error {
 	root, err := os.Lstat(tree)
 	if err != nil {
@@ -303,11 +302,11 @@ func (p publisher) only(id, tree string) error {
 		case err != nil:
 			return err
 		case e == nil || device(info) != device(root):
-			return fmt.Errorf("%s is not of the commit", to)
+			return fmt.Errorf("%s is not part of the commit", to)
 		case e.IsTree() && info.IsDir():
 			return nil
 		case !info.Mode().IsRegular() || !e.IsRegular():
-			return fmt.Errorf("%s is not of the commit", to)
+			return fmt.Errorf("%s is not part of the commit", to)
 		}
 		content, err := os.ReadFile(to)
 		if err == nil && gitobj.BlobID(content) != e.ID {
@@ -326,7 +325,7 @@ func device(info fs.FileInfo) uint64 {
 }
 
 // walk calls visit for each file below a directory, with its entry in the tree
-// object; the entry is nil if there is none.
+// object. The entry is nil if the tree object has no such file.
 func (p publisher) walk(id, dir string, visit func(string, *gitobj.Entry) error) error {
 	want, err := p.o.Tree(id)
 	if err != nil {
@@ -354,7 +353,8 @@ func (p publisher) walk(id, dir string, visit func(string, *gitobj.Entry) error)
 	return nil
 }
 
-// complete fails if a published tree lacks a name of its tree object.
+// complete fails if a file or directory of the tree object is missing in a published
+// tree.
 func (p publisher) complete(id, dir string) error {
 	entries, err := p.o.Tree(id)
 	if err != nil {
@@ -376,8 +376,8 @@ func (p publisher) complete(id, dir string) error {
 	return nil
 }
 
-// unlink removes the files of a tree object and then their directories, which
-// are empty now. So a file that appears meanwhile stays.
+// unlink removes the files of a tree object and then their directories, which must
+// be empty. A file that another program creates meanwhile therefore stays.
 func (p publisher) unlink(id, dir string) error {
 	entries, err := p.o.Tree(id)
 	if err != nil {
@@ -387,7 +387,7 @@ func (p publisher) unlink(id, dir string) error {
 		return nil // an interrupted run removed it
 	}
 	if info, err := os.Lstat(dir); err == nil && info.IsDir() && info.Mode()&0o700 != 0o700 {
-		_ = os.Chmod(dir, 0o700) // if it fails, so does the removal
+		_ = os.Chmod(dir, 0o700) // if this fails, the removal fails too
 	}
 	for _, e := range entries {
 		at := filepath.Join(dir, e.Name)
@@ -410,8 +410,7 @@ func syscallError(op, path string, err error) error {
 	return &fs.PathError{Op: op, Path: path, Err: err}
 }
 
-// removeTree removes a tree that was not finished, also where a directory lost
-// its w bit.
+// removeTree removes an unfinished tree, even if it has read-only directories.
 func removeTree(dir string) error {
 	err := os.RemoveAll(dir)
 	if err == nil {
@@ -436,16 +435,16 @@ type treeWriter struct {
 
 func (w *treeWriter) write(id, dir, source string, depth int) error {
 	if depth > maxDepth {
-		return gitobj.Refuse(source, fmt.Sprintf("more than %d directories deep", maxDepth))
+		return gitobj.Refuse(source, fmt.Sprintf("it is more than %d directories deep", maxDepth))
 	}
 	entries, err := w.o.Tree(id)
 	if err != nil {
 		return err
 	}
 	if err := os.Mkdir(dir, 0o755); err != nil && depth > 0 {
-		return err // the top is there already
+		return err // the top directory exists already
 	}
-	// The unit's UMask=0077 is for secrets; compose projects read these files.
+	// The unit's UMask=0077 protects secrets, but compose projects read these files.
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
@@ -455,7 +454,7 @@ func (w *treeWriter) write(id, dir, source string, depth int) error {
 			return gitobj.Refuse(source+"/"+e.Name, reason)
 		}
 		if w.entries++; w.entries > maxEntries {
-			return gitobj.Refuse(at, fmt.Sprintf("more than %d files", maxEntries))
+			return gitobj.Refuse(at, fmt.Sprintf("the tree has more than %d files", maxEntries))
 		}
 		to := filepath.Join(dir, e.Name)
 		switch {
@@ -495,24 +494,24 @@ func (w *treeWriter) file(e gitobj.Entry, to, source string) error {
 	return errors.Join(err, f.Chmod(mode), f.Close())
 }
 
-// badFileName says what is wrong with a name in a published tree, which may
-// have names of people: spaces, accents.
+// badFileName returns why a published tree cannot contain a name; empty if it can.
+// Unlike names of deployed files, names in a tree may have spaces and accents.
 func badFileName(name string) string {
 	if name == "" || name == "." || name == ".." {
-		return "not a file name"
+		return "it is not a file name"
 	}
 	if len(name) > 255 {
-		return "a name of more than 255 bytes"
+		return "its name is longer than 255 bytes"
 	}
 	if strings.EqualFold(name, ".git") {
-		return "a repository in the repository"
+		return "it is a repository in the repository"
 	}
 	for _, c := range []byte(name) {
 		if c < ' ' || c == 0x7f {
-			return "a control character in the name"
+			return "its name contains a control character"
 		}
 		if c == '/' {
-			return "a slash in the name"
+			return "its name contains a slash"
 		}
 	}
 	return ""

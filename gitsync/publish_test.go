@@ -83,7 +83,7 @@ func TestPublishKeepsUnknownTree(t *testing.T) {
 func TestPublishPathTaken(t *testing.T) {
 	w := newCommands(t)
 	w.write("trees/current/file", "")
-	w.want(sysexits.CantCreate, "no link", "pull", "--publish", w.path("trees"))
+	w.want(sysexits.CantCreate, "not a link", "pull", "--publish", w.path("trees"))
 	if err := os.RemoveAll(w.path("trees")); err != nil {
 		t.Fatal(err)
 	}
