@@ -64,9 +64,9 @@ func (x *execution) uncommitted(why error) error {
 // undo restores the host from the journal and removes the journal. If something
 // cannot be restored, the journal stays and the next run tries again.
 func (a *apply) undo(ctx context.Context, j *journal) error {
-	var unnoted error // returned after the host is restored, which is more important
+	var quarantineErr error // returned after the host is restored, which is more important
 	if j.Bad != "" {
-		unnoted = writeQuarantine(a.dir, j.Commit, j.Bad)
+		quarantineErr = writeQuarantine(a.dir, j.Commit, j.Bad)
 	}
 	if j.Running {
 		// Ignore units that fail to stop: restoring the files comes first, and
@@ -81,8 +81,8 @@ func (a *apply) undo(ctx context.Context, j *journal) error {
 		return sysexits.New(sysexits.Failed, "undo_failed", fmt.Errorf("undo commit %s: %w", j.Commit, err)).
 			WithHint("keep " + a.dir.Join(journalFile) + ": it holds the files and links from before the change. Correct what the error names (df -h, findmnt -T, lsattr), then run systemctl start gitops-apply.service, or gitsync apply by hand: each apply undoes this commit first")
 	}
-	if unnoted != nil {
-		return unnoted
+	if quarantineErr != nil {
+		return quarantineErr
 	}
 	step("undone")
 	return a.forget(j)

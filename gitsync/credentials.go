@@ -11,8 +11,8 @@ import (
 
 // credentials are the credentials that exist.
 type credentials struct {
-	files map[string]string // paths, by name
-	lent  string            // directory with copies, if there are any
+	files  map[string]string // paths, by name
+	copies string            // directory with copies, if there are any
 }
 
 // findCredentials returns the credentials for git. If as is not nil, git runs as
@@ -30,7 +30,7 @@ func findCredentials(as *syscall.Credential, dir string) (*credentials, error) {
 		return c, nil
 	}
 	var err error
-	if c.lent, err = os.MkdirTemp(dir, "gitsync-credentials-"); err != nil {
+	if c.copies, err = os.MkdirTemp(dir, "gitsync-credentials-"); err != nil {
 		return c, fmt.Errorf("copy the credentials: %w", err)
 	}
 	for name, file := range c.files {
@@ -38,13 +38,13 @@ func findCredentials(as *syscall.Credential, dir string) (*credentials, error) {
 		if err != nil {
 			return c, err
 		}
-		fresh := filepath.Join(c.lent, name)
+		fresh := filepath.Join(c.copies, name)
 		if err := writeNew(fresh, b, 0o400, int(as.Uid), int(as.Gid)); err != nil {
 			return c, fmt.Errorf("copy the credentials: %w", err)
 		}
 		c.files[name] = fresh
 	}
-	if err := os.Chown(c.lent, int(as.Uid), int(as.Gid)); err != nil {
+	if err := os.Chown(c.copies, int(as.Uid), int(as.Gid)); err != nil {
 		return c, fmt.Errorf("copy the credentials: %w", err)
 	}
 	return c, nil
@@ -52,7 +52,7 @@ func findCredentials(as *syscall.Credential, dir string) (*credentials, error) {
 
 // remove removes the copies.
 func (c *credentials) remove() {
-	if c.lent != "" {
-		_ = os.RemoveAll(c.lent)
+	if c.copies != "" {
+		_ = os.RemoveAll(c.copies)
 	}
 }

@@ -52,7 +52,7 @@ func TestCheckRef(t *testing.T) {
 	}
 	for _, bad := range []string{"", "-x", "a..b", "a b", "a:b", "a^", "a~1", "a*", "a\n", "a.lock", "a/", "/a", "a//b", "@{u}", "a@{1}"} {
 		if err := checkRef(bad); err == nil {
-			t.Errorf("checkRef(%q) passes", bad)
+			t.Errorf("checkRef(%q) accepts the name", bad)
 		}
 	}
 }

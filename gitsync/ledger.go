@@ -164,7 +164,7 @@ func readLedger(state string) (*ledger, error) {
 	}
 	if l.Version != ledgerVersion {
 		return nil, sysexits.New(sysexits.Config, "state_damaged", fmt.Errorf("%s: version %d, not %d", filepath.Join(state, ledgerFile), l.Version, ledgerVersion)).
-			WithHint("a newer version of gitsync wrote it: install that version")
+			WithHint("another version of gitsync wrote it: install that version")
 	}
 	if l.Files == nil {
 		l.Files = map[string]owned{}

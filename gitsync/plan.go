@@ -198,9 +198,10 @@ func compareFile(f *wantedFile, is fileState, was owned, ours, others bool) (do,
 	return doUpdate, "drift"
 }
 
-// rightOwner reports whether a file belongs to root, because systemd reads these
-// files and root runs them. A run as another user, on another root, can only write
-// files of that user, so there every owner is right.
+// rightOwner reports whether a file has the right owner. The owner must be root,
+// because systemd reads these files and root runs them. If gitsync runs as another
+// user, on another root, any owner is right, because it can only write files of that
+// user.
 func rightOwner(s fileState) bool {
 	return os.Geteuid() != 0 || s.uid == 0 && s.gid == 0
 }

@@ -108,8 +108,8 @@ func (r *repository) settle() error {
 	return r.clearLocks()
 }
 
-// replaceFile writes a small file of the repository by rename, so that a full
-// disk leaves the old one.
+// replaceFile replaces a small file of the repository by rename. If the disk is full,
+// the old file stays.
 func replaceFile(path, content string) error {
 	tmp := path + ".gitsync"
 	f, err := statedir.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)

@@ -288,7 +288,7 @@ func (s *stage) stay(units []string, was map[string]enablement) []string {
 	return all
 }
 
-// installsIn reports whether a drop-in says how a unit is enabled.
+// installsIn reports whether a drop-in has an [Install] section.
 func installsIn(f *wantedFile) bool { return unit.Parse(f.unit, nil, f.content).Installable() }
 
 // prepare adds the files that systemctl needs besides those of the commit: the

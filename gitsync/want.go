@@ -62,7 +62,7 @@ type want struct {
 
 // readWant reads what the commit wants. It accepts only regular files with plain
 // names. If the deployed directories contain anything else, it refuses the whole
-// commit, because a host must never get half of a commit.
+// commit, because a host must never get a part of a commit.
 func readWant(o *gitobj.Store, c *gitobj.Commit, scriptsDir string) (*want, error) {
 	w := &want{commit: c.ID}
 	top, err := o.Tree(c.Tree)
