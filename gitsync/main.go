@@ -137,7 +137,7 @@ func app() cli.App {
 			{Name: "apply", Help: "Make the host match the pulled commit.", Grammar: &applyCmd{}},
 			{Name: "status", Help: "Print one record: commits, hold, ages and drift.", Grammar: &statusCmd{}},
 			{Name: "rollback", Help: "Apply the commit before the applied one, and quarantine the newer one.", Grammar: &rollbackCmd{}},
-			{Name: "hold", Help: "Keep apply from changing anything until resume.", Grammar: &holdCmd{}},
+			{Name: "hold", Help: "Keep apply from changing anything, for a time or until resume.", Grammar: &holdCmd{}},
 			{Name: "resume", Help: "End a hold.", Grammar: &resumeCmd{}},
 		},
 		Flags: flagHelp,
