@@ -256,8 +256,8 @@ func remove(name string) error {
 	return err
 }
 
-// writeNew writes a complete file, with its mode and owner, under a temporary name.
-// The caller renames it.
+// writeNew writes a complete file with its mode and owner. A file on the host gets a
+// temporary name, and the caller renames it: nothing reads an incomplete file.
 func writeNew(name string, content []byte, mode fs.FileMode, uid, gid int) error {
 	return durable.Write(name, content, func(f *os.File) error {
 		if os.Geteuid() == 0 {
