@@ -1,31 +1,33 @@
 # The Observability Hub's host tools.
 #
-#   make build                             binaries and man pages into bin/
-#   make install [TOOLS="sysmetrics …"]    them, with their units and scripts, below $(DESTDIR)$(PREFIX)
-#   make uninstall [TOOLS="sysmetrics …"]  the reverse
+#   make build                             build binaries and man pages into bin/
+#   make install [TOOLS="sysmetrics …"]    install tools with their units, scripts and man pages below $(DESTDIR)$(PREFIX)
+#   make uninstall [TOOLS="sysmetrics …"]  remove the installed files, and disable the units
 #
-#   make demo                              each tool's main job once, on throw-away servers
-#   make check                             format, vet, staticcheck and unit tests: no root, no servers, a minute
-#   make test                              everything: builds, unit tests, end-to-end tests
-#   make lint                              formatting, static analysis, unit files
-#   make torture                           the kill matrices and random faults in full
-#   make bench                             the cost beside that of other tools, as ratios
-#   make cover [TOOLS="sysmetrics …"]      coverage per package, of unit tests and with end-to-end tests
-#   make dist                              static binaries with checksums in dist/
-#   make release VERSION=X.Y.Z             binaries, packages, source and the text of the tag in dist/; tags and pushes nothing
+#   make demo                              run each tool's main job once, on temporary servers
+#   make check                             check format, vet, staticcheck and unit tests: no root, no servers, a minute
+#   make test                              run all tests: builds, unit tests, end-to-end tests
+#   make lint                              check format, static analysis, shell scripts, unit files, vulnerabilities
+#   make torture                           run all kills at chosen steps and all random faults
+#   make bench                             compare the cost with that of other tools, as ratios
+#   make cover [TOOLS="sysmetrics …"]      print coverage per package: by unit tests, and with end-to-end tests
+#   make dist                              build static binaries with checksums in dist/
+#   make release VERSION=X.Y.Z             build binaries, packages, source and the text of the tag in dist/; tag and push nothing
 #
-# install copies files and nothing else: enabling a unit is the admin's decision.
-# The others install the Debian packages that they need (e2e/install-packages).
+# install only copies files: enabling a unit is the administrator's decision. demo,
+# test, lint, torture, bench, cover and release install the Debian packages that they
+# need (e2e/install-packages).
 
 PREFIX  = /usr/local
 DESTDIR =
 VERSION := $(shell packaging/version)
 
-# The tools that are there, each in a folder of its own.
+# The tools in this source tree, each in its own directory.
 TOOLS = $(patsubst %/go.mod,%,$(wildcard $(ALL:=/go.mod)))
 ALL   = gitsync readsync sysmetrics volbackup
 
-# What a tool's units and scripts begin with, in systemd/ and scripts/.
+# The beginning of the names of a tool's units in systemd/, its scripts in scripts/,
+# and its file in systemd/sysusers.d/.
 units.gitsync     = gitops-
 units.readsync    = reading-sync
 units.sysmetrics  = system-metrics
@@ -47,26 +49,26 @@ unitdir = $(DESTDIR)$(PREFIX)/lib/systemd/system
 libdir  = $(DESTDIR)$(PREFIX)/lib
 mandir  = $(DESTDIR)$(PREFIX)/share/man/man1
 
-# scdoc makes the man pages; without it everything else is built.
+# scdoc makes the man pages. Without scdoc everything else is built.
 scdoc := $(shell command -v scdoc)
 
-# What to install for $(1), a list of tools: paths in this folder.
+# The files to install for $(1), a list of tools: paths in this directory.
 tool_units   = $(foreach t,$(1),$(foreach kind,service timer socket,$(wildcard systemd/$(units.$(t))*.$(kind))))
 tool_scripts = $(foreach t,$(1),$(wildcard $(addprefix scripts/,$(scripts.$(t)))))
 tool_sysusers = $(foreach t,$(1),$(addprefix systemd/sysusers.d/,$(sysusers.$(t))))
 tool_pages   = $(if $(scdoc),$(foreach t,$(1),$(patsubst $(t)/%.scd,bin/%,$(wildcard $(t)/*.1.scd))))
-# What every tool needs, whichever are installed.
+# The files that every tool needs.
 common_units   = systemd/hub-failure@.service systemd/hub-notify@.service
 common_scripts = scripts/hub-failure scripts/hub-notify scripts/hub-run
 common_pages   = $(if $(scdoc),bin/hub-notify.1 bin/hub-run.1)
 
 .PHONY: build install uninstall demo check test lint torture bench cover dist release modules help
 
-# Always by the go command, which knows what is up to date, and then with this commit's version.
+# build always runs the go command, which knows what is up to date and sets the version of this commit.
 build: $(call tool_pages,$(TOOLS)) $(common_pages)
 	$(foreach t,$(TOOLS),$(call go_build,$(t),bin/$(t))$(newline))
 
-# $(1) = tool, $(2) = file to write, relative to this folder
+# $(1) = tool, $(2) = file to write, relative to this directory
 go_build = cd $(1) && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X observability-hub/lib/cli.Version=$(VERSION)" -o ../$(2) .
 
 define newline
@@ -74,8 +76,8 @@ define newline
 
 endef
 
-# For `make install`: only what is missing or older than its sources, so that
-# `make build` as oneself and `make install` as root needs no compiler as root.
+# `make install` builds only binaries that are missing or older than their sources. So
+# root needs no compiler for `make install` after `make build` as another user.
 .SECONDEXPANSION:
 $(addprefix bin/,$(ALL)): bin/%: $$(wildcard $$*/*.go $$*/go.mod lib/*/*.go lib/go.mod lib/*/go.mod)
 	$(call go_build,$*,$@)
@@ -95,9 +97,9 @@ install: $(addprefix bin/,$(TOOLS)) $$(call tool_pages,$(TOOLS)) $(common_pages)
 	$(if $(call tool_scripts,$(TOOLS)),sed -i 's|^readonly version=.*|readonly version=$(VERSION)|' $(addprefix $(bindir)/,$(notdir $(call tool_scripts,$(TOOLS)))))
 	install -m 644 systemd/tmpfiles.d/observability-hub.conf $(libdir)/tmpfiles.d
 
-# On a running host the units stop first: a timer whose service is gone would
-# go on failing, and an enabled unit would leave a dead link behind. What all
-# tools share goes with the last of them.
+# On a running host the units are stopped and disabled first. Otherwise a timer without
+# its service would go on failing, and an enabled unit would leave a dead link. The
+# files that all tools share are removed with the last tool.
 uninstall:
 	if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then \
 		systemctl disable --now $(filter-out %@.service %@.timer,$(notdir $(call tool_units,$(TOOLS)))) || :; fi
@@ -114,8 +116,8 @@ uninstall:
 	for dir in $(unitdir) $(libdir)/systemd/system-preset $(libdir)/systemd $(libdir)/sysusers.d $(libdir)/tmpfiles.d $(mandir); do \
 		[ ! -d $$dir ] || rmdir --ignore-fail-on-non-empty $$dir; done
 
-# Tests need root (systemd-nspawn, users, mounts): as another user they run by sudo.
-# By env, as Debian's sudo has a PATH of its own that --preserve-env does not change.
+# Tests need root (systemd-nspawn, users, mounts). Other users run them with sudo. env
+# sets PATH, because Debian's sudo has its own PATH, which --preserve-env does not change.
 as_root = $(if $(filter 0,$(shell id -u)),,sudo env "PATH=$$PATH" CI="$$CI" HUB_TORTURE="$$HUB_TORTURE" HUB_SEED="$$HUB_SEED" )
 libs     = lib lib/postgres
 packages = $(foreach d,$(libs) $(TOOLS) e2e,./$(d)/...)
@@ -127,13 +129,13 @@ demo:
 	e2e/demo-gitsync.sh
 	e2e/demo-readsync.sh
 	e2e/demo-volbackup.sh
-	@printf '%s\n' '' 'Shown, each on servers of its own that are stopped again:' \
+	@printf '%s\n' '' 'Shown, each on its own servers, which are stopped again:' \
 		'  sysmetrics  a host without and with a database, and rows for Grafana' \
 		'  gitsync     a repository deployed, drift healed, a bad commit refused' \
 		'  readsync    documents of MongoDB as rows of PostgreSQL, each once' \
 		'  volbackup   volumes backed up, damage found, data restored'
 
-# Each module must build alone, as somebody who depends on it does.
+# Each module must build alone, as it does for a module that depends on it.
 modules:
 	$(foreach d,$(libs) $(TOOLS) e2e,cd $(d) && GOWORK=off go build -o /dev/null ./... && GOWORK=off go vet ./...$(newline))
 
@@ -161,8 +163,8 @@ bench:
 	$(MAKE) build
 	$(as_root)go run ./e2e/bench
 
-# What the unit tests reach, then what they reach together with the end-to-end tests of the command lines, per package: those
-# run binaries that count (HUB_BIN_DIR, GOCOVERDIR). A run that is killed counts nothing.
+# Prints the coverage of the unit tests per package, then that of unit tests and of the end-to-end tests of the command lines
+# together. The end-to-end tests run binaries that record their coverage (HUB_BIN_DIR, GOCOVERDIR). A killed run records nothing.
 cover_dir = $(CURDIR)/.cache/cover
 COVER_RUN = Script|GitsyncHost
 cover:
