@@ -158,7 +158,7 @@ func title(key string) string {
 	return strings.ReplaceAll(key, "_", " ")
 }
 
-// cell is the value of a key for a person. The name of the key tells its unit.
+// cell is the value of a key for a person. The name of the key shows its unit.
 func cell(key string, value any) string {
 	switch v := value.(type) {
 	case nil:
