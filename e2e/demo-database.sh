@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Part of the demos: a throw-away PostgreSQL in $work, and how a demo speaks. It is sourced.
+# Part of the demos, to be sourced: a temporary PostgreSQL in $work, and functions for messages.
 
 work=${work-}
 pg_bin=
@@ -17,11 +17,11 @@ fail() {
   exit 1
 }
 
-# Runs a program of PostgreSQL: as the user postgres if this is root, whom it refuses.
+# as_postgres PROGRAM...: runs a program of PostgreSQL. PostgreSQL refuses to run as root, so root runs it as the user postgres.
 as_postgres() (
   local program=$1
   shift
-  cd / # where that user may be
+  cd / # that user may not be allowed to enter the current directory
   if [[ $EUID -eq 0 ]]; then
     setpriv --reuid=postgres --regid=postgres --init-groups -- "$pg_bin/$program" "$@"
   else
@@ -44,7 +44,7 @@ stop_database() {
   as_postgres pg_ctl stop --silent --wait --mode=immediate -D "$work/data"
 }
 
-# A server on a unix socket alone, with a plain role that owns a database.
+# make_database: starts a server that listens only on a unix socket, with an ordinary role that owns a database.
 make_database() {
   install -d -m 755 "$work/postgres"
   [[ $EUID -ne 0 ]] || chown postgres "$work" "$work/postgres"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Shows readsync at its job: a FerretDB, which speaks MongoDB's protocol, and a PostgreSQL of its own in temporary folders;
-# documents that become rows, and one that cannot. Nothing outside of these folders is touched, and nothing stays.
+# Shows what readsync does, with FerretDB, which speaks MongoDB's protocol, and a PostgreSQL in a temporary directory:
+# documents become rows, and one document cannot. It changes nothing outside of that directory, and removes it.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -13,7 +13,7 @@ source "$here/e2e/demo-database.sh"
 clean_up() {
   local status=$?
   trap - EXIT
-  # Another Ctrl-C must not leave a server behind.
+  # A second Ctrl-C must not leave a server running.
   trap '' INT TERM HUP
   if [[ -n $ferret ]]; then
     kill "$ferret" 2>/dev/null || true
@@ -29,11 +29,11 @@ clean_up() {
 start_ferret() {
   local deadline
   echo '  building FerretDB, which takes a minute the first time'
-  # go build -v names each package that it compiles: some 500.
+  # go build -v prints each package that it compiles, which are about 500.
   (cd "$here/e2e/ferret" && CGO_ENABLED=0 go build -v -o "$work/ferret" . 2>&1) \
     | awk '!/^[a-zA-Z0-9.\/_-]+$/ { print; next } ++n % 100 == 0 { print "    " n " packages"; fflush() }'
   (cd "$here/e2e/mongo" && CGO_ENABLED=0 go build -o "$work/mongo" .)
-  # It ends with its standard input, which this script holds open.
+  # FerretDB exits at the end of its standard input, which this script keeps open.
   mkfifo "$work/alive"
   "$work/ferret" <"$work/alive" >"$work/uri" 2>"$work/ferret.log" &
   ferret=$!
@@ -52,7 +52,7 @@ start_ferret() {
 insert() { "$work/mongo" insert "$MONGO_URI" hub.readings; }
 count() { "$work/mongo" count "$MONGO_URI" hub.readings "$1"; }
 
-# Runs readsync; the first argument is the exit status that should come of it.
+# run STATUS ARG...: runs readsync, which must exit with that status.
 run() {
   local want=$1 status=0
   shift
@@ -60,12 +60,12 @@ run() {
   "$readsync" "$@" >"$work/out" 2>"$work/err" || status=$?
   jq -r '"    " + ([.msg, (to_entries[] | select(.key | IN("read", "inserted", "identical", "rejected", "marked", "processed", "rows", "no_row")) | "\(.key) \(.value)"), .detail, .error] | map(select(. != null)) | join("  "))' "$work/err" "$work/out"
   printf '    exit status %s\n' "$status"
-  [[ $status -eq $want ]] || fail "exit status $status where $want was due"
+  [[ $status -eq $want ]] || fail "exit status $status, want $want"
 }
 
 expect() {
   local what=$1 got=$2 want=$3
-  [[ $got == "$want" ]] || fail "$what: $got, not $want"
+  [[ $got == "$want" ]] || fail "$what: $got, want $want"
 }
 
 main() {
@@ -74,7 +74,7 @@ main() {
   trap clean_up EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP
-  # Nothing of the caller's own databases or credentials.
+  # The demo must not use the caller's databases or credentials.
   local name
   for name in $(compgen -e); do
     case $name in
@@ -85,7 +85,7 @@ main() {
   chmod 755 "$work"
   export READSYNC_STATE_DIR=$work/state
 
-  say '1. A MongoDB and a PostgreSQL of our own, in temporary folders; three documents wait to be synced'
+  say '1. Start FerretDB and PostgreSQL in a temporary directory, and insert three documents to be synced'
   start_ferret
   make_database
   insert <<'JSON'
@@ -95,29 +95,29 @@ main() {
 JSON
   printf '  documents to sync: %s\n' "$(count '{"status":"ingested"}')"
 
-  say '2. In three stages, with a filter of our own between them: what comes from "test" stays where it is'
+  say '2. Sync in three stages with a filter between them: documents with the source "test" are left out'
   printf "  \$ readsync extract | jq -c 'select(.source != \"test\")' | readsync load | readsync mark\n"
   "$readsync" extract | jq -c 'select(.source != "test")' | "$readsync" load | "$readsync" mark | jq -r 'select(.msg) | "    \(.msg)  read \(.read)  marked \(.marked)"'
   echo '  $ psql'
   psql -X -q --pset=footer=off -c "SELECT mongo_id, to_char(event_timestamp AT TIME ZONE 'UTC', 'HH24:MI') AS time, source, payload FROM reading_analytics ORDER BY 1" | sed '/^$/d; s/^/    /'
   expect 'documents that are left' "$(count '{"status":"ingested"}')" 1
 
-  say '3. In one run, as the service does it. To do it twice does no harm'
+  say '3. Sync the rest in one run, as the service does. A second run changes nothing'
   run 0 run
   run 0 run
   expect 'documents that are left' "$(count '{"status":"ingested"}')" 0
 
-  say '4. A document that PostgreSQL cannot hold is set aside whole, with the reason; it can be loaded later'
+  say '4. A document that PostgreSQL cannot store is set aside with the reason. It can be loaded later'
   insert <<<'{"_id":"odd","status":"ingested","source":"a\u0000b","payload":{}}'
   run 11 run --max-rejects 1
   printf '  set aside: %s\n' "$(jq -r '"\(.mongo_id): \(.detail)"' "$work/state/dead-letters.jsonl")"
   run 0 retry --nul=replace "$work/state/dead-letters.jsonl"
 
-  say '5. Both sides agree'
+  say '5. Compare both sides'
   run 0 verify
   expect 'rows' "$(psql -XAt -c 'SELECT count(*) FROM reading_analytics')" 4
 
-  say 'Four documents, four rows, each once. Both servers and their folders go now.'
+  say 'Four documents became four rows, each once. Both servers and their directory are removed now.'
 }
 
 main "$@"

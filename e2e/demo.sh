@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Shows sysmetrics at its job: a PostgreSQL of its own in a temporary folder, two samples, the rows;
-# then the same with the database down and up again. Nothing outside of that folder is touched, and nothing stays.
+# Shows what sysmetrics does: two samples in a temporary PostgreSQL, and their rows. Then the same while the database is
+# down, and after it is up again. It changes nothing outside of a temporary directory, and removes that directory.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -12,7 +12,7 @@ source "$here/e2e/demo-database.sh"
 clean_up() {
   local status=$?
   trap - EXIT
-  # Another Ctrl-C must not leave a server behind.
+  # A second Ctrl-C must not leave a server running.
   trap '' INT TERM HUP
   if [[ -n $work && -e $work/data/postmaster.pid ]]; then
     stop_database || true
@@ -42,19 +42,19 @@ spooled() {
   fi
 }
 
-# Flushes one sample; the argument is the exit status that should come of it.
+# flush STATUS: flushes one sample, which must exit with that status.
 flush() {
   local want=$1 status=0
   printf '  $ sysmetrics collect --flush\n'
   "$sysmetrics" collect --flush >"$work/out" 2>"$work/err" || status=$?
   sed 's/^/    /' "$work/out" "$work/err"
   printf '    exit status %s\n' "$status"
-  [[ $status -eq $want ]] || fail "exit status $status where $want was due"
+  [[ $status -eq $want ]] || fail "exit status $status, want $want"
 }
 
 expect() {
   local what=$1 got=$2 want=$3
-  [[ $got == "$want" ]] || fail "$what: $got, not $want"
+  [[ $got == "$want" ]] || fail "$what: $got, want $want"
 }
 
 count_rows() { psql -XAt -c 'SELECT count(*) FROM system_metrics'; }
@@ -65,7 +65,7 @@ main() {
   trap clean_up EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP
-  # Nothing of the caller's own databases or credentials.
+  # The demo must not use the caller's databases or credentials.
   local name
   for name in $(compgen -e); do
     case $name in
@@ -76,28 +76,28 @@ main() {
   chmod 755 "$work"
   export SYSMETRICS_STATE_DIR=$work/state
 
-  say '1. A sample of this host, on stdout: one JSON record each of cpu, memory, disk and network'
+  say '1. Print a sample of this host: one JSON record each for cpu, memory, disk and network'
   echo '  $ sysmetrics | cut -c 1-160'
   "$sysmetrics" | cut -c 1-160 | sed 's/^/    /'
 
-  say '2. A PostgreSQL server of our own, in a temporary folder, with the table that sysmetrics asks for'
+  say '2. Start PostgreSQL in a temporary directory, and create the table of sysmetrics'
   make_database
   echo '  $ sysmetrics schema | psql'
   "$sysmetrics" schema | psql -X -q --set ON_ERROR_STOP=1
 
-  say '3. Two samples into it. The timer does this each minute'
+  say '3. Insert two samples. The timer does this each minute'
   flush 0
   flush 0
   show_rows
   expect 'rows of two samples' "$(count_rows)" 8
 
-  say '4. The database goes down, and a sample is due: it waits in the spool, and the exit status says why'
+  say '4. Stop the database. The next sample waits in the spool, and the exit status says why'
   stop_database
   flush 69
   printf '  records in the spool: %s\n' "$(spooled)"
   expect 'records in the spool' "$(spooled)" 4
 
-  say '5. The database is up again: the next sample takes the waiting one along, with its own time'
+  say '5. Start the database. The next run also inserts the waiting sample, with its original time'
   start_database
   flush 0
   printf '  records in the spool: %s\n' "$(spooled)"
@@ -105,7 +105,7 @@ main() {
   show_rows
   expect 'rows of four samples' "$(count_rows)" 16
 
-  say 'Four samples, sixteen rows, nothing lost and nothing twice. The server and its folder go now.'
+  say 'Four samples, sixteen rows: none is lost, and none is inserted twice. The server and its directory are removed now.'
 }
 
 main "$@"

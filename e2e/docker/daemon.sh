@@ -1,20 +1,21 @@
 #!/bin/bash
-# The life of one Docker daemon: daemon.sh DIR
+# daemon.sh DIR: runs a Docker daemon.
 #
-# It runs until SIGTERM, in mount and PID namespaces of its own: however it
-# ends, the kernel ends dockerd, containerd and all containers, and takes their
-# mounts, without a trace on the host. DIR is removed. It needs docker.io and
-# busybox-static from Debian, and root. The host's own daemon is not touched.
+# It runs until SIGTERM, in its own mount and PID namespaces. So however it ends, the
+# kernel ends dockerd, containerd and all containers, and removes their mounts. DIR is
+# removed. It needs root, and docker.io and busybox-static from Debian. It does not use
+# the host's daemon.
 #
-# DIR/d.sock    the daemon's socket, there once it answers and has the image "busybox"
+# DIR/d.sock    the daemon's socket; it exists as soon as the daemon answers and has
+#               the image "busybox"
 # DIR/data      data root; volumes are in DIR/data/volumes
 # DIR/log       the daemon's log
 set -euo pipefail
 
 inner() {
   local dir=$1 daemon
-  # No bridge and no packet filter, which the host may lack or use for itself.
-  # The image is there before the socket has its name.
+  # No bridge and no packet filter: the host may not have them, or may use them. The
+  # image is imported before the socket gets its final name.
   dockerd --config-file "$dir/daemon.json" --host "unix://$dir/new.sock" --data-root "$dir/data" --exec-root "$dir/exec" \
     --pidfile "$dir/pid" --cgroup-parent "/${dir##*/}" --exec-opt native.cgroupdriver=cgroupfs \
     --bridge none --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false >"$dir/log" 2>&1 &
@@ -28,11 +29,12 @@ inner() {
   "$dir/image/bin/busybox" --install "$dir/image/bin"
   tar -C "$dir/image" -c . | docker --host "unix://$dir/new.sock" import --change 'ENV PATH=/bin' - busybox >/dev/null
   mv "$dir/new.sock" "$dir/d.sock"
-  # As process number 1 it has orphans to bury.
+  # This is process number 1 of the namespace, which must reap orphans.
   wait "$daemon"
 }
 
-# A paused container does not die before it is thawed; any takes a moment to be gone, and a cgroup in use stays.
+# clear_up DIR: removes cgroups and DIR. A paused container must be thawed before it can end. Processes need a moment to
+# end, and until then their cgroup cannot be removed.
 clear_up() {
   local dir=$1 try state
   for state in /sys/fs/cgroup/{,freezer/}"${dir##*/}"/*/{freezer.state,cgroup.freeze}; do
@@ -56,7 +58,7 @@ outer() {
   unshare --mount --pid --fork --kill-child --mount-proc -- bash "$0" inner "$dir" &
   child=$!
   wait "$child" || status=$?
-  # Left for whoever asks why.
+  # The log is kept for the caller, to show why the daemon ended.
   cp "$dir/log" "$dir.log" || :
   clear_up "$dir"
   exit "$status"

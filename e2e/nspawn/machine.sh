@@ -1,19 +1,19 @@
 #!/bin/bash
-# The life of one machine: machine.sh DIR LIMIT BASE [NSPAWN-OPTION…]
+# machine.sh outer DIR LIMIT BASE [NSPAWN-OPTION…]: boots a machine and waits for its end.
 #
-# It runs twice. The outer run is the child of the test: it starts the inner
-# one in mount and PID namespaces of its own, and clears up when the test is
-# gone. The inner run, PID 1 there, mounts, boots and brings out the journal.
-# However either ends, the kernel ends everything inside with the namespaces:
-# processes, mounts and loop devices.
+# The script runs twice. The outer run is the child of the test. It starts the inner
+# run in its own mount and PID namespaces, and cleans up if the test has ended. The
+# inner run is PID 1 of its namespace. It mounts the root, boots the machine and exports
+# the journal. However they end, the kernel ends all processes, mounts and loop devices
+# together with the namespaces.
 #
-# DIR/console   what the machine wrote to its console
-# DIR/status    exit status of systemd-nspawn, or "limit" when LIMIT ended it
+# DIR/console   output of the machine's console
+# DIR/status    exit status of systemd-nspawn, or "limit" if it ran longer than LIMIT seconds
 # DIR/journal   the machine's journal, one JSON object per line
-# DIR/cgroups   cgroups made for the machine
+# DIR/cgroups   cgroups that were created for the machine
 set -euo pipefail
 
-# Machines that shared the caller's cgroup would manage each other's services.
+# enter_cgroup DIR: moves this process into a new cgroup. Machines in one cgroup would manage each other's services.
 enter_cgroup() {
   local dir=$1 name hierarchies path mounted
   name=$(basename "$dir")
@@ -34,7 +34,7 @@ leave_cgroup() {
   local dir=$1 cgroup try
   if [[ ! -e $dir/cgroups ]]; then return; fi
   while read -r cgroup; do
-    # What was killed takes a moment to be gone, and a cgroup in use stays.
+    # Killed processes need a moment to end, and until then their cgroup cannot be removed.
     for ((try = 0; try < 100; try++)); do
       find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null || :
       if [[ ! -e $cgroup ]]; then break; fi
@@ -43,7 +43,7 @@ leave_cgroup() {
   done <"$dir/cgroups"
 }
 
-# mount_root: an overlay costs nothing; where DIR is itself on one, a copy will do.
+# mount_root DIR BASE: mounts an overlay, which takes no time. If DIR is itself on an overlay, BASE is copied.
 mount_root() {
   local dir=$1 base=$2
   mkdir "$dir/root" "$dir/upper" "$dir/work"
@@ -57,7 +57,7 @@ inner() {
   shift 3
   enter_cgroup "$dir"
   mount_root "$dir" "$base"
-  # What the test installs, over folders that keep their own owner and mode.
+  # Files that the test installs. Existing directories keep their owner and mode.
   tar -C "$dir/layer" -c . | tar -C "$dir/root" -x --no-overwrite-dir --keep-directory-symlink
   for disk in "$dir"/disks/*.img; do
     if [[ ! -e $disk ]]; then continue; fi
@@ -65,11 +65,11 @@ inner() {
     mkdir "${disk%.img}"
     mount -o loop "$disk" "${disk%.img}"
   done
-  # systemd-nspawn cannot clear its own folder when /run is on a disk.
+  # systemd-nspawn cannot clear its own directory if /run is on a disk.
   mkdir -p /run/systemd/nspawn
   mount -t tmpfs tmpfs /run/systemd/nspawn
   SECONDS=0
-  # 133 is a machine that wants to boot again.
+  # 133: the machine reboots.
   while :; do
     status=0
     timeout --kill-after=10 "$((limit > SECONDS ? limit - SECONDS : 1))" systemd-nspawn --quiet --directory="$dir/root" --machine="$(basename "$dir")" \
@@ -79,15 +79,15 @@ inner() {
     if ((status != 133)); then break; fi
   done
   journalctl --directory="$dir/root/var/log/journal" --output=json --all --no-pager --quiet >"$dir/journal" || :
-  # The script may exit with what timeout(1) exits with.
+  # The script in the machine may itself exit with a status of timeout(1).
   if ((SECONDS >= limit && (status == 124 || status == 137))); then status=limit; fi
   echo "$status" >"$dir/status"
 }
 
 outer() {
   local dir=$1 child='' status=0
-  # The signal comes from the test, or from the kernel when the test is gone,
-  # or from the terminal to all of us at once.
+  # The signal comes from the test, from the kernel if the test has ended, or from the
+  # terminal to all processes at once.
   trap 'kill -KILL "$child" 2>/dev/null || :; wait "$child" || :; leave_cgroup "$dir"; rm -rf "$dir"; exit 143' TERM INT HUP
   unshare --mount --pid --fork --kill-child --mount-proc -- bash "$0" inner "$@" &
   child=$!
