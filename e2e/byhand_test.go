@@ -17,8 +17,8 @@ var (
 	oddEnvironment string
 )
 
-// TestRootByHand boots a machine in which root runs the tools by hand beside their units: they take the unit's environment file, credential and
-// state, and leave the state to its owner.
+// TestRootByHand boots a machine in which root runs the tools by hand beside their units. They use the unit's environment
+// file, credential and state, and their files belong to the owner of the state.
 func TestRootByHand(t *testing.T) {
 	t.Parallel()
 	result := nspawn.Run(t, nspawn.Config{
@@ -41,9 +41,9 @@ func TestRootByHand(t *testing.T) {
 	if !strings.Contains(unit, "V15=unfinished") {
 		t.Fatalf("the unit has no such environment: %s", unit)
 	}
-	// Of the comment that ends in a backslash systemd 252 makes one with its next line, as systemd does no longer since 254.
+	// systemd 252 joins a comment that ends in a backslash with the next line. systemd 254 and later versions do not.
 	if without := strings.Replace(hand, "V1=plain|\n", "", 1); without != strings.Replace(unit, "V1=plain|\n", "", 1) {
-		t.Errorf("by hand the environment is\n%s\nand the unit's is\n%s", hand, unit)
+		t.Errorf("the environment by hand is\n%s\nthat of the unit is\n%s", hand, unit)
 	}
 	if got := left("environment-by-hand-overridden"); !strings.HasPrefix(got, "V1=mine|\n") && !strings.Contains(got, "\nV1=mine|\n") {
 		t.Errorf("the environment does not win over the file:\n%s", got)

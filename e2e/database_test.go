@@ -17,10 +17,10 @@ import (
 	"observability-hub/e2e/postgres"
 )
 
-// oldTable is what hubs have from before this tool: whole seconds, no unique index.
+// oldTable is the table of hubs from before this tool: whole seconds, no unique index.
 const oldTable = `CREATE TABLE system_metrics (time TIMESTAMPTZ(0) NOT NULL, host TEXT NOT NULL, os TEXT NOT NULL, metric_type TEXT NOT NULL, payload JSONB NOT NULL)`
 
-// tables are the shapes of system_metrics that a database may have, as functions that make one owned by hub.
+// tables are the forms of system_metrics that a database may have, as functions that create one owned by hub.
 var tables = []table{
 	{"old table", func(tb testing.TB, c *postgres.Cluster) { psql(tb, c, drop+"SET ROLE hub; "+oldTable) }},
 	{"made by flush", func(tb testing.TB, c *postgres.Cluster) {
@@ -55,8 +55,8 @@ func psql(tb testing.TB, c *postgres.Cluster, statements string) string {
 	return strings.TrimSpace(out)
 }
 
-// slow makes every insert take a while (an SQL expression, in seconds) before it commits, as on a busy server: what another session does meanwhile is then
-// no matter of luck.
+// slow makes every insert take a while (an SQL expression, in seconds) before it commits, as on a busy server. So it does not
+// depend on luck what another session does meanwhile.
 func slow(tb testing.TB, c *postgres.Cluster, seconds string) {
 	tb.Helper()
 	psql(tb, c, `CREATE OR REPLACE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(`+seconds+`); RETURN NULL; END$$;
@@ -71,13 +71,13 @@ func expect(tb testing.TB, c *postgres.Cluster, query, want string) {
 	}
 }
 
-// expectRows checks how many rows there are, and that no two are of the same record.
+// expectRows checks the number of rows, and that no two rows have the same record.
 func expectRows(tb testing.TB, c *postgres.Cluster, want int) {
 	tb.Helper()
 	expect(tb, c, "SELECT count(*), count(DISTINCT (time, host, metric_type)) FROM system_metrics", fmt.Sprintf("%d|%d", want, want))
 }
 
-// expectNoSecret fails if anything that a run said holds the password.
+// expectNoSecret fails the test if the output of a run contains the password.
 func expectNoSecret(tb testing.TB, c *postgres.Cluster, o outcome) {
 	tb.Helper()
 	if strings.Contains(o.stdout+o.stderr, c.Password) {
@@ -110,7 +110,7 @@ func TestConnections(t *testing.T) {
 		env  []string
 	}{
 		{"unix socket", socket, []string{"DATABASE_URL=" + socket.URL()}},
-		{"unix socket in libpq's words", socket, []string{fmt.Sprintf("DATABASE_URL=host=%s port=%d user=hub dbname=hub", filepath.Dir(socket.Socket()), socket.Port)}},
+		{"unix socket in libpq's keyword form", socket, []string{fmt.Sprintf("DATABASE_URL=host=%s port=%d user=hub dbname=hub", filepath.Dir(socket.Socket()), socket.Port)}},
 		{"unix socket by PGHOST", socket, []string{"PGHOST=" + filepath.Dir(socket.Socket()), fmt.Sprintf("PGPORT=%d", socket.Port), "PGUSER=hub", "PGDATABASE=hub"}},
 		{"variables that are empty", socket, []string{"DATABASE_URL=" + socket.URL(), "PGPORT=", "PGHOST=", "PGSSLMODE=", "PGCONNECT_TIMEOUT=", "PGREQUIRESSL="}},
 		{"password", tcp, []string{"DATABASE_URL=" + tcp.TCPURL()}},
@@ -154,7 +154,7 @@ func TestFailuresKeepTheRecords(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		url  string
-		says string // what the diagnostic has to mention, as a pattern
+		says string // pattern that the diagnostic must match
 	}{
 		{"nothing listens", "postgres://hub:" + tcp.Password + "@127.0.0.1:1/hub", "refused"},
 		{"no such socket", "postgres://hub@/hub?host=/nowhere", "no such file"},
@@ -191,7 +191,7 @@ func TestFailuresKeepTheRecords(t *testing.T) {
 				}
 				expectSpooled(t, m, 4*minute)
 			}
-			// With the fault gone the next run takes everything along, with the original times.
+			// After the fault the next run inserts all records, with the original times.
 			psql(t, tcp, "TRUNCATE system_metrics")
 			host.tick(t)
 			m.with("DATABASE_URL="+tcp.TCPURL()).want(0, "", append([]string{"collect", "--flush"}, host.args()...)...)
@@ -212,14 +212,14 @@ func TestWithoutDatabase(t *testing.T) {
 			t.Errorf("minute %d: %+v; want 4 spooled", minute, f)
 		}
 	}
-	// Plain collect prints its records, and leaves the spool alone.
+	// collect without --flush prints its records, and does not use the spool.
 	if got := m.want(0, "", append([]string{"collect"}, host.args()...)...); strings.Count(got.stdout, "\n") != 4 {
 		t.Errorf("collect prints %q; want four records", got.stdout)
 	}
 	expectSpooled(t, m, 12)
 }
 
-// A listener that accepts and never says a word, and a server whose processes are all stopped: both are down, within bounded time.
+// A listener that accepts and never answers, and a server whose processes are all stopped: both count as down, within a limited time.
 func TestDatabaseThatNeverAnswers(t *testing.T) {
 	mute, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -264,7 +264,7 @@ func TestDatabaseThatNeverAnswers(t *testing.T) {
 	}
 }
 
-// Several hosts in one connection string: the rows go to the one that takes writes, also after it has changed.
+// Several hosts in one connection string: the rows go to the host that accepts writes, also after a failover.
 func TestPromotedStandbyGetsTheRows(t *testing.T) {
 	primary := postgres.Run(t, postgres.Config{TCP: true})
 	psql(t, primary, "SET ROLE hub;\n"+schema(t))
@@ -295,13 +295,13 @@ func TestPromotedStandbyGetsTheRows(t *testing.T) {
 	expectRows(t, standby, 12)
 	expectSpooled(t, m, 0)
 
-	// The other way round: the first host is down.
+	// Now the first host is down.
 	m.env = []string{fmt.Sprintf("DATABASE_URL=postgres://hub:%s@127.0.0.1,127.0.0.1/hub?port=%d,%d&target_session_attrs=read-write", primary.Password, primary.Port, standby.Port)}
 	flush(0)
 	expectRows(t, standby, 16)
 }
 
-// The table of a hub from before this tool, with its rows: it takes new ones, and what its dashboards ask keeps its answers.
+// The table of a hub from before this tool, with its rows: it accepts new rows, and the queries of its dashboards still work.
 func TestOldTableAndItsQueries(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{})
 	psql(t, c, "SET ROLE hub; "+oldTable+`;
@@ -345,7 +345,7 @@ func TestReplayMakesNoDuplicate(t *testing.T) {
 			if f := m.want(0, input, "flush").flushed(t); f.Inserted != 0 || f.Duplicates != 4*minutes {
 				t.Errorf("again: %+v; want %d duplicates", f, 4*minutes)
 			}
-			// A record twice in one stream is one row too.
+			// A record that is twice in one stream becomes one row too.
 			if f := m.want(0, records("web3", 1)+records("web3", 1), "flush").flushed(t); f.Inserted != 4 || f.Duplicates != 4 {
 				t.Errorf("twice in one stream: %+v; want 4 inserted, 4 duplicates", f)
 			}
@@ -355,13 +355,13 @@ func TestReplayMakesNoDuplicate(t *testing.T) {
 	}
 }
 
-// Hosts that replay the same records at the same moment, each with its own state, and one host that is started several times at once.
+// Several hosts replay the same records at the same moment, each with its own state. Then one host is started several times at once.
 func TestConcurrentReplayMakesNoDuplicate(t *testing.T) {
 	const minutes, runs = 30, 6
 	c := postgres.Run(t, postgres.Config{})
 	variants := slices.Clone(tables)
 	for _, level := range []string{"repeatable read", "serializable"} {
-		// A snapshot that is older than the lock would not show what the run before committed.
+		// A snapshot that is older than the lock would not show the rows that the previous run committed.
 		variants = append(variants, table{"old table, " + level, func(tb testing.TB, c *postgres.Cluster) {
 			tables[0].make(tb, c)
 			psql(tb, c, "ALTER DATABASE hub SET default_transaction_isolation = '"+level+"'")
@@ -414,7 +414,7 @@ func atOnce(n int, run func(int) outcome) []outcome {
 	return all
 }
 
-// Records that PostgreSQL refuses for what is in them, in the middle of good ones.
+// Records that PostgreSQL refuses because of their content, between good ones.
 func TestPoisonIsSetAside(t *testing.T) {
 	bad := func(minute int, fields string) string {
 		return fmt.Sprintf(`{"time":%q,"level":"INFO","msg":"sample","service":"system-metrics","os":"debian 12","metric_type":"cpu",%s}`, sampleTime(600+minute).Format("2006-01-02T15:04:05.000Z"), fields)
@@ -428,7 +428,7 @@ func TestPoisonIsSetAside(t *testing.T) {
 		"nested too deep":        bad(6, `"host":"web2","payload":{"name":`+strings.Repeat("[", 9000)+strings.Repeat("]", 9000)+`}`),
 		"against the constraint": bad(4, `"host":"forbidden","payload":{}`),
 	}
-	// The least stack, so that a record that nests too deep need not be huge.
+	// The smallest stack, so that a record with too deep nesting need not be huge.
 	c := postgres.Run(t, postgres.Config{Conf: []string{"max_stack_depth = '100kB'"}})
 	for _, table := range tables {
 		t.Run(table.name, func(t *testing.T) {
@@ -441,7 +441,7 @@ func TestPoisonIsSetAside(t *testing.T) {
 					good := strings.SplitAfter(records("web2", 3), "\n")
 					input := strings.Join(good[:5], "") + bad + "\n" + strings.Join(good[5:], "")
 
-					// From stdin at once.
+					// Directly from stdin.
 					m.env = []string{"DATABASE_URL=" + c.URL()}
 					got := m.run(input, "flush")
 					if got.status != exitPartial {
@@ -456,11 +456,11 @@ func TestPoisonIsSetAside(t *testing.T) {
 					expectRows(t, c, 12)
 					expectSpooled(t, m, 0)
 					expectRejected(t, m, bad)
-					// It was set aside for good: the next run has nothing to complain about.
+					// The record was set aside, so the next run reports nothing.
 					m.want(0, records("web2", 4), "flush")
 					expectRows(t, c, 16)
 
-					// And out of the spool, where it has to block nothing that came after it.
+					// From the spool, where it must not block the records after it.
 					psql(t, c, "TRUNCATE system_metrics")
 					m = sysmetrics(t)
 					m.want(0, input, "flush")
@@ -489,11 +489,11 @@ func expectRejected(tb testing.TB, m *tool, bad string) {
 		return
 	}
 	if string(content) != bad+"\n" {
-		tb.Errorf("rejected.jsonl holds\n%s\nwant the refused record and nothing else\n%s", content, bad)
+		tb.Errorf("rejected.jsonl holds\n%s\nwant only the refused record\n%s", content, bad)
 	}
 }
 
-// Lines that are no records at all are refused, and the good ones around them still go in.
+// Lines that are not records are refused, and the good ones around them are still inserted.
 func TestBadInputLines(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{})
 	psql(t, c, "SET ROLE hub;\n"+schema(t))
@@ -572,7 +572,7 @@ func TestPrune(t *testing.T) {
 	}
 }
 
-// A run that gives up on a locked table takes its session with it: hosts must not use up the server's connections meanwhile.
+// A run that gives up on a locked table ends its session. Otherwise hosts would use up the server's connections.
 func TestNoSessionStaysBehind(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{})
 	tables[0].make(t, c)
@@ -595,7 +595,7 @@ func TestNoSessionStaysBehind(t *testing.T) {
 	})
 }
 
-// Somebody else's partitions may be named like ours and hold a month: their bounds count.
+// Partitions of another program may have names like those of sysmetrics and hold a month. Their bounds decide.
 func TestPruneBelievesBounds(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{})
 	first := time.Now().UTC().AddDate(0, 0, -5)
@@ -610,7 +610,7 @@ func TestPruneBelievesBounds(t *testing.T) {
 	expectRows(t, c, 101)
 }
 
-// Partitions of other lengths and names than the tool's own: what decides is the time that they end.
+// Partitions with other lengths and names than the tool's own: the time of their end decides.
 func TestPruneGoesByTheBounds(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{})
 	day := time.Now().UTC().Truncate(24 * time.Hour)
@@ -645,7 +645,7 @@ func TestPruneGoesByTheBounds(t *testing.T) {
 	})
 }
 
-// A time-out longer than the server's own limits can be is none of the records' fault.
+// A timeout that is longer than the largest limit of the server must not count as a fault of the records.
 func TestVeryLongTimeout(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{})
 	m := sysmetrics(t, "DATABASE_URL="+c.URL())
@@ -653,7 +653,7 @@ func TestVeryLongTimeout(t *testing.T) {
 	m.want(0, "", "prune", "--keep=30d", "--timeout=1000h")
 }
 
-// An insert that takes too long may be one into a table without an index: then the message says what to do.
+// An insert may take too long because the table has no index. The message says what to do.
 func TestSlowTableNamesTheSchema(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{})
 	tables[0].make(t, c)
@@ -666,7 +666,7 @@ func TestSlowTableNamesTheSchema(t *testing.T) {
 	expectSpooled(t, m, 4)
 }
 
-// Days for which no partition can be made keep nobody else's records out.
+// A day for which no partition can be created does not block the records of other days.
 func TestPartitionThatCannotBeMade(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{})
 	day := time.Now().UTC().Truncate(24 * time.Hour)
@@ -694,7 +694,7 @@ func TestPartitionThatCannotBeMade(t *testing.T) {
 	}
 }
 
-// A table that a trigger misses is no reason to touch the one that is there.
+// If a trigger lacks a table that it uses, sysmetrics does not change its own table.
 func TestTriggerThatMissesATable(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{})
 	psql(t, c, "SET ROLE hub; "+oldTable+`;
@@ -709,7 +709,7 @@ func TestTriggerThatMissesATable(t *testing.T) {
 	expect(t, c, "SELECT count(*) FROM pg_indexes WHERE tablename = 'system_metrics'", "0")
 }
 
-// Further columns, even with names of the record's other fields, are left to the table.
+// sysmetrics does not fill further columns of the table, even if they have names of other fields of the record.
 func TestFurtherColumns(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{})
 	for _, table := range tables {
@@ -725,14 +725,14 @@ func TestFurtherColumns(t *testing.T) {
 	}
 }
 
-// serverClock gives the role hub a now() that is off by an interval: what a server sees when the clocks of the two machines differ.
+// serverClock gives the role hub a now() that differs by an interval, as if the clocks of the two machines differed.
 func serverClock(tb testing.TB, c *postgres.Cluster, off string) {
 	tb.Helper()
 	psql(tb, c, `CREATE OR REPLACE FUNCTION public.now() RETURNS timestamptz LANGUAGE sql STABLE AS $$SELECT pg_catalog.now() + interval '`+off+`'$$;
 		ALTER ROLE hub SET search_path = public, pg_catalog`)
 }
 
-// A host with a wrong clock decides nothing that lasts: it neither deletes the rows of others nor makes partitions by its own time.
+// A host with a wrong clock neither deletes the rows of other hosts nor creates partitions by its own time.
 func TestClocksThatDiffer(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{})
 	for off, differs := range map[string]bool{"-100 days": true, "100 days": true, "-6 minutes": true, "6 minutes": true, "-3 minutes": false, "0": false} {
@@ -758,7 +758,7 @@ func TestClocksThatDiffer(t *testing.T) {
 					expectRows(t, c, 0)
 				}
 				psql(t, c, "TRUNCATE system_metrics")
-				// A first sample, whose records the table has never seen, and one behind a backlog.
+				// A first sample with an empty spool, and a second one after a backlog.
 				for n := 1; n <= 2; n++ {
 					if n == 2 {
 						m.with().want(0, "", "collect", "--flush")
@@ -771,12 +771,12 @@ func TestClocksThatDiffer(t *testing.T) {
 				marked := psql(t, c, `SELECT count(*) FILTER (WHERE (payload#>>'{_meta,clock_skew_s}')::float8 <> 0), count(*) FROM system_metrics`)
 				switch rejected := len(m.spooled("rejected.jsonl")); {
 				case off == "-100 days" && strings.HasPrefix(table.name, "partitioned"), off == "-100 days" && table.name == "made by flush":
-					// By the server's clock these are of a day that is too far ahead.
+					// By the server's clock the day of these records is too far ahead.
 					if marked != "0|0" || rejected != 12 {
 						t.Errorf("marked|rows = %s, rejected %d; want 0|0 and 12", marked, rejected)
 					}
 					expect(t, c, "SELECT count(*) FROM pg_inherits WHERE inhparent = 'system_metrics'::regclass AND pg_get_expr((SELECT relpartbound FROM pg_class WHERE oid = inhrelid), inhrelid) LIKE '%"+time.Now().UTC().Format("2006-01-02")+"%'", "0")
-				case table.name == "old table with the new index": // it takes one record of a type in a second
+				case table.name == "old table with the new index": // it accepts one record of a type in a second
 				case differs && marked != "8|12" || !differs && marked != "0|12" || rejected != 0:
 					t.Errorf("marked|rows = %s, rejected %d; differs: %v", marked, rejected, differs)
 				}
@@ -785,7 +785,7 @@ func TestClocksThatDiffer(t *testing.T) {
 	}
 }
 
-// Rows in a temporary table are gone with the session: none may ever count as inserted.
+// Rows in a temporary table are lost when the session ends, so they must never count as inserted.
 func TestNoTemporaryTable(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{})
 	for name, tc := range map[string]struct {
@@ -796,7 +796,7 @@ func TestNoTemporaryTable(t *testing.T) {
 		"nothing but pg_temp":                   {"ALTER ROLE hub SET search_path = pg_temp", exitConfig, "0"},
 		"no schema that exists, then pg_temp":   {"ALTER ROLE hub SET search_path = absent, pg_temp", exitConfig, "0"},
 		"pg_temp last, public not writable":     {"REVOKE CREATE ON SCHEMA public FROM PUBLIC, hub; ALTER ROLE hub SET search_path = public, pg_temp", exitConfig, "0"},
-		"pg_temp first, the table behind it":    {"SET ROLE hub; " + oldTable + "; RESET ROLE; ALTER ROLE hub SET search_path = pg_temp, public", 0, "4"},
+		"pg_temp first, the table after it":     {"SET ROLE hub; " + oldTable + "; RESET ROLE; ALTER ROLE hub SET search_path = pg_temp, public", 0, "4"},
 		"an empty path":                         {"ALTER ROLE hub SET search_path = ''", exitConfig, "0"},
 		"a view of a table":                     {"SET ROLE hub; " + strings.Replace(oldTable, "system_metrics", "real_metrics", 1) + "; CREATE VIEW system_metrics AS SELECT * FROM real_metrics", 0, "4"},
 		"a schema ahead of public":              {"CREATE SCHEMA ahead AUTHORIZATION hub; SET ROLE hub; " + oldTable + "; RESET ROLE; ALTER ROLE hub SET search_path = ahead, public", 0, "4"},
@@ -818,7 +818,7 @@ func TestNoTemporaryTable(t *testing.T) {
 				t.Errorf("flushed %+v; want %s inserted and the rest kept", f, tc.rows)
 			}
 			if f.Rejected != len(m.spooled("rejected.jsonl")) || f.Spooled != len(m.spooled("spool.jsonl")) {
-				t.Errorf("flushed %+v; not what the files hold", f)
+				t.Errorf("flushed %+v; the files hold other records", f)
 			}
 			if tc.status == 0 || tc.status == exitPartial {
 				expect(t, c, "SELECT count(*) FROM public.system_metrics", tc.rows)
@@ -827,7 +827,7 @@ func TestNoTemporaryTable(t *testing.T) {
 	}
 }
 
-// What the tool says to the server over the unix socket: each write is a round trip or a wake-up that every host pays every minute.
+// The tool's writes to the unix socket of the server: each write is a round trip or a wake-up for every host every minute.
 func TestClientWritesPerFlush(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{})
 	for _, table := range tables {

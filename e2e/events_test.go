@@ -14,21 +14,21 @@ import (
 	"observability-hub/e2e/workspace"
 )
 
-// Every documented event of sysmetrics and gitsync is provoked, and every line that comes is as the schema says.
+// Every documented event of sysmetrics and gitsync is provoked, and every line matches the schema.
 func TestEvents(t *testing.T) {
 	docs := events.Read(t)
 	look := func(from, output string) {
 		t.Helper()
 		docs.Check(t, from, output)
 	}
-	// provoke runs the tool and demands an event of it.
+	// provoke runs the tool and fails the test unless the tool prints the event.
 	provoke := func(event string, m *tool, stdin string, args ...string) {
 		t.Helper()
 		got := m.run(stdin, args...)
 		look(event, got.stdout)
 		look(event, got.stderr)
 		if !strings.Contains(got.stdout+got.stderr, `"msg":"`+event+`"`) {
-			t.Errorf("sysmetrics %s does not say %s: status %d\nstdout: %.300s\nstderr: %s", strings.Join(args, " "), event, got.status, got.stdout, got.stderr)
+			t.Errorf("sysmetrics %s does not print %s: status %d\nstdout: %.300s\nstderr: %s", strings.Join(args, " "), event, got.status, got.stdout, got.stderr)
 		}
 	}
 	put := func(m *tool, name, content string) {
@@ -42,7 +42,7 @@ func TestEvents(t *testing.T) {
 	}
 	nowhere := "DATABASE_URL=postgres://hub@/hub?host=/nowhere"
 
-	// This host and one that is made up, in its first minutes and after a reset of all counters.
+	// This host and the fixture host, in its first minutes and after a reset of all counters.
 	here := sysmetrics(t)
 	for range 2 {
 		provoke("sample", here, "")
@@ -56,7 +56,7 @@ func TestEvents(t *testing.T) {
 	host.tick(t)
 	provoke("sample", there, "", host.args()...)
 
-	// The kinds of host that the unit tests know, with sensors, odd mounts and old kernels.
+	// The hosts of the unit tests, with sensors, unusual mounts and old kernels.
 	root, err := workspace.Root()
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +70,7 @@ func TestEvents(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// The cost of a run is no part of golden output.
+		// The cost of a run is not part of the golden output.
 		look(path, strings.ReplaceAll(string(want), `"self":{}`, `"self":{"cpu_ms":1,"max_rss":1}`))
 	}
 
@@ -108,7 +108,7 @@ func TestEvents(t *testing.T) {
 	cmd.Stdout = full
 	var said bytes.Buffer
 	cmd.Stderr = &said
-	_ = cmd.Run() // that it fails is the point
+	_ = cmd.Run() // it must fail
 	look("output_failed", said.String())
 
 	dir, err := os.Open(here.state)

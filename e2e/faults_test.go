@@ -20,7 +20,7 @@ import (
 	"observability-hub/e2e/torture"
 )
 
-// key is one record of the fixture host: the n-th sample's metric type.
+// key is one record of the fixture host: a metric type of the n-th sample.
 type key struct {
 	sample int
 	kind   string
@@ -28,8 +28,8 @@ type key struct {
 
 var kinds = []string{"cpu", "disk", "memory", "network"}
 
-// ledger knows which records are safe: seen in the spool or in the table after a run, or promised by a run's exit status. From then on
-// each has to stay in one of the two, and to end in the table exactly once.
+// ledger records which records are safe: a record is safe if it was in the spool or in the table after a run, or if the exit
+// status of a run promised that. From then on it must stay in one of the two, and at the end it must be in the table exactly once.
 type ledger struct {
 	tb   testing.TB
 	c    *postgres.Cluster
@@ -37,21 +37,21 @@ type ledger struct {
 	safe map[key]bool
 
 	samples, kills, runsFailed int
-	refused                    int // runs that said that they could not keep their sample
+	refused                    int // runs that reported that they could not keep their sample
 }
 
 func newLedger(tb testing.TB, c *postgres.Cluster, m *tool) *ledger {
 	return &ledger{tb: tb, c: c, m: m, safe: map[key]bool{}}
 }
 
-// promise notes that all records of a sample have to be there at the end.
+// promise records that all records of a sample must be in the table at the end.
 func (l *ledger) promise(sample int) {
 	for _, kind := range kinds {
 		l.safe[key{sample, kind}] = true
 	}
 }
 
-// inSpool reads the keys of the spool's whole lines.
+// inSpool returns the keys of the complete lines of the spool.
 func (l *ledger) inSpool() map[key]bool {
 	l.tb.Helper()
 	found := map[key]bool{}
@@ -61,7 +61,8 @@ func (l *ledger) inSpool() map[key]bool {
 	return found
 }
 
-// inTable reads the keys of the table's rows and fails the test for each that is there twice. ok is false while the server cannot say.
+// inTable returns the keys of the table's rows, and fails the test for each key that is there twice. ok is false if the server
+// does not answer.
 func (l *ledger) inTable() (found map[key]bool, ok bool) {
 	l.tb.Helper()
 	if !l.c.Running() {
@@ -86,7 +87,7 @@ func (l *ledger) inTable() (found map[key]bool, ok bool) {
 	return found, true
 }
 
-// check looks at both places after the run that took sample, and says in the failure what had just happened.
+// check checks both places after the run that took sample. event is named in the failure.
 func (l *ledger) check(sample int, got outcome, event string) {
 	l.tb.Helper()
 	l.samples++
@@ -119,8 +120,8 @@ func (l *ledger) check(sample int, got outcome, event string) {
 	if readable {
 		for k := range l.safe {
 			if !spool[k] && !table[k] {
-				l.tb.Errorf("sample %d, %s: the %s record of sample %d was safe and is gone\nstderr: %s", sample, event, k.kind, k.sample, got.stderr)
-				delete(l.safe, k) // say it once
+				l.tb.Errorf("sample %d, %s: the %s record of sample %d was safe and is lost\nstderr: %s", sample, event, k.kind, k.sample, got.stderr)
+				delete(l.safe, k) // report it once
 			}
 		}
 	}
@@ -129,7 +130,7 @@ func (l *ledger) check(sample int, got outcome, event string) {
 	}
 }
 
-// whole lets a minute pass and runs the tool from start to end, without a fault of its own.
+// whole lets a minute pass and runs the tool from start to end, without a fault.
 func (l *ledger) whole(m *tool, host *fixtureHost, event string) outcome {
 	l.tb.Helper()
 	host.tick(l.tb)
@@ -138,7 +139,7 @@ func (l *ledger) whole(m *tool, host *fixtureHost, event string) outcome {
 	return got
 }
 
-// settle is the end: the table has to hold every safe record once and nothing else, the spool nothing.
+// settle checks the end state: the table must hold every safe record once and no other record, and the spool must be empty.
 func (l *ledger) settle() {
 	l.tb.Helper()
 	table, ok := l.inTable()
@@ -160,7 +161,7 @@ func (l *ledger) settle() {
 	if err != nil {
 		l.tb.Fatal(err)
 	}
-	// Killed while the server was down, a sample's fate shows only now.
+	// If a run was killed while the server was down, it shows only now whether its sample was kept.
 	untaken, torn := 0, 0
 	for sample := range l.samples {
 		switch whole[sample] {
@@ -183,29 +184,29 @@ func (l *ledger) settle() {
 		l.tb.Errorf("%d records are still in the spool", len(left))
 	}
 	if refused := l.m.spooled("rejected.jsonl"); len(refused) != 0 {
-		l.tb.Errorf("%d records were set aside as refused; a fault of the server is not their fault", len(refused))
+		l.tb.Errorf("%d records were set aside as refused; a fault of the server must not set records aside", len(refused))
 	}
 }
 
-// collect is the command that the timer runs, with little patience.
+// collect is the command that the timer runs, with a short timeout.
 func collect(h *fixtureHost) []string {
 	return append([]string{"collect", "--flush", "--timeout", "2s"}, h.args()...)
 }
 
-// TestFaults is the fault run of the issue: the server stops, starts, is killed and runs out of disk, before and during the runs of
-// a tool that is itself killed at random moments and at chosen system calls.
+// TestFaults runs the tool while the server is stopped, started and killed, and while its disk is full, before and during the
+// runs. The tool itself is killed at random moments and at chosen system calls.
 func TestFaults(t *testing.T) {
 	samples := 45
 	if torture.Full {
 		samples = 500
 	}
-	for i, table := range []int{0, 2} { // the old one has no unique index to lean on
+	for i, table := range []int{0, 2} { // the old table has no unique index
 		t.Run(tables[table].name, func(t *testing.T) {
 			random := torture.Random(t, uint64(i))
 
 			c := postgres.Run(t, postgres.Config{Disk: 96 << 20})
 			tables[table].make(t, c)
-			// A killed run's statement often outlives it in the server, and races with the next run.
+			// The server often still executes the statement of a killed run, which then races with the next run.
 			slow(t, c, "random() * 0.05")
 			m := sysmetrics(t, "DATABASE_URL="+c.URL())
 			host := newFixtureHost(t, "web1")
@@ -213,7 +214,7 @@ func TestFaults(t *testing.T) {
 			server := &faultyServer{Cluster: c, random: random, counts: map[string]int{}}
 
 			var typical time.Duration
-			for range 3 { // how long a run takes here, so that the kills fall into it
+			for range 3 { // measures how long a run takes here, so that the kills hit it
 				typical = max(typical, l.whole(m, host, "rehearsal").took)
 			}
 			points := killPoints(t, m, host, l)
@@ -243,7 +244,7 @@ func TestFaults(t *testing.T) {
 			if err := c.Empty(); err != nil {
 				t.Fatal(err)
 			}
-			for range 2 { // the first may find the orphan of a killed run still at work in the server
+			for range 2 { // during the first the server may still execute the statement of a killed run
 				l.whole(m, host, "end")
 			}
 			t.Logf("faults of the server: %v", server.counts)
@@ -252,7 +253,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// faultyServer chooses what happens to the server around each run.
+// faultyServer chooses the faults of the server around each run.
 type faultyServer struct {
 	*postgres.Cluster
 	random *rand.Rand
@@ -260,7 +261,7 @@ type faultyServer struct {
 	counts map[string]int
 }
 
-// before changes the server's condition ahead of a run, or leaves it. It gives the condition.
+// before may change the server's condition before a run. It returns the condition.
 func (s *faultyServer) before(tb testing.TB) string {
 	tb.Helper()
 	do := func(name string, f func() error) string {
@@ -295,7 +296,7 @@ func (s *faultyServer) before(tb testing.TB) string {
 		s.full = true
 		return do("filled to the log", func() error {
 			err := s.Fill()
-			// A new segment of the log is where a full disk takes the server down.
+			// With a full disk the server stops when it needs a new segment of the log.
 			_ = s.Exec("INSERT INTO system_metrics SELECT now(), 'filler', '', 'filler', '{}'; SELECT pg_switch_wal()")
 			_ = s.Exec("DELETE FROM system_metrics WHERE host = 'filler'; SELECT pg_switch_wal()")
 			return err
@@ -306,7 +307,7 @@ func (s *faultyServer) before(tb testing.TB) string {
 	return "up"
 }
 
-// fault is something that happens to the server in the middle of a run.
+// fault is a fault of the server in the middle of a run.
 type fault struct {
 	name  string
 	after time.Duration
@@ -314,7 +315,7 @@ type fault struct {
 	undo  func() error // after the run
 }
 
-// during gives the fault to come in the middle of the next run, nil for none.
+// during returns the fault for the middle of the next run, or nil.
 func (s *faultyServer) during(typical time.Duration) *fault {
 	if !s.Running() || s.full {
 		return nil
@@ -328,7 +329,7 @@ func (s *faultyServer) during(typical time.Duration) *fault {
 	case 3:
 		f.name, f.do = "server stopped", s.Stop
 	case 4:
-		// What the server was told before it froze it does after the thaw, when the next run replays the same records.
+		// After the thaw the server executes the statement that it got before, while the next run replays the same records.
 		f.name, f.do, f.undo = "server frozen", s.Freeze, s.Thaw
 	case 5:
 		f.name, f.do, f.undo = "disk filled", s.Fill, s.Empty
@@ -339,7 +340,7 @@ func (s *faultyServer) during(typical time.Duration) *fault {
 	return f
 }
 
-// runThrough runs the command, kills it after a while if that is not 0, and lets a fault of the server happen meanwhile.
+// runThrough runs the command, kills it after a while if that is not 0, and injects a fault of the server meanwhile.
 func runThrough(tb testing.TB, cmd *exec.Cmd, killAfter time.Duration, during *fault) outcome {
 	tb.Helper()
 	done := make(chan error, 1)
@@ -377,7 +378,7 @@ func runThrough(tb testing.TB, cmd *exec.Cmd, killAfter time.Duration, during *f
 	return got
 }
 
-// killPoint is the moment before a thread's n-th call of a kind.
+// killPoint is the moment before the n-th call of a system call in a thread.
 type killPoint struct {
 	call string
 	n    int
@@ -385,19 +386,19 @@ type killPoint struct {
 
 func (p killPoint) String() string { return fmt.Sprintf("%s %d", p.call, p.n) }
 
-// arm makes the command die there: strace delivers the signal on entering the call, which then does not happen.
+// arm makes the command die at the kill point: strace sends the signal on entry to the call, which is then not executed.
 func (p killPoint) arm(tb testing.TB, cmd *exec.Cmd) {
 	tb.Helper()
-	// Not with --seccomp-bpf: strace 6.1 then counts no further than the first call.
+	// Not with --seccomp-bpf: with it, strace 6.1 counts only the first call.
 	traced(tb, cmd, "-f", "-qq", "-o", "/dev/null", "-e", "trace="+p.call, "-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", p.call, p.n))
-	// One processor, so that fewer threads share the calls that strace counts per thread.
+	// One processor, so that the calls, which strace counts per thread, are spread over fewer threads.
 	cmd.Env = append(cmd.Env, "GOMAXPROCS=1")
 }
 
-// steps are the calls between which a kill makes a difference to files or to the server.
+// steps are the system calls that change files or the state of the server.
 var steps = []string{"openat", "write", "writev", "pwrite64", "sendto", "fsync", "fdatasync", "ftruncate", "fallocate", "rename", "renameat", "renameat2", "linkat", "unlink", "unlinkat", "mkdirat", "fchmod", "fchmodat", "flock", "connect", "read", "recvfrom", "close", "exit_group"}
 
-// killPoints watches one run that replays a record of the spool and inserts its own, and lists the steps it took.
+// killPoints traces one run that replays a record of the spool and inserts its own, and returns its steps.
 func killPoints(tb testing.TB, m *tool, host *fixtureHost, l *ledger) []killPoint {
 	tb.Helper()
 	l.whole(m.with(), host, "without database")
@@ -418,7 +419,7 @@ func killPoints(tb testing.TB, m *tool, host *fixtureHost, l *ledger) []killPoin
 	for s := bufio.NewScanner(log); s.Scan(); {
 		if found := call.FindStringSubmatch(s.Text()); found != nil {
 			counts[found[1]]++
-			// Dozens of files are opened and read, and nothing differs between the one and the next.
+			// A run opens and reads dozens of files, and a kill between two of them makes no difference.
 			if p := (killPoint{found[1], counts[found[1]]}); !slices.Contains([]string{"read", "close", "openat"}, p.call) || p.n%8 == 0 {
 				points = append(points, p)
 			}
@@ -430,7 +431,7 @@ func killPoints(tb testing.TB, m *tool, host *fixtureHost, l *ledger) []killPoin
 	return points
 }
 
-// known leaves the calls that this machine's architecture has: arm64 has no rename, and strace refuses unknown names.
+// known returns the calls that exist on this architecture: arm64 has no rename, and strace refuses unknown names.
 func known(tb testing.TB, calls []string) []string {
 	tb.Helper()
 	var have []string
@@ -442,7 +443,7 @@ func known(tb testing.TB, calls []string) []string {
 	return have
 }
 
-// TestKillAtEveryStep kills a run before each of its steps in turn: with and without a backlog in the spool, with and without a server.
+// TestKillAtEveryStep kills a run before each of its steps in turn, with and without a backlog in the spool, with and without a server.
 func TestKillAtEveryStep(t *testing.T) {
 	calls := []string{"write", "sendto", "fsync", "fdatasync", "ftruncate", "rename", "renameat", "renameat2", "linkat", "unlinkat", "flock", "connect", "exit_group"}
 	if torture.Full {
@@ -468,7 +469,7 @@ func TestKillAtEveryStep(t *testing.T) {
 			} {
 				before := l.kills
 				for _, call := range calls {
-					// strace counts by thread: a call may fall to one that has made fewer. Three runs without a hit have no such call.
+					// strace counts per thread, and the call may be made by a thread with fewer calls. If three runs have no hit, there is no such call.
 					for n, missed := 1, 0; missed < 3; {
 						if scene.backlog {
 							l.whole(m.with(), host, "backlog")
@@ -479,7 +480,7 @@ func TestKillAtEveryStep(t *testing.T) {
 						p.arm(t, cmd)
 						got := finish(t, cmd)
 						l.check(host.ticks, got, scene.name+", killed at "+p.String())
-						// The run after it repairs what there is to repair.
+						// The next run repairs the state.
 						l.whole(m, host, "after "+scene.name+", killed at "+p.String())
 						if got.status == 128+int(syscall.SIGKILL) {
 							n, missed = n+1, 0
@@ -488,9 +489,9 @@ func TestKillAtEveryStep(t *testing.T) {
 						}
 					}
 				}
-				// Lock, spool, its sync, counters, rename, exit: the least that any run does.
+				// Every run has at least these steps: lock, spool, fsync of the spool, counters, rename, exit.
 				if l.kills-before < 6 {
-					t.Errorf("%s: only %d kills; a run has more steps than that", scene.name, l.kills-before)
+					t.Errorf("%s: only %d kills; a run has more steps", scene.name, l.kills-before)
 				}
 			}
 			l.settle()
@@ -498,7 +499,7 @@ func TestKillAtEveryStep(t *testing.T) {
 	}
 }
 
-// TestFaultyStateDisk runs out of space for the spool, with the server away and there, killed and not: what was safe stays.
+// TestFaultyStateDisk fills the disk of the spool, with and without a server, with and without kills. Safe records must stay.
 func TestFaultyStateDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("a disk that can be filled needs root: run the tests as root")
@@ -525,7 +526,7 @@ func TestFaultyStateDisk(t *testing.T) {
 		rounds = 30
 	}
 	for range rounds {
-		// The server is away until the disk is full, and a few runs beyond.
+		// The server is stopped until the disk is full, and for a few more runs.
 		for full := 0; full < 4; {
 			host.tick(t)
 			cmd := m.with("DATABASE_URL=postgres://hub@/hub?host=/nowhere").command("", collect(host)...)
@@ -539,7 +540,7 @@ func TestFaultyStateDisk(t *testing.T) {
 			}
 			l.check(host.ticks, got, "full state disk")
 		}
-		// The server is back. The disk is still full, and the spool has to drain all the same.
+		// The server runs again. The disk is still full, and the spool must be inserted nevertheless.
 		for attempt := 0; len(l.inSpool()) > 0; attempt++ {
 			if attempt == 5 {
 				t.Fatalf("the spool still holds %d records after %d runs on a full disk", len(l.inSpool()), attempt)

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// epoch is the first minute of the fixtures' clock: recent, because the tool makes no partitions for the distant past, and so
-// that midnight comes within the shortest fault run.
+// epoch is the first minute of the fixtures' clock. It is recent, because the tool creates no partitions for the distant past,
+// and shortly before midnight, so that the shortest fault run includes midnight.
 var epoch = time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, -3).Add(-20 * time.Minute)
 
-// fixtureHost is a small copy of /proc whose counters and clock move when the test says so: a minute of a host in no time.
+// fixtureHost is a small copy of /proc. The test moves its counters and its clock, so a minute of the host takes no time.
 type fixtureHost struct {
 	name  string
 	proc  string
@@ -37,8 +37,8 @@ func newFixtureHost(tb testing.TB, name string) *fixtureHost {
 	return h
 }
 
-// tick lets a minute pass and gives the wall clock after it. The fraction of the second differs from minute to minute, and half
-// of them round up where a table keeps whole seconds.
+// tick lets a minute pass and returns the wall clock after it. The fraction of the second differs from minute to minute, and
+// half of the times are rounded up if a table stores whole seconds.
 func (h *fixtureHost) tick(tb testing.TB) time.Time {
 	tb.Helper()
 	h.ticks++
@@ -59,15 +59,15 @@ func (h *fixtureHost) tick(tb testing.TB) time.Time {
 	return h.now()
 }
 
-// now is the wall clock of the last tick.
+// now returns the wall clock of the last tick.
 func (h *fixtureHost) now() time.Time { return sampleTime(h.ticks) }
 
-// sampleTime is the wall clock of the n-th tick.
+// sampleTime returns the wall clock of the n-th tick.
 func sampleTime(n int) time.Time {
 	return epoch.Add(time.Duration(n)*time.Minute + time.Duration(n%8)*125*time.Millisecond)
 }
 
-// sampleNumber is the tick that a time belongs to, whether or not it was rounded to seconds.
+// sampleNumber returns the tick to which a time belongs, whether or not it was rounded to seconds.
 func sampleNumber(at time.Time) int {
 	return int(at.Add(30*time.Second).Sub(epoch) / time.Minute)
 }
@@ -85,7 +85,7 @@ func (h *fixtureHost) write(tb testing.TB, files map[string]string) {
 	}
 }
 
-// args makes the tool look at this host at its present minute.
+// args returns the flags with which the tool samples this host at its current minute.
 func (h *fixtureHost) args() []string {
 	return []string{"--procfs", h.proc, "--now", h.now().Format(time.RFC3339Nano)}
 }

@@ -12,7 +12,7 @@ import (
 	"observability-hub/e2e/workspace"
 )
 
-// Every query of the dashboard finds something in rows that the tool made. Grafana's macros are replaced as Grafana does.
+// Every query of the dashboard finds values in rows of the tool. Grafana's macros are replaced as Grafana does.
 func TestGrafanaDashboard(t *testing.T) {
 	root, err := workspace.Root()
 	if err != nil {
@@ -35,7 +35,7 @@ func TestGrafanaDashboard(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := postgres.Run(t, postgres.Config{})
-	// The old table with a row of the old collector, which has none of the new keys.
+	// The old table with a row of the old collector, which does not have the new keys.
 	psql(t, c, "SET ROLE hub; "+oldTable+`;
 		INSERT INTO system_metrics VALUES
 		('`+sampleTime(0).Add(-time.Minute).Format(time.RFC3339)+`', 'web1', 'debian 12', 'cpu', '{"usage": 3.2, "package_temp": null, "core_temps": {}}'),
@@ -51,12 +51,12 @@ func TestGrafanaDashboard(t *testing.T) {
 	grafana := strings.NewReplacer(
 		"$__timeFilter(time)", "time BETWEEN '"+sampleTime(0).Add(-time.Hour).Format(time.RFC3339)+"' AND '"+sampleTime(9).Format(time.RFC3339)+"'",
 		"${host:sqlstring}", "'web1'")
-	// answers runs a query and gives how many rows it has, and how many with a value in each column.
+	// answers runs a query and returns the number of rows, and the number of rows with a value in each column.
 	answers := func(t *testing.T, query string) (rows int, values map[string]int) {
 		t.Helper()
 		sql := grafana.Replace(query)
 		if strings.Contains(sql, "$") {
-			t.Errorf("a macro that this test does not know: %s", sql)
+			t.Errorf("unknown macro: %s", sql)
 		}
 		out := psql(t, c, "SELECT coalesce(json_agg(row_to_json(q)), '[]') FROM ("+sql+") q")
 		var all []map[string]any

@@ -14,8 +14,8 @@ import (
 	"observability-hub/e2e/await"
 )
 
-// fuseMount mounts a small file system whose server is a process of ours:
-// stopping it makes a mount that never answers, as a dead NFS server does.
+// fuseMount mounts a small file system whose server is a process of the test. If
+// that process is stopped, the mount never answers, as with a dead NFS server.
 func fuseMount(t *testing.T) (point string, server *os.Process) {
 	t.Helper()
 	dir := t.TempDir()
@@ -41,7 +41,7 @@ func fuseMount(t *testing.T) (point string, server *os.Process) {
 		t.Fatalf("this test needs a FUSE file system: %v: install the package fuse2fs", err)
 	}
 	t.Cleanup(func() {
-		// Killed, it answers whoever still waits, and the mount can go.
+		// If the server is killed, all waiting calls return, and the mount can be removed.
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		if out, err := exec.Command("umount", "--lazy", point).CombinedOutput(); err != nil {
@@ -55,7 +55,7 @@ func fuseMount(t *testing.T) (point string, server *os.Process) {
 	return point, cmd.Process
 }
 
-// diskPayload is what a sample says of the disks.
+// diskPayload is the disk part of a sample.
 type diskPayload struct {
 	Mounts map[string]json.RawMessage
 	Failed map[string]string
@@ -92,7 +92,7 @@ func TestHangingMount(t *testing.T) {
 	args := []string{"--fs-types", "fuse.*"}
 
 	if got := tool.want(0, "").disk(t); got.Mounts[point] != nil || got.Failed[point] != "" {
-		t.Errorf("a FUSE mount that nobody selected is in the record: %s %s", got.Mounts[point], got.Failed[point])
+		t.Errorf("a FUSE mount that was not selected is in the record: %s %s", got.Mounts[point], got.Failed[point])
 	}
 	if got := tool.want(0, "", args...).disk(t); !strings.Contains(string(got.Mounts[point]), `"fstype":"fuse.`) {
 		t.Fatalf("the selected mount is not in the record; failed: %v", got.Failed)
@@ -107,21 +107,21 @@ func TestHangingMount(t *testing.T) {
 		t.Errorf("the mount that hangs: payload %s, failed %q; want it failed", got.Mounts[point], got.Failed[point])
 	}
 	if got.Mounts["/"] == nil {
-		t.Error("the mount that hangs took / with it")
+		t.Error("/ is not in the record, because of the mount that hangs")
 	}
 	if hangs.took > 10*time.Second {
 		t.Errorf("the run took %v", hangs.took)
 	}
-	// The process that asked is gone, or nobody's: the run did not wait for it.
+	// The process that asked has ended, or belongs to init: the run did not wait for it.
 	again := tool.want(0, "", args...)
 	if got := again.disk(t); !strings.Contains(got.Failed[point], "hung before") {
-		t.Errorf("the next run says %q; want it to remember", got.Failed[point])
+		t.Errorf("the next run says %q; want it to remember the mount", got.Failed[point])
 	}
 	if again.took > time.Second && again.took > hangs.took/2 {
 		t.Errorf("the next run took %v after one of %v: it has asked again", again.took, hangs.took)
 	}
 
-	// Another state has no memory: once the server goes on, all is well there.
+	// Another state directory does not remember the mount. After the server continues, the mount is in the record.
 	if err := server.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
@@ -130,8 +130,8 @@ func TestHangingMount(t *testing.T) {
 	}
 }
 
-// A local file system below a mount that hangs is not asked either, and nobody
-// has to name one of them: the way to it leads through the other.
+// A local file system below a mount that hangs does not answer either, because its
+// path leads through that mount. Neither mount is named on the command line.
 func TestMountBelowAHangingOne(t *testing.T) {
 	point, server := fuseMount(t)
 	image := filepath.Join(t.TempDir(), "image")
@@ -177,7 +177,7 @@ func TestDeadDisk(t *testing.T) {
 			t.Errorf("umount %s: %v\n%s", mounted, err, out)
 		}
 	})
-	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0); err != nil { // nothing is left in memory that may go
+	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0); err != nil { // drops everything from memory that can be dropped
 		t.Fatal(err)
 	}
 	if err := server.Signal(syscall.SIGSTOP); err != nil {
@@ -189,8 +189,8 @@ func TestDeadDisk(t *testing.T) {
 	}
 }
 
-// A mount of a type that counts as a local disk may hang as well: a disk behind iSCSI, a frozen file system, a type that lies. It
-// costs its own numbers alone, whether the run prints or flushes, and however it ends.
+// A mount whose type counts as a local disk may hang as well: a disk behind iSCSI, a frozen file system, a false type. Only its
+// own numbers are missing, whether the run prints or flushes, and however it ends.
 func TestLocalMountThatHangs(t *testing.T) {
 	point, server := fuseMount(t)
 	host := newFixtureHost(t, "web1")
@@ -221,7 +221,7 @@ func TestLocalMountThatHangs(t *testing.T) {
 	flushed.want(0, "", append([]string{"collect", "--flush"}, host.args()...)...)
 	expectSpooled(t, flushed, 4)
 
-	// Ended while it waits: the lock is free for the next run at once.
+	// The run is ended while it waits: the next run gets the lock at once.
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		tool := sysmetrics(t)
 		cmd := tool.command("", host.args()...)
@@ -244,7 +244,7 @@ func TestLocalMountThatHangs(t *testing.T) {
 	}
 }
 
-// askingChild waits for the process that asks the mounts, and returns its number.
+// askingChild waits for the process that asks the mounts, and returns its process number.
 func askingChild(t *testing.T, cmd *exec.Cmd) (pid string) {
 	t.Helper()
 	await.Until(t, "the process that asks the mount", func() bool {
@@ -259,7 +259,7 @@ func askingChild(t *testing.T, cmd *exec.Cmd) (pid string) {
 	return pid
 }
 
-// A run that is told to end while it waits for a mount ends, and at once.
+// A run that gets SIGTERM while it waits for a mount ends at once.
 func TestTerminatedWhileAMountHangs(t *testing.T) {
 	_, server := fuseMount(t)
 	if err := server.Signal(syscall.SIGSTOP); err != nil {

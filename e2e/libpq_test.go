@@ -14,7 +14,7 @@ import (
 	"observability-hub/e2e/postgres"
 )
 
-// sessions returns "user@database" of each session that the server has let in.
+// sessions returns "user@database" of each session that the server has accepted.
 func sessions(tb testing.TB, c *postgres.Cluster) []string {
 	tb.Helper()
 	b, err := os.ReadFile(filepath.Join(c.Dir, "log"))
@@ -28,7 +28,7 @@ func sessions(tb testing.TB, c *postgres.Cluster) []string {
 	return all
 }
 
-// What psql takes, sysmetrics takes, and reaches the same database as the same user.
+// sysmetrics accepts what psql accepts, and reaches the same database as the same user.
 func TestConnectionStringsOfPsql(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{TCP: true, Conf: []string{"log_connections = on"}})
 	tls := postgres.Run(t, postgres.Config{TLS: true, Conf: []string{"log_connections = on"}})
@@ -59,20 +59,20 @@ func TestConnectionStringsOfPsql(t *testing.T) {
 		name, dsn string
 		env       []string
 		to        *postgres.Cluster
-		want      string // user@database, or the status that sysmetrics ends with
+		want      string // user@database, or the exit status of sysmetrics
 	}{
 		{"harmless parameters", fmt.Sprintf("postgres://hub:%s@%s/hub?channel_binding=prefer&gssencmode=disable&keepalives=1&keepalives_idle=9&keepalives_interval=3&keepalives_count=2&tcp_user_timeout=0&krbsrvname=postgres&gsslib=gssapi&sslcompression=0&sslsni=1&sslpassword=x&client_encoding=UTF8&fallback_application_name=x&connect_timeout=9&target_session_attrs=any", pw, tcp), nil, c, "hub@hub"},
 		{"harmless variables", fmt.Sprintf("postgres://hub:%s@%s/hub", pw, tcp), []string{"PGCHANNELBINDING=prefer", "PGGSSENCMODE=disable", "PGKRBSRVNAME=postgres", "PGSSLCOMPRESSION=0", "PGREQUIREPEER=", "PGDATESTYLE=ISO", "PGTZ=UTC", "PGCLIENTENCODING=UTF8", "PGSSLMODE=prefer", "PGOPTIONS=-c work_mem=8MB", "PGSYSCONFDIR=/nowhere"}, c, "hub@hub"},
 		{"a list of hosts", fmt.Sprintf("postgres://hub:%s@127.0.0.1:1,%s/hub", pw, tcp), nil, c, "hub@hub"},
 		{"a list of hosts, the first one unknown", fmt.Sprintf("postgres://hub:%s@nowhere.invalid,127.0.0.1/hub?port=%d&sslmode=disable", pw, port), nil, c, "hub@hub"},
-		{"a list of hosts in words", fmt.Sprintf("host=127.0.0.1,%s port=1,%d user=hub dbname=hub", socket, port), nil, c, "hub@hub"},
+		{"a list of hosts in keyword form", fmt.Sprintf("host=127.0.0.1,%s port=1,%d user=hub dbname=hub", socket, port), nil, c, "hub@hub"},
 		{"read-write", fmt.Sprintf("postgres://hub:%s@127.0.0.1:1,%s/hub?target_session_attrs=read-write", pw, tcp), nil, c, "hub@hub"},
 		{"primary", fmt.Sprintf("postgres://hub:%s@%s/hub?target_session_attrs=primary", pw, tcp), nil, c, "hub@hub"},
-		{"prefer-standby, and there is none", fmt.Sprintf("postgres://hub:%s@%s/hub?target_session_attrs=prefer-standby", pw, tcp), nil, c, "hub@hub"},
-		{"standby, and there is none", fmt.Sprintf("postgres://hub:%s@%s/hub?target_session_attrs=standby", pw, tcp), nil, c, "69"},
+		{"prefer-standby without a standby", fmt.Sprintf("postgres://hub:%s@%s/hub?target_session_attrs=prefer-standby", pw, tcp), nil, c, "hub@hub"},
+		{"standby without a standby", fmt.Sprintf("postgres://hub:%s@%s/hub?target_session_attrs=standby", pw, tcp), nil, c, "69"},
 		{"an encoded socket", fmt.Sprintf("postgres://hub@%s:%d/hub", url.QueryEscape(socket), port), nil, c, "hub@hub"},
 		{"a socket as a parameter", fmt.Sprintf("postgres:///hub?host=%s&port=%d&user=hub", socket, port), nil, c, "hub@hub"},
-		{"a socket in words", fmt.Sprintf("host=%s port=%d user=hub dbname=hub", socket, port), nil, c, "hub@hub"},
+		{"a socket in keyword form", fmt.Sprintf("host=%s port=%d user=hub dbname=hub", socket, port), nil, c, "hub@hub"},
 		{"a socket and require", fmt.Sprintf("host=%s port=%d user=hub dbname=hub sslmode=require", socket, port), nil, c, "hub@hub"},
 		{"hostaddr", fmt.Sprintf("host=nowhere.invalid hostaddr=127.0.0.1 port=%d user=hub dbname=hub password=%s", port, pw), nil, c, "hub@hub"},
 		{"an awkward password", fmt.Sprintf("postgres://odd:%s@%s/hub", awkward, tcp), nil, c, "odd@hub"},
@@ -85,7 +85,7 @@ func TestConnectionStringsOfPsql(t *testing.T) {
 		{"a service in a URL", "postgres://odd@/?service=hub", []string{"PGSERVICEFILE=" + services}, c, "odd@hub"},
 		{"PGSERVICE before PGDATABASE", "", []string{"PGSERVICE=hub", "PGSERVICEFILE=" + services, "PGDATABASE=hub4"}, c, "hub@hub"},
 		{"the host's service file", "service=everyone", []string{"PGSYSCONFDIR=" + dir}, c, "hub@hub4"},
-		{"the host's service file behind one's own", "service=everyone", []string{"PGSYSCONFDIR=" + dir, "PGSERVICEFILE=" + services}, c, "hub@hub4"},
+		{"the host's service file after the user's", "service=everyone", []string{"PGSYSCONFDIR=" + dir, "PGSERVICEFILE=" + services}, c, "hub@hub4"},
 		{"no such service", "service=none", []string{"PGSERVICEFILE=" + services}, c, "78"},
 		{"a password file", fmt.Sprintf("postgres://hub@%s/hub", tcp), []string{"PGPASSFILE=" + passfile}, c, "hub@hub"},
 		{"a password file by parameter", fmt.Sprintf("postgres://hub@localhost:%d/hub?passfile=%s", port, passfile), nil, c, "hub@hub"},
@@ -140,7 +140,7 @@ func TestConnectionStringsOfPsql(t *testing.T) {
 	}
 }
 
-// No library may depend on a home that the sandbox of the units hides.
+// No library may need a home directory that the sandbox of the units hides.
 func TestTLSWithAHomeThatCannotBeRead(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{TLS: true})
 	m := sysmetrics(t)
@@ -148,8 +148,8 @@ func TestTLSWithAHomeThatCannotBeRead(t *testing.T) {
 	if err := os.Mkdir(home, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	// As ProtectHome=yes has it, but for root, whom a mode does not stop: a user of
-	// its own in a mount namespace.
+	// As with ProtectHome=yes. Root can read a directory of any mode, so the test uses
+	// another user in a mount namespace.
 	script := `mount -t tmpfs -o mode=0000 tmpfs "$1" && shift && exec setpriv --reuid=65534 --clear-groups "$@"`
 	copied := filepath.Join("/tmp", fmt.Sprintf("sysmetrics-%d", os.Getpid()))
 	b, err := os.ReadFile(m.path)
@@ -188,7 +188,7 @@ func TestTLSWithAHomeThatCannotBeRead(t *testing.T) {
 	}
 }
 
-// Each kind of failure has a status and a hint of its own, from a real server's answer.
+// Each kind of failure has its own status and hint, from the answer of a real server.
 func TestDatabaseHints(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{TCP: true})
 	tls := postgres.Run(t, postgres.Config{TLS: true})
@@ -233,7 +233,7 @@ func TestDatabaseHints(t *testing.T) {
 			}
 		})
 	}
-	// What the hint says does it.
+	// The command of the hint repairs the failure.
 	psql(t, c, "GRANT SELECT, INSERT ON system_metrics TO plain")
 	sysmetrics(t, "DATABASE_URL="+c.SocketURL("plain", "hub")).want(0, records("web1", 1), "flush")
 }

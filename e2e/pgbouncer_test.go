@@ -14,8 +14,8 @@ import (
 	"observability-hub/e2e/postgres"
 )
 
-// pgbouncer starts Debian's pooler in transaction mode in front of a cluster: each transaction may get another session, and each session serves
-// many clients. It returns the URL of the database hub behind it.
+// pgbouncer starts Debian's pooler in transaction mode in front of a cluster. Each transaction may get another session, and each
+// session serves many clients. It returns the URL of the database hub through the pooler.
 func pgbouncer(tb testing.TB, c *postgres.Cluster) string {
 	tb.Helper()
 	dir, err := os.MkdirTemp("", "pgbouncer")
@@ -60,11 +60,11 @@ func pgbouncer(tb testing.TB, c *postgres.Cluster) string {
 	return "postgres://hub@" + address + "/hub"
 }
 
-// Behind a pooler in transaction mode sysmetrics works, and the next client finds the session as it would be without sysmetrics.
+// sysmetrics works through a pooler in transaction mode, and does not change the session for the next client.
 func TestPgbouncerInTransactionMode(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{})
 	pooled := pgbouncer(t, c)
-	// transaction_isolation ends with its transaction, but keeps the source that SET TRANSACTION gave it.
+	// transaction_isolation is reset at the end of the transaction, but keeps the source that SET TRANSACTION set.
 	state := func() string {
 		t.Helper()
 		cmd := exec.Command("psql", "-X", "-AtF|", pooled, "-c", `SELECT string_agg(name || '=' || setting, ' ' ORDER BY name) FROM pg_settings WHERE source = 'session' AND name NOT IN ('application_name', 'transaction_isolation');`,

@@ -19,8 +19,8 @@ import (
 	"observability-hub/e2e/workspace"
 )
 
-// promtail is what deploy/promtail/promtail.yaml uses of Promtail's configuration; anything else in the file is an error here,
-// so that a misspelt key is one.
+// promtail is the part of Promtail's configuration that deploy/promtail/promtail.yaml uses. Any other key in the file is an
+// error, so a misspelt key is an error.
 type promtail struct {
 	Server    struct{ Disable bool }
 	Positions struct{ Filename string }
@@ -74,9 +74,9 @@ func readPromtail(t *testing.T) scrape {
 	return config.Scrape[0]
 }
 
-// apply gives the labels with which Promtail would send an entry, or nil if it would not. The rules are those of Prometheus:
-// source labels are joined by ";", an expression matches all of that, a label without a value does not exist, and labels that
-// begin with "__" do not leave.
+// apply returns the labels with which Promtail would send an entry, or nil if it would not send it. The rules are those of
+// Prometheus: source labels are joined by ";", an expression must match the whole text, a label without a value does not exist,
+// and labels that begin with "__" are not sent.
 func (s scrape) apply(entry nspawn.Entry) (map[string]string, error) {
 	labels := maps.Clone(s.Journal.Labels)
 	for field, value := range entry {
@@ -113,7 +113,7 @@ func (s scrape) apply(entry nspawn.Entry) (map[string]string, error) {
 			}
 			labels[rule.Target] = string(pattern.ExpandString(nil, rule.Replacement, source, match))
 		default:
-			return nil, fmt.Errorf("no such action here: %q", rule.Action)
+			return nil, fmt.Errorf("unknown action: %q", rule.Action)
 		}
 	}
 	maps.DeleteFunc(labels, func(name, value string) bool { return strings.HasPrefix(name, "__") || value == "" })
@@ -122,7 +122,7 @@ func (s scrape) apply(entry nspawn.Entry) (map[string]string, error) {
 	for _, stage := range s.Stages {
 		if stage.JSON != nil {
 			var object map[string]any
-			// A line that is no JSON object passes as it is.
+			// A line that is not a JSON object is not changed.
 			if json.Unmarshal([]byte(entry["MESSAGE"]), &object) == nil {
 				for name, expression := range stage.JSON.Expressions {
 					if value, found := object[expression].(string); found {
@@ -156,10 +156,10 @@ func TestPromtail(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		entry nspawn.Entry
-		want  string // unit service level; nothing if the entry is not for us
+		want  string // unit, service, level; empty if the entry is not sent
 	}{
 		{"a record", unit("system-metrics.service", "6", `{"level":"INFO"}`), "system-metrics.service system-metrics INFO"},
-		{"a debug record has no priority of its own", unit("reading-sync.service", "6", `{"level":"DEBUG"}`), "reading-sync.service reading-sync DEBUG"},
+		{"a debug record has the priority of other lines", unit("reading-sync.service", "6", `{"level":"DEBUG"}`), "reading-sync.service reading-sync DEBUG"},
 		{"an error", unit("volume-backup.service", "3", `{"level":"ERROR"}`), "volume-backup.service volume-backup ERROR"},
 		{"a panic", unit("gitops-apply.service", "6", "panic: no"), "gitops-apply.service gitops-apply INFO"},
 		{"JSON without a level", unit("gitops-sync.service", "4", `{"a":1}`), "gitops-sync.service gitops-sync WARN"},
@@ -229,12 +229,12 @@ func checkPromtail(t *testing.T, journal []nspawn.Entry) {
 		"hub-failure@system-metrics.service.service system-metrics ERROR by itself",
 	} {
 		if sent[want] == 0 {
-			t.Errorf("nothing of %q is sent, but %q", want, slices.Sorted(maps.Keys(sent)))
+			t.Errorf("%q is not sent, but %q", want, slices.Sorted(maps.Keys(sent)))
 		}
 	}
 	for line := range sent {
 		if !strings.HasPrefix(line, "system-metrics.") && !strings.HasPrefix(line, "hub-failure@") {
-			t.Errorf("what others say is sent: %s", line)
+			t.Errorf("a line of another unit is sent: %s", line)
 		}
 	}
 }

@@ -12,8 +12,8 @@ import (
 //go:embed testdata/systemd/retries.sh
 var retriesScript string
 
-// TestRetries fails, mends and starts the units of all families, on the systemd of Debian 12 and of Debian 13: each
-// failed job is tried as often as its unit says and reported once, and no start is refused.
+// TestRetries makes the units of all families fail, repairs them and starts them, on the systemd of Debian 12 and of Debian 13.
+// Each failed job is tried as often as its unit says and reported once, and no start is refused.
 func TestRetries(t *testing.T) {
 	t.Parallel()
 	for _, suite := range []string{nspawn.Bookworm, nspawn.Trixie} {

@@ -16,14 +16,14 @@ import (
 	"observability-hub/e2e/postgres"
 )
 
-// A backlog of days goes in by batches, oldest first, and a server that dies in the middle makes neither gap nor duplicate.
+// A backlog of days is inserted in batches, oldest first. If the server dies in the middle, there is neither a gap nor a duplicate.
 func TestLongBacklog(t *testing.T) {
 	const minutes = 3000
 	for _, table := range []int{0, 2} {
 		t.Run(tables[table].name, func(t *testing.T) {
 			c := postgres.Run(t, postgres.Config{})
 			tables[table].make(t, c)
-			slow(t, c, "0.2") // each batch: time enough to kill the server between two
+			slow(t, c, "0.2") // for each batch, so that the server can be killed between two batches
 			m := sysmetrics(t)
 			m.want(0, records("web2", minutes), "flush")
 			expectSpooled(t, m, 4*minutes)
@@ -49,7 +49,7 @@ func TestLongBacklog(t *testing.T) {
 			if err := c.Start(); err != nil {
 				t.Fatal(err)
 			}
-			// What is in are the oldest, without a gap.
+			// The inserted records are the oldest ones, without a gap.
 			expect(t, c, "SELECT count(*) BETWEEN 1 AND 11999, count(*) = (SELECT count(*) FROM generate_series(0, 2999) AS n, (VALUES (1), (2), (3), (4)) AS kinds "+
 				"WHERE n * 4 < (SELECT count(*) FROM system_metrics)) FROM system_metrics", "t|t")
 			m.want(0, "", "flush")
@@ -59,7 +59,7 @@ func TestLongBacklog(t *testing.T) {
 	}
 }
 
-// The spool is bounded: the oldest records go, are counted, and the newest stay.
+// The spool is bounded: its oldest records are dropped and counted, and the newest stay.
 func TestSpoolIsBounded(t *testing.T) {
 	const minutes = 2000
 	input := records("web2", minutes)
@@ -106,7 +106,7 @@ func TestNothingToFlushOnAFreshHost(t *testing.T) {
 	}
 }
 
-// What a power cut leaves: half a record at the end of the spool, or nothing but half a record.
+// After a power loss the spool may end in half a record, or be only half a record.
 func TestTornSpool(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{})
 	whole := records("web2", 2)
@@ -138,7 +138,7 @@ func TestTornSpool(t *testing.T) {
 	}
 }
 
-// A damaged line in the middle of the spool is set aside like a poison record: what is behind it is not lost.
+// A damaged line in the middle of the spool is set aside like a bad record. The records after it are not lost.
 func TestDamagedSpoolLine(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{})
 	for _, table := range tables {
@@ -162,7 +162,7 @@ func TestDamagedSpoolLine(t *testing.T) {
 	}
 }
 
-// SIGTERM while the database does not answer: the records are safe and the tool is gone in time.
+// SIGTERM while the database does not answer: the records are safe, and the tool ends in time.
 func TestTerminatedWhileTheDatabaseHangs(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{})
 	if err := c.Freeze(); err != nil {
@@ -198,7 +198,7 @@ func TestTerminatedWhileTheDatabaseHangs(t *testing.T) {
 	expectRows(t, c, 4)
 }
 
-// An old table keeps whole seconds. Two samples of one second are two rows all the same, and their replay is none.
+// An old table stores whole seconds. Two samples of one second are nevertheless two rows, and replaying them adds no row.
 func TestTwoSamplesOfOneSecond(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{})
 	tables[0].make(t, c)
@@ -211,8 +211,8 @@ func TestTwoSamplesOfOneSecond(t *testing.T) {
 	}
 }
 
-// A block of records that the database refuses, larger than one run has time for: each run gets on with it, and what is
-// behind it arrives.
+// A block of records that the database refuses is larger than one run has time for. Each run processes a part of it, and the
+// records after it are inserted.
 func TestPoisonNeverBlocksTheRest(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{})
 	if err := c.Exec("CREATE TABLE system_metrics (time timestamptz NOT NULL, host text NOT NULL CHECK (host <> 'poison'), os text NOT NULL, metric_type text NOT NULL, payload jsonb NOT NULL); ALTER TABLE system_metrics OWNER TO hub"); err != nil {
@@ -237,11 +237,11 @@ func TestPoisonNeverBlocksTheRest(t *testing.T) {
 		t.Errorf("%d records set aside; want %d, each once", n, 4*poison)
 	}
 	if rows, err := c.Query("SELECT count(*) FROM system_metrics"); err != nil || rows[0][0] != "4" {
-		t.Errorf("rows: %v, %v; want the 4 behind the poison", rows, err)
+		t.Errorf("rows: %v, %v; want the 4 after the bad records", rows, err)
 	}
 }
 
-// SIGTERM while records are being read: those that were read are in the spool.
+// SIGTERM while records are being read: the records that were read are in the spool.
 func TestTerminatedWhileReading(t *testing.T) {
 	m := sysmetrics(t)
 	cmd := m.command("", "flush")
@@ -258,7 +258,7 @@ func TestTerminatedWhileReading(t *testing.T) {
 	if _, err := stdin.WriteString(records("web1", 1)); err != nil {
 		t.Fatal(err)
 	}
-	// The batch is open for a second at most; the pipe is empty once it was read.
+	// The batch is open for at most a second. The pipe is empty as soon as the records are read.
 	await.Until(t, "the records to be read", func() bool { return unread(t, reader) == 0 })
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -269,7 +269,7 @@ func TestTerminatedWhileReading(t *testing.T) {
 	}
 }
 
-// unread is the number of bytes that wait in a pipe.
+// unread returns the number of bytes that wait in a pipe.
 func unread(t *testing.T, pipe *os.File) int {
 	t.Helper()
 	n, err := unix.IoctlGetInt(int(pipe.Fd()), unix.TIOCINQ)

@@ -24,8 +24,8 @@ var systemdScript string
 //go:embed testdata/systemd/probe.sh
 var systemdProbe string
 
-// TestSystemd boots a machine with systemd and PostgreSQL, where the timer of system-metrics fires three times: into a database
-// that is down, into one that has come back, and once more. It takes two to three minutes, most of it waiting for the clock.
+// TestSystemd boots a machine with systemd and PostgreSQL, in which the timer of system-metrics fires three times: while the
+// database is down, after it is up again, and once more. It takes two to three minutes, mostly waiting for the clock.
 func TestSystemd(t *testing.T) {
 	t.Parallel()
 	root, err := workspace.Root()
@@ -74,9 +74,9 @@ func TestSystemd(t *testing.T) {
 	t.Run("no database", func(t *testing.T) { checkRecords(t, of(result.Journal, "plain.service"), "inserted 0, spooled 4") })
 	t.Run("records", func(t *testing.T) {
 		checkRecords(t, of(result.Journal, "system-metrics.service"),
-			// The database is down; the next minute is the retry.
+			// The database is down. The next minute is the retry.
 			"inserted 0, spooled 4", "ERROR database_unavailable",
-			// It is up again: the spool is flushed before the new sample.
+			// The database is up again: the spool is inserted before the new sample.
 			"inserted 8, spooled 0",
 			"inserted 4, spooled 0",
 			// A bad credential, then a good one.
@@ -89,7 +89,7 @@ func TestSystemd(t *testing.T) {
 	t.Run("promtail", func(t *testing.T) { checkPromtail(t, result.Journal) })
 }
 
-// checkSecurity reads lines of the exit status of systemd-analyze security --threshold=13 and its summary.
+// checkSecurity reads lines with the exit status of systemd-analyze security --threshold=13 and its summary.
 func checkSecurity(t *testing.T, lines string) {
 	units := 0
 	for line := range strings.Lines(lines) {
@@ -104,7 +104,7 @@ func checkSecurity(t *testing.T, lines string) {
 	}
 }
 
-// checkSandbox reads what probe.sh said.
+// checkSandbox checks the output of probe.sh.
 func checkSandbox(t *testing.T, journal []nspawn.Entry, homeSize string) {
 	var writes, rest []string
 	for _, entry := range of(journal, "probe.service") {
@@ -122,7 +122,7 @@ func checkSandbox(t *testing.T, journal []nspawn.Entry, homeSize string) {
 		"executes itself", "sees the socket", "connects by TCP",
 	} {
 		if !slices.Contains(rest, want) {
-			t.Errorf("it does not say %q but %q", want, rest)
+			t.Errorf("it prints %q; want %q", want, rest)
 		}
 	}
 	var blocks, size int64
@@ -133,7 +133,7 @@ func checkSandbox(t *testing.T, journal []nspawn.Entry, homeSize string) {
 	}
 }
 
-// checkTimer looks at when systemd started the unit while the timer was there.
+// checkTimer checks when systemd started the unit while the timer was active.
 func checkTimer(t *testing.T, journal []nspawn.Entry) {
 	var minutes []string
 	perMinute := map[string]int{}
@@ -154,13 +154,13 @@ func checkTimer(t *testing.T, journal []nspawn.Entry) {
 			}
 		}
 	}
-	// The last of the three minutes may also be that of the starts by hand, with credentials.
+	// The last of the three minutes may include the starts by hand, with credentials.
 	if len(minutes) != 3 || perMinute[minutes[0]] != 1 || perMinute[minutes[1]] != 1 || perMinute[minutes[2]] != 3 {
 		t.Errorf("starts per minute: %v in %v; want 1 (the database was down), 1, and 1 with 2 by hand", perMinute, minutes)
 	}
 }
 
-// checkRecords compares what a unit itself said, in short, with what it should have.
+// checkRecords compares a summary of a unit's own messages with the expected one.
 func checkRecords(t *testing.T, entries []nspawn.Entry, want ...string) {
 	type record struct {
 		Time              time.Time
@@ -187,11 +187,11 @@ func checkRecords(t *testing.T, entries []nspawn.Entry, want ...string) {
 		}
 	}
 	if !slices.Equal(got, want) {
-		t.Errorf("the unit said %q; want %q", got, want)
+		t.Errorf("the unit printed %q; want %q", got, want)
 	}
 }
 
-// checkRows looks at the table as it was after the third run.
+// checkRows checks the table after the third run.
 func checkRows(t *testing.T, rows, homeSize string) {
 	var table []struct {
 		Time       time.Time
@@ -217,7 +217,7 @@ func checkRows(t *testing.T, rows, homeSize string) {
 		value := row.Payload[want.key]
 		if want.field != "" {
 			var object map[string]json.RawMessage
-			_ = json.Unmarshal(value, &object) // what is no object has no field
+			_ = json.Unmarshal(value, &object) // a value that is not an object has no fields
 			value = object[want.field]
 		}
 		if _, err := strconv.ParseFloat(string(value), 64); err != nil || want.value != "" && string(value) != want.value {
@@ -234,7 +234,7 @@ func checkRows(t *testing.T, rows, homeSize string) {
 	}
 }
 
-// memTotal is this host's memory in bytes, which is also the machine's.
+// memTotal returns this host's memory in bytes, which is also that of the machine.
 func memTotal(t *testing.T) string {
 	t.Helper()
 	content, err := os.ReadFile("/proc/meminfo")
@@ -248,7 +248,7 @@ func memTotal(t *testing.T) string {
 	return strconv.FormatInt(kib*1024, 10)
 }
 
-// checkFailures looks at the records of hub-failure.
+// checkFailures checks the records of hub-failure.
 func checkFailures(t *testing.T, journal []nspawn.Entry) {
 	type record struct {
 		Level, Msg, Service, Unit, Result string
@@ -262,7 +262,7 @@ func checkFailures(t *testing.T, journal []nspawn.Entry) {
 		unit, result, exitCode, exitStatus string
 		restarts                           int
 	}
-	wanted := map[failure]string{ // and what one of the lines must match
+	wanted := map[failure]string{ // values are patterns that one of the lines must match
 		{"hostile.service", "exit-code", "exited", "3", 0}:         "^\"quoted\\\\ \x01\ufffd é$",
 		{"system-metrics.service", "exit-code", "exited", "69", 0}: `"msg":"database_unavailable"`,
 		{"hang.service", "timeout", "killed", "KILL", 0}:           `start operation timed out`,
@@ -299,7 +299,8 @@ func checkFailures(t *testing.T, journal []nspawn.Entry) {
 	}
 }
 
-// checkUninstalled reads what is-active says of the timer, and the files with our names: only what users and runs made is left.
+// checkUninstalled checks the output of is-active for the timer, and the remaining files of the toolkit. Only files of users and
+// runs may be left.
 func checkUninstalled(t *testing.T, lines string) {
 	got := strings.Fields(lines)
 	slices.Sort(got)
@@ -314,12 +315,12 @@ func checkUninstalled(t *testing.T, lines string) {
 	}
 }
 
-// of gives what the processes of the unit wrote.
+// of returns the journal entries of the processes of a unit.
 func of(journal []nspawn.Entry, unit string) []nspawn.Entry {
 	return slices.DeleteFunc(slices.Clone(journal), func(e nspawn.Entry) bool { return e["_SYSTEMD_UNIT"] != unit })
 }
 
-// find gives the first text with the prefix.
+// find returns the first text with the prefix.
 func find(texts []string, prefix string) string {
 	for _, text := range texts {
 		if strings.HasPrefix(text, prefix) {
@@ -329,7 +330,7 @@ func find(texts []string, prefix string) string {
 	return ""
 }
 
-// TestInstall installs and uninstalls into an empty folder.
+// TestInstall installs into an empty directory, and uninstalls.
 func TestInstall(t *testing.T) {
 	root, err := workspace.Root()
 	if err != nil {
@@ -346,7 +347,7 @@ func TestInstall(t *testing.T) {
 	if err == nil || !strings.Contains(string(out), "it can be /usr or /usr/local") {
 		t.Errorf("a prefix where systemd does not look: %v, %s", err, out)
 	}
-	// files lists what is not a folder.
+	// files lists all files that are not directories.
 	files := func() (paths []string) {
 		t.Helper()
 		err := filepath.WalkDir(dest, func(path string, entry os.DirEntry, err error) error {
@@ -393,7 +394,7 @@ func TestInstall(t *testing.T) {
 		t.Errorf("version %q, %v; want that of %q", version, err, want)
 	}
 
-	// Another tool that is installed keeps what all share.
+	// While another tool is installed, the shared files stay.
 	other := filepath.Join(dest, "usr/local/bin/volbackup")
 	if err := os.WriteFile(other, nil, 0o755); err != nil {
 		t.Fatal(err)
@@ -418,7 +419,7 @@ func TestInstall(t *testing.T) {
 	if err := os.Remove(other); err != nil {
 		t.Fatal(err)
 	}
-	// The script says which version was installed, too.
+	// The script prints the installed version, too.
 	if out, err := exec.Command("make", "-C", root, "install", "TOOLS=volbackup", "DESTDIR="+dest).CombinedOutput(); err != nil {
 		t.Fatalf("make install TOOLS=volbackup: %v\n%s", err, out)
 	}
@@ -430,7 +431,7 @@ func TestInstall(t *testing.T) {
 	if out, err := exec.Command("make", "-C", root, "uninstall", "TOOLS=volbackup", "DESTDIR="+dest).CombinedOutput(); err != nil {
 		t.Fatalf("make uninstall TOOLS=volbackup: %v\n%s", err, out)
 	}
-	for range 2 { // to uninstall what is not there is no error
+	for range 2 { // uninstalling files that do not exist is not an error
 		run("uninstall")
 		if got := files(); len(got) > 0 {
 			t.Errorf("left: %q", got)

@@ -26,7 +26,7 @@ const (
 	exitConfig      = 78
 )
 
-// tool runs one of the binaries with a state directory of its own and an environment that holds nothing by accident.
+// tool runs one of the binaries with its own state directory, and with an environment that does not depend on that of the test.
 type tool struct {
 	tb    testing.TB
 	path  string
@@ -43,7 +43,7 @@ func sysmetrics(tb testing.TB, env ...string) *tool {
 	return &tool{tb: tb, path: path, state: filepath.Join(tb.TempDir(), "state"), env: env}
 }
 
-// with gives the same tool on the same state in another environment.
+// with returns the same tool with the same state in another environment.
 func (t *tool) with(env ...string) *tool {
 	other := *t
 	other.env = env
@@ -59,13 +59,13 @@ func (t *tool) command(stdin string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run runs it to its end.
+// run runs the tool to its end.
 func (t *tool) run(stdin string, args ...string) outcome {
 	t.tb.Helper()
 	return finish(t.tb, t.command(stdin, args...))
 }
 
-// want runs it and fails the test if the exit status is another.
+// want runs the tool and fails the test if it has another exit status.
 func (t *tool) want(status int, stdin string, args ...string) outcome {
 	t.tb.Helper()
 	got := t.run(stdin, args...)
@@ -75,9 +75,9 @@ func (t *tool) want(status int, stdin string, args ...string) outcome {
 	return got
 }
 
-// outcome is what a run left.
+// outcome is the result of a run.
 type outcome struct {
-	status         int // as a shell has it: 128 + the signal
+	status         int // as in a shell: 128 + the signal
 	stdout, stderr string
 	took           time.Duration
 }
@@ -126,7 +126,7 @@ func (o outcome) flushed(tb testing.TB) flushed {
 	return f
 }
 
-// line is one record as a spool, a stream or a row has it.
+// line is one record in a spool, a stream or a row.
 type line struct {
 	Time       time.Time       `json:"time"`
 	Msg        string          `json:"msg,omitempty"`
@@ -136,7 +136,7 @@ type line struct {
 	Payload    json.RawMessage `json:"payload"`
 }
 
-// spooled gives the whole lines of a file of the state directory. A torn last line is not one of them: it was never safe.
+// spooled returns the complete lines of a file in the state directory. It leaves out an incomplete last line, which was never safe.
 func (t *tool) spooled(name string) []line {
 	t.tb.Helper()
 	content, err := os.ReadFile(filepath.Join(t.state, name))
@@ -164,7 +164,7 @@ func parseLines(tb testing.TB, content []byte) []line {
 	return all
 }
 
-// records makes n samples of a host as sysmetrics prints them, one line of each type a minute.
+// records returns n samples of a host as sysmetrics prints them, with one line of each type for each minute.
 func records(host string, n int) string {
 	var b strings.Builder
 	for i := range n {
@@ -186,7 +186,7 @@ func traced(tb testing.TB, cmd *exec.Cmd, args ...string) {
 	tb.Helper()
 	strace, err := exec.LookPath("strace")
 	if err != nil {
-		tb.Fatalf("this test watches system calls: %v: install the package strace", err)
+		tb.Fatalf("this test traces system calls: %v: install the package strace", err)
 	}
 	cmd.Args = append(append([]string{strace}, args...), append([]string{"--", cmd.Path}, cmd.Args[1:]...)...)
 	cmd.Path = strace

@@ -1,4 +1,4 @@
-// Package await waits for what nothing announces, such as a file that another process makes.
+// Package await waits for conditions that are not signalled, such as a file that another process creates.
 package await
 
 import (
@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// limit is longer than anything here takes on a machine that is busy with other tests.
+// limit is longer than any wait in the tests takes on a machine that is busy with other tests.
 const limit = 30 * time.Second
 
 // Until asks every few milliseconds whether a condition is met, and fails the test if it is not after 30 s.

@@ -20,8 +20,8 @@ import (
 type exporter struct {
 	path    string
 	address string
-	scrape  figures // of a running one: what each minute costs
-	whole   figures // start, one scrape, end: what it costs as a program that is run once
+	scrape  figures // of a running exporter: the cost of each minute
+	whole   figures // start, one scrape, end: the cost if the program is run once
 }
 
 func newExporter(path string) *exporter {
@@ -45,7 +45,7 @@ func (e *exporter) start(wrapper ...string) (cmd *exec.Cmd, stop func() error, e
 		return nil, nil, err
 	}
 	stop = func() error {
-		// The group, because strace does not hand the signal on.
+		// To the process group, because strace does not forward the signal.
 		if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM); err != nil {
 			return err
 		}
@@ -81,7 +81,7 @@ func (e *exporter) get() error {
 	return err
 }
 
-// measure takes one run of each kind.
+// measure makes one run of each kind.
 func (e *exporter) measure() error {
 	began := time.Now()
 	cmd, stop, err := e.start()
@@ -98,7 +98,7 @@ func (e *exporter) measure() error {
 		return err
 	}
 	err = func() error {
-		if err := e.get(); err != nil { // the first one warms up what a running one has warm
+		if err := e.get(); err != nil { // the first scrape warms up a newly started exporter
 			return err
 		}
 		before, err := processCPU(cmd.Process.Pid)
@@ -117,7 +117,7 @@ func (e *exporter) measure() error {
 	return errors.Join(err, stop())
 }
 
-// observe takes memory and system calls.
+// observe measures memory and system calls.
 func (e *exporter) observe(work string) error {
 	report := filepath.Join(work, "exporter")
 	for range 3 {

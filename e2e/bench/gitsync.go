@@ -18,7 +18,7 @@ import (
 	"observability-hub/e2e/workspace"
 )
 
-// gitBench compares gitsync with the git that it calls, on repositories behind a git daemon on the loopback.
+// gitBench compares gitsync with the git that it calls, on repositories of a git daemon on the loopback interface.
 type gitBench struct {
 	work   string
 	tool   string
@@ -28,7 +28,7 @@ type gitBench struct {
 	plan, apply *candidate // with nothing to do, on a root with gitUnits units
 }
 
-// gitSize is a repository with many or few files, and what is compared on it.
+// gitSize is a repository with many or few files, and the candidates that are compared on it.
 type gitSize struct {
 	files               int
 	server              string // the bare repository
@@ -41,7 +41,7 @@ type gitSize struct {
 // gitUnits is how many units the host has for plan and apply: half of them services, half their timers.
 const gitUnits = 200
 
-// benchGitsync takes and prints the figures, and returns how many targets are missed.
+// benchGitsync measures and prints the figures, and returns how many targets are missed.
 func benchGitsync(work string, rounds int, w io.Writer) (missed int, err error) {
 	tool, err := workspace.Binary("gitsync")
 	if err != nil {
@@ -84,7 +84,7 @@ func (b *gitBench) candidate(name string, argv ...string) *candidate {
 	return &candidate{name: name, shown: strings.Join(argv, " "), command: command{Argv: argv, Env: b.env()}}
 }
 
-// startGitDaemon serves the folder; the daemon goes with this process, or when stop is called.
+// startGitDaemon serves the directory. The daemon ends when stop is called or when this process ends.
 func startGitDaemon(dir string) (address string, stop func(), err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -147,7 +147,7 @@ func (b *gitBench) makeSize(served, address string, files int) (*gitSize, error)
 	return s, err
 }
 
-// importFiles makes a bare repository with one commit: some files, and others to fill it, a hundred in a folder.
+// importFiles makes a bare repository with one commit: some files, and others to fill it, a hundred in each directory.
 func (b *gitBench) importFiles(dir string, some map[string]string, fill int) error {
 	if _, err := measure(command{Argv: []string{"git", "init", "--quiet", "--bare", "--initial-branch=main", dir}, Env: b.env()}); err != nil {
 		return err
@@ -195,7 +195,7 @@ func (s *gitSize) commit(b *gitBench) error {
 	return nil
 }
 
-// settle takes the newest commit everywhere where nothing new is measured.
+// settle pulls the newest commit for the candidates that are measured with nothing new.
 func (s *gitSize) settle() error {
 	for _, c := range []*candidate{s.fetch, s.pull, s.fetchPath, s.pullPath} {
 		if _, err := measure(c.command); err != nil {
@@ -285,7 +285,7 @@ func (b *gitBench) measureAll() error {
 			if err := b.observe(s.fetch, s.pull, s.fetchPath, s.pullPath); err != nil {
 				return err
 			}
-			// Each run takes a commit of its own.
+			// Each run pulls another commit.
 			for _, c := range []*candidate{s.fetchNext, s.pullNext} {
 				c.before = func() error { return s.commit(b) }
 			}
@@ -301,7 +301,7 @@ func (b *gitBench) measureAll() error {
 	return nil
 }
 
-// observe takes the memory of the largest process, and how many programs each candidate starts beside itself.
+// observe measures the memory of the largest process, and how many programs each candidate starts.
 func (b *gitBench) observe(all ...*candidate) error {
 	report := filepath.Join(b.work, "report")
 	for _, c := range all {
@@ -337,8 +337,8 @@ func (b *gitBench) report(w io.Writer) (missed int) {
 		row(fmt.Sprintf("gitsync pull, nothing new, %d files", s.files), s.pull, s.fetch)
 	}
 	for _, s := range b.sizes {
-		row(fmt.Sprintf("git fetch from a folder, nothing new, %d files", s.files), s.fetchPath, s.fetchPath)
-		row(fmt.Sprintf("gitsync pull from a folder, nothing new, %d files", s.files), s.pullPath, s.fetchPath)
+		row(fmt.Sprintf("git fetch from a directory, nothing new, %d files", s.files), s.fetchPath, s.fetchPath)
+		row(fmt.Sprintf("gitsync pull from a directory, nothing new, %d files", s.files), s.pullPath, s.fetchPath)
 	}
 	for _, s := range b.sizes {
 		row(fmt.Sprintf("git fetch, one file changed, %d files", s.files), s.fetchNext, s.fetchNext)
@@ -366,7 +366,7 @@ func (b *gitBench) report(w io.Writer) (missed int) {
 	return v.missed
 }
 
-// gitVersion is what git says of itself.
+// gitVersion returns the version that git prints.
 func gitVersion(env []string) string {
 	out, err := output(command{Argv: []string{"git", "version"}, Env: env})
 	if err != nil {

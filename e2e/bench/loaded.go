@@ -13,20 +13,20 @@ import (
 	"syscall"
 )
 
-// What a host of containers has, beside what this one has.
+// What a host with containers has in addition to this host.
 const (
 	vethPairs  = 150 // 300 interfaces
 	bindMounts = 200
 )
 
-// answer is what the loaded host sends back for a command.
+// answer is the loaded host's answer to a command.
 type answer struct {
 	Cost  cost
 	Error string
 }
 
-// loadedHost is this program once more, in network, mount and process namespaces of its own that hold many interfaces and mounts.
-// All of it goes with the process.
+// loadedHost is a second process of this program, in its own network, mount and process namespaces with many interfaces and
+// mounts. All of them end together with the process.
 type loadedHost struct {
 	cmd     *exec.Cmd
 	in      io.WriteCloser
@@ -82,12 +82,12 @@ func (h *loadedHost) measure(c command) (cost, error) {
 	return a.Cost, nil
 }
 
-// stop ends the process, and with it the namespaces.
+// stop ends the process and its namespaces.
 func (h *loadedHost) stop() error {
 	return errors.Join(h.in.Close(), h.cmd.Wait())
 }
 
-// serveLoadedHost is the process inside: it makes the host, then runs what it is told.
+// serveLoadedHost is the process inside: it sets up the host, and then runs the commands that it gets.
 func serveLoadedHost(in io.Reader, out io.Writer, args []string) error {
 	if len(args) != 1 || os.Getpid() != 1 {
 		return errors.New("-in-loaded-host is for this program's own use")
@@ -117,12 +117,12 @@ func serveLoadedHost(in io.Reader, out io.Writer, args []string) error {
 	}
 }
 
-// loadHost fills the namespaces that this process alone is in.
+// loadHost fills the namespaces of this process.
 func loadHost(mounts string) error {
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make the mounts private: %w", err)
 	}
-	// /proc and /sys show the namespaces of whoever mounted them.
+	// /proc and /sys show the namespaces of the process that mounted them.
 	for _, fs := range []string{"proc", "sysfs"} {
 		if err := syscall.Mount(fs, "/"+strings.TrimSuffix(fs, "fs"), fs, 0, ""); err != nil {
 			return fmt.Errorf("mount %s: %w", fs, err)
@@ -173,7 +173,7 @@ func (b *bench) compareWith(host *loadedHost) error {
 		progress("loaded host, round %d of %d", round+1, b.rounds)
 		for _, c := range b.candidates {
 			if c.name == psqlName {
-				continue // it looks at nothing of the host
+				continue // it does not read the host
 			}
 			for _, h := range hosts {
 				if c.before != nil {

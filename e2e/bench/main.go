@@ -1,15 +1,15 @@
-// Bench measures what the tools cost, side by side with what else could do their work:
+// Bench measures the cost of the tools, beside that of other programs that could do their work:
 //
-//   - sysmetrics: an empty Go program, sysstat's sadc and sadf with psql behind them, one scrape of node-exporter, and psql
+//   - sysmetrics: an empty Go program, a pipe of sysstat's sadc and sadf with psql, one scrape of node-exporter, and psql
 //     with one row; without and with a database.
-//   - volbackup: tar with zstd or gzip behind it, restic and borg, on a GiB and on many small files.
+//   - volbackup: a pipe of tar with zstd or gzip, restic and borg, on a GiB and on many small files.
 //   - gitsync: git fetch of the same repositories, small and large, and a plan and an apply with nothing to do.
-//   - readsync: a statement to each side for each document, as it was before; COPY alone; a cursor alone; and how time and memory grow.
+//   - readsync: a statement to each side for each document, as in older hubs; COPY alone; a cursor alone; and how time and memory grow.
 //
-// Run it as root from the project's folder: go run ./e2e/bench, or with the names of tools behind it. It starts its own
-// PostgreSQL and git daemon, touches nothing else on the host, and takes about two minutes a tool. The candidates take turns, round by
-// round, so that a noisy moment hits them all; figures are medians, and the ratios beside them mean more than the
-// milliseconds, which are this machine's alone.
+// Run it as root from the project's directory: go run ./e2e/bench, followed by the names of tools if not all are wanted. It
+// starts its own PostgreSQL and git daemon, changes nothing else on the host, and takes about two minutes for each tool. The
+// candidates take turns, round by round, so that a noisy moment affects all of them. Figures are medians. Their ratios mean
+// more than the milliseconds, which are those of this machine.
 package main
 
 import (
@@ -57,7 +57,7 @@ func main() {
 	}
 }
 
-// benchmarks by tool: each prints its figures and returns how many targets are missed.
+// benchmarks are the benchmarks by tool. Each prints its figures and returns how many targets are missed.
 var benchmarks = map[string]func(work string, rounds int, w io.Writer) (missed int, err error){
 	"sysmetrics": benchSysmetrics,
 	"gitsync":    benchGitsync,
@@ -91,9 +91,9 @@ func run(tools []string, rounds int, check bool) error {
 
 func benchSysmetrics(work string, rounds int, w io.Writer) (missed int, err error) {
 	if os.Geteuid() != 0 {
-		return 0, fmt.Errorf("the host with many interfaces and mounts is made of namespaces: run as root")
+		return 0, fmt.Errorf("the host with many interfaces and mounts needs namespaces: run as root")
 	}
-	// As on a real server: it costs the client no CPU, but time.
+	// As on a real server: it takes the client no CPU time, but wall time.
 	db, err := postgres.New(postgres.Config{OnDisk: true, Conf: []string{"fsync = on"}})
 	if err != nil {
 		return 0, err
@@ -121,7 +121,7 @@ type bench struct {
 	candidates []*candidate
 	exporter   *exporter
 	plain      map[string]*figures // on this host, by the candidate's name, in turns with:
-	loaded     map[string]*figures // on the one with many interfaces and mounts
+	loaded     map[string]*figures // on the host with many interfaces and mounts
 	perf       map[string]string   // why perf does not count an event, "" if it does
 }
 
@@ -134,7 +134,7 @@ const (
 	psqlName    = "psql, one row"
 )
 
-// prepare builds and finds the programs, and gives each what it needs from an earlier run.
+// prepare builds and finds the programs, and provides the files that each needs from an earlier run.
 func (b *bench) prepare() error {
 	empty, err := buildEmpty(b.work)
 	if err != nil {
@@ -144,7 +144,7 @@ func (b *bench) prepare() error {
 	if err != nil {
 		return err
 	}
-	psql, err := findProgram("/usr/lib/postgresql/*/bin/psql") // the one in PATH is a script that looks for it
+	psql, err := findProgram("/usr/lib/postgresql/*/bin/psql") // psql in PATH is a script that searches for this program
 	if err != nil {
 		return err
 	}
@@ -164,7 +164,7 @@ func (b *bench) prepare() error {
 	pgEnv := append([]string{"PGHOST=" + socket, fmt.Sprintf("PGPORT=%d", b.db.Port), "PGUSER=hub", "PGDATABASE=hub"}, env...)
 	dataFile := filepath.Join(b.work, "sa")
 	seed := filepath.Join(b.work, "sa.seed")
-	// The activities that a record of sysmetrics has too. The seed is the minute before: rates need two snapshots.
+	// The activities that records of sysmetrics contain too. The seed is the previous minute: rates need two snapshots.
 	snapshot := sadc + " -S DISK,XDISK,SNMP 1 1 "
 	if _, err := measure(command{Argv: []string{"sh", "-c", snapshot + seed}, Env: env}); err != nil {
 		return err
@@ -191,7 +191,7 @@ func (b *bench) prepare() error {
 	return nil
 }
 
-// makeTables makes the table as a user would, and today's partition.
+// makeTables creates the table as a user would, and today's partition.
 func (b *bench) makeTables(tool string) error {
 	out, err := output(command{Argv: []string{tool, "schema"}, Env: []string{}})
 	if err != nil {

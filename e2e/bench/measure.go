@@ -28,10 +28,10 @@ type candidate struct {
 	figures  figures
 }
 
-// command is a process to start; it crosses to the loaded host as JSON.
+// command is a process to start. It is sent to the loaded host as JSON.
 type command struct{ Argv, Env []string }
 
-// figures are what was measured of a candidate, one entry a run.
+// figures are the measurements of a candidate, one entry for each run.
 type figures struct {
 	cpu, wall                           []time.Duration
 	rss, syscalls, writes, instructions []int64
@@ -42,7 +42,7 @@ func (f *figures) add(c cost) {
 	f.cpu, f.wall = append(f.cpu, c.CPU), append(f.wall, c.Wall)
 }
 
-// cost is that of one run: user and system time of the process and the children it waited for, and the time until it was over.
+// cost is the cost of one run: user and system time of the process and of the children that it waited for, and the time until its end.
 type cost struct{ CPU, Wall time.Duration }
 
 func median[T int64 | time.Duration](all []T) T {
@@ -54,7 +54,7 @@ func median[T int64 | time.Duration](all []T) T {
 	return sorted[len(sorted)/2]
 }
 
-// prepareCommand makes an exec.Cmd whose output nobody reads.
+// prepareCommand makes an exec.Cmd whose output is discarded.
 func prepareCommand(c command) (*exec.Cmd, *bytes.Buffer) {
 	cmd := exec.Command(c.Argv[0], c.Argv[1:]...)
 	cmd.Env = c.Env
@@ -88,7 +88,7 @@ func output(c command) (string, error) {
 	return string(out), nil
 }
 
-// observed is how often a candidate runs for the figures that hardly vary.
+// observed is the number of runs of a candidate for the figures that hardly vary.
 const observed = 9
 
 // measureAll lets the candidates take turns.
@@ -110,7 +110,7 @@ func (b *bench) measureAll() error {
 				c.figures.add(cost)
 			}
 		}
-		// It costs a hundred times as much and varies little.
+		// This candidate takes a hundred times as long and varies little.
 		if round >= 0 && round%10 == 0 {
 			if err := b.exporter.measure(); err != nil {
 				return err
@@ -128,7 +128,7 @@ func (b *bench) measureAll() error {
 	return b.exporter.observe(b.work)
 }
 
-// observe takes the figures that need another program around the candidate, in runs whose CPU time does not count.
+// observe measures the figures for which another program runs the candidate. The CPU time of these runs does not count.
 func (b *bench) observe(c *candidate) error {
 	report := filepath.Join(b.work, "report")
 	perf := func(event string) (int64, error) {
@@ -177,7 +177,7 @@ func (b *bench) observe(c *candidate) error {
 	return nil
 }
 
-// around runs a candidate under another program, which writes the report.
+// around runs a candidate under another program that writes a report.
 func around(c *candidate, report string, wrapper ...string) (string, error) {
 	if c.before != nil {
 		if err := c.before(); err != nil {
@@ -193,8 +193,8 @@ func around(c *candidate, report string, wrapper ...string) (string, error) {
 
 // largestRSS is the peak memory of the largest process of a run, in bytes.
 func largestRSS(c *candidate, report string) (int64, error) {
-	// time(1) forks before it executes: from this process, which shares its memory until the exec (vfork), a child would
-	// inherit our own peak (fs/exec.c, exec_mmap).
+	// time(1) forks before it executes. A direct child shares the memory of this process until the exec (vfork), so it would
+	// inherit the peak of this process (fs/exec.c, exec_mmap).
 	text, err := around(c, report, "/usr/bin/time", "-f", "%M", "-o", report)
 	if err != nil {
 		return 0, err
@@ -219,14 +219,14 @@ func totalCalls(summary string) (int64, error) {
 	return strconv.ParseInt(fields[3], 10, 64)
 }
 
-// What perf counts, if it is there and allowed to: unlike strace, without making a program slower. A slower Go program makes more
-// calls, because its runtime has more to wait for.
+// Events that perf counts, if it is installed and permitted. Unlike strace, perf does not slow the program down. A slower Go
+// program makes more system calls, because its runtime waits more often.
 const (
 	syscallEvent     = "raw_syscalls:sys_enter"
 	instructionEvent = "instructions:u"
 )
 
-// countable tells why perf(1) cannot count an event here, "" if it can.
+// countable returns why perf(1) cannot count an event here, or "" if it can.
 func countable(event string) string {
 	out, err := exec.Command("perf", "stat", "-x,", "-e", event, "true").CombinedOutput()
 	if errors.Is(err, exec.ErrNotFound) {
@@ -249,7 +249,7 @@ func perfValue(text, event string) (int64, bool) {
 	return 0, false
 }
 
-// buildEmpty compiles what every Go program costs at least.
+// buildEmpty compiles an empty program, which is the least that every Go program costs.
 func buildEmpty(work string) (string, error) {
 	src := filepath.Join(work, "empty")
 	if err := os.Mkdir(src, 0o755); err != nil {
@@ -260,7 +260,7 @@ func buildEmpty(work string) (string, error) {
 			return "", err
 		}
 	}
-	// It is not in the workspace that go.work would look for.
+	// This module is not in the workspace of go.work.
 	if err := os.Setenv("GOWORK", "off"); err != nil {
 		return "", err
 	}
@@ -268,7 +268,7 @@ func buildEmpty(work string) (string, error) {
 	return workspace.Build(src, "empty")
 }
 
-// findProgram gives the last path that the pattern matches.
+// findProgram returns the last path that matches the pattern.
 func findProgram(pattern string) (string, error) {
 	found, err := filepath.Glob(pattern)
 	if err != nil {
@@ -299,14 +299,14 @@ func size(paths []string) int64 {
 	return sum
 }
 
-// progress overwrites one line on a terminal, and says nothing elsewhere.
+// progress overwrites one line on a terminal. Elsewhere it prints nothing.
 func progress(format string, args ...any) {
 	if info, err := os.Stderr.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
 		fmt.Fprintf(os.Stderr, "\r\033[K"+format, args...)
 	}
 }
 
-// processCPU is the CPU time of a running process: clock_gettime(2) on the clock that clock_getcpuclockid(3) makes of its number.
+// processCPU returns the CPU time of a running process: clock_gettime(2) for the clock that clock_getcpuclockid(3) returns.
 func processCPU(pid int) (time.Duration, error) {
 	const schedClock = 2 // CPUCLOCK_SCHED, include/linux/posix-timers.h
 	clock := uintptr(^pid<<3 | schedClock)

@@ -55,7 +55,7 @@ func TestProcessCPU(t *testing.T) {
 		t.Fatal(err)
 	}
 	for began, sum := time.Now(), 0; time.Since(began) < 20*time.Millisecond; {
-		sum++ // burns what is to be measured
+		sum++ // uses CPU time
 	}
 	after, err := processCPU(os.Getpid())
 	if err != nil || after-before < time.Millisecond || after-before > 10*time.Second {

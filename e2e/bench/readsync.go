@@ -25,14 +25,14 @@ import (
 	"observability-hub/e2e/workspace"
 )
 
-// syncBench compares readsync with the way of before, a statement to each side for each document, and with what reading and writing cost
-// alone. MongoDB is the server of package mongowire, in this process. It shares the
-// processors with the tool and PostgreSQL, so what it costs shows in the figures.
+// syncBench compares readsync with the way of older hubs, which is a statement to each side for each document, and with the
+// cost of reading alone and of writing alone. MongoDB is the server of package mongowire, in this process. It shares the
+// processors with the tool and PostgreSQL, so its cost affects the figures.
 type syncBench struct {
 	work, tool string
 	rounds     int
 	mongo      *mongowire.Server
-	pg         *postgres.Cluster // the one in use: that with the slow disk comes last
+	pg         *postgres.Cluster // the current server; the one with the slow disk is used last
 
 	run, old, copying, cursor figures // of syncDocuments, the old way's of oldDocuments
 	slowRun, slowOld          figures // the same, on a slow disk
@@ -40,7 +40,7 @@ type syncBench struct {
 	large                     syncSize
 }
 
-// syncSize is a collection's size and what readsync needs for it.
+// syncSize is the size of a collection, and the time and memory that readsync needs for it.
 type syncSize struct {
 	documents, bytes int
 	wall             []time.Duration
@@ -52,7 +52,7 @@ const (
 	syncDocuments                = 100_000
 	oldDocuments                 = 2_000
 	largeDocuments, largeBytes   = 20, 15 << 20
-	// slowSync is how much longer a commit takes on the slow disk: with it, the old way does what was measured where it ran.
+	// slowSync is how much longer a commit takes on the slow disk. With it, the old way is as fast as on the machine on which it was measured.
 	slowSync = 3 * time.Millisecond
 )
 
@@ -61,7 +61,7 @@ func benchReadsync(work string, rounds int, w io.Writer) (missed int, err error)
 	if err != nil {
 		return 0, err
 	}
-	// An odd number, as the median of two would be the slower one.
+	// An odd number, because the median of two would be the slower one.
 	b := &syncBench{work: filepath.Join(work, "readsync"), tool: tool, rounds: rounds/40 | 1}
 	if err := os.MkdirAll(b.work, 0o755); err != nil {
 		return 0, err
@@ -79,7 +79,7 @@ func benchReadsync(work string, rounds int, w io.Writer) (missed int, err error)
 	return b.report(w), nil
 }
 
-// withPostgres does something with a server as one has it: every commit reaches the disk.
+// withPostgres calls a function with an ordinary server: every commit reaches the disk.
 func (b *syncBench) withPostgres(slowSync time.Duration, do func() error) (err error) {
 	b.pg, err = postgres.New(postgres.Config{OnDisk: true, SlowSync: slowSync,
 		Conf: []string{"fsync = on", "wal_sync_method = fdatasync", "shared_buffers = '256MB'", "max_wal_size = '2GB'", "autovacuum = on"}})
@@ -95,7 +95,7 @@ func (b *syncBench) env() []string {
 		"MONGO_URI=" + b.mongo.URI(), "MONGO_DB_NAME=" + syncDatabase, "MONGO_COLLECTION=" + syncCollection, "DATABASE_URL=" + b.pg.URL()}
 }
 
-// fill puts n documents of about that many bytes, all of them to be synced, and empties the table.
+// fill inserts n documents of about that many bytes, all of them to be synced, and empties the table.
 func (b *syncBench) fill(n, size int) error {
 	b.mongo.Drop(syncDatabase, syncCollection)
 	docs := make([][]byte, 0, 1000)
@@ -140,7 +140,7 @@ func reading(n, size int) ([]byte, error) {
 	return bson.Marshal(doc)
 }
 
-// timed notes the cost of what a child process does, after a fresh fill.
+// timed measures the cost of a child process, after a new fill.
 func (b *syncBench) timed(f *figures, n, size int, argv ...string) error {
 	if err := b.fill(n, size); err != nil {
 		return err
@@ -168,7 +168,7 @@ func (b *syncBench) measureAll() error {
 	if _, err := measure(command{Argv: []string{b.tool, "run"}, Env: b.env()}); err != nil {
 		return err
 	}
-	// What COPY alone has to write is what readsync wrote.
+	// COPY alone writes the rows that readsync wrote.
 	if _, err := measure(command{Argv: []string{psql, "-Xq", b.pg.URL(), "-c", `\copy reading_analytics (mongo_id, event_timestamp, source, event_type, payload, meta) to ` + rows}, Env: b.env()}); err != nil {
 		return err
 	}
@@ -191,7 +191,7 @@ func (b *syncBench) measureAll() error {
 	for _, n := range []int{10_000, 100_000, 1_000_000} {
 		s := &syncSize{documents: n, bytes: 1024}
 		b.sizes = append(b.sizes, s)
-		// The smallest is over so soon that one run says little.
+		// The smallest collection takes so little time that one run is not enough.
 		for range min(5, max(1, 200_000/n)) {
 			progress("readsync, %d documents", n)
 			if err := b.size(s); err != nil {
@@ -227,7 +227,7 @@ func (b *syncBench) measureSlow() error {
 	return nil
 }
 
-// size takes time and memory of one run over a collection of that size.
+// size measures time and memory of one run over a collection of that size.
 func (b *syncBench) size(s *syncSize) error {
 	if err := b.fill(s.documents, s.bytes); err != nil {
 		return err
@@ -241,7 +241,7 @@ func (b *syncBench) size(s *syncSize) error {
 	return nil
 }
 
-// perDocument is the median time of one document.
+// perDocument returns the median time of one document.
 func (s *syncSize) perDocument() time.Duration { return median(s.wall) / time.Duration(s.documents) }
 
 func (b *syncBench) report(w io.Writer) (missed int) {
@@ -299,7 +299,7 @@ func bytesText(n int) string {
 	return fmt.Sprintf("%d KiB", n>>10)
 }
 
-// syncClient is what this program does as a candidate, in a process of its own: read all documents by a cursor, or sync them the old way.
+// syncClient is the child process of this program that is a candidate: it reads all documents by a cursor, or syncs them the old way.
 func syncClient(ctx context.Context, what string) error {
 	client, err := mongo.Connect(options.Client().ApplyURI(os.Getenv("MONGO_URI")))
 	if err != nil {
@@ -323,7 +323,7 @@ func syncClient(ctx context.Context, what string) error {
 	return fmt.Errorf("no such client: %s", what)
 }
 
-// syncOneByOne is how the Proxy Service did it: decode, insert, update, one document after the other.
+// syncOneByOne syncs as the Proxy Service did: decode, insert, update, one document after the other.
 func syncOneByOne(ctx context.Context, docs *mongo.Collection, cursor *mongo.Cursor) error {
 	db, err := sql.Open("postgres", os.Getenv("DATABASE_URL")+"&sslmode=disable")
 	if err != nil {

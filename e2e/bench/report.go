@@ -79,7 +79,7 @@ type verdicts struct {
 
 func newVerdicts(w io.Writer) *verdicts { return &verdicts{t: tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)} }
 
-// target adds a row.
+// target adds a row whose figure must not be above a limit.
 func (v *verdicts) target(what string, got, limit float64, format string) {
 	verdict := "met"
 	if got > limit {
@@ -89,7 +89,7 @@ func (v *verdicts) target(what string, got, limit float64, format string) {
 	fmt.Fprintf(v.t, "  %s\t"+format+"\tat most "+format+"\t%s\n", what, got, limit, verdict)
 }
 
-// atLeast adds a row whose figure should not be below a limit.
+// atLeast adds a row whose figure must not be below a limit.
 func (v *verdicts) atLeast(what string, got, limit float64, format string) {
 	verdict := "met"
 	if got < limit {
@@ -108,7 +108,7 @@ func (b *bench) candidate(name string) *candidate {
 	panic("no candidate " + name)
 }
 
-// ratio is that of the medians.
+// ratio returns the ratio of the medians.
 func ratio(a, b []time.Duration) float64 { return float64(median(a)) / float64(median(b)) }
 
 func ms(all []time.Duration) string {

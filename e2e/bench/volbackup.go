@@ -17,7 +17,7 @@ import (
 	"observability-hub/e2e/workspace"
 )
 
-// volumeBench compares volbackup with tar and zstd, with what the old script did, and with restic and borg, on folders.
+// volumeBench compares volbackup with tar and zstd, with the commands of the old script, and with restic and borg, on directories.
 type volumeBench struct {
 	work    string
 	tool    string
@@ -27,7 +27,7 @@ type volumeBench struct {
 	script  string // manage_volume.sh
 }
 
-// corpus is a volume to back up, and what is compared on it.
+// corpus is a volume to back up, and the candidates that are compared on it.
 type corpus struct {
 	name, dir                            string
 	cat, file, zstd, gzip                *candidate
@@ -38,7 +38,7 @@ type corpus struct {
 	downReport string
 }
 
-// benchVolbackup takes and prints the figures, and returns how many targets are missed.
+// benchVolbackup measures and prints the figures, and returns how many targets are missed.
 func benchVolbackup(work string, rounds int, w io.Writer) (missed int, err error) {
 	tool, err := workspace.Binary("volbackup")
 	if err != nil {
@@ -68,7 +68,7 @@ func benchVolbackup(work string, rounds int, w io.Writer) (missed int, err error
 	return b.report(w), nil
 }
 
-// tarLine reads a folder as manage_volume.sh export does.
+// tarLine reads a directory as manage_volume.sh export does.
 const tarLine = `tar --create --file=- --format=posix --sort=name --numeric-owner --xattrs '--xattrs-include=*' --acls --sparse --sparse-version=0.0 ` +
 	`'--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime' -C "$DIR" .`
 
@@ -88,7 +88,7 @@ func (b *volumeBench) addCorpus(name string, fill func(string) error) error {
 	env := []string{"PATH=" + filepath.Dir(b.tool) + ":/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=" + base, "DIR=" + c.dir, "DOWN=" + c.downReport,
 		b.docker.Env(), "VOLUME=" + volume, "STATE_DIRECTORY=" + filepath.Join(base, "state"), "VOLBACKUP_MANAGE_VOLUME=" + b.script,
 		"RESTIC_PASSWORD=bench", "BORG_PASSPHRASE=bench", "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes"}
-	// Each has a folder of its own; fresh ones are emptied before each run.
+	// Each candidate has its own directory. The directories of first backups are emptied before each run.
 	candidate := func(name, line string, fresh string) *candidate {
 		place := filepath.Join(base, strings.ReplaceAll(name, " ", "-"))
 		one := &candidate{name: name, shown: line, command: command{Argv: []string{"sh", "-c", line}, Env: append(env, "OUT="+place)}}
@@ -100,8 +100,8 @@ func (b *volumeBench) addCorpus(name string, fill func(string) error) error {
 		return one
 	}
 	const empty = `rm -rf "$OUT"; mkdir "$OUT"; sync`
-	// Both lines that write the whole stream take pages that the kernel has: a virtual machine may get fresh ones from
-	// its host, ten times as slowly, which is not a property of either.
+	// Both command lines that write the whole stream must get pages that the kernel has already. A virtual machine may get new
+	// pages from its host, which takes ten times as long and says nothing about the candidates.
 	const pages = empty + `; dd if=/dev/zero of="$OUT/pages" bs=1M count=3000 status=none; rm "$OUT/pages"`
 	once := func(line string) string { return `[ -e "$OUT" ] || { mkdir "$OUT"; ` + line + `; }; sync` }
 	c.cat = candidate("tar | cat", tarLine+` | cat >/dev/null`, "sync")
@@ -176,14 +176,14 @@ func randomBytes(random *rand.Rand, n int) []byte {
 func smallFiles(dir string) error {
 	random := rand.New(rand.NewPCG(3, 4))
 	for i := range 50_000 {
-		folder := filepath.Join(dir, fmt.Sprint(i/500))
+		subdir := filepath.Join(dir, fmt.Sprint(i/500))
 		if i%500 == 0 {
-			if err := os.Mkdir(folder, 0o755); err != nil {
+			if err := os.Mkdir(subdir, 0o755); err != nil {
 				return err
 			}
 		}
 		text := strings.Repeat(fmt.Sprintf("line %d of file %d\n", random.IntN(1000), i), 1+random.IntN(200))
-		if err := os.WriteFile(filepath.Join(folder, fmt.Sprint(i)), []byte(text), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(subdir, fmt.Sprint(i)), []byte(text), 0o644); err != nil {
 			return err
 		}
 	}
@@ -193,7 +193,7 @@ func smallFiles(dir string) error {
 func (b *volumeBench) measureAll() error {
 	for round := -1; round < b.rounds; round++ {
 		for _, c := range b.corpora {
-			// While the other had its turn, this one may have left the page cache.
+			// This candidate's files may have left the page cache during the turn of another candidate.
 			if _, err := measure(c.cat.command); err != nil {
 				return err
 			}
@@ -263,7 +263,7 @@ func (b *volumeBench) report(w io.Writer) (missed int) {
 		v.target("put, staged, memory MB, "+c.name, float64(median(c.staged.figures.rss))/(1<<20), 64, "%.0f")
 	}
 	v.t.Flush()
-	fmt.Fprintf(w, "\nCommands, $DIR being the folder and $OUT an empty one:\n\n")
+	fmt.Fprintf(w, "\nCommands; $DIR is the directory, and $OUT an empty directory:\n\n")
 	for _, one := range b.corpora[0].candidates() {
 		fmt.Fprintf(w, "  %s:\n    %s\n", one.name, one.shown)
 	}

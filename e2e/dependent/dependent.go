@@ -1,4 +1,4 @@
-// Package dependent starts commands that learn of it when the test process ends, in whatever way.
+// Package dependent starts commands that get a signal when the test process ends, however it ends.
 package dependent
 
 import (
@@ -7,13 +7,13 @@ import (
 	"syscall"
 )
 
-// Start starts a command that gets SIGTERM when this process ends, SIGKILL included. finished is closed when the command
-// has ended and was waited for; how it ended is for its files to tell.
+// Start starts a command that gets SIGTERM when this process ends, even by SIGKILL. finished is closed after the command has
+// ended and was waited for. The result is in the command's files.
 func Start(cmd *exec.Cmd) (finished <-chan struct{}, err error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	started, ended := make(chan error), make(chan struct{})
 	go func() {
-		// The signal comes when the thread ends, so the thread waits for the command.
+		// The kernel sends the signal when the thread ends, so the thread waits for the command.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()

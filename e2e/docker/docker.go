@@ -1,13 +1,13 @@
-// Package docker runs throw-away Docker daemons for tests, each with a socket, data and containers of its own.
+// Package docker runs temporary Docker daemons for tests. Each has its own socket, data and containers.
 //
 //	d := docker.Run(t)
 //	d.Docker(t, "volume", "create", "grafana_data")
 //	d.Docker(t, "run", "--detach", "--volume", "grafana_data:/data", docker.Image, "sleep", "1000")
 //	cmd.Env = append(cmd.Env, d.Env())
 //
-// There is one image, [Image], with a static busybox; nothing is pulled, and containers have no network. It needs root,
-// and docker.io and busybox-static from Debian. A host's own daemon is not touched. A daemon never outlives its test:
-// however the test process ends, SIGKILL included, the kernel takes the daemon, its containers and mounts with it.
+// There is one image, [Image], with a static busybox. No image is pulled, and containers have no network. The package needs
+// root, and docker.io and busybox-static from Debian. It does not use the host's own daemon. A daemon never outlives its
+// test: however the test process ends, even by SIGKILL, the kernel ends the daemon and its containers, and removes its mounts.
 package docker
 
 import (
@@ -25,24 +25,24 @@ import (
 	"observability-hub/e2e/dependent"
 )
 
-// Image is the name of the one image: busybox, whose programs are in PATH.
+// Image is the name of the only image: busybox, whose programs are in PATH.
 const Image = "busybox"
 
 //go:embed daemon.sh
 var daemonScript []byte
 
-// startTimeout bounds the wait for a daemon.
+// startTimeout is the maximum time for starting a daemon.
 const startTimeout = time.Minute
 
 // Daemon is a running Docker daemon.
 type Daemon struct {
-	Dir string // holds everything that the daemon has
+	Dir string // contains all files of the daemon
 
 	supervisor *os.Process
 	finished   <-chan struct{} // closed when the supervisor has ended
 }
 
-// Run starts a daemon that lives as long as the test.
+// Run starts a daemon that is stopped at the end of the test.
 func Run(tb testing.TB) *Daemon {
 	tb.Helper()
 	d, err := New()
@@ -58,9 +58,9 @@ func Run(tb testing.TB) *Daemon {
 	return d
 }
 
-// New starts a daemon; the caller owes it a Close.
+// New starts a daemon. The caller must close it.
 func New() (*Daemon, error) {
-	// A socket's path must be short, so not in TMPDIR.
+	// The path of a socket must be short, so it is not in TMPDIR.
 	dir, err := os.MkdirTemp("/tmp", "hub-docker-")
 	if err != nil {
 		return nil, err
@@ -69,7 +69,7 @@ func New() (*Daemon, error) {
 	if err := os.WriteFile(script, daemonScript, 0o644); err != nil {
 		return nil, err
 	}
-	// Users other than root may reach the socket, by their group.
+	// Users other than root can reach the socket through their group.
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -105,20 +105,20 @@ func (d *Daemon) awaitSocket() error {
 	}
 }
 
-// Close ends the daemon with all its containers and removes what it had. Closing twice is no error.
+// Close ends the daemon and all its containers, and removes its files. Closing twice is not an error.
 func (d *Daemon) Close() {
 	_ = d.supervisor.Signal(syscall.SIGTERM) // it may have ended by itself
 	<-d.finished
 	_ = os.Remove(d.Dir + ".log")
 }
 
-// Host is the daemon's address.
+// Host returns the daemon's address.
 func (d *Daemon) Host() string { return "unix://" + filepath.Join(d.Dir, "d.sock") }
 
-// Env is the variable that leads a docker client to the daemon.
+// Env returns the variable with which a docker client uses the daemon.
 func (d *Daemon) Env() string { return "DOCKER_HOST=" + d.Host() }
 
-// Volume is the folder of a volume.
+// Volume returns the directory of a volume.
 func (d *Daemon) Volume(name string) string {
 	return filepath.Join(d.Dir, "data", "volumes", name, "_data")
 }
@@ -130,7 +130,7 @@ func (d *Daemon) Command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Docker calls the docker client, fails the test if that fails, and gives its stdout without the last newline.
+// Docker calls the docker client and returns its stdout without the last newline. It fails the test if the call fails.
 func (d *Daemon) Docker(tb testing.TB, args ...string) string {
 	tb.Helper()
 	cmd := d.Command(args...)
@@ -143,15 +143,15 @@ func (d *Daemon) Docker(tb testing.TB, args ...string) string {
 	return strings.TrimSuffix(string(out), "\n")
 }
 
-// Import makes an image of a folder's content.
-func (d *Daemon) Import(tb testing.TB, folder, name string, changes ...string) {
+// Import makes an image from the content of a directory.
+func (d *Daemon) Import(tb testing.TB, dir, name string, changes ...string) {
 	tb.Helper()
 	args := []string{"import"}
 	for _, change := range changes {
 		args = append(args, "--change", change)
 	}
 	cmd := d.Command(append(args, "-", name)...)
-	tar := exec.Command("tar", "-C", folder, "-c", ".")
+	tar := exec.Command("tar", "-C", dir, "-c", ".")
 	pipe, err := tar.StdoutPipe()
 	if err != nil {
 		tb.Fatal(err)
@@ -169,7 +169,7 @@ func (d *Daemon) Import(tb testing.TB, folder, name string, changes ...string) {
 	}
 }
 
-// State is a container's: running, paused, exited, created, restarting; "gone" if there is none of that name.
+// State returns the state of a container: running, paused, exited, created or restarting; "gone" if it does not exist.
 func (d *Daemon) State(tb testing.TB, container string) string {
 	tb.Helper()
 	out, err := d.Command("inspect", "--type", "container", "--format", "{{.State.Status}}", container).Output()
@@ -179,7 +179,7 @@ func (d *Daemon) State(tb testing.TB, container string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// logTail is the end of the daemon's log, for the message of a failed test.
+// logTail returns the end of the daemon's log, for the message of a failed test.
 func (d *Daemon) logTail() string {
 	log, err := os.ReadFile(filepath.Join(d.Dir, "log"))
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// A daemon runs containers, and nothing is left of it and them.
+// A daemon runs containers, and nothing of the daemon or the containers is left after it.
 func TestRun(t *testing.T) {
 	d, err := New()
 	if err != nil {
@@ -31,6 +31,6 @@ func TestRun(t *testing.T) {
 		t.Errorf("cgroups are left: %s, %v", left, err)
 	}
 	if _, err := os.Stat(d.Dir); !os.IsNotExist(err) {
-		t.Errorf("the daemon's folder: %v; want it to be gone", err)
+		t.Errorf("the daemon's directory: %v; want it to be removed", err)
 	}
 }

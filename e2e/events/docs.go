@@ -1,4 +1,4 @@
-// Package events compares what the tools print with docs/events.md and docs/events.schema.json, the promise to who reads it.
+// Package events compares the output of the tools with docs/events.md and docs/events.schema.json.
 package events
 
 import (
@@ -13,7 +13,7 @@ import (
 	"observability-hub/e2e/workspace"
 )
 
-// maxLine is what the journal takes in one piece.
+// maxLine is the longest line that the journal does not split.
 const maxLine = 48 << 10
 
 // Docs are docs/events.md and docs/events.schema.json, and the lines that were compared with them.
@@ -44,8 +44,8 @@ func Read(tb testing.TB) *Docs {
 	return d
 }
 
-// Check fails the test for each line of an output that is not as the schema says, or too long for the journal. from is where
-// it comes from, for the message. Records that carry a document are of any length.
+// Check fails the test for each line of an output that does not match the schema, or is too long for the journal. from names
+// the source of the output, for the message. Records that carry a document may have any length.
 func (d *Docs) Check(tb testing.TB, from, output string) {
 	tb.Helper()
 	for line := range strings.Lines(output) {
@@ -62,23 +62,23 @@ func (d *Docs) Check(tb testing.TB, from, output string) {
 	}
 }
 
-// Demand fails the test for each event of the sources below these folders that no line checked so far has.
-func (d *Docs) Demand(tb testing.TB, folders ...string) {
+// Demand fails the test for each event in the sources below these directories that no checked line has had so far.
+func (d *Docs) Demand(tb testing.TB, dirs ...string) {
 	tb.Helper()
 	for event, places := range sources(tb) {
 		for _, place := range places {
-			if slices.ContainsFunc(folders, func(f string) bool { return strings.HasPrefix(place, f) }) && !d.seen[event] {
-				tb.Errorf("%s of %s is documented, and nothing that this test does provokes it", event, place)
+			if slices.ContainsFunc(dirs, func(f string) bool { return strings.HasPrefix(place, f) }) && !d.seen[event] {
+				tb.Errorf("%s of %s is documented, but this test does not provoke it", event, place)
 				break
 			}
 		}
 	}
 }
 
-// Excuse is for an event that a test cannot provoke from outside, as it reports a mistake of the tool itself.
+// Excuse is for an event that a test cannot provoke from outside, because it reports a bug in the tool itself.
 func (d *Docs) Excuse(event string) { d.seen[event] = true }
 
-// events gives the definitions of each event in the schema; a sample has four.
+// events returns the definitions of each event in the schema. A sample has four definitions.
 func (d *Docs) events() map[string][]map[string]any {
 	events := map[string][]map[string]any{}
 	for _, branch := range d.schema.root["oneOf"].([]any) {
@@ -110,7 +110,7 @@ func levels(defs []map[string]any) (all []string) {
 	return all
 }
 
-// fields adds the names of all properties of a schema to names, those of objects inside too.
+// fields adds the names of all properties of a schema to names, including those of nested objects.
 func (d *Docs) fields(schema map[string]any, names map[string]bool) {
 	if ref, ok := schema["$ref"].(string); ok {
 		d.fields(d.schema.definition(ref), names)

@@ -29,7 +29,7 @@ func TestEventsAreDocumented(t *testing.T) {
 		if found[event] == nil {
 			t.Errorf("%s: in docs/events.schema.json, but in no source", event)
 		}
-		// What all errors and all warnings have is described above their sections.
+		// Fields of all errors and all warnings are described above their sections.
 		fields := map[string]bool{}
 		for _, def := range defs {
 			d := maps.Clone(def["properties"].(map[string]any))

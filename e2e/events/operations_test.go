@@ -18,7 +18,7 @@ const (
 	warnings  = "Warnings that ask for an action"
 )
 
-// toolSections are the sections for one program each, with the beginning of the paths of its sources.
+// toolSections are the sections that are about one program, with the beginning of the paths of its sources.
 var toolSections = map[string]string{
 	"sysmetrics": "sysmetrics/", "gitsync": "gitsync/", "readsync": "readsync/", "volbackup": "volbackup/",
 	"manage_volume.sh": "scripts/manage_volume.sh", "hub-failure": "scripts/hub-failure",
@@ -98,7 +98,7 @@ func TestErrorsHaveARowInOperations(t *testing.T) {
 	}
 }
 
-// The units, files of units and flags that docs/operations.md tells the administrator to type exist.
+// The units, files of units and flags in the commands of docs/operations.md exist.
 func TestOperationsNamesWhatExists(t *testing.T) {
 	page, _ := readOperations(t)
 	root, err := workspace.Root()

@@ -13,8 +13,8 @@ import (
 	"unicode/utf8"
 )
 
-// jsonSchema is a schema of draft 2020-12 with as many keywords as docs/events.schema.json needs. An unknown one is an
-// error, so that none is passed over in silence.
+// jsonSchema is a schema of draft 2020-12 with the keywords that docs/events.schema.json needs. An unknown keyword is an
+// error, so that no keyword is ignored.
 type jsonSchema struct {
 	root map[string]any
 	tb   testing.TB
@@ -33,7 +33,7 @@ func readSchema(tb testing.TB, path string) *jsonSchema {
 	return s
 }
 
-// check returns what is wrong with a line; nil if it is valid.
+// check returns the errors in a line, or nil if it is valid.
 func (s *jsonSchema) check(line string) []string {
 	var v any
 	if err := json.Unmarshal([]byte(line), &v); err != nil {
@@ -133,7 +133,7 @@ func (s *jsonSchema) errors(schema map[string]any, v any, at string) (wrong []st
 	return wrong
 }
 
-// oneOf demands that exactly one of the branches fits; if none does, the nearest one says why.
+// oneOf demands that exactly one of the branches matches. If none matches, it returns the errors of the nearest branch.
 func (s *jsonSchema) oneOf(branches []any, v any, at string) []string {
 	var nearest []string
 	fits := 0

@@ -16,7 +16,7 @@ import (
 	"observability-hub/e2e/workspace"
 )
 
-// sources finds the name of every event in the Go sources and scripts, and where it is: sysmetrics/spool.go:12.
+// sources finds the name of every event in the Go sources and scripts, and its places, such as sysmetrics/spool.go:12.
 func sources(tb testing.TB) map[string][]string {
 	tb.Helper()
 	root, err := workspace.Root()
@@ -35,7 +35,7 @@ func sources(tb testing.TB) map[string][]string {
 				name, _ := strconv.Unquote(lit.Value)
 				position := set.Position(n.Pos())
 				found[name] = append(found[name], fmt.Sprintf("%s:%d", strings.TrimPrefix(position.Filename, root+"/"), position.Line))
-			} else if file.Name.Name != "diag" { // which passes on what it was given
+			} else if file.Name.Name != "diag" { // package diag only passes on the name that it gets
 				tb.Errorf("%s: the event's name is not a literal, so this test cannot see it", set.Position(n.Pos()))
 			}
 		}
@@ -78,7 +78,7 @@ func sources(tb testing.TB) map[string][]string {
 	}
 	inScript := func(path string) error {
 		b, err := os.ReadFile(path)
-		// In a line of JSON, or as what a function that writes one is called with.
+		// In a line of JSON, or as an argument of a function that writes such a line.
 		for _, m := range regexp.MustCompile(`(?:\\?"msg\\?": *\\?"|\bfail [0-9]+ |\bsay [A-Z]+ |\bemit )([a-z_]+)`).FindAllSubmatch(b, -1) {
 			found[string(m[1])] = append(found[string(m[1])], strings.TrimPrefix(path, root+"/"))
 		}

@@ -9,11 +9,11 @@ import (
 	"os"
 )
 
-// Entry is one journal entry, by field name as in systemd.journal-fields(7). Of a field that occurs several times it holds
-// the last.
+// Entry is one journal entry, by field name as in systemd.journal-fields(7). If a field occurs several times, it holds the
+// last value.
 type Entry map[string]string
 
-// readJournal reads what journalctl --output=json --all wrote.
+// readJournal reads the output of journalctl --output=json --all.
 func readJournal(path string) ([]Entry, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -56,14 +56,14 @@ func parseEntry(line []byte) (Entry, error) {
 	return entry, nil
 }
 
-// fieldValue reads one field: a string; an array of numbers, the bytes of what is not UTF-8 text; or an array of these, for
-// a field that occurs several times.
+// fieldValue reads one field. It is a string; an array of numbers, which are the bytes of a value that is not UTF-8; or an
+// array of these, for a field that occurs several times.
 func fieldValue(raw json.RawMessage) (string, error) {
 	var text string
 	if json.Unmarshal(raw, &text) == nil {
 		return text, nil
 	}
-	// Not []byte, which encoding/json takes for base64.
+	// Not []byte, which encoding/json would read as base64.
 	var numbers []uint16
 	if json.Unmarshal(raw, &numbers) == nil {
 		bytes := make([]byte, len(numbers))

@@ -26,7 +26,7 @@ type Machine struct {
 	result   *Result
 }
 
-// supervise starts machine.sh, which gets SIGTERM when this process ends in whatever way.
+// supervise starts machine.sh, which gets SIGTERM when this process ends, however it ends.
 func (m *Machine) supervise(cmd *exec.Cmd) error {
 	output, err := os.Create(filepath.Join(m.dir, "supervisor"))
 	if err != nil {
@@ -49,7 +49,7 @@ func (m *Machine) awaitScript() error {
 		if _, err := os.Stat(filepath.Join(m.dir, "e2e/started")); err == nil {
 			m.leader, err = leader(m.process.Pid)
 			if err != nil && m.ended() {
-				return nil // a short script; there is a result to read
+				return nil // the script was short, and the result can be read
 			}
 			if err == nil || !errors.Is(err, errNoLeader) {
 				return err
@@ -77,8 +77,8 @@ func (m *Machine) ended() bool {
 
 var errNoLeader = errors.New("no PID 1 of a machine")
 
-// leader finds the host's number of the machine's PID 1 among the descendants of pid: the one process that is number 1 in
-// the second PID namespace down, after machine.sh's own.
+// leader finds the process number of the machine's PID 1 on the host, among the descendants of pid. It is the only process
+// that is number 1 in the second nested PID namespace. The first one is that of machine.sh.
 func leader(pid int) (int, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -115,7 +115,7 @@ func (m *Machine) Command(name string, arguments ...string) *exec.Cmd {
 	return exec.Command("nsenter", append(enter, arguments...)...)
 }
 
-// Stop shuts the machine down in order, without waiting for its script, and gives what it left.
+// Stop shuts the machine down in order, without waiting for its script, and returns its result.
 func (m *Machine) Stop() *Result {
 	m.t.Helper()
 	if out, err := m.Command("systemctl", "exit", "0").CombinedOutput(); err != nil && !m.ended() {
@@ -124,7 +124,7 @@ func (m *Machine) Stop() *Result {
 	return m.Wait()
 }
 
-// Wait waits until the machine has ended and gives what it left.
+// Wait waits until the machine has ended and returns its result.
 func (m *Machine) Wait() *Result {
 	m.t.Helper()
 	if m.result != nil {
@@ -133,7 +133,7 @@ func (m *Machine) Wait() *Result {
 	select {
 	case <-m.finished:
 	case <-time.After(m.timeout + time.Minute):
-		// machine.sh keeps the limit; this is for one that cannot.
+		// machine.sh enforces the limit. This is for the case that it hangs.
 		remains := m.remains()
 		m.kill()
 		m.t.Fatalf("the machine could not be stopped after %v\n%s", m.timeout, remains)
@@ -178,7 +178,7 @@ func (m *Machine) kill() {
 	<-m.finished
 }
 
-// remains describes a machine that went wrong.
+// remains describes a machine that failed.
 func (m *Machine) remains() string {
 	var text strings.Builder
 	for _, name := range []string{"supervisor", "console", "e2e/stdout", "e2e/stderr"} {
@@ -195,13 +195,13 @@ func (m *Machine) remains() string {
 	return text.String()
 }
 
-// read gives the content of a file in the machine's folder, nothing if there is none.
+// read returns the content of a file in the machine's directory, or nothing if the file does not exist.
 func (m *Machine) read(name string) string {
 	content, _ := os.ReadFile(filepath.Join(m.dir, name))
 	return string(content)
 }
 
-// tail gives the last n lines.
+// tail returns the last n lines.
 func tail(text string, n int) string {
 	lines := strings.SplitAfter(strings.TrimSpace(text), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "")

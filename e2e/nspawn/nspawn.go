@@ -1,17 +1,17 @@
-// Package nspawn boots throw-away Debian machines with systemd as PID 1, for tests of units.
+// Package nspawn boots temporary Debian machines with systemd as PID 1, for tests of units.
 //
-// A machine is a container of systemd-nspawn: its own file system, processes, journal and loopback, the host's kernel, no
-// other network. It boots in about a second. Its root is an overlay over a cached one (see Root), so it costs what it
-// writes. It needs root; mmdebstrap, systemd-container, e2fsprogs and util-linux from Debian; and make and go when it
-// installs tools. The host's own PID 1 may be anything.
+// A machine is a container of systemd-nspawn. It has its own file system, processes, journal and loopback interface, and no
+// other network. It uses the host's kernel, and boots in about a second. Its root is an overlay over a cached root (see
+// Root), so it takes only the space that it writes. The package needs root; mmdebstrap, systemd-container, e2fsprogs and
+// util-linux from Debian; and make and go if it installs tools. The host's PID 1 can be any program.
 //
 //	result := nspawn.Run(t, nspawn.Config{
 //		Tools:  []string{"sysmetrics"},
 //		Script: "systemctl start system-metrics.service",
 //	})
 //
-// A machine never outlives its test. However the test process ends, SIGKILL included, the kernel takes the machine's
-// processes, mounts and loop devices with it.
+// A machine never outlives its test. However the test process ends, even by SIGKILL, the kernel ends the machine's
+// processes, and removes its mounts and loop devices.
 package nspawn
 
 import (
@@ -32,32 +32,32 @@ import (
 	"observability-hub/e2e/workspace"
 )
 
-// Config describes a machine. Its zero value is a bare machine that runs until Stop.
+// Config describes a machine. Its zero value is a minimal machine that runs until Stop.
 type Config struct {
 	// Suite is the Debian suite, Bookworm if it is empty.
 	Suite string
-	// Packages are Debian packages beside systemd and dbus. Each set of packages is a root of its own in the cache.
+	// Packages are Debian packages in addition to systemd and dbus. The cache has a separate root for each set of packages.
 	Packages []string
 	// Tools are installed by `make install`: binaries, units, man pages, scripts, sysusers, tmpfiles and presets. Nothing
 	// is enabled.
 	Tools []string
-	// Files are put into the root before it boots, over what is there.
+	// Files are written into the root before it boots. They replace existing files.
 	Files []File
-	// Binds are folders or files of the host that the machine sees.
+	// Binds are directories or files of the host that are mounted in the machine.
 	Binds []Bind
-	// Disks are file systems of their own.
+	// Disks are separate file systems.
 	Disks []Disk
 	// Options are passed to systemd-nspawn, for example --capability=CAP_SYS_NICE.
 	Options []string
-	// Script is run by bash as root once multi-user.target is reached, with the folder /e2e to leave files in (see
-	// Result.Dir). The machine ends when it does. Without one, the machine ends by Stop.
+	// Script is run by bash as root when multi-user.target is reached. It can leave files in the directory /e2e (see
+	// Result.Dir). The machine ends together with the script. Without a script, Stop ends the machine.
 	Script string
-	// Timeout bounds the whole life of the machine, in whole seconds; 2 minutes if it is 0. When it is reached the machine
-	// is shut down and the test fails with what there is of output and journal.
+	// Timeout is the maximum time that the machine runs, in whole seconds; 2 minutes if it is 0. After that time the machine
+	// is shut down, and the test fails with the output and the journal so far.
 	Timeout time.Duration
 }
 
-// File is a regular file in the machine. Missing folders above it are made.
+// File is a regular file in the machine. Missing parent directories are created.
 type File struct {
 	Path    string
 	Content string
@@ -76,27 +76,27 @@ type Disk struct {
 	MiB  int
 }
 
-// Result is what a machine leaves.
+// Result is the result of a machine that has ended.
 type Result struct {
 	// Status is the exit status of the script.
 	Status int
-	// Stdout and Stderr are the script's. What units write is in the journal.
+	// Stdout and Stderr are those of the script. The output of units is in the journal.
 	Stdout, Stderr string
 	// Journal is the whole journal of the machine, oldest entry first.
 	Journal []Entry
-	// Dir is the folder that was /e2e. It goes when the test ends.
+	// Dir is the directory that was /e2e in the machine. It is removed at the end of the test.
 	Dir string
-	// Console is what systemd wrote before it had a journal, and what systemd-nspawn has to say.
+	// Console is the output of systemd before the journal started, and the output of systemd-nspawn.
 	Console string
 }
 
 //go:embed machine.sh
 var machineScript string
 
-// hostname is every machine's.
+// hostname is the host name of every machine.
 const hostname = "e2e"
 
-// runner is what systemd starts; the exit status of the script becomes that of the machine.
+// runner is the unit that systemd starts. The exit status of the script becomes that of the machine.
 const runner = `[Unit]
 Description=The test's script
 Requires=multi-user.target
@@ -112,8 +112,8 @@ StandardOutput=file:/e2e/stdout
 StandardError=file:/e2e/stderr
 `
 
-// Run boots a machine, waits until its script has ended, and gives what it left. A script that fails does not fail the
-// test: that is for the caller to judge by Status. Everything else that goes wrong does.
+// Run boots a machine, waits until its script has ended, and returns its result. If the script fails, the test does not
+// fail: the caller checks Status. Every other failure fails the test.
 func Run(t testing.TB, config Config) *Result {
 	t.Helper()
 	if config.Script == "" {
@@ -149,7 +149,7 @@ func start(t testing.TB, config Config) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Not t.TempDir(), whose long names would not do for a machine's.
+	// Not t.TempDir(), whose names are too long for the name of a machine.
 	dir, err := os.MkdirTemp("", "hub-nspawn-")
 	if err != nil {
 		return nil, err
@@ -168,15 +168,15 @@ func start(t testing.TB, config Config) (*Machine, error) {
 	return m, m.awaitScript()
 }
 
-// prepare fills the machine's folder and gives the options for systemd-nspawn.
+// prepare fills the machine's directory and returns the options for systemd-nspawn.
 func prepare(dir string, config Config) ([]string, error) {
 	layer := filepath.Join(dir, "layer")
-	for _, folder := range []string{"layer", "e2e", "disks"} {
-		if err := os.Mkdir(filepath.Join(dir, folder), 0o755); err != nil {
+	for _, sub := range []string{"layer", "e2e", "disks"} {
+		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
 			return nil, err
 		}
 	}
-	// A machine without an id would take this for its first boot and enable whatever the presets say.
+	// Without a machine id, systemd would treat this as the first boot, and enable units by the presets.
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails, see crypto/rand
 	files := append([]File{
@@ -232,11 +232,11 @@ func (f File) write() error {
 	if err := os.WriteFile(f.Path, []byte(f.Content), mode); err != nil {
 		return err
 	}
-	// The umask of whoever runs the test has no say.
+	// The umask of the user that runs the test must have no effect.
 	return os.Chmod(f.Path, mode)
 }
 
-// install runs `make install` into dir. Test processes share the workspace's bin folder, hence the lock.
+// install runs `make install` into dir. It takes a lock, because test processes share the bin directory of the workspace.
 func install(dir string, tools []string) error {
 	root, err := workspace.Root()
 	if err != nil {
@@ -257,7 +257,7 @@ func install(dir string, tools []string) error {
 	if !workspace.Given() {
 		return nil
 	}
-	// The binaries that are meant are others.
+	// The test is for the binaries in HUB_BIN_DIR.
 	for _, tool := range tools {
 		path, err := workspace.Binary(tool)
 		if err != nil {

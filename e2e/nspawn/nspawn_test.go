@@ -77,15 +77,15 @@ func TestCommandAndStop(t *testing.T) {
 		t.Errorf("systemctl show: %v, %s", err, out)
 	}
 	if result := m.Stop(); !strings.Contains(fmt.Sprint(result.Journal), "Reached target multi-user.target") {
-		t.Error("the journal does not tell of the boot")
+		t.Error("the journal has no message about the boot")
 	}
 }
 
-// TestApart has two machines at once, each with processes and a journal of its own.
+// TestApart runs two machines at once. Each has its own processes and journal.
 func TestApart(t *testing.T) {
 	a, b := Start(t, Config{}), Start(t, Config{})
 	for _, m := range []*Machine{a, b} {
-		// A service manager that saw the other's cgroups would kill what is in them.
+		// If a service manager saw the cgroups of the other machine, it would kill the processes in them.
 		if out, err := m.Command("systemd-run", "--quiet", "--unit=same.service", "sleep", "infinity").CombinedOutput(); err != nil {
 			t.Fatalf("systemd-run: %v\n%s", err, out)
 		}
@@ -134,7 +134,7 @@ func TestKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 			_ = victim.Wait() // it died of the signal
-			// The supervisor has yet to notice.
+			// The supervisor needs a moment to notice that.
 			deadline := time.After(30 * time.Second)
 			tick := time.NewTicker(20 * time.Millisecond)
 			defer tick.Stop()
@@ -154,7 +154,7 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// traces lists what the machine of that name has on the host: processes, mounts, loop devices, cgroups, folders of
+// traces lists what the machine of that name has on the host: processes, mounts, loop devices, cgroups and directories of
 // systemd-nspawn.
 func traces(t *testing.T, machine string) []string {
 	t.Helper()
@@ -165,14 +165,14 @@ func traces(t *testing.T, machine string) []string {
 		"/sys/block/loop*/loop/backing_file":      "loop device",
 		"/sys/fs/cgroup/" + machine:               "cgroup",
 		"/sys/fs/cgroup/*/" + machine:             "cgroup",
-		"/run/systemd/nspawn/*/*" + machine + "*": "folder",
+		"/run/systemd/nspawn/*/*" + machine + "*": "directory",
 	} {
 		paths, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, path := range paths {
-			content, _ := os.ReadFile(path) // a process may be gone
+			content, _ := os.ReadFile(path) // a process may have ended
 			for line := range strings.Lines(path + "\n" + string(content)) {
 				if strings.Contains(line, machine) {
 					found = append(found, what+" "+strings.ReplaceAll(line, "\x00", " "))

@@ -14,20 +14,20 @@ import (
 	"syscall"
 )
 
-// Suites of Debian that a machine may be.
+// Suites of Debian that a machine can run.
 const (
 	Bookworm = "bookworm" // Debian 12, systemd 252
 	Trixie   = "trixie"   // Debian 13, systemd 257
 )
 
-// base is what every root has: systemd as PID 1 and the bus that systemctl and its like need.
+// base are the packages of every root: systemd as PID 1, and the bus that systemctl and similar programs need.
 var base = []string{"systemd", "systemd-sysv", "dbus"}
 
-// recipe changes whenever build does, so that roots of another recipe are not used.
+// recipe must change whenever build changes, so that roots of another recipe are not used.
 const recipe = "1"
 
-// CacheDir is where roots are kept between runs: $XDG_CACHE_HOME/observability-hub, else /var/cache/observability-hub. It is
-// safe to delete while no test runs; that is also how to have newer packages.
+// CacheDir returns the directory in which roots are kept between runs: $XDG_CACHE_HOME/observability-hub, else
+// /var/cache/observability-hub. It can be deleted while no test runs. The next roots then have newer packages.
 func CacheDir() string {
 	parent := os.Getenv("XDG_CACHE_HOME")
 	if parent == "" {
@@ -36,11 +36,11 @@ func CacheDir() string {
 	return filepath.Join(parent, "observability-hub")
 }
 
-// Root gives the directory of a Debian root of that suite with the given packages beside systemd and dbus. It is built when the cache has
-// none, which takes about half a minute and needs a Debian mirror. Nothing may write to it.
+// Root returns the directory of a Debian root of that suite with the given packages in addition to systemd and dbus. If the
+// cache has no such root, Root builds it, which takes about half a minute and needs a Debian mirror. Nothing may write to it.
 //
-// It is built in a folder of another name under a lock, so that one which is there is whole, and several processes may ask
-// at once.
+// A root is built in a directory of another name under a lock. So a root with its final name is complete, and several
+// processes may ask at the same time.
 func Root(suite string, packages ...string) (string, error) {
 	all := slices.Concat(base, packages)
 	slices.Sort(all)
@@ -61,7 +61,7 @@ func Root(suite string, packages ...string) (string, error) {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	// Under the lock, what is there is what a killed process left.
+	// This process holds the lock, so an existing directory was left by a killed process.
 	unfinished := dir + ".new"
 	if err := os.RemoveAll(unfinished); err != nil {
 		return "", err
@@ -73,10 +73,10 @@ func Root(suite string, packages ...string) (string, error) {
 }
 
 func build(dir, suite string, packages []string) error {
-	// In namespaces of its own, so that no mount and no process outlives this one.
+	// It runs in its own namespaces, so that no mount and no process outlives this process.
 	out, err := combinedOutput(exec.Command("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--",
 		"mmdebstrap", "--mode=root", "--variant=minbase", "--include="+strings.Join(packages, ","),
-		// Without the folder journald would keep the journal in memory, where it goes with the machine.
+		// Without this directory journald would keep the journal in memory, where it is lost when the machine ends.
 		`--customize-hook=mkdir -p "$1/var/log/journal"`,
 		suite, dir))
 	if err != nil {
@@ -85,16 +85,16 @@ func build(dir, suite string, packages []string) error {
 	return nil
 }
 
-// combinedOutput runs cmd, which dies with this process.
+// combinedOutput runs cmd, which is killed when this process ends.
 func combinedOutput(cmd *exec.Cmd) ([]byte, error) {
-	// The signal comes when the thread ends, not the process: the thread must be there until cmd is done.
+	// The kernel sends the signal when the thread ends, not the process. So the thread must not end before cmd.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd.CombinedOutput()
 }
 
-// lock waits for an exclusive lock on the file and gives the function that releases it.
+// lock waits for an exclusive lock on the file and returns the function that releases it.
 func lock(path string) (func(), error) {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// standIn puts a shell script in the place of mmdebstrap, and an empty cache in the place of the real one.
+// standIn replaces mmdebstrap by a shell script, and the cache by an empty directory.
 func standIn(t *testing.T, script string) {
 	t.Helper()
 	bin := t.TempDir()
@@ -27,7 +27,7 @@ func TestRootIsBuiltOnce(t *testing.T) {
 	for i := range dirs {
 		group.Go(func() {
 			var err error
-			// The order of the packages makes no other root.
+			// The order of the packages makes no difference.
 			if dirs[i], err = Root(Bookworm, [][]string{{"jq", "git"}, {"git", "jq", "git"}}[i%2]...); err != nil {
 				t.Errorf("Root: %v", err)
 			}
@@ -70,7 +70,7 @@ func TestRootAfterAKill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A build that was killed leaves its unfinished folder.
+	// A killed build leaves an unfinished directory.
 	if err := os.Rename(dir, dir+".new"); err != nil {
 		t.Fatal(err)
 	}

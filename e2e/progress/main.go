@@ -1,12 +1,12 @@
-// Progress runs go test and says what happens while it happens: a line for each
-// test that has ended, and of subtests for those that failed or took a second;
-// once a minute which tests are running.
+// Progress runs go test and prints its progress: a line for each test that has
+// ended, and for each subtest that failed or took a second. Once a minute it
+// prints which tests are running.
 //
 // Synopsis:
 //
 //	progress [go test's arguments]
 //
-// It prints the whole output of a test that failed, and of every test the lines
+// It prints the whole output of a test that failed, and the lines of every test
 // that name its seed. The exit status is that of go test.
 package main
 
@@ -51,7 +51,7 @@ func main() {
 	}
 }
 
-// report keeps what is known of the tests that have not ended.
+// report keeps the state of the tests that have not ended.
 type report struct {
 	w       io.Writer
 	started map[string]time.Time
@@ -63,7 +63,7 @@ func newReport(w io.Writer) *report {
 	return &report{w: w, started: map[string]time.Time{}, output: map[string][]string{}, ended: map[string]int{}}
 }
 
-// follow reports the events until there are no more.
+// follow reports the events until the last one.
 func (r *report) follow(events io.Reader, minute <-chan time.Time) {
 	lines := make(chan []byte)
 	go func() {
@@ -88,7 +88,7 @@ func (r *report) follow(events io.Reader, minute <-chan time.Time) {
 			}
 			var e event
 			if json.Unmarshal(line, &e) != nil {
-				fmt.Fprintf(r.w, "%s", line) // not of a test
+				fmt.Fprintf(r.w, "%s", line) // not from a test
 				continue
 			}
 			r.add(e)
@@ -135,8 +135,8 @@ func (r *report) add(e event) {
 	}
 }
 
-// running says which tests have been running for how long. A test that waits
-// for its subtests is not named.
+// running returns which tests have been running for how long. It leaves out a
+// test that waits for its subtests.
 func (r *report) running(now time.Time) {
 	var names []string
 	for name, since := range r.started {

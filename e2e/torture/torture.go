@@ -1,4 +1,4 @@
-// Package torture is what tests of random faults have in common: how many, and which.
+// Package torture provides what tests of random faults share: the number of faults, and random numbers.
 package torture
 
 import (
@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// Full asks for the full number of faults, which takes minutes, instead of a sample: HUB_TORTURE=1.
+// Full reports whether the tests use the full number of faults, which takes minutes, instead of a sample: HUB_TORTURE=1.
 var Full = os.Getenv("HUB_TORTURE") != ""
 
-// Random gives a test its random numbers and prints their seed; HUB_SEED repeats a run. Tests that must not hit the same
-// moments have streams of their own.
+// Random returns random numbers for a test and prints their seed. HUB_SEED repeats a run. Tests that must not hit the same
+// moments have different streams.
 func Random(tb testing.TB, stream uint64) *rand.Rand {
 	tb.Helper()
 	seed := uint64(time.Now().UnixNano())

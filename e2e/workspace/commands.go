@@ -8,12 +8,12 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// Commands are what the scripts of the tests have beside testscript's own.
+// Commands are the commands that the test scripts have in addition to those of testscript.
 var Commands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	"status": status,
 }
 
-// status N program [args...] runs a program, which must end with exit status N.
+// status N program [args...] runs a program, which must exit with status N.
 func status(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: status N program [args...]")

@@ -10,11 +10,11 @@ import (
 	"sync"
 )
 
-// binEnv names a folder of binaries to test instead of freshly built ones, for example those of an installed package.
+// binEnv names a directory of binaries to test instead of newly built ones, for example those of an installed package.
 const binEnv = "HUB_BIN_DIR"
 
-// Root is the folder that holds go.work, found upwards from the working directory: a test runs in its package's folder,
-// and -trimpath leaves no source path in the binary to start from.
+// Root returns the directory that contains go.work. It searches upwards from the working directory, because a test runs in
+// the directory of its package, and with -trimpath the binary contains no source path.
 func Root() (string, error) {
 	start, err := os.Getwd()
 	if err != nil {
@@ -32,7 +32,7 @@ func Root() (string, error) {
 	}
 }
 
-// Cache is a folder for what is slow to make and the same in every run. It is ignored by git and safe to delete.
+// Cache returns a directory for files that are slow to make and the same in every run. Git ignores it, and it can be deleted.
 func Cache() (string, error) {
 	root, err := Root()
 	if err != nil {
@@ -42,7 +42,7 @@ func Cache() (string, error) {
 	return dir, os.MkdirAll(dir, 0o755)
 }
 
-// built is what this process has built, in dir; mu guards both.
+// built holds the binaries that this process has built in dir. mu guards both.
 var (
 	mu    sync.Mutex
 	built = map[string]string{}
@@ -52,8 +52,8 @@ var (
 // Given reports whether the environment names the binaries to test.
 func Given() bool { return os.Getenv(binEnv) != "" }
 
-// Binary gives the path of the tool's binary, built at most once in this process the way that `make build` builds it.
-// With HUB_BIN_DIR in the environment it is the one in that folder.
+// Binary returns the path of a tool's binary. It builds the binary as `make build` does, at most once in this process. If
+// HUB_BIN_DIR is set, it is the binary in that directory.
 func Binary(tool string) (string, error) {
 	mu.Lock()
 	defer mu.Unlock()
@@ -83,7 +83,7 @@ func Binary(tool string) (string, error) {
 	return path, nil
 }
 
-// Build compiles the package in src into this process's temporary folder under the given name.
+// Build compiles the package in src into the temporary directory of this process, with the given name.
 func Build(src, name string) (string, error) {
 	mu.Lock()
 	defer mu.Unlock()
@@ -96,7 +96,7 @@ func compile(src, name string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		// Some tests run the tool as another user than the one who built it.
+		// Some tests run the tool as a user other than the one that built it.
 		if err := os.Chmod(made, 0o755); err != nil {
 			return "", err
 		}
@@ -112,7 +112,7 @@ func compile(src, name string) (string, error) {
 	return path, nil
 }
 
-// Clean removes what Binary and Build made. TestMain calls it after the tests.
+// Clean removes the files of Binary and Build. TestMain calls it after the tests.
 func Clean() error {
 	mu.Lock()
 	defer mu.Unlock()

@@ -12,7 +12,7 @@ func TestRoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(root, "e2e", "workspace", "workspace.go")); err != nil {
-		t.Errorf("Root() = %s, which is not the folder of this project: %v", root, err)
+		t.Errorf("Root() = %s, which is not the directory of this project: %v", root, err)
 	}
 	t.Chdir("/")
 	if got, err := Root(); err == nil {
