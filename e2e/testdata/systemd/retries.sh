@@ -1,4 +1,4 @@
-# Start limits and retries, in a booted machine. Prints "ok WHAT" for what it has seen, and stops at the first other thing.
+# Start limits and retries, in a booted machine. Prints "ok WHAT" for each check, and stops at the first failure.
 set -euo pipefail
 
 fail() {
@@ -6,13 +6,13 @@ fail() {
   exit 1
 }
 
-# count UNIT TEXT: how many lines of the journal of a unit have the text.
+# count UNIT TEXT: prints how many lines of the journal of a unit contain the text.
 count() {
   journalctl --sync
   journalctl --quiet --unit "$1" --output=cat | grep -c -- "$2" || :
 }
 
-# reports UNIT N: hub-failure has reported the unit N times, and does not any more.
+# reports UNIT N: hub-failure has reported the unit N times, and reports it no more.
 reports() {
   local try
   for ((try = 0; try < 300; try++)); do
@@ -22,7 +22,7 @@ reports() {
   (($(count "hub-failure@$1.service" '"msg":"unit_failed"') == $2)) || fail "$1 was reported $(count "hub-failure@$1.service" unit_failed) times; want $2"
 }
 
-# quick UNIT: the unit waits a second between its tries, as the test has no minutes.
+# quick UNIT: makes the unit wait only a second between its tries.
 quick() {
   mkdir -p "/etc/systemd/system/$1.d"
   printf '[Service]\nEnvironment=HUB_RETRY_AFTER=1s\n' >"/etc/systemd/system/$1.d/quick.conf"
@@ -48,7 +48,7 @@ done
 journalctl --quiet --unit volume-backup.service --output=cat | grep '"msg":"no_volumes".*no docker' >/dev/null || fail 'volume-backup.service does not say that there is no docker'
 echo 'ok without Docker volume-backup.service says so'
 
-# A failure that was mended: the next start succeeds at once, for a person and for the timer.
+# After the cause of a failure was removed, the next start succeeds at once, by hand and by the timer.
 printf '#!/bin/sh\nexit 0\n' >/opt/bin/true
 chmod 755 /opt/bin/true
 for case in "${tries[@]}"; do
@@ -61,7 +61,7 @@ for case in "${tries[@]}"; do
   echo "ok $unit can be started again at once, eight times"
 done
 
-# Dead by a signal or out of time: reported once, too.
+# A run that a signal or a timeout ended is reported once, too.
 for how in 'kill -KILL $$' 'kill -TERM $$' 'exit 1' 'sleep 1000'; do
   for unit in system-metrics.service volume-backup.service; do
     mkdir -p "/etc/systemd/system/$unit.d"

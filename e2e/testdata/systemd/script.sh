@@ -1,15 +1,15 @@
 #!/bin/bash
-# Runs in the booted machine; ../../systemd_test.go reads what it leaves in /e2e.
+# Runs in the booted machine. ../../systemd_test.go reads the files that it leaves in /e2e.
 #
-# The timer's own three runs take two to three minutes of waiting, in which
-# everything else happens that does not need the unit itself.
+# The three runs of the timer take two to three minutes of waiting. Meanwhile the script
+# makes all other checks that do not need the unit itself.
 set -euo pipefail
 
 units=(system-metrics.service system-metrics.timer hub-failure@example.service.service)
-# Debian's postgresql.service does nothing but stand for its clusters.
+# Debian's postgresql.service only represents its clusters.
 postgres=postgresql@15-main.service
 
-# await SECONDS COMMAND…: until the command succeeds.
+# await SECONDS COMMAND…: waits until the command succeeds.
 await() {
   local limit=$1 start=$SECONDS
   shift
@@ -26,7 +26,7 @@ in_state() { [[ $(systemctl show --property=ActiveState --value "$1") == "$2" ]]
 psql_hub() { runuser -u postgres -- psql --no-psqlrc --quiet --tuples-only --no-align --set=ON_ERROR_STOP=1 "$@"; }
 # flushes N: whether N runs of the unit have printed their record.
 flushes() { (($(journalctl --quiet --output=cat _SYSTEMD_UNIT=system-metrics.service | grep -c '"msg":"flushed"') >= $1)); }
-# stored N: whether the database has N samples. Before the first there is no table.
+# stored N: whether the database has N samples. Before the first sample there is no table.
 stored() {
   local n
   n=$(psql_hub --dbname=hub --command='SELECT count(DISTINCT time) FROM system_metrics' 2>/dev/null) && ((n >= $1))
@@ -39,16 +39,16 @@ variant() {
     /usr/local/lib/systemd/system/system-metrics.service >"/run/systemd/system/$name.service"
 }
 
-# The installation enabled nothing.
+# The installation has enabled no unit.
 for unit in system-metrics.service system-metrics.timer; do
   systemctl is-enabled "$unit" || :
 done >/e2e/enabled-by-install
 
-# Out of the box: no environment file, no credential, no database.
+# After the installation: no environment file, no credential, no database.
 variant plain 'sysmetrics collect --flush'
 systemctl start plain.service
 
-# A database that the user `server` reaches through the socket, as itself.
+# A database that the user `server` reaches through the socket, under its own name.
 runuser -u postgres -- createuser server
 runuser -u postgres -- createdb --owner=server hub
 cat >/etc/observability-hub/system-metrics.env <<'ENV'
@@ -56,11 +56,11 @@ PGHOST=/run/postgresql
 PGDATABASE=hub
 PGUSER=server
 ENV
-# An interface that counts; the machine has but its loopback.
+# An interface that counts. The machine has only its loopback interface.
 ip link add eth0 type veth peer name peer0
 ip link set eth0 up
 
-# The timer's first run finds the database down.
+# The database is down during the timer's first run.
 systemctl stop "$postgres"
 systemctl preset system-metrics.timer system-metrics.service
 for unit in system-metrics.service system-metrics.timer; do
@@ -80,7 +80,7 @@ for unit in /usr/local/lib/systemd/system/*.service; do
   echo "$status $(tail -n 1 /tmp/security)"
 done >/e2e/security
 
-# A job whose words are hard to put into JSON, one of them longer than journald's lines.
+# A job with messages that are hard to write as JSON. One is longer than a line of journald.
 cat >/run/hostile <<'BASH'
 printf '"quoted\\ \001\377 é\n'
 head -c 60000 /dev/zero | tr '\0' 0
@@ -96,7 +96,7 @@ systemctl start "$postgres"
 variant probe 'bash /usr/local/bin/probe'
 systemctl start probe.service
 
-# One sample waited in the spool; the second and the third run add one each.
+# One sample waited in the spool. The second and the third run add one each.
 await 70 stored 2
 await 70 stored 3
 systemctl stop system-metrics.timer
@@ -104,7 +104,7 @@ await 20 in_state system-metrics.service inactive
 psql_hub --dbname=hub --command="SELECT json_agg(m ORDER BY time, metric_type) FROM system_metrics m" >/e2e/rows
 df --block-size=1 --output=size /home | tail -n 1 >/e2e/home-size
 
-# The credential goes before the environment: a bad one, then a good one.
+# The credential wins over the environment: a bad credential, then a good one.
 mkdir -p /etc/credstore
 echo 'nonsense://' >/etc/credstore/database_url
 chmod 600 /etc/credstore/database_url
@@ -117,7 +117,7 @@ psql_hub --dbname=hub --command='SELECT count(*), count(DISTINCT (time, metric_t
 await 70 in_state hang.service failed
 await 20 in_state hub-failure@hang.service.service inactive
 
-# Uninstalling stops and disables what runs: the timer, which has fired often enough.
+# Uninstalling stops and disables the timer, which has fired often enough.
 mkdir /run/systemd/system/system-metrics.timer.d
 printf '[Timer]\nOnCalendar=\nOnCalendar=yearly\n' >/run/systemd/system/system-metrics.timer.d/yearly.conf
 systemctl daemon-reload
