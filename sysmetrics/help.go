@@ -3,7 +3,7 @@ package main
 // flagHelp is the help text of each flag. The texts are not in the struct tags
 // because kong parses every tag at every start.
 const flagHelp = `
-state-dir           Directory for counters and spool (default: $STATE_DIRECTORY, else ~/.local/state/system-metrics).
+state-dir           Directory for counters and spool (default: $STATE_DIRECTORY, else that of the unit, else ~/.local/state/system-metrics).
 spool-max           Maximum size of the spool; when it is full, the oldest records are dropped (${default} MiB).
 timeout             Maximum time for all work on the database (${default}).
 flush               Insert the records, and those in the spool, instead of printing them.
