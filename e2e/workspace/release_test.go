@@ -183,7 +183,7 @@ func TestReleaseChecks(t *testing.T) {
 	w.must("git", "tag", "-d", "v0.1.0")
 	w.replace("CHANGELOG.md", "### Added\n\n- A tool.\n", "")
 	w.commit()
-	refused("0.1.0", "CHANGELOG.md says nothing of 0.1.0")
+	refused("0.1.0", "CHANGELOG.md has no entries for 0.1.0")
 }
 
 func TestRelease(t *testing.T) {
