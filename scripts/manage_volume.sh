@@ -1,65 +1,65 @@
 #!/bin/bash
-# manage_volume.sh - read and replace Docker volumes, as tar streams, while nothing writes to them.
+# manage_volume.sh - read and replace Docker volumes as tar streams while nothing writes to them.
 #
-# This script is everything that touches Docker; volbackup is everything that touches backups. The manual is
-# manage_volume(1). It needs bash 5, coreutils, GNU tar, util-linux and the docker client. It pulls no image, and starts
-# no container that it has not stopped.
+# This script does everything that involves Docker. volbackup does everything that involves backups. The manual is
+# manage_volume(1). The script needs bash 5, coreutils, GNU tar, util-linux and the docker client. It pulls no image,
+# and starts only containers that it has stopped.
 #
 # READER'S GUIDE. What `export VOLUME` and `with VOLUME... -- CMD` do to the containers of a volume:
 #
-#   1. begin            lock the volume; start what a run that was killed has left down (resume_dead)
+#   1. begin            lock the volume; start the containers that a killed run left down (resume_dead)
 #   2. run_hooks        run hub.backup.exec in each container
-#   3. look_at_users    ask Docker which containers use the volume; decide what is done with each of them (decide)
-#   4. write_journal    put on disk which containers will be stopped or paused, before the first of them is
+#   3. look_at_users    ask Docker which containers use the volume; decide for each: stop, pause or nothing (decide)
+#   4. write_journal    write to disk which containers will be stopped or paused, before the first one is
 #   5. bring_down       stop or pause them, dependants first
 #   6. export_volume    read the volume; or run the command (with_volumes)
 #   7. resume_journal   start them again, dependants last (revive); then delete the journal
 #
-# Steps 2 to 5 are quiesce. `import` unpacks the stream beside the old content before step 3, and exchanges the two in
-# place of step 6. Step 7 is done by whichever of these comes first: this run when it ends in any way (finish, the EXIT
-# trap), `resume` (the unit's ExecStopPost=, and a unit at boot), or step 1 of the next run. A run is alive as long as it
-# holds a flock(2) on the directory of its volume, so a journal whose locks are free was left by a run that died.
+# Steps 2 to 5 are quiesce. `import` unpacks the stream beside the old content before step 3, and exchanges the two
+# instead of step 6. Three places can do step 7, and the first one to run does it: the EXIT trap of this run (finish);
+# `resume`, which the unit's ExecStopPost= and a unit at boot call; or step 1 of the next run. A run holds a flock(2) on
+# the directory of its volume while it is alive. If the locks of a journal are free, the run that wrote it is dead.
 set -euo pipefail
-# The caller's environment must not add to what tar does.
+# The caller's environment must not change what tar does.
 unset TAR_OPTIONS TAPE POSIXLY_CORRECT
 
 # --- state ------------------------------------------------------------------
-# Every variable that outlives a function: the functions that write it, and what it is. A test compares this page with
-# the functions. Everything else is an argument or a local. Where the comment of a function says that it runs as a child
-# (supervise), what it writes here is lost when it ends.
+# All global variables. Each comment names the functions that write the variable, and says what it holds. A test
+# compares this page with the functions. Everything else is an argument or a local variable. If the comment of a
+# function says "Runs as a child" (supervise), its assignments to these variables are lost when it ends.
 
 # `make install` adds the commit.
 readonly version=0.1.0-dev
 readonly service=volume-backup unit_state=/var/lib/volume-backup
-readonly staging_name=.hub-import # beside the content of a volume: what an import unpacks
+readonly staging_name=.hub-import # directory beside the content of a volume, in which an import unpacks
 
-state_dir=''         # main (--state-dir), open_state: where volbackup and this script keep their state
+state_dir=''         # main (--state-dir), open_state: the state directory of volbackup and this script
 journals=''          # open_state: the directory of the journals
-volumes=()           # begin: the volumes of this run, as they were named
+volumes=()           # begin: the volumes of this run, in the order of the command line
 declare -A folder=() # locate: the directory of each volume, .../VOLUME/_data
 lock_fds=()          # take_lock, drop_locks: descriptors of the locks that this process holds
 lock_paths=()        # take_lock, drop_locks: the directories of these locks, .../VOLUME
 claims=''            # lock_claims: the descriptor of the lock on $journals
 journal=''           # begin_reading, import_volume: the journal of this run; the file exists while containers are down
-at_rest=''           # begin_reading, import_volume: set once Docker has done all that it was asked
-killed=''            # report_kills: set if a container did not stop in time
-created=''           # import_volume: the volume that it has created, which is removed if the import fails
+at_rest=''           # begin_reading, import_volume: set when Docker has carried out all stops and pauses
+killed=''            # report_kills: set if a container did not stop within its timeout
+created=''           # import_volume: the volume that import has created, which is removed if the import fails
 
-answer=()    # query_for: what docker printed, a line each
-complaint='' # query_for, diagnose, is_gone, must_be_down: what docker printed to stderr, if it failed
-trouble=''   # query_for, diagnose, is_gone, must_be_down: why it failed, if it did: silent, away, denied or refused
+answer=()    # query_for: the stdout of docker, one line per element
+complaint='' # query_for, diagnose, is_gone, must_be_down: the stderr of docker, if it failed
+trouble=''   # query_for, diagnose, is_gone, must_be_down: the reason, if docker failed: silent, away, denied or refused
 
 users=()                # look_at_users: the containers that use the volumes, newest first
-declare -A container=() # look_at_users, decide: what is known of each, as container[ID.FIELD]. The fields are those below
-# and "verb", which decide adds: what is done with the container, stop, pause or nothing.
+declare -A container=() # look_at_users, decide: the properties of each container, as container[ID.FIELD]. The fields
+# are those below, and "verb", which decide adds: stop, pause or empty.
 declare -rA question=(
   [id]=.Id
   [name]=.Name
-  [state]=.State.Status # Docker's word
+  [state]=.State.Status # as Docker names it
   [code]=.State.ExitCode
-  [remove]=.HostConfig.AutoRemove                            # true: a stop removes it (--rm)
-  [task]='(index .Config.Labels "com.docker.swarm.task.id")' # not empty: a stop replaces it
-  [grace]='(index .Config "StopTimeout")'                    # how many seconds a stop may take, -1 for any
+  [remove]=.HostConfig.AutoRemove                            # true: a stop removes the container (--rm)
+  [task]='(index .Config.Labels "com.docker.swarm.task.id")' # not empty: swarm replaces the container after a stop
+  [grace]='(index .Config "StopTimeout")'                    # time limit of a stop in seconds, -1 for none
   [mode]='(index .Config.Labels "hub.backup.quiesce")'       # stop, pause or none
   [hook]='(index .Config.Labels "hub.backup.exec")'          # a command
   [project]='(index .Config.Labels "com.docker.compose.project")'
@@ -68,17 +68,18 @@ declare -rA question=(
   [mounts]=.Mounts
 )
 
-patience=90 # revive: for how many seconds a daemon that is away is waited for. The unit's TimeoutStopSec= is longer.
-child=''    # supervise, with_volumes, await_child: the process that is waited for
+patience=90 # revive: how many seconds to wait for a daemon that is unavailable. The unit's TimeoutStopSec= is longer.
+child=''    # supervise, with_volumes, await_child: the process that this script waits for
 caught=''   # on_signal: the signal that ends this run
-status=0    # await_child, finish: how the child ended; how this process ends
-verdict=0   # heed: the exit status that the messages of tar come to
+status=0    # await_child, finish: the exit status of the child; the exit status of this process
+verdict=0   # heed: the exit status that follows from the messages of tar
 exec {stderr}>&2
-readonly stderr # the descriptor of stderr while await_child silences descriptor 2
+readonly stderr # a copy of stderr, because await_child silences descriptor 2
 
-# How a directory becomes a tar stream is decided here alone. The same tree must give the same bytes, which volbackup
-# turns into a hard link: names are sorted, and headers contain neither a process number (exthdr.name; the 1.0 sparse
-# format has one that cannot be set, 0.0 has none) nor times that reading changes.
+# Only these options decide how a directory becomes a tar stream. The same tree must give the same bytes, because
+# volbackup stores an unchanged volume as a hard link. Therefore names are sorted, and headers contain no times that
+# reading changes and no process number. (exthdr.name removes the number. The sparse format 1.0 has one that cannot be
+# removed; 0.0 has none.)
 readonly tar_create=(
   tar --create --file=- --format=posix --sort=name --numeric-owner --xattrs '--xattrs-include=*' --acls
   --sparse --sparse-version=0.0 --quoting-style=escape
@@ -98,18 +99,18 @@ Usage:
 
 Commands:
   list [--all]           print a JSON line for each volume
-  create VOLUME...       create volumes that are not there yet
+  create VOLUME...       create volumes that do not exist yet
   export VOLUME          write a volume to stdout, as tar
   import [--stop] VOLUME replace a volume by the tar stream on stdin
   with VOLUME... -- CMD  run a command while nothing writes to the volumes
-  resume                 start what an interrupted run has left stopped
+  resume                 start containers that an interrupted run left stopped
   backup [VOLUME...]     back up with volbackup
   restore VOLUME[@ID]    restore with volbackup
   tar DIR                write a directory to stdout, as export writes a volume
 
 Containers that use the volume are stopped while it is read, unless their label
-hub.backup.quiesce says pause or none. import refuses while containers run,
-unless --stop lets it stop and start them. See manage_volume(1).
+hub.backup.quiesce is pause or none. import fails if containers that use the
+volume run; with --stop it stops and starts them. See manage_volume(1).
 
 Example:
     $ manage_volume.sh list | jq -r .volume
@@ -125,7 +126,7 @@ TXT
 # above U+10FFFF) becomes U+FFFD. manage_volume.sh and hub-failure both contain this function, and a test compares them:
 # each script must work as the only file that is installed.
 json() {
-  # Bytes, not characters, whatever the locale of the caller.
+  # Work on bytes, not on characters, in any locale of the caller.
   local LC_ALL=C rest=$1 out='' next more=$'[\x80-\xbf]' plain
   plain=$'[] !#-[^-\x7f]|[\xc2-\xdf]'$more$'|\xe0[\xa0-\xbf]'$more$'|[\xe1-\xec\xee\xef]'$more$more$'|\xed[\x80-\x9f]'$more
   plain+=$'|\xf0[\x90-\xbf]'$more$more$'|[\xf1-\xf3]'$more$more$more$'|\xf4[\x80-\x8f]'$more$more
@@ -148,8 +149,8 @@ json() {
   printf '"%s"' "$out"
 }
 
-# unquote NAME...: replaces JSON in the caller's variables by its text, if it is a string or null. The escapes of JSON are
-# those of printf %b, except \".
+# unquote NAME...: replaces each of the caller's variables that holds a JSON string or null by its text. printf %b knows
+# all escapes of JSON except \".
 unquote() {
   local -n quoted
   for quoted; do
@@ -165,19 +166,20 @@ unquote() {
 
 # --- messages ---------------------------------------------------------------
 
-# envelope LEVEL EVENT: prints the beginning of a line.
+# envelope LEVEL EVENT: prints the fields with which every record begins.
 envelope() {
   local LC_ALL=C TZ=UTC now=$EPOCHREALTIME
   printf '{"time":"%(%Y-%m-%dT%H:%M:%S)T.%.3sZ","level":"%s","msg":"%s","service":"%s"' \
     "${now%.*}" "${now#*.}" "$1" "$2" "$service"
 }
 
-# emit EVENT FIELDS: prints a record to stdout. FIELDS are JSON, without braces.
+# emit EVENT FIELDS: prints a record to stdout. FIELDS is JSON without the braces.
 emit() {
   printf '%s,%s}\n' "$(envelope INFO "$1")" "$2" 2>/dev/null || fail 73 output_failed "cannot write the record $1"
 }
 
-# say LEVEL EVENT TEXT [HINT [FIELDS]]: a diagnostic, in the form that stderr wants. FIELDS are JSON, without braces.
+# say LEVEL EVENT TEXT [HINT [FIELDS]]: prints a diagnostic to stderr: as text to a terminal, as JSON elsewhere, with a
+# priority to the journal. FIELDS is JSON without the braces.
 say() {
   local level=$1 event=$2 text=${3:0:4000} hint=${4:-} fields=${5:-} word=warning key=detail prefix=
   if [[ $level == ERROR ]]; then word=error key=error; fi
@@ -187,7 +189,8 @@ say() {
     printf 'manage_volume.sh: %s: %s\n%s' "$word" "$text" "${hint:+manage_volume.sh: hint: $hint$'\n'}" >&2 || :
     return 0
   fi
-  # systemd names the stream of the journal; children inherit the name also when their own stderr is another stream.
+  # JOURNAL_STREAM names the stream of the journal. Children inherit the variable even if their own stderr is
+  # redirected.
   if [[ -n ${JOURNAL_STREAM:-} && $(stat -L -c %d:%i - <&2 2>/dev/null) == "$JOURNAL_STREAM" ]]; then
     case $level in
       ERROR) prefix='<3>' ;;
@@ -198,22 +201,22 @@ say() {
     "${hint:+,\"hint\":$(json "$hint")}" "${fields:+,$fields}" >&2 || :
 }
 
-# fail STATUS EVENT TEXT [HINT]: says why this process ends, and ends it.
+# fail STATUS EVENT TEXT [HINT]: prints an error and exits.
 fail() {
   say ERROR "${@:2}"
   exit "$1"
 }
 
-# takes MIN MAX SYNOPSIS ARG...: a usage error, unless there are so many arguments.
+# takes MIN MAX SYNOPSIS ARG...: exits with a usage error unless the number of arguments is between MIN and MAX.
 takes() {
   local given=$(($# - 3))
-  if ((given < $1 || given > $2)); then fail 64 usage "$given arguments are not right here" "manage_volume.sh $3"; fi
+  if ((given < $1 || given > $2)); then fail 64 usage "wrong number of arguments: $given" "manage_volume.sh $3"; fi
 }
 
 # --- children ---------------------------------------------------------------
 
-# supervise CMD...: runs a command or function as a child with a process group of its own, so that a signal ends all of
-# it. Leaves its exit status in $status.
+# supervise CMD...: runs a command or function as a child in its own process group, so that one signal ends all its
+# processes. Sets $status to the exit status.
 supervise() {
   set -m
   "$@" <&0 &
@@ -222,16 +225,17 @@ supervise() {
   await_child
 }
 
+# await_child: waits for $child and sets $status.
 await_child() {
   status=0
-  # Bash reports a child that a signal ended, in a form of its own.
+  # Discard bash's own message about a child that was ended by a signal.
   { wait "$child"; } 2>/dev/null || status=$?
   child=
 }
 
-# mortal SIGNAL CMD...: becomes CMD, which gets the signal when this script dies: a reader must not take half a stream for
-# a whole one, and nothing may read a volume that is resumed. Where setpriv may not run, in the sandbox of the unit,
-# systemd ends what is left.
+# mortal SIGNAL CMD...: executes CMD, which receives the signal when this script dies. Otherwise a consumer could take
+# half a stream for a whole one, or CMD could read a volume whose containers run again. The sandbox of the unit does not
+# allow setpriv; there systemd ends the processes that are left.
 mortal() {
   if setpriv --pdeathsig "$1" -- true 2>/dev/null; then
     exec setpriv --pdeathsig "$1" -- "${@:2}"
@@ -239,7 +243,7 @@ mortal() {
   exec "${@:2}"
 }
 
-# ended PID TRIES: whether a process ends within so many tenths of a second.
+# ended PID TRIES: returns 0 if the process ends within TRIES tenths of a second.
 ended() {
   local try
   for ((try = 0; try < $2; try++)); do
@@ -249,17 +253,18 @@ ended() {
   return 1
 }
 
+# signal_child SIGNAL: sends the signal to the process group of $child, or to $child if it has no group.
 signal_child() {
   kill -s "$1" -- "-$child" 2>/dev/null || kill -s "$1" "$child" 2>/dev/null || :
 }
 
 # --- how a run ends ---------------------------------------------------------
 
-# on_signal SIGNAL: the trap of signals.
+# on_signal SIGNAL: the trap for TERM, INT and HUP. It ends the child and exits.
 on_signal() {
   caught=$1
   exec 2>&"$stderr"
-  # One signal is enough, and another one must not cut the clean-up short.
+  # A second signal must not interrupt the clean-up.
   trap '' TERM HUP INT
   if [[ -n $child ]]; then
     signal_child "$caught"
@@ -269,13 +274,13 @@ on_signal() {
   exit 1
 }
 
-# finish: the trap of EXIT. A run that a signal ends has five seconds, and a container may take longer to stop: then a
-# resume in the background waits for that. Functions that it calls say "return 0": in a trap, "return" alone means the
-# status from before the trap.
+# finish: the trap for EXIT. It starts the containers that this run stopped. After a signal the run has five seconds,
+# but a container may take longer to stop: then a `resume` in the background waits for it. Functions that finish calls
+# use "return 0", because in a trap a plain "return" returns the status from before the trap.
 finish() {
   status=$?
   set +e
-  # If the caller was killed nobody reads stderr any more, and a message must not end this.
+  # If the caller was killed, nothing reads stderr any more. A message must not end this function by SIGPIPE.
   trap '' TERM HUP INT PIPE
   if [[ -n $journal && -e $journal ]]; then
     if [[ -z $caught ]]; then
@@ -283,7 +288,7 @@ finish() {
     else
       drop_locks
       setsid "$BASH" "$0" --state-dir "$state_dir" resume </dev/null >/dev/null &
-      ended "$!" 20 || say WARN still_resuming "containers of ${volumes[*]} are still stopping; they are started as soon as they have stopped"
+      ended "$!" 20 || say WARN still_resuming "containers of ${volumes[*]} are still stopping; a background process starts them as soon as they have stopped"
     fi
   fi
   if [[ -n $created ]]; then query volume rm "$created"; fi
@@ -296,15 +301,15 @@ finish() {
 
 # --- docker -----------------------------------------------------------------
 
-# query ARG...: asks docker, for a minute at most, and returns whether it answered.
+# query ARG...: runs docker with a time limit of one minute. It sets $answer, and returns 1 if docker failed.
 query() { query_for 60 "$@"; }
 
-# query_for SECONDS ARG...: the same with another limit, 0 for none.
+# query_for SECONDS ARG...: does the same with another time limit, 0 for none.
 query_for() {
   local line code=0 lines=()
   answer=() complaint='' trouble=''
-  # The lines of stderr begin with "!", those of an answer never do: it is JSON, or ids. A signal interrupts mapfile, but
-  # would not interrupt a command.
+  # sed marks the lines of stderr with "!". A line of stdout never begins with it, because it is JSON or an id. mapfile
+  # reads the output because a signal interrupts it at once; bash would wait for a command to end.
   mapfile -t lines < <(exec timeout --foreground --kill-after=5 "$1" docker "${@:2}" 2> >(exec sed -u 's/^/!/') </dev/null)
   wait "$!" || code=$?
   for line in "${lines[@]}"; do
@@ -317,13 +322,14 @@ query_for() {
   complaint=''
 }
 
-# diagnose STATUS SECONDS: leaves in $trouble why docker failed. The client exits with status 1 for any reason, and its
-# messages change with its version: ask for something that every daemon answers instead, and look at the socket.
+# diagnose STATUS SECONDS: sets $trouble to the reason why docker failed. The client exits with status 1 for any reason,
+# and its messages change between versions. Therefore this function makes a request that every daemon can answer, and
+# checks the permissions of the socket.
 diagnose() {
   local socket
-  complaint=${complaint:-docker ended with status $1}
+  complaint=${complaint:-docker exited with status $1}
   if (($1 == 124 || $1 == 137)); then
-    trouble=silent complaint="Docker gave no answer within $2 s"
+    trouble=silent complaint="Docker did not answer within $2 s"
   elif timeout --foreground --kill-after=5 30 docker version --format '{{json .Server.Version}}' &>/dev/null </dev/null; then
     trouble=refused
   else
@@ -333,17 +339,17 @@ diagnose() {
   fi
 }
 
-# explain WHAT: ends the run because docker did not do WHAT.
+# explain WHAT: exits with the error that docker failed to do WHAT.
 explain() {
   case $trouble in
     denied) fail 78 docker_denied "$1: $complaint" 'run as root, or as a member of the group docker' ;;
-    refused) fail 69 docker_failed "$1: $complaint" 'the daemon knows more: journalctl -u docker' ;;
+    refused) fail 69 docker_failed "$1: $complaint" 'see the log of the daemon: journalctl -u docker' ;;
     *) fail 69 docker_unavailable "$1: $complaint" "$daemon_hint" ;;
   esac
 }
-readonly daemon_hint='is the daemon up? try: systemctl status docker'
+readonly daemon_hint='see whether the daemon runs: systemctl status docker'
 
-# is_gone container|volume NAME: whether that is why docker has just refused something.
+# is_gone container|volume NAME: returns 0 if the last query failed because the container or volume does not exist.
 is_gone() {
   local said=$complaint
   if [[ $trouble != refused ]]; then return 1; fi
@@ -358,52 +364,54 @@ is_gone() {
 # --- which daemon -----------------------------------------------------------
 
 need_docker() {
-  command -v docker >/dev/null || fail 78 no_docker 'there is no docker on this host' 'apt-get install docker.io'
+  command -v docker >/dev/null || fail 78 no_docker 'docker is not installed, or not in PATH' 'apt-get install docker.io'
 }
 
-# docker_host: prints where the daemon is.
+# docker_host: prints the address of the daemon.
 docker_host() {
   echo "${DOCKER_HOST:-$(docker context inspect --format '{{.Endpoints.docker.Host}}' 2>/dev/null)}"
 }
 
-# need_local_docker: the daemon must be on this host, because its volumes are.
+# need_local_docker: exits with an error unless the daemon is on this host. The volumes are where the daemon is.
 need_local_docker() {
   local host
   need_docker
   host=$(docker_host)
   if [[ -n $host && $host != unix://* && ! $host =~ ^tcp://(localhost|127\.[0-9.]+|\[::1\])(:|$) ]]; then
-    fail 78 remote_docker "the Docker daemon is on another host, and so is the volume: ${host##*@}" 'run this on that host, by ssh'
+    fail 78 remote_docker "the Docker daemon is on another host, and so are its volumes: ${host##*@}" 'run manage_volume.sh on that host, for example with ssh'
   fi
 }
 
 # --- volumes ----------------------------------------------------------------
 
+# check_name NAME: exits with a usage error unless NAME is a valid volume name.
 check_name() {
-  [[ $1 =~ ^[a-zA-Z0-9][a-zA-Z0-9_.-]*$ ]] || fail 64 usage "not the name of a volume: $1" 'manage_volume.sh list prints their names'
+  [[ $1 =~ ^[a-zA-Z0-9][a-zA-Z0-9_.-]*$ ]] || fail 64 usage "not a valid volume name: $1" 'manage_volume.sh list prints the names'
 }
 
-# refusal DRIVER DIRECTORY OPTIONS: prints why a volume cannot be read, nothing if it can. OPTIONS are JSON.
+# refusal DRIVER DIRECTORY OPTIONS: prints why a volume cannot be read, or nothing if it can. OPTIONS is JSON.
 refusal() {
-  local type=none device=something
+  local type=none device='an unnamed device'
   if [[ $1 != local ]]; then
-    echo "is kept by the driver $1, not on this host"
+    echo "is managed by the driver $1, not stored on this host"
   elif [[ -z $2 || $2 == *[[:cntrl:]]* ]]; then
     echo 'has no directory on this host'
   elif [[ $3 =~ \"(device|type|o)\": && ! $3 =~ ^\{\"o\":\"size=[^,\"]*\"\}$ ]]; then
-    # Docker mounts it when a container starts; at other times the directory is empty. "o" may contain a password.
+    # Docker mounts the device when a container starts; at other times the directory is empty. Do not print "o", which
+    # may contain a password.
     if [[ $3 =~ \"type\":\"([^\"]*)\" ]]; then type=${BASH_REMATCH[1]}; fi
     if [[ $3 =~ \"device\":\"([^\"]*)\" ]]; then device=${BASH_REMATCH[1]}; fi
-    echo "is a mount of something else: $device, of type $type"
+    echo "is a mount of $device, type $type"
   fi
 }
-readonly refusal_hint='back it up by other means, and leave it out here: volbackup run --exclude'
+readonly refusal_hint='back it up with another tool, and exclude it here: volbackup run --exclude VOLUME'
 
-# locate VOLUME: leaves the directory of a volume in $folder, or returns 1 if there is no such volume.
+# locate VOLUME: sets folder[VOLUME] to the directory of the volume, or returns 1 if the volume does not exist.
 locate() {
   local driver directory options why
   if ! query volume inspect --format $'{{json .Driver}}\t{{json .Mountpoint}}\t{{json .Options}}' "$1"; then
     if is_gone volume "$1"; then return 1; fi
-    explain "look at volume $1"
+    explain "inspect volume $1"
   fi
   IFS=$'\t' read -r driver directory options <<<"${answer[0]}"
   unquote driver directory
@@ -412,31 +420,32 @@ locate() {
   folder[$1]=$directory
 }
 
-# unreadable DIRECTORY
+# unreadable DIRECTORY: exits with the error that this user cannot read the directory.
 unreadable() {
   fail 78 volume_unreadable "cannot read all of $1 as $(id -un)" \
     'run as root, or with the capability CAP_DAC_READ_SEARCH, which volume-backup.service has'
 }
 
-# begin VOLUME...: locates and locks the volumes of this run, and finds the state directory.
+# begin VOLUME...: locates and locks the volumes of this run, and opens the state directory.
 begin() {
   local name parent
   for name; do check_name "$name"; done
   need_local_docker
   volumes=("$@")
-  # Sorted, so that two runs on the same volumes do not wait for each other.
+  # Locking in sorted order avoids a deadlock between two runs on the same volumes.
   while read -r name; do
-    locate "$name" || fail 65 no_such_volume "no such volume: $name" 'manage_volume.sh list prints those that are there'
+    locate "$name" || fail 65 no_such_volume "no such volume: $name" 'manage_volume.sh list prints the volumes that exist'
     parent=${folder[$name]%/*}
     if [[ ! -d ${folder[$name]} && ! -d $parent || ! -x $parent || ! -r $parent ]]; then unreadable "$parent"; fi
-    # Long enough for a run that only looks whether the lock is held.
-    take_lock "$parent" 2 || fail 75 locked "another run works on volume $name" "wait for it to end; fuser -v $parent shows its process"
+    # Two seconds, because `held` of another process takes the lock for a moment to test it.
+    take_lock "$parent" 2 || fail 75 locked "another run holds the lock of volume $name" "wait for it to end; fuser -v $parent shows its process"
   done < <(printf '%s\n' "$@" | sort -u)
   open_state
 }
 
 # --- locks ------------------------------------------------------------------
-# One run at a time works on a volume, whichever user and state directory it has. Children inherit the locks.
+# Only one run at a time works on a volume, even if runs have different users and state directories. Children inherit
+# the locks.
 
 # take_lock DIRECTORY SECONDS: returns 1 if another process holds the lock, 2 if the directory cannot be opened.
 take_lock() {
@@ -449,14 +458,14 @@ take_lock() {
   lock_fds+=("$fd") lock_paths+=("$1")
 }
 
-# drop_locks [N]: closes the locks of this process, except the first N. A child may hold them still.
+# drop_locks [N]: closes the locks of this process, except the first N. A child may still hold them.
 drop_locks() {
   local keep=${1:-0} fd
   for fd in "${lock_fds[@]:keep}"; do exec {fd}<&-; done
   lock_fds=("${lock_fds[@]:0:keep}") lock_paths=("${lock_paths[@]:0:keep}")
 }
 
-# is_ours DIRECTORY: whether this process holds the lock.
+# is_ours DIRECTORY: returns 0 if this process holds the lock of the directory.
 is_ours() {
   local path
   for path in "${lock_paths[@]}"; do
@@ -465,7 +474,7 @@ is_ours() {
   return 1
 }
 
-# lock_claims: while it is held, no other run decides what to stop or to start.
+# lock_claims: takes the lock without which no run decides which containers to stop or start.
 lock_claims() {
   exec {claims}<"$journals"
   flock "$claims"
@@ -475,7 +484,7 @@ unlock_claims() {
   exec {claims}<&-
 }
 
-# give_way SECONDS ID: waits, and lets other runs decide. Returns 1 if one of them has the container down by now.
+# give_way SECONDS ID: waits without the lock of lock_claims. Returns 1 if another run has brought the container down.
 give_way() {
   unlock_claims
   sleep "$1"
@@ -485,7 +494,8 @@ give_way() {
 
 # --- where the journals are -------------------------------------------------
 
-# open_state: finds the state directory. By hand, root uses that of the unit, which resumes at each boot.
+# open_state: sets $state_dir and $journals, and creates the directory. When root runs the script by hand, it uses the
+# state directory of the unit, because volume-backup-resume.service reads that one at each boot.
 open_state() {
   local given=${STATE_DIRECTORY:-}
   state_dir=${state_dir:-${given%%:*}}
@@ -495,21 +505,21 @@ open_state() {
   fi
   journals=$state_dir/quiesced
   if ! (umask 077 && mkdir -p "$journals" && give "$journals" "$state_dir") 2>/dev/null || [[ ! -w $journals ]]; then
-    fail 73 state_unwritable "cannot write to $journals" 'name a directory that this user can write to with --state-dir'
+    fail 73 state_unwritable "cannot write to $journals" 'pass --state-dir DIR, a directory that this user can write to'
   fi
 }
 
-# user_state: prints the state directory of a run by hand.
+# user_state: prints the state directory in the user's home.
 user_state() {
   [[ -n ${XDG_STATE_HOME:-${HOME:-}} ]] && echo "${XDG_STATE_HOME:-$HOME/.local/state}/$service"
 }
 
-# give FILE DIRECTORY: what root writes belongs to the owner of the state directory.
+# give FILE DIRECTORY: if root runs the script, gives FILE the owner of DIRECTORY, so that the unit can use it.
 give() {
   ((EUID)) || chown --reference="$2" "$1"
 }
 
-# all_journals: prints the journals in this state directory, in that of the unit, and in that of runs by hand.
+# all_journals: prints the journals in $state_dir, in the unit's state directory, and in the user's own state directory.
 all_journals() {
   local dir seen=' '
   for dir in "$state_dir" "$unit_state" "$(user_state)"; do
@@ -521,19 +531,21 @@ all_journals() {
 }
 
 # --- the journal ------------------------------------------------------------
-# $journals/VOLUME, a line each:
+# The lines of $journals/VOLUME:
 #
-#   owner PID                          the run, and
-#   at SECONDS                         when it wrote this
-#   lock DIRECTORY                     for each volume of the run
+#   owner PID                          the process of the run
+#   at SECONDS                         when the journal was written
+#   lock DIRECTORY                     one line for each volume of the run
 #   import DIRECTORY                   an import exchanges the content of DIRECTORY
-#   stop|pause ID NAME GRACE HEALTHY   in the order in which they start again; HEALTHY is "yes" if others wait for its health
+#   stop|pause ID NAME GRACE HEALTHY   one line for each container, in the order in which they are started again;
+#                                      HEALTHY is "yes" if other containers wait until this one is healthy
 
-# write_journal FILE SWAP LINE...: puts the journal on disk. SWAP is the directory that an import exchanges, or empty;
-# LINEs are those of containers. The caller holds the claims. Containers that an earlier run of the volume has left down
-# stay in the journal.
+# write_journal FILE SWAP LINE...: writes the journal and syncs it to disk. SWAP is the directory that an import
+# exchanges, or empty. Each LINE describes a container. The caller holds the lock of lock_claims. The new journal keeps
+# the containers that an earlier run on the volume left down.
 write_journal() {
-  local file=$1 swap=$2 text temporary=$journals/.new # the name of a volume may be as long as that of a file
+  # Not $file.new: the name of a volume can be as long as a file name can be.
+  local file=$1 swap=$2 text temporary=$journals/.new
   shift 2
   text=$(
     printf '%s\n' "owner $$" "at ${EPOCHREALTIME/,/.}" "${lock_paths[@]/#/lock }" ${swap:+"import $swap"}
@@ -543,11 +555,11 @@ write_journal() {
   if ! { echo "$text" >"$temporary" && give "$temporary" "$journals" && sync "$temporary" \
     && mv -T "$temporary" "$file" && sync "$journals"; } 2>/dev/null; then
     rm -f "$temporary"
-    fail 73 state_unwritable "cannot write the journal to $journals" 'make room there; nothing has been stopped'
+    fail 73 state_unwritable "cannot write the journal to $journals" "make room there: df -h $journals; no container was stopped"
   fi
 }
 
-# left_down JOURNAL LINES: prints the containers in the journal that are not in the lines.
+# left_down JOURNAL LINES: prints the containers of the journal that are not in LINES.
 left_down() {
   local verb id rest
   if [[ ! -e $1 ]]; then return 0; fi
@@ -556,13 +568,13 @@ left_down() {
   done <"$1"
 }
 
-# locks_of JOURNAL: prints the directories that its run holds locks on.
+# locks_of JOURNAL: prints the directories that the run of the journal locks.
 locks_of() {
   sed -n 's/^lock //p' "$1"
 }
 
-# held JOURNAL: whether the run that wrote the journal is alive. A journal whose lock this process holds belongs to this
-# run or to a dead one, in whichever state directory it is.
+# held JOURNAL: returns 0 if the run that wrote the journal is alive. If this process holds a lock of the journal, the
+# journal belongs to this run or to a dead one, in any state directory.
 held() {
   local path alive=1
   while read -r path; do
@@ -572,7 +584,7 @@ held() {
   return "$alive"
 }
 
-# claimed ID: whether another run, which is alive, has the container down. That run will start it.
+# claimed ID: returns 0 if another live run has stopped or paused the container. That run will start it.
 claimed() {
   local file
   while read -r file; do
@@ -583,22 +595,22 @@ claimed() {
 
 # --- which containers -------------------------------------------------------
 
-# ask_users ARG...: asks docker ps about the containers that use the volumes.
+# ask_users ARG...: runs docker ps for the containers that use the volumes.
 ask_users() {
   query ps "$@" "${volumes[@]/#/--filter=volume=}"
 }
 
-# look_at_users: asks Docker about the containers that use the volumes.
+# look_at_users: sets $users and $container from Docker's data about the containers that use the volumes.
 look_at_users() {
   local try line field value values format=''
-  # Every field is JSON, so tabs are between fields only.
+  # Every field is JSON, which contains no tab, so a tab always separates two fields.
   for field in "${!question[@]}"; do format+="{{json ${question[$field]}}}"$'\t'; done
   for try in 1 2 3; do
-    ask_users --all --quiet --no-trunc || explain "look for the containers of ${volumes[*]}"
+    ask_users --all --quiet --no-trunc || explain "list the containers of ${volumes[*]}"
     if ((${#answer[@]} == 0)); then break; fi
-    # A container that is removed at this moment makes this fail.
+    # docker inspect fails if a container was removed since docker ps.
     if query inspect --type container --format "$format" "${answer[@]}"; then break; fi
-    if ((try == 3)); then explain "look at the containers of ${volumes[*]}"; fi
+    if ((try == 3)); then explain "inspect the containers of ${volumes[*]}"; fi
   done
   users=() container=()
   for line in "${answer[@]}"; do
@@ -615,29 +627,29 @@ look_at_users() {
   done
 }
 
-# is_up ID: whether the container can write.
+# is_up ID: returns 0 if the container can write.
 is_up() {
   [[ ${container[$1.state]} == @(running|restarting) ]]
 }
 
-# is_fragile ID: whether the container does not survive a stop.
+# is_fragile ID: returns 0 if the container does not survive a stop.
 is_fragile() {
   [[ ${container[$1.remove]} == true || -n ${container[$1.task]} ]]
 }
 
 # --- hub.backup.exec --------------------------------------------------------
 
-# run_hooks: runs hub.backup.exec of every container that is up.
+# run_hooks: runs hub.backup.exec of every running container.
 run_hooks() {
   local id name output code
   look_at_users
   for id in "${users[@]}"; do
     name=${container[$id.name]}
     if [[ ${container[$id.mode]} != @(stop|pause|none) ]]; then
-      fail 78 bad_label "container $name has the label hub.backup.quiesce=${container[$id.mode]}" 'it can be stop, pause or none'
+      fail 78 bad_label "container $name has the invalid label hub.backup.quiesce=${container[$id.mode]}" 'recreate the container with stop, pause or none as the value'
     fi
     if [[ -n ${container[$id.hook]} && ${container[$id.state]} != paused ]] && ! is_up "$id" && claimed "$id"; then
-      fail 75 locked "container $name is stopped by another run, and its hub.backup.exec cannot run" 'wait for that run to end'
+      fail 75 locked "another run has stopped container $name, so its hub.backup.exec cannot run" 'wait for that run to end'
     fi
   done
   for id in "${users[@]}"; do
@@ -645,24 +657,24 @@ run_hooks() {
     code=0
     output=$(docker exec "$id" sh -c "${container[$id.hook]}" 2>&1 </dev/null | tail -c 2000) || code=$?
     if ((code)); then
-      fail 69 exec_failed "hub.backup.exec of container ${container[$id.name]} ended with status $code: $output" \
-        'nothing was stopped, and nothing is exported'
+      fail 69 exec_failed "hub.backup.exec of container ${container[$id.name]} exited with status $code: $output" \
+        'correct the cause and run this again; no container was stopped, and nothing was exported'
     fi
   done
 }
 
 # --- in which order ---------------------------------------------------------
 
-# needs ID OTHER [CONDITION]: whether compose starts the container after the other one, under that condition. The label
-# com.docker.compose.depends_on is "db:service_healthy:false,cache:service_started:true".
+# needs ID OTHER [CONDITION]: returns 0 if container ID depends on container OTHER in compose, under that CONDITION. The
+# label com.docker.compose.depends_on is "db:service_healthy:false,cache:service_started:true".
 needs() {
   local id=$1 other=$2
   [[ $id != "$other" && -n ${container[$id.project]} && ${container[$id.project]} == "${container[$other.project]}" &&
     ,${container[$id.needs]} == *",${container[$other.service]}:${3:-}"* ]]
 }
 
-# waves ID...: prints the containers in the order in which they stop. Those of a line stop together: no other one that is
-# left needs them, or they need each other in a circle.
+# waves ID...: prints the containers in the order in which they stop. The containers of one line stop together: no
+# container of a later line depends on them. If the rest depend on each other in a circle, they are printed as one line.
 waves() {
   local left=("$@") wave rest id other
   while ((${#left[@]})); do
@@ -684,24 +696,25 @@ waves() {
 
 # --- coming to rest ---------------------------------------------------------
 
-# decide ID MODE: leaves in container[ID.verb] what is done with the container: stop, pause or nothing.
+# decide ID MODE: sets container[ID.verb] to stop, to pause, or to nothing if the container is left alone.
 decide() {
   local id=$1 verb=$2
   if [[ $verb == none ]]; then
     verb=
   elif ! is_up "$id" && ! claimed "$id"; then
-    verb= # a person has stopped it
+    verb= # it was stopped before this run
   elif [[ ${container[$id.state]} == paused ]]; then
-    verb=pause # by another run, and this one needs it down as well
+    verb=pause # another run has paused it, and this run needs it paused too
   elif [[ $verb == stop ]] && is_up "$id" && is_fragile "$id"; then
-    say WARN pause_instead "container ${container[$id.name]} would not survive a stop; it is paused instead"
+    say WARN pause_instead "container ${container[$id.name]} does not survive a stop (--rm or a swarm task); it is paused instead"
     verb=pause
   fi
   container[$id.verb]=$verb
 }
 
-# quiesce [SWAP MAY_STOP]: brings the containers to rest. SWAP is the directory that an import exchanges: then even a
-# paused container has files open that are about to be deleted, so all of them must stop. Runs as a child.
+# quiesce [SWAP MAY_STOP]: stops or pauses the containers, after writing the journal. SWAP is the directory that an
+# import exchanges. For an import all containers must stop, because a paused container keeps files open that the import
+# deletes. Runs as a child.
 quiesce() {
   local swap=${1:-} may_stop=${2:-} id other healthy wave order=() down=() lines=()
   if [[ -z $swap ]]; then run_hooks; fi
@@ -727,7 +740,7 @@ quiesce() {
   done
   write_journal "$journal" "$swap" "${lines[@]}"
   unlock_claims
-  # A child of a run that was killed must not stop what has just been resumed.
+  # If the run was killed, its containers may have been resumed already. This child must not stop them again.
   kill -0 "$$" 2>/dev/null || exit 1
   for wave in "${order[@]}"; do
     # shellcheck disable=SC2086 # a wave is words
@@ -745,14 +758,15 @@ bring_down() {
       continue
     fi
     stops+=("$id")
-    # A grace of -1 has no limit, and 0 is no limit of query_for.
+    # A grace of -1 means no time limit, for which query_for takes 0.
     if ((grace < 0 || limit == 0)); then limit=0; elif ((grace + 60 > limit)); then limit=$((grace + 60)); fi
   done
   if ((${#stops[@]})); then query_for "$limit" stop "${stops[@]}" || must_be_down "${stops[@]}"; fi
   if ((${#pauses[@]})); then query pause "${pauses[@]}" || must_be_down "${pauses[@]}"; fi
 }
 
-# must_be_down ID...: after docker has failed: ends the run, unless none of the containers is up, and Docker says so.
+# must_be_down ID...: is called after docker stop or docker pause failed. It exits with that error, unless Docker
+# confirms that none of the containers is running.
 must_be_down() {
   local said=$complaint why=$trouble id
   for id; do
@@ -762,32 +776,34 @@ must_be_down() {
       continue
     fi
     complaint=$said trouble=$why
-    explain "bring the containers of ${volumes[*]} to rest"
+    explain "stop or pause the containers of ${volumes[*]}"
   done
 }
 
-# --- what disturbs a reader -------------------------------------------------
+# --- is the stream consistent? ----------------------------------------------
 
-# report_kills: reports each container that Docker had to kill because it did not stop in time. Sets $killed.
+# report_kills: prints a warning for each container that Docker killed because it did not stop within its timeout. It
+# then sets $killed.
 report_kills() {
   local id name volume
   if [[ ! -e $journal ]]; then return 0; fi
   look_at_users
   for id in "${users[@]}"; do
-    # 128 + SIGKILL; also if the kernel killed it for want of memory.
+    # 137 is 128 + SIGKILL. The kernel's OOM killer gives the same status.
     if [[ ${container[$id.code]} != 137 ]] || ! grep -q "^stop $id " "$journal"; then continue; fi
     killed=yes name=${container[$id.name]}
     for volume in "${!folder[@]}"; do
       if [[ ${container[$id.mounts]} != *"\"Name\":\"$volume\""* ]]; then continue; fi
-      say WARN container_killed "container $name did not stop in time and was killed; what it had not written is not in volume $volume" \
+      say WARN container_killed "container $name did not stop within its timeout and was killed; data that it had not written is not in volume $volume" \
         'give it more time: docker run --stop-timeout, or stop_grace_period in compose' \
         "\"volume\":$(json "$volume"),\"container\":$(json "$name")"
     done
   done
 }
 
-# disturbed: whether something may have been written although all was brought to rest, or a container was not given the
-# time to write what it had. A daemon that was restarted meanwhile starts containers by their restart policies.
+# disturbed: returns 0 if the stream may be inconsistent: if a container was killed before it had written its data, if a
+# container that should be down is running, or if Docker does not answer. For example, a daemon that restarts during the
+# run starts containers by their restart policies.
 disturbed() {
   local line name mode found=1
   if [[ -n $killed ]]; then found=0; fi
@@ -808,8 +824,9 @@ disturbed() {
 
 # --- starting what a journal lists ------------------------------------------
 
-# resume_journal FILE AT_REST: undoes what the journal says, and deletes it when all of it is undone. AT_REST is not empty
-# if Docker has done all that it was asked. The caller holds the locks of the journal, if there still is a volume.
+# resume_journal FILE AT_REST: starts the containers of the journal, undoes its import, and then deletes the journal.
+# AT_REST is not empty if Docker has carried out all stops and pauses. The caller holds the locks of the journal, unless
+# the volume no longer exists.
 resume_journal() {
   local file=$1 at_rest=$2 verb rest id name grace healthy at=0 swapped='' stays=0
   if [[ ! -e $file ]]; then return 0; fi
@@ -826,7 +843,7 @@ resume_journal() {
         ;;
       stop | pause)
         read -r id name grace healthy <<<"$rest"
-        # What was done long ago is done.
+        # No stop is in progress any more: revive does not need to wait for one.
         if [[ -n $at_rest ]]; then at=0 grace=0; fi
         if claimed "$id"; then
           continue # the other run starts it
@@ -839,14 +856,14 @@ resume_journal() {
     esac
   done <"$file"
   unlock_claims
-  # The journal stays whole: what runs by then needs nothing from the next attempt.
+  # Keep the whole journal. The next attempt does nothing with the containers that run by then.
   if ((stays)); then return 69; fi
   if [[ -n $swapped ]]; then rm -rf --one-file-system "${swapped%/*}/${staging_name:?}" || return 73; fi
   rm -f "$file" && sync "${file%/*}" || return 73
 }
 
-# undo_swap DIRECTORY: after an import that was killed, the volume is the old one again, or the new one if the import had
-# come so far.
+# undo_swap DIRECTORY: completes or undoes the exchange of a killed import. The volume then has its old content again,
+# or the new content if both renames were done.
 undo_swap() {
   local staging=${1%/*}/$staging_name
   if [[ ! -d $staging/old ]]; then return 0; fi
@@ -856,7 +873,7 @@ undo_swap() {
       return 1
     fi
   elif [[ -d $staging/new ]]; then
-    say ERROR import_interrupted "an import was interrupted, and $1 was created meanwhile; the old content is in $staging/old" \
+    say ERROR import_interrupted "an import was interrupted, and $1 was created afterwards; the old content is in $staging/old" \
       "keep $1: rm -r $staging; or take the old content: move $1 away, then mv $staging/old $1 && rm -r $staging"
     return 1
   fi
@@ -864,9 +881,10 @@ undo_swap() {
 
 # --- starting one container -------------------------------------------------
 
-# revive VERB ID NAME GRACE AT: makes one container run again, after VERB was asked of Docker at the second AT. Returns 0
-# only if the container was seen running, has ended well after the start, does not exist any more, or belongs to another
-# run. A daemon that is away is waited for; one that does not answer is not asked again.
+# revive VERB ID NAME GRACE AT: starts or unpauses a container for which Docker received VERB at the second AT. It
+# returns 0 only if the container was seen running, exited with status 0 after the start, does not exist any more, or
+# belongs to another run. It waits for a daemon that is unavailable. If the daemon does not answer in time, it is not
+# asked again.
 revive() {
   local verb=$1 id=$2 name=$3 grace=$4 at=$5 tries=4 started='' why='' hint="see docker logs $3"
   while ((tries > 0 && patience > 0)); do
@@ -883,12 +901,12 @@ revive() {
           ;;
         *:'"restarting" '*) return 0 ;;
         *:'"paused" '*) if query unpause "$id"; then continue; fi ;;
-        started:'"exited" 0') return 0 ;; # a job that has done its work
+        started:'"exited" 0') return 0 ;; # a job that is done
         *) if query start "$id"; then started=started; fi ;;
       esac
-      why=${complaint:-it ends as soon as it is started}
+      why=${complaint:-it exits as soon as it is started}
     elif is_gone container "$id"; then
-      say WARN container_gone "container $name was removed while it was to be started again"
+      say WARN container_gone "container $name was removed before it could be started again"
       return 0
     elif [[ $trouble != refused ]]; then
       patience=$((patience - 1))
@@ -905,11 +923,11 @@ revive() {
   return 1
 }
 
-# under_way VERB ID GRACE AT: whether Docker may still stop or pause a container that runs. It goes on with what it was
-# asked after the client is dead, and `start` does nothing while the container runs.
+# under_way VERB ID GRACE AT: returns 0 if Docker may still be about to stop or pause a running container. Docker
+# completes a request even if its client is dead, and `docker start` does nothing while the container still runs.
 under_way() {
   local verb=$1 id=$2 grace=$3 at=$4
-  # What a client that was killed has sent may take the daemon a moment to read.
+  # The daemon may not have read the request of a killed client yet.
   if ((EPOCHSECONDS <= at + 3)); then return 0; fi
   if [[ $verb == pause ]] || ((grace >= 0 && EPOCHSECONDS > at + grace + 5)); then return 1; fi
   query events --since "$at" --until "${EPOCHREALTIME/,/.}" --filter "container=$id" --filter event=kill --filter event=start \
@@ -917,7 +935,8 @@ under_way() {
   [[ ${answer[*]: -1} == '"kill"' ]]
 }
 
-# await_health ID NAME: waits until a container is healthy that others ask it of, at most a minute.
+# await_health ID NAME: waits for a container to become healthy, for at most one minute. Other containers depend on
+# that.
 await_health() {
   local try
   for ((try = 0; try < 120; try++)); do
@@ -925,12 +944,12 @@ await_health() {
     if [[ ${answer[0]} != '"starting"' && ${answer[0]} != '"unhealthy"' ]]; then return 0; fi
     give_way 0.5 "$1" || return 0
   done
-  say WARN not_healthy "container $2 is not healthy after a minute; the containers that depend on it are started nevertheless" "see docker logs $2"
+  say WARN not_healthy "container $2 is not healthy after a minute; the containers that depend on it are started anyway" "see docker logs $2"
 }
 
-# --- what dead runs have left -----------------------------------------------
+# --- journals of dead runs --------------------------------------------------
 
-# resume_dead: resumes what dead runs have left. Returns an exit status if something stays down.
+# resume_dead: resumes the journals of dead runs. Returns an exit status other than 0 if a container stays down.
 resume_dead() {
   local file code worst=0 kept=${#lock_fds[@]}
   lock_claims
@@ -946,7 +965,8 @@ resume_dead() {
   return "$worst"
 }
 
-# take_over JOURNAL: takes the locks of a dead run. Returns 10 if there is nothing to do: the run is alive, or has ended.
+# take_over JOURNAL: takes the locks of a dead run. Returns 10 if there is nothing to do, because the run is alive or
+# has removed its journal.
 take_over() {
   local path paths owner code
   if [[ ! -e $1 ]]; then return 10; fi
@@ -961,15 +981,15 @@ take_over() {
     take_lock "$path" 0 || code=$?
     if ((code == 1)); then
       owner=$(sed -n 's/^owner //p' "$1") || return 10
-      # Wait if the owner has started this process for that, or is dead, and a child of it has yet to end. One that has
-      # just been killed can still be signalled.
+      # Wait for the lock if the owner started this process (finish), or if the owner is dead and only a child still
+      # holds the lock. A process that was killed just now still accepts signals, so give it a moment to disappear.
       if [[ $owner != "$PPID" ]] && ! ended "$owner" 6; then return 10; fi
       if ! take_lock "$path" 60; then
-        say ERROR not_resumed "volume ${1##*/} is still held by a child of a dead run" "fuser -v $path shows the process; end it, then run: manage_volume.sh resume"
+        say ERROR not_resumed "a child process of a dead run still holds the lock of volume ${1##*/}" "fuser -v $path shows the process; end it, then run: manage_volume.sh resume"
         return 75
       fi
     elif ((code)); then
-      say ERROR not_resumed "cannot enter $path as $(id -un), where ${1##*/} was left stopped" 'run as root: manage_volume.sh resume'
+      say ERROR not_resumed "cannot lock $path as $(id -un); containers of ${1##*/} are still stopped" 'run as root: manage_volume.sh resume'
       return 78
     fi
   done
@@ -977,13 +997,14 @@ take_over() {
 
 # --- tar --------------------------------------------------------------------
 
-# write_tar DIRECTORY: becomes tar, which writes the directory to stdout.
+# write_tar DIRECTORY: executes tar, which writes the directory to stdout.
 write_tar() {
   LC_ALL=C mortal KILL "${tar_create[@]}" --directory="$1" .
 }
 
-# heed MODE CMD...: supervises tar, or a function that runs it, and leaves in $verdict the exit status that its messages
-# on stderr come to: 0, 73 for a full disk, 78 for a lack of permission; if MODE is strict, 65 for any other one.
+# heed MODE CMD...: supervises tar, or a function that runs tar, and relays its messages from stderr. It sets $verdict
+# to the exit status that follows from the messages: 73 for a full disk, 78 for missing permission, else 0. If MODE is
+# strict, any other message gives 65.
 heed() {
   local messages listener
   exec {messages}> >(relay "$1")
@@ -994,10 +1015,10 @@ heed() {
   wait "$listener" || verdict=$?
 }
 
-# relay MODE: passes on the messages of tar from stdin, and returns the verdict of heed.
+# relay MODE: prints the messages of tar, which it reads from stdin, and returns the verdict for heed.
 relay() {
   local line level worst=0 shown=0
-  # It ends only after all processes that may write a message, and one of them needs the locks.
+  # This process ends only after all processes that can write a message, and one of those may wait for the locks.
   drop_locks
   while IFS= read -r line; do
     line=${line#tar: } level=WARN
@@ -1011,13 +1032,13 @@ relay() {
     if [[ $level == WARN ]]; then shown=$((shown + 1)); fi
     if ((shown <= 20)); then say "$level" tar_message "volume ${volumes[0]}: $line"; fi
   done
-  if ((shown > 20)); then say WARN tar_message "volume ${volumes[0]}: and $((shown - 20)) more messages"; fi
+  if ((shown > 20)); then say WARN tar_message "volume ${volumes[0]}: $((shown - 20)) more messages are not shown"; fi
   return "$worst"
 }
 
 # --- reading: export, with --------------------------------------------------
 
-# begin_reading VOLUME...: the volumes are this run's alone, as whole as they were before a run on them died, and at rest.
+# begin_reading VOLUME...: locks the volumes, repairs what dead runs left, and stops or pauses the containers.
 begin_reading() {
   local name directory
   begin "$@"
@@ -1033,20 +1054,20 @@ begin_reading() {
   report_kills
 }
 
-# export_volume VOLUME
+# export_volume VOLUME: implements `export`.
 export_volume() {
   local directory
   takes 1 1 'export VOLUME >FILE' "$@"
-  [[ ! -t 1 ]] || fail 64 usage 'a tar stream is nothing for a terminal' 'send it to a file or a pipe'
+  [[ ! -t 1 ]] || fail 64 usage 'export does not write a tar stream to a terminal' 'manage_volume.sh export VOLUME >FILE'
   begin_reading "$1"
   directory=${folder[$1]}
   if [[ -n ${UNLESS_TREE:-} && -z $killed ]]; then
-    supervise tell_tree "$directory"
+    supervise print_tree "$directory"
     if ((status == 10)); then exit 0; fi
   fi
   heed lenient write_tar "$directory"
   case $status:$verdict in
-    2:73) fail 73 output_failed 'the stream cannot be written' 'make room where it goes' ;;
+    2:73) fail 73 output_failed 'cannot write the stream to stdout' 'make room on the file system that the stream is written to' ;;
     2:78) unreadable "$directory" ;;
     2:*) fail 69 read_failed "tar cannot read volume $1" 'the messages of tar before this one name the file; dmesg -l err shows a failing disk' ;;
   esac
@@ -1054,12 +1075,13 @@ export_volume() {
   exit "$status"
 }
 
-# tell_tree DIRECTORY: writes the digest of the metadata of all files to descriptor 3, and returns 10 if it is
-# $UNLESS_TREE. Then no file has changed since, whatever its length and times of modification say, because no program can
-# set the time of an inode's change. A file that changed just now may change again within the same tick of the clock: its
-# digest is different each time. There is no digest if a container runs or is paused, because a mapped page changes
-# without a trace, nor on file systems that are not known to keep that time for mapped files. Runs as a child.
-tell_tree() {
+# print_tree DIRECTORY: writes the digest of the metadata of all files to descriptor 3, and returns 10 if the digest
+# equals $UNLESS_TREE. In that case no file has changed since the digest was taken, even if a program has reset a file's
+# length and modification time, because no program can set the time of an inode's change. A file that changed within the
+# last second may change again within the same tick of the clock; such a file makes the digest different each time. No
+# digest is written if a container runs or is paused, because it can change a mapped page without a trace, nor on file
+# systems that are not known to update the change time for mapped files. Runs as a child.
+print_tree() {
   local sum
   ask_users --quiet --filter status=running --filter status=paused --filter status=restarting || return 0
   if ((${#answer[@]})); then return 0; fi
@@ -1079,7 +1101,7 @@ tell_tree() {
   if [[ $sum == "$UNLESS_TREE" ]]; then return 10; fi
 }
 
-# with_volumes VOLUME... -- CMD...
+# with_volumes VOLUME... -- CMD...: implements `with`.
 with_volumes() {
   local names=() paths=() name
   while (($#)) && [[ $1 != -- ]]; do
@@ -1087,13 +1109,13 @@ with_volumes() {
     shift
   done
   if ((${#names[@]} == 0 || $# < 2)); then
-    fail 64 usage 'with takes the names of volumes, -- and a command' 'manage_volume.sh with VOLUME... -- COMMAND'
+    fail 64 usage 'with needs at least one volume, then -- and a command' 'manage_volume.sh with VOLUME... -- COMMAND'
   fi
   shift
   begin_reading "${names[@]}"
   paths=("VOLUME_PATH=${folder[${names[0]}]}")
   for name in "${names[@]}"; do paths+=("VOLUME_PATH_${#paths[@]}=${folder[$name]}"); done
-  # Not by supervise: the command may talk to the terminal, so it stays in our process group.
+  # supervise would give the command its own process group, in which it could not read from the terminal.
   run_command "${paths[@]}" "$@" <&0 &
   child=$!
   await_child
@@ -1101,7 +1123,8 @@ with_volumes() {
   exit "$status"
 }
 
-# run_command ARG...: becomes env. Bash makes a child in the background deaf to Ctrl-C.
+# run_command ARG...: executes env, which restores the default action of SIGINT and SIGQUIT. Bash ignores both signals
+# in a background child.
 run_command() {
   drop_locks
   mortal TERM env --default-signal=INT,QUIT "$@"
@@ -1109,8 +1132,9 @@ run_command() {
 
 # --- writing: import --------------------------------------------------------
 
-# import_volume [--stop] VOLUME: unpacks beside the old content, in the volume's own directory, which the daemon does not
-# look into. Two renames exchange the contents; until the second one undo_swap brings the old one back.
+# import_volume [--stop] VOLUME: implements `import`. It unpacks beside the old content, in the directory of the volume,
+# which the daemon ignores. Two renames exchange the contents. Until the second rename, undo_swap restores the old
+# content.
 import_volume() {
   local may_stop='' volume directory staging identical
   if [[ ${1:-} == --stop ]]; then
@@ -1119,8 +1143,8 @@ import_volume() {
   fi
   takes 1 1 'import [--stop] VOLUME <FILE' "$@"
   volume=$1
-  [[ ! -t 0 ]] || fail 64 usage 'import reads a tar stream from stdin' 'manage_volume.sh import VOLUME <FILE'
-  ((EUID == 0)) || fail 78 not_root 'only root can give files back their owners' 'sudo manage_volume.sh import …'
+  [[ ! -t 0 ]] || fail 64 usage 'import does not read a tar stream from a terminal' 'manage_volume.sh import VOLUME <FILE'
+  ((EUID == 0)) || fail 78 not_root 'only root can restore the owners of files' "sudo manage_volume.sh import $volume <FILE"
   check_name "$volume"
   need_local_docker
   if ! locate "$volume"; then
@@ -1129,7 +1153,7 @@ import_volume() {
   fi
   begin "$volume"
   directory=${folder[$volume]} staging=${folder[$volume]%/*}/$staging_name
-  resume_dead || fail 75 import_interrupted 'what an earlier run has left cannot be put right' 'the messages before this one say why; then run as root: manage_volume.sh resume'
+  resume_dead || fail 75 import_interrupted 'the state that an earlier run left cannot be repaired' 'the messages before this one say why; then run as root: manage_volume.sh resume'
   refuse_mounts "$directory"
   look_at_users
   refuse_users "$may_stop"
@@ -1140,7 +1164,7 @@ import_volume() {
   unlock_claims
   rm -rf --one-file-system "$staging"
   mkdir -m 700 "$staging" "$staging/new" || fail 73 output_failed "cannot write to ${staging%/*}" "make room there: df -h ${staging%/*}"
-  # An archive may have no entry for its root.
+  # An archive may have no entry for its root directory.
   chown --reference="$directory" "$staging/new"
   chmod --reference="$directory" "$staging/new"
   unpack "$staging" "volume $volume is unchanged"
@@ -1156,53 +1180,54 @@ import_volume() {
   emit imported "\"volume\":$(json "$volume"),\"identical\":$identical"
 }
 
-# refuse_mounts DIRECTORY: ends an import into a directory that is a link, or at or in which something is mounted: that
-# would move away with the old content, and be deleted with it.
+# refuse_mounts DIRECTORY: exits with an error if DIRECTORY is a symbolic link, or if something is mounted at it or in
+# it. The mount would be moved away with the old content, and its files would be deleted.
 refuse_mounts() {
   local directory=$1 field
-  if [[ ! -d $directory || -L $directory ]]; then fail 65 volume_refused "$directory is not a directory; it cannot be exchanged"; fi
+  if [[ ! -d $directory || -L $directory ]]; then fail 65 volume_refused "$directory is not a directory; import cannot replace it"; fi
   while read -r _ _ _ _ field _; do
     printf -v field %b "$field" # a space is \040, see proc(5)
     if [[ $field/ == "$directory"/* ]]; then
-      fail 65 volume_refused "something is mounted in the volume: $field" 'unmount it; only a volume of files alone can be exchanged'
+      fail 65 volume_refused "something is mounted in the volume: $field" "unmount it: umount $field"
     fi
   done </proc/self/mountinfo
 }
 
-# refuse_users MAY_STOP: ends an import while a container is up, unless it may be stopped and would survive that.
+# refuse_users MAY_STOP: exits with an error if a container that uses the volume is running, unless it may be stopped
+# and survives a stop. Paused containers, and containers that another run has stopped, are an error in any case.
 refuse_users() {
   local id name
   for id in "${users[@]}"; do
     name=${container[$id.name]}
     if is_up "$id" && [[ -z $1 ]]; then
-      fail 75 in_use "container $name uses volume ${volumes[0]}" 'stop it, or give --stop'
+      fail 75 in_use "container $name uses volume ${volumes[0]}" 'stop it, or pass --stop'
     fi
     if [[ ${container[$id.state]} == paused ]] || { is_up "$id" && is_fragile "$id"; } || claimed "$id"; then
-      fail 75 in_use "container $name uses volume ${volumes[0]} and cannot be stopped for a while" \
-        'stop it yourself: it is paused, a --rm container, a swarm task, or part of another run'
+      fail 75 in_use "container $name uses volume ${volumes[0]} and cannot be stopped and started again" \
+        'stop it by hand; it is paused, a --rm container, a swarm task, or another run has stopped it'
     fi
   done
 }
 
 # --- unpacking --------------------------------------------------------------
 
-# unpack STAGING UNCHANGED: makes STAGING/new of stdin, and ends the run if not all of the stream is there. UNCHANGED is
-# the hint.
+# unpack STAGING UNCHANGED: unpacks stdin into STAGING/new, and exits with an error if the stream is incomplete or tar
+# fails. UNCHANGED is part of the hint.
 unpack() {
   heed strict extract "$1"
   case $verdict:$status in
     0:0) ;;
-    73:*) fail 73 output_failed 'no room for the new volume beside the old one' "make room on that file system; $2" ;;
+    73:*) fail 73 output_failed 'no room for the new content beside the old' "make room on that file system; $2" ;;
     0:11) fail 65 import_refused 'the stream ends early: it has no end-of-archive mark' "$2" ;;
-    0:12) fail 65 import_refused 'the stream goes on after its end-of-archive mark' "$2; import one archive at a time" ;;
+    0:12) fail 65 import_refused 'the stream continues after its end-of-archive mark' "$2; import one archive at a time" ;;
     0:13) fail 73 output_failed "cannot write to $1" "$2" ;;
     *) fail 65 import_refused 'tar cannot unpack the stream' "$2" ;;
   esac
 }
 
-# extract STAGING: runs tar on stdin, and leaves the digest of the stream in STAGING/sum, and how many entries and bytes
-# it has in STAGING/entries. Returns 11 if the stream ends early, 12 if it goes on after its end, 13 if a file cannot be
-# written. Runs as a child.
+# extract STAGING: runs tar on stdin. It writes the digest of the stream to STAGING/sum, and its numbers of entries and
+# bytes to STAGING/entries. Returns 11 if the stream ends early, 12 if it continues after its end mark, 13 if a file
+# cannot be written. Runs as a child.
 extract() {
   local sum summer codes
   exec {sum}> >(drop_locks && exec b2sum >"$1/sum" 2>/dev/null)
@@ -1212,10 +1237,10 @@ extract() {
     | LC_ALL=C "${tar_extract[@]}" --warning=no-timestamp -vv --directory="$1/new" \
     | LC_ALL=C awk '
       $3 == "**" { if ($4 == "Block") zeros++; next }
-      zeros { behind = 1 }
+      zeros { trailing = 1 }
       $3 !~ /^[dV]/ { entries++ }
       $3 ~ /^-/ { bytes += $5 }
-      END { printf "%d %.0f\n", entries, bytes; exit behind ? 12 : zeros < 2 ? 11 : 0 }' >"$1/entries" 2>/dev/null
+      END { printf "%d %.0f\n", entries, bytes; exit trailing ? 12 : zeros < 2 ? 11 : 0 }' >"$1/entries" 2>/dev/null
   codes=("${PIPESTATUS[@]}")
   exec {sum}>&-
   wait "$summer" || return 13
@@ -1224,8 +1249,9 @@ extract() {
   return "${codes[2]}"
 }
 
-# compare STAGING UNCHANGED: compares what was unpacked with the stream: the same number of entries and bytes; and the
-# bytes themselves, if the stream is what this script writes of that directory: returns 10 if it is not. Runs as a child.
+# compare STAGING UNCHANGED: compares the unpacked files with the stream. It exits with an error if the numbers of
+# entries or bytes differ. It returns 10 if tar, run on the unpacked files, does not write the same bytes as the stream,
+# for example because another program made the stream. Runs as a child.
 compare() {
   local unpacked again
   unpacked=$(find "$1/new" ! -type d -printf '%y %D:%i %s\n' | LC_ALL=C awk '
@@ -1234,14 +1260,14 @@ compare() {
     END { printf "%d %.0f\n", entries, bytes }')
   if [[ $unpacked != "$(<"$1/entries")" ]]; then
     fail 65 import_refused "unpacked (entries, bytes): $unpacked; in the stream: $(<"$1/entries")" \
-      "$2; a stream that has a name twice, as tar -r makes, cannot be compared: unpack it elsewhere, and import what tar makes of that"
+      "$2; a stream that has a name twice, as tar -r makes, cannot be compared: unpack it elsewhere, pack that directory with tar, and import the result"
   fi
   again=$(write_tar "$1/new" 2>/dev/null | b2sum)
   sync -f "$1/new"
   [[ $again == "$(<"$1/sum")" ]] || return 10
 }
 
-# exchange DIRECTORY STAGING MAY_STOP: exchanges the contents while the containers are at rest. Runs as a child.
+# exchange DIRECTORY STAGING MAY_STOP: stops the containers and exchanges the contents. Runs as a child.
 exchange() {
   quiesce "$1" "$3"
   report_kills
@@ -1309,6 +1335,7 @@ list_mounts() {
 
 # --- the other commands -----------------------------------------------------
 
+# create_volumes VOLUME...: implements `create`.
 create_volumes() {
   local volume new
   takes 1 9999 'create VOLUME...' "$@"
@@ -1317,7 +1344,7 @@ create_volumes() {
   for volume; do
     new=false
     if ! query volume inspect "$volume"; then
-      is_gone volume "$volume" || explain "look at volume $volume"
+      is_gone volume "$volume" || explain "inspect volume $volume"
       query volume create "$volume" || explain "create volume $volume"
       new=true
     fi
@@ -1325,24 +1352,26 @@ create_volumes() {
   done
 }
 
+# resume: implements `resume`.
 resume() {
   takes 0 0 resume "$@"
   open_state
-  # Without a journal there is nothing to ask Docker, which may not be installed.
+  # Without a journal docker is not needed, and it may not be installed.
   if [[ -n $(all_journals) ]]; then need_docker; fi
   resume_dead
 }
 
-# volbackup ARG...: becomes volbackup, which calls this script.
+# volbackup ARG...: executes volbackup, which calls this script.
 volbackup() {
   local tool
   if [[ $1 == restore ]]; then takes 2 9999 'restore VOLUME[@ID]' "$@"; fi
-  tool=$(type -P volbackup) || fail 78 no_volbackup 'there is no volbackup on this host' 'make install TOOLS=volbackup'
+  tool=$(type -P volbackup) || fail 78 no_volbackup 'volbackup is not installed, or not in PATH' 'make install TOOLS=volbackup'
   if [[ -n $state_dir ]]; then export STATE_DIRECTORY=$state_dir; fi
   trap - EXIT
   exec "$tool" "$@"
 }
 
+# tar_directory DIR: implements `tar`.
 tar_directory() {
   takes 1 1 'tar DIR >FILE' "$@"
   trap - EXIT
@@ -1375,7 +1404,7 @@ main() {
   done
   trap finish EXIT
   for signal in TERM INT HUP; do
-    # shellcheck disable=SC2064 # the value of now
+    # shellcheck disable=SC2064 # expand $signal now
     trap "on_signal $signal" "$signal"
   done
   command=${1:-}

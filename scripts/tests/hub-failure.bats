@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
-# hub-failure against journals that somebody wants to break it with. systemctl
-# and journalctl are stand-ins that print what a test wrote to a file; the real
-# ones are used in e2e/, in a booted machine.
+# Tests hub-failure with journals that are made to break it. systemctl and
+# journalctl are stand-ins that print a file which the test wrote. e2e/ uses the
+# real programs in a booted machine.
 # shellcheck disable=SC2016 # stand-ins and jq expressions expand later, not here
 # shellcheck disable=SC2154 # bats assigns stderr
 bats_require_minimum_version 1.5.0
@@ -14,7 +14,7 @@ setup() {
   export BATS_TEST_TMPDIR
   : >"$BATS_TEST_TMPDIR/journal"
   : >"$BATS_TEST_TMPDIR/properties"
-  # The journal is settled when systemd's closing message is asked for.
+  # systemd's closing message is already in this journal.
   stand_in journalctl <<'SH'
 printf '%s\n' "$*" >>"$BATS_TEST_TMPDIR/journalctl.args"
 case $* in
@@ -28,13 +28,14 @@ cat "$BATS_TEST_TMPDIR/properties"
 SH
 }
 
+# stand_in PROGRAM: writes a bash script with the text from stdin to bin/PROGRAM.
 stand_in() {
   { echo '#!/bin/bash' && cat; } >"$BATS_TEST_TMPDIR/bin/$1"
   chmod +x "$BATS_TEST_TMPDIR/bin/$1"
 }
 
-# report UNIT: runs the script, demands success and exactly one line of valid
-# UTF-8 JSON below 48 KiB, and leaves it in $record.
+# report UNIT: runs the script and sets $record to its output. It fails unless the
+# script succeeds and prints exactly one line of valid UTF-8 JSON below 48 KiB.
 report() {
   "$script" "$@" >"$BATS_TEST_TMPDIR/out" 2>"$BATS_TEST_TMPDIR/err"
   [ "$(wc -l <"$BATS_TEST_TMPDIR/out")" -eq 1 ]
@@ -44,7 +45,7 @@ report() {
   jq -e . "$BATS_TEST_TMPDIR/out" >/dev/null
 }
 
-# has JQ: the expression is true of the record.
+# has JQ: fails unless the expression is true for the record.
 has() {
   jq -e "$1" <<<"$record" >/dev/null || {
     echo "not true: $1"
@@ -53,7 +54,7 @@ has() {
   }
 }
 
-@test "the record has the envelope and what systemd passed on" {
+@test "the record has the common fields and the MONITOR_ variables of systemd" {
   echo 'disk on fire' >"$BATS_TEST_TMPDIR/journal"
   echo NRestarts=2 >"$BATS_TEST_TMPDIR/properties"
   MONITOR_UNIT=system-metrics.service MONITOR_SERVICE_RESULT=exit-code MONITOR_EXIT_CODE=exited \
@@ -70,20 +71,20 @@ has() {
   grep -q '_SYSTEMD_INVOCATION_ID=0123456789abcdef0123456789abcdef' "$BATS_TEST_TMPDIR/journalctl.args"
 }
 
-@test "without MONITOR_ variables it asks systemctl" {
+@test "without MONITOR_ variables the result comes from systemctl" {
   printf '%s\n' Result=signal ExecMainCode=2 ExecMainStatus=9 InvocationID=abc NRestarts=0 >"$BATS_TEST_TMPDIR/properties"
   report volume-backup.service
   has '.result == "signal" and .exit_code == "killed" and .exit_status == "KILL"'
   has '.invocation_id == "abc" and .restarts == 0'
 }
 
-@test "MONITOR_ variables of another unit are not believed" {
+@test "MONITOR_ variables of another unit are ignored" {
   printf '%s\n' Result=timeout ExecMainCode=1 ExecMainStatus=78 >"$BATS_TEST_TMPDIR/properties"
   MONITOR_UNIT=other.service MONITOR_SERVICE_RESULT=oom-kill report volume-backup.service
   has '.result == "timeout" and .exit_code == "exited" and .exit_status == "78"'
 }
 
-@test "a host whose systemd and journal cannot be asked still gets a record" {
+@test "a record is printed even if systemctl and journalctl fail" {
   stand_in systemctl <<<'echo no bus >&2; exit 1'
   stand_in journalctl <<<'echo no journal >&2; exit 1'
   report reading-sync.service
@@ -92,25 +93,25 @@ has() {
   [ "$(sort -u "$BATS_TEST_TMPDIR/err")" = $'no bus\nno journal' ]
 }
 
-@test "a template's family is named and its instance kept" {
+@test "for an instance of a template, service is the template's family and instance is the instance" {
   report gitops-sync@web.service
   has '.service == "gitops-sync" and .instance == "web" and .unit == "gitops-sync@web.service"'
   report 'gitops-sync@a\x2db@"c.service'
   has '.service == "gitops-sync" and .instance == "a\\x2db@\"c"'
 }
 
-@test "a timer's name loses its suffix too" {
+@test "the suffix .timer is removed from the service name too" {
   report system-metrics.timer
   has '.service == "system-metrics"'
 }
 
-@test "messages come newest last, at most 20" {
+@test "the record has the last 20 messages, newest last" {
   seq 1 50 >"$BATS_TEST_TMPDIR/journal"
   report a.service
   has '.lines == [range(31; 51) | tostring]'
 }
 
-@test "quotes, backslashes, brackets, globs and empty lines survive" {
+@test "quotes, backslashes, brackets, globs and empty lines are unchanged" {
   cat >"$BATS_TEST_TMPDIR/journal" <<'TXT'
 "quoted" and \back\slash\ and \" both \\"
 
@@ -126,7 +127,7 @@ TXT
   has '.lines[4] == "  leading and trailing spaces  "'
 }
 
-@test "every byte from 1 to 31, DEL and NUL" {
+@test "bytes from 1 to 31 and DEL are unchanged, and NUL becomes U+FFFD" {
   local i
   for ((i = 1; i < 32; i++)); do
     # A newline ends a message.
@@ -143,10 +144,10 @@ TXT
   has '.lines == ["one\r{\"level\":\"INFO\"}\r<0>panic"]'
 }
 
-@test "well-formed UTF-8 is kept, the rest becomes U+FFFD" {
-  # Two, three and four bytes; the last before and the first after the surrogates; the last of all.
+@test "valid UTF-8 is unchanged, and other bytes become U+FFFD" {
+  # Characters of two, three and four bytes; the last one before the surrogates, the first one after them; the last one of Unicode.
   printf 'é€😀\xed\x9f\xbf\xee\x80\x80\xf4\x8f\xbf\xbf\n' >"$BATS_TEST_TMPDIR/journal"
-  # Overlong, surrogate, too big, continuation without a start, cut off.
+  # Overlong, surrogate, too large, continuation byte without a start byte, truncated.
   printf 'a\xc0\xafb\xe0\x80\xafc\xed\xa0\x80d\xf4\x90\x80\x80e\x80f\xf0\x9f\x98\n' >>"$BATS_TEST_TMPDIR/journal"
   printf '\xff\xfe\xf8\x88\x80\x80\x80\xc3\n' >>"$BATS_TEST_TMPDIR/journal"
   report a.service
@@ -155,7 +156,7 @@ TXT
   has '.lines[2] | explode | unique == [65533]'
 }
 
-@test "the caller's locale makes no difference" {
+@test "the record does not depend on the caller's locale" {
   printf 'é\xff\n' >"$BATS_TEST_TMPDIR/journal"
   LC_ALL=C.UTF-8 report a.service
   has '.lines[0] | explode == [233, 65533]'
@@ -163,13 +164,13 @@ TXT
   has '.lines[0] | explode == [233, 65533]'
 }
 
-@test "a long message is cut, also in the middle of a character" {
+@test "a long message is truncated, even in the middle of a character" {
   { printf 'a%.0s' {1..999} && printf '€%.0s' {1..20000} && echo; } >"$BATS_TEST_TMPDIR/journal"
   report a.service
   has '.lines[0] | length == 1000 and startswith("aaa") and endswith("a\ufffd")'
 }
 
-@test "messages that grow sixfold keep the line below 48 KiB, newest kept" {
+@test "if messages grow sixfold in JSON, the oldest are left out and the line stays below 48 KiB" {
   local i
   for ((i = 0; i < 30; i++)); do
     printf '\x01%.0s' {1..2000}
@@ -180,7 +181,7 @@ TXT
   has '(.lines | length) > 4 and .lines[-1] == "the reason"'
 }
 
-@test "a journal without a last newline, and one of a megabyte" {
+@test "a journal without a final newline, and a journal of one megabyte, are read" {
   printf 'cut' >"$BATS_TEST_TMPDIR/journal"
   report a.service
   has '.lines == ["cut"]'
@@ -189,14 +190,14 @@ TXT
   has '.lines | length == 20'
 }
 
-@test "properties that are no numbers become null" {
+@test "a number of restarts that is not a number becomes null" {
   printf '%s\n' 'NRestarts=1,"x":2' >"$BATS_TEST_TMPDIR/properties"
   report a.service
   has '.restarts == null'
 }
 
-@test "<3> only when stdout is the journal's stream" {
-  # A file stands for the stream: what counts is its device and inode.
+@test "the prefix <3> is written only if stdout is the journal's stream" {
+  # A file can replace the stream, because only the device and the inode are compared.
   local stream
   : >"$BATS_TEST_TMPDIR/stream"
   stream=$(stat -c %d:%i "$BATS_TEST_TMPDIR/stream")
@@ -208,14 +209,14 @@ TXT
   [[ $record == '{"time":'* ]]
 }
 
-@test "it does not wait when the journal cannot be read" {
+@test "hub-failure does not wait if the journal cannot be read" {
   stand_in journalctl <<<'exit 1'
   stand_in sleep <<<'touch "$BATS_TEST_TMPDIR/slept"'
   report a.service
   [ ! -e "$BATS_TEST_TMPDIR/slept" ]
 }
 
-@test "it gives up waiting for a message that never comes" {
+@test "hub-failure stops waiting for a closing message after 20 attempts" {
   echo 'last words' >"$BATS_TEST_TMPDIR/journal"
   stand_in journalctl <<<'case $* in *MESSAGE_ID=*) ;; *--lines=0*) ;; *) cat "$BATS_TEST_TMPDIR/journal" ;; esac'
   stand_in sleep <<<'echo . >>"$BATS_TEST_TMPDIR/slept"'
@@ -224,11 +225,11 @@ TXT
   [ "$(wc -l <"$BATS_TEST_TMPDIR/slept")" -eq 20 ]
 }
 
-@test "a full output fails" {
+@test "hub-failure fails on a full disk" {
   run -1 --separate-stderr bash -c '"$0" a.service >/dev/full' "$script"
 }
 
-@test "usage errors exit 64 and print no record" {
+@test "usage errors exit with status 64 and print no record" {
   local args
   for args in '' 'a.service b.service' '--help' '-x.service' 'nosuffix' '../a.service' "$(printf 'x%.0s' {1..300}).service"; do
     # shellcheck disable=SC2086 # the words are the arguments

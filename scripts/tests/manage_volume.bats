@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
-# manage_volume.sh against a real Docker daemon of its own, with a static
-# busybox for an image. Kill matrices and the fidelity of archives are in e2e/.
+# Tests manage_volume.sh with a real Docker daemon, which this file starts. The
+# only image is a static busybox. Tests that kill the script at every step, and
+# tests of the fidelity of archives, are in e2e/.
 # shellcheck disable=SC2016 # expressions expand later, not here
 # shellcheck disable=SC2154 # bats assigns stderr
 # shellcheck disable=SC2031 # each test is a subshell
@@ -44,7 +45,7 @@ teardown() {
   [ -z "$all" ] || docker volume rm --force $all >/dev/null
 }
 
-# container NAME [DOCKER-OPTION…]: one that uses the volume, and ends when it is told to.
+# container NAME [DOCKER-OPTION…]: starts a container that uses the volume and stops on SIGTERM.
 container() {
   local name=$1
   shift
@@ -52,7 +53,7 @@ container() {
     sh -c 'trap exit TERM; sleep 1000 & wait' >/dev/null
 }
 
-# is STATE NAME…
+# is STATE NAME…: fails unless all these containers are in that state.
 is() {
   local want=$1 name got
   shift
@@ -65,7 +66,7 @@ is() {
   done
 }
 
-# await CONDITION…
+# await CONDITION…: waits until the command succeeds, for 15 seconds at most.
 await() {
   local try
   for ((try = 0; try < 300; try++)); do
@@ -76,23 +77,25 @@ await() {
   return 1
 }
 
-# instead_of PROGRAM TEXT: makes bin/PROGRAM, a bash script of TEXT, in which $REAL is the program; its calls are counted in "calls".
+# instead_of PROGRAM TEXT: writes a bash script with TEXT to bin/PROGRAM. In it $REAL is the path of the real program. Each
+# call adds a line to the file "calls".
 instead_of() {
   mkdir -p bin
   printf '#!/bin/bash\nREAL=%q\necho >>%q\n%s\n' "$(type -P "$1")" "$BATS_TEST_TMPDIR/calls" "$2" >"bin/$1"
   chmod +x "bin/$1"
 }
 
-# said JQ: true of a diagnostic on stderr.
+# said JQ: fails unless the expression is true for a diagnostic on stderr.
 said() {
   jq -se "any($1)" <<<"$stderr" >/dev/null || {
-    echo "nobody said: $1"
+    echo "no diagnostic matches: $1"
     echo "$stderr"
     return 1
   }
 }
 
-# nothing_left: no journal, no staging, no temporary file. For await, too, where set -e is off.
+# nothing_left: fails unless all journals, staging directories and temporary files are removed. The conditions are joined
+# with &&, because set -e is off when await calls this function.
 nothing_left() {
   [ -z "$(find "$STATE_DIRECTORY" -type f)" ] \
     && [ -z "$(find "$daemon/data/volumes" -name '.hub-*')" ]
@@ -113,7 +116,7 @@ nothing_left() {
   jq -se 'all(.time | test("^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}[.][0-9]{3}Z$"))' <<<"$output"
 }
 
-@test "list leaves out what is labelled hub.backup=false, unless --all" {
+@test "list leaves out volumes with the label hub.backup=false, unless --all" {
   docker volume create --label hub.backup=false "$v-scratch" >/dev/null
   run -0 --separate-stderr "$script" list
   [[ $output != *"$v-scratch"* ]]
@@ -121,7 +124,7 @@ nothing_left() {
   [[ $output == *"$v-scratch"* ]]
 }
 
-@test "list says where containers mount a volume, so that two anonymous ones can be told apart" {
+@test "list says where containers mount a volume, which distinguishes two anonymous volumes" {
   docker run --detach --network none --name one --volume /data/db --volume "$v:/a \"b\"" --volume /data/config busybox sleep 1000 >/dev/null
   run -0 --separate-stderr "$script" list
   jq -se '[.[] | select(.volume | length == 64) | .mounts] | sort == [[{"container": "one", "destination": "/data/config"}],
@@ -129,15 +132,15 @@ nothing_left() {
   jq -se --arg v "$v" '.[] | select(.volume == $v) | .mounts == [{"container": "one", "destination": "/a \"b\""}]' <<<"$output"
 }
 
-@test "list says why a volume cannot be read, and no password" {
+@test "list says why a volume cannot be read, and prints no password" {
   docker volume create --opt type=none --opt o=bind --opt device=/srv/data "$v-bind" >/dev/null
   docker volume create --opt type=cifs --opt o=username=hub,password=s3cret --opt device=//nas/x "$v-cifs" >/dev/null
   docker volume create --opt type=tmpfs --opt device=tmpfs "$v-tmpfs" >/dev/null
   docker volume create --opt o=size=1g "$v-size" >/dev/null 2>&1 || docker volume create "$v-size" >/dev/null # needs xfs with quotas
   run -0 --separate-stderr "$script" list
-  [ "$(jq -r 'select(.refused) | .volume + ": " + .refused' <<<"$output" | sort)" = "$v-bind: it is a mount of something else: /srv/data, of type none
-$v-cifs: it is a mount of something else: //nas/x, of type cifs
-$v-tmpfs: it is a mount of something else: tmpfs, of type tmpfs" ]
+  [ "$(jq -r 'select(.refused) | .volume + ": " + .refused' <<<"$output" | sort)" = "$v-bind: it is a mount of /srv/data, type none
+$v-cifs: it is a mount of //nas/x, type cifs
+$v-tmpfs: it is a mount of tmpfs, type tmpfs" ]
   [[ $output != *s3cret* ]]
   run -65 --separate-stderr bash -c '"$0" export "$1" | cat; exit "${PIPESTATUS[0]}"' "$script" "$v-cifs"
   [[ $stderr != *s3cret* ]]
@@ -149,12 +152,12 @@ $v-tmpfs: it is a mount of something else: tmpfs, of type tmpfs" ]
   [ -z "$output$stderr" ]
 }
 
-@test "list into a full output fails" {
+@test "list to a full disk fails" {
   run -73 --separate-stderr bash -c '"$0" list >/dev/full' "$script"
   said '.msg == "output_failed"'
 }
 
-@test "create makes volumes that are not there, and leaves those that are" {
+@test "create creates missing volumes, and does not change existing ones" {
   echo old >"$data/file"
   run -0 --separate-stderr "$script" create "$v" "$v-new"
   [ "$(jq -c '[.msg, .volume, .new]' <<<"$output")" = '["volume_created","'"$v"'",false]
@@ -184,7 +187,7 @@ $v-tmpfs: it is a mount of something else: tmpfs, of type tmpfs" ]
   cmp one.tar two.tar
 }
 
-@test "tar writes a directory as export writes a volume" {
+@test "tar writes the same bytes for a directory as export for a volume" {
   mkdir "$data/dir"
   truncate -s 1M "$data/dir/sparse"
   "$script" export "$v" >one.tar
@@ -192,13 +195,13 @@ $v-tmpfs: it is a mount of something else: tmpfs, of type tmpfs" ]
   cmp one.tar two.tar
 }
 
-# settled FOLDER…: whether the last change is so old that another one would show.
+# settled DIRECTORY…: succeeds if the last change is older than two seconds, so that another change gives a new tree.
 settled() { [ -z "$(find "$@" -newerct "@$((EPOCHSECONDS - 2))")" ]; }
 
-# tree VOLUME: what export tells of it on descriptor 3.
+# tree VOLUME: prints the digest of the tree, which export writes to descriptor 3.
 tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
 
-@test "export delivers nothing if the volume still has the tree that it is told" {
+@test "export writes nothing to stdout if the volume still has the tree in UNLESS_TREE" {
   container one
   echo hello >"$data/file"
   await settled "$data"
@@ -214,9 +217,9 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
   [ "$(cat told)" = "$known" ]
 }
 
-@test "every change gives another tree, also of a file that keeps its length and its times" {
+@test "every change gives another tree, even if a file keeps its length and its times" {
   local changes=(
-    'touch -r file ref; printf HELLO >file; touch -r ref file; rm ref' # the folder's times change as well
+    'touch -r file ref; printf HELLO >file; touch -r ref file; rm ref' # the times of the directory change too
     'printf HELLO | dd of=file conv=notrunc status=none; touch -d @1000000000 file'
     'chmod 600 file' 'chown 5 file' 'chgrp 5 file' 'touch file' 'touch -h link' 'ln -nsf other link'
     'setfattr -n user.a -v b file' 'setfacl -m u:7:r file' 'mv file file2' 'rm empty' 'touch more' 'ln file more' 'mknod pipe p'
@@ -229,7 +232,7 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
   done
   await settled "$daemon"/data/volumes/"$v"-*/
   for i in "${!changes[@]}"; do before[i]=$(tree "$v-$i"); done
-  # The same again, so that it is the change that makes the difference.
+  # Without a change the tree stays the same.
   [ "$(tree "$v-0")" = "${before[0]}" ]
   for i in "${!changes[@]}"; do (cd "$daemon/data/volumes/$v-$i/_data" && eval "${changes[i]}"); done
   await settled "$daemon"/data/volumes/"$v"-*/
@@ -237,20 +240,20 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
     after=$(tree "$v-$i")
     [[ $after =~ ^[0-9a-f]{64}$ ]]
     [ "$after" != "${before[i]}" ] || {
-      echo "no change was seen of: ${changes[i]}"
+      echo "the tree is unchanged after: ${changes[i]}"
       return 1
     }
   done
 }
 
-@test "a file that changed just now gives a tree that no other is like" {
+@test "a file that changed just now gives a different tree each time" {
   local one two
   until touch "$data/file" && one=$(tree "$v") && two=$(tree "$v") && ! settled "$data"; do :; done
   [[ $one =~ ^[0-9a-f]{64}$ ]]
   [ "$one" != "$two" ]
 }
 
-@test "there is no tree of a volume that something may write to" {
+@test "export writes no tree while something can write to the volume" {
   local mode
   await settled "$data"
   for mode in pause none; do
@@ -267,11 +270,11 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
   [ ! -s told ]
 }
 
-@test "a wish for a tree is no harm where nobody listens on descriptor 3" {
+@test "export with UNLESS_TREE works if descriptor 3 is closed" {
   UNLESS_TREE=- "$script" export "$v" 3>&- | tar -t
 }
 
-@test "containers are stopped while the volume is read, and run again afterwards" {
+@test "containers are stopped while the volume is read, and started again afterwards" {
   container one
   run -0 --separate-stderr "$script" with "$v" -- docker ps --all --format '{{.Names}} {{.State}}'
   [ "$output" = 'one exited' ]
@@ -279,7 +282,7 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
   nothing_left
 }
 
-@test "hub.backup.quiesce=pause pauses" {
+@test "hub.backup.quiesce=pause pauses the container" {
   container one --label hub.backup.quiesce=pause
   run -0 --separate-stderr "$script" with "$v" -- docker ps --all --format '{{.Names}} {{.State}}'
   [ "$output" = 'one paused' ]
@@ -295,7 +298,7 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
   [ "$(docker inspect --format '{{.State.StartedAt}}' one)" = "$started" ]
 }
 
-@test "an unknown hub.backup.quiesce is refused before anything is stopped" {
+@test "an unknown hub.backup.quiesce is refused before a container is stopped" {
   container one --label hub.backup.quiesce=freeze
   run -78 --separate-stderr bash -c '"$0" export "$1" | cat; exit "${PIPESTATUS[0]}"' "$script" "$v"
   said '.msg == "bad_label" and (.error | contains("freeze"))'
@@ -309,7 +312,7 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
   is running one
 }
 
-@test "a hub.backup.exec may have many lines, also such that begin with an exclamation mark" {
+@test "a hub.backup.exec can have many lines, and lines that begin with an exclamation mark" {
   container one --label hub.backup.exec=$'! test -e /data/absent\n\necho ".dumped" >/data/dump\n! false'
   run -0 --separate-stderr bash -c '"$0" export "$1" | tar -xO ./dump' "$script" "$v"
   [ "$output" = .dumped ]
@@ -319,7 +322,7 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
   said '.msg == "exec_failed"'
 }
 
-@test "a hub.backup.exec that fails fails the export, and nothing is stopped" {
+@test "if a hub.backup.exec fails, the export fails and no container is stopped" {
   container one --label 'hub.backup.exec=echo no space; exit 3'
   local started
   started=$(docker inspect --format '{{.State.StartedAt}}' one)
@@ -329,14 +332,14 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
   [ "$(docker inspect --format '{{.State.StartedAt}}' one)" = "$started" ]
 }
 
-@test "what a hub.backup.exec prints does not get into the stream" {
+@test "the output of a hub.backup.exec is not written to the stream" {
   container one --label 'hub.backup.exec=echo noise; echo more >&2'
   "$script" export "$v" >out.tar 2>err
   tar -tf out.tar
   [ ! -s err ]
 }
 
-@test "a container that was stopped stays stopped" {
+@test "a container that was stopped before the export stays stopped" {
   container one
   container two
   docker stop two >/dev/null
@@ -347,21 +350,21 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
   is created never
 }
 
-@test "a container that was paused stays paused" {
+@test "a container that was paused before the export stays paused" {
   container one
   docker pause one
   "$script" export "$v" >/dev/null
   is paused one
 }
 
-@test "containers of a compose project are stopped and started like others" {
+@test "containers of a compose project are stopped and started like other containers" {
   container hub-db-1 --label com.docker.compose.project=hub --label com.docker.compose.service=db --restart unless-stopped
   run -0 --separate-stderr "$script" with "$v" -- docker ps --all --format '{{.State}}'
   [ "$output" = exited ]
   is running hub-db-1
 }
 
-@test "a restart policy does not start the container while it is read, and still holds afterwards" {
+@test "a restart policy does not start the container while the volume is read, and is unchanged afterwards" {
   container one --restart always
   run -0 --separate-stderr "$script" with "$v" -- docker ps --all --format '{{.State}}'
   [ "$output" = exited ]
@@ -377,7 +380,7 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
   is running one
 }
 
-@test "a container that is removed meanwhile is reported, and the others run again" {
+@test "a container that is removed during the run is reported, and the others are started again" {
   container one
   container two
   run -0 --separate-stderr "$script" with "$v" -- docker rm one
@@ -390,7 +393,7 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
   container one
   mkfifo gate
   "$script" export "$v" >gate 2>err &
-  # The reader holds tar up; the volume must not fit into the pipe.
+  # The reader blocks tar. The volume must be larger than the pipe.
   exec 7<gate
   head -c 1000000 /dev/urandom >"$data/big"
   await is exited one
@@ -402,7 +405,7 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
   jq -e 'select(.msg == "started_meanwhile")' err
 }
 
-@test "a file that changes while it is read gives status 1 and a whole stream" {
+@test "a file that changes while it is read gives status 1 and a complete stream" {
   head -c 3000000 /dev/urandom >"$data/big"
   mkfifo gate
   "$script" export "$v" >gate 2>err &
@@ -417,14 +420,14 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
   jq -e 'select(.msg == "tar_message" and (.detail | contains("changed")))' err
 }
 
-@test "a container that had to be killed is reported every time, and the export is not consistent" {
+@test "a container that Docker has to kill is reported in each run, and the export is not consistent" {
   docker run --detach --network none --name deaf --stop-timeout 1 --volume "$v:/data" busybox sleep 1000 >/dev/null
   local try
   await settled "$data"
   for try in 1 2; do
     UNLESS_TREE=- run -1 --separate-stderr bash -c '"$0" export "$1" 3>told | cat; exit "${PIPESTATUS[0]}"' "$script" "$v"
     said '.msg == "container_killed" and .level == "WARN" and .container == "deaf" and .volume == "'"$v"'"'
-    # There is no tree that could spare the next run the reading, and the warning.
+    # Without a tree the next run must read the volume, and prints the warning again.
     [ ! -s told ]
     is running deaf
   done
@@ -432,7 +435,7 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
   said '.msg == "container_killed"'
 }
 
-# compose SERVICE DEPENDS [DOCKER-OPTION…]: a container of the project "hub" that writes when it stops, and starts.
+# compose SERVICE DEPENDS [DOCKER-OPTION…]: starts a container of the compose project "hub" that uses the volume.
 compose() {
   local service=$1 depends=$2
   shift 2
@@ -441,7 +444,7 @@ compose() {
     sh -c 'trap exit TERM; sleep 1000 & wait' >/dev/null
 }
 
-# order EVENT: the containers in the order of an event, since the file "began" was made.
+# order EVENT: prints the containers in the order in which they had the event, since the file "began" was made.
 order() {
   docker events --since "$(stat -c %.9Y began)" --until "${EPOCHREALTIME/,/.}" --filter "event=$1" --format '{{.Actor.Attributes.name}}' | tr '\n' ' '
 }
@@ -451,7 +454,7 @@ order() {
   compose app db:service_healthy:false,cache:service_started:true
   compose db ''
   compose cache ''
-  # Other projects have services of the same names, and this one wants a service that is not there.
+  # This container belongs to another project, which has services with the same names. It also depends on a missing service.
   docker run --detach --network none --name other-db-1 --volume "$v:/data" --label com.docker.compose.project=other \
     --label com.docker.compose.service=db --label com.docker.compose.depends_on=app:service_started:true,lost:service_started:true busybox \
     sh -c 'trap exit TERM; sleep 1000 & wait' >/dev/null
@@ -462,7 +465,7 @@ order() {
   [[ $(order start) =~ hub-(db|cache)-1\ .*hub-app-1\ .*hub-web-1 ]]
 }
 
-@test "services that depend on each other in a circle, and on themselves, are stopped and started" {
+@test "services that depend on each other in a circle, or on themselves, are stopped and started" {
   compose one two:service_started:true
   compose two one:service_started:true,two:service_started:true
   "$script" export "$v" >out.tar
@@ -470,7 +473,7 @@ order() {
   nothing_left
 }
 
-@test "a dependant that asks for health starts when its service is healthy" {
+@test "a dependant with the condition service_healthy starts when its service is healthy" {
   compose db '' --health-cmd 'test -e /data/ready' --health-interval 100ms --health-start-period 60s
   compose app db:service_healthy:false
   touch began
@@ -481,7 +484,7 @@ order() {
   touch "$data/ready"
   wait $!
   is running hub-app-1
-  # Also after a kill.
+  # The same applies to resume after a kill.
   rm "$data/ready"
   killed_run
   "$script" resume &
@@ -493,14 +496,14 @@ order() {
   nothing_left
 }
 
-@test "export to a full output fails with 73, and containers run" {
+@test "export to a full disk exits with status 73, and containers run" {
   container one
   run -73 --separate-stderr bash -c '"$0" export "$1" >/dev/full' "$script" "$v"
   said '.msg == "output_failed"'
   is running one
 }
 
-@test "export dies quietly when its reader is gone, and containers run" {
+@test "export dies of SIGPIPE without a message when its reader exits, and containers run" {
   container one
   head -c 3000000 /dev/urandom >"$data/big"
   run -141 --separate-stderr bash -c '"$0" export "$1" | head -c 1 >/dev/null; exit "${PIPESTATUS[0]}"' "$script" "$v"
@@ -508,7 +511,7 @@ order() {
   is running one
 }
 
-@test "a state directory that cannot be written stops nothing" {
+@test "if the state directory cannot be written, no container is stopped" {
   container one
   local started
   started=$(docker inspect --format '{{.State.StartedAt}}' one)
@@ -517,7 +520,7 @@ order() {
   [ "$(docker inspect --format '{{.State.StartedAt}}' one)" = "$started" ]
 }
 
-@test "nothing is pulled and no container is made" {
+@test "export and import pull no image and create no container" {
   container one
   local before
   before=$(docker ps --all --quiet --no-trunc && docker images --quiet)
@@ -526,15 +529,15 @@ order() {
   [ "$(docker ps --all --quiet --no-trunc && docker images --quiet)" = "$before" ]
 }
 
-@test "TAR_OPTIONS of the caller have no say" {
+@test "export ignores TAR_OPTIONS of the caller" {
   echo hello >"$data/file"
   TAR_OPTIONS=--exclude=file "$script" export "$v" >out.tar
   tar -tf out.tar ./file
 }
 
-# --- two at once ---
+# --- concurrent runs ---
 
-@test "a second run on the same volume is told to try later" {
+@test "a second run on the same volume exits with status 75" {
   container one
   "$script" with "$v" -- sh -c 'touch begun; while [ ! -e end ]; do sleep 0.05; done' &
   await test -e begun
@@ -545,7 +548,7 @@ order() {
   is running one
 }
 
-@test "a container in two volumes starts when the last of two runs is done" {
+@test "a container with two volumes is started when the last of two runs ends" {
   docker volume create "$v-b" >/dev/null
   container one --volume "$v-b:/more"
   "$script" with "$v" -- sh -c 'touch begun1; while [ ! -e end1 ]; do sleep 0.05; done' &
@@ -563,7 +566,7 @@ order() {
   nothing_left
 }
 
-@test "the same, paused" {
+@test "a paused container with two volumes is unpaused when the last of two runs ends" {
   docker volume create "$v-b" >/dev/null
   container one --volume "$v-b:/more" --label hub.backup.quiesce=pause
   "$script" with "$v" -- sh -c 'touch begun1; while [ ! -e end1 ]; do sleep 0.05; done' &
@@ -580,9 +583,9 @@ order() {
   is running one
 }
 
-# --- killed ---
+# --- killed runs ---
 
-@test "resume starts what a killed run has left stopped, once" {
+@test "resume starts containers that a killed run left down, and a second resume starts none" {
   container one
   container two --label hub.backup.quiesce=pause
   "$script" with "$v" -- sh -c 'touch begun; exec sleep 1000' &
@@ -600,7 +603,7 @@ order() {
   is exited two
 }
 
-@test "containers come back although nobody reads what is said of one that is gone" {
+@test "containers are started again even if the warning about a removed one cannot be written" {
   container one
   container two
   mkfifo err
@@ -614,7 +617,7 @@ order() {
   await nothing_left
 }
 
-@test "when the run is killed, so is its tar: no reader takes the stream for whole" {
+@test "when the run is killed, tar is killed too, and the stream is incomplete" {
   head -c 3000000 /dev/urandom >"$data/big"
   mkfifo gate
   "$script" export "$v" >gate &
@@ -626,7 +629,7 @@ order() {
   run -2 tar -tf out.tar
 }
 
-@test "the next run resumes too" {
+@test "the next run on another volume resumes a killed run" {
   container one
   docker volume create "$v-b" >/dev/null
   "$script" with "$v" -- sh -c 'touch begun; exec sleep 1000' &
@@ -637,10 +640,10 @@ order() {
   is running one
 }
 
-# happened EVENT: whether it did to a container, since the file "began" was made.
+# happened EVENT: succeeds if a container has had the event since the file "began" was made.
 happened() { [ -n "$(order "$1")" ]; }
 
-@test "a run that is killed while Docker is stopping a container: resume waits for that" {
+@test "if a run is killed while Docker stops a container, resume waits for the stop" {
   docker run --detach --network none --name slow --stop-timeout 6 --volume "$v:/data" busybox sleep 1000 >/dev/null
   touch began
   "$script" export "$v" >/dev/null &
@@ -650,13 +653,13 @@ happened() { [ -n "$(order "$1")" ]; }
   is running slow
   [ -z "$(order die)" ]
   "$script" resume
-  # The stop that was under way has ended, and the container was started after it.
+  # The stop has completed, and the container was started after it.
   [ "$(order die)" = 'slow ' ]
   is running slow
   nothing_left
 }
 
-@test "a journal of an earlier version, which does not say who waits for whose health" {
+@test "resume reads journals of an earlier version, which lack the field HEALTHY" {
   container one
   container two --label hub.backup.quiesce=pause
   killed_run
@@ -678,7 +681,7 @@ happened() { [ -n "$(order "$1")" ]; }
   nothing_left
 }
 
-@test "a container that cannot start again is reported, and kept for the next resume" {
+@test "a container that cannot be started again is reported, and stays in the journal for the next resume" {
   mkdir "$BATS_TEST_TMPDIR/bound"
   container one --mount "type=bind,source=$BATS_TEST_TMPDIR/bound,target=/bound"
   run -0 --separate-stderr "$script" with "$v" -- rmdir "$BATS_TEST_TMPDIR/bound"
@@ -690,7 +693,7 @@ happened() { [ -n "$(order "$1")" ]; }
   nothing_left
 }
 
-@test "SIGTERM, SIGINT and SIGHUP: containers run, and the run dies of the signal" {
+@test "on SIGTERM, SIGINT and SIGHUP the containers are started, and the run dies of the signal" {
   container one
   local signal
   for signal in TERM INT HUP; do
@@ -701,13 +704,13 @@ happened() { [ -n "$(order "$1")" ]; }
     local status=0
     wait $! || status=$?
     [ "$status" -eq $((128 + $(kill -l "$signal"))) ]
-    # On a slow host Docker needs longer than the run may take.
+    # On a slow host Docker takes longer than the five seconds of the run.
     await is running one
     await nothing_left
   done
 }
 
-@test "SIGTERM, SIGINT and SIGHUP in the middle of a stream that nobody takes" {
+@test "SIGTERM, SIGINT and SIGHUP end an export whose stream is not read" {
   container one
   head -c 1000000 /dev/zero >"$data/file"
   mkfifo stream
@@ -727,7 +730,7 @@ happened() { [ -n "$(order "$1")" ]; }
   done
 }
 
-@test "SIGTERM while Docker is stopping a container that takes its time" {
+@test "on SIGTERM while Docker stops a slow container, the run ends and a background process starts the container" {
   docker run --detach --network none --name slow --stop-timeout 7 --volume "$v:/data" busybox sleep 1000 >/dev/null
   "$script" export "$v" >/dev/null 2>err &
   await test -e "$STATE_DIRECTORY/quiesced/$v"
@@ -742,9 +745,9 @@ happened() { [ -n "$(order "$1")" ]; }
   is running slow
 }
 
-# --- containers that stay down ---
+# --- containers that a killed run leaves down ---
 
-# killed_run [ENV…] : a run with that environment that SIGKILL ends while the containers of the volume are down.
+# killed_run [ENV…]: starts a run with that environment, and kills it with SIGKILL while the containers are down.
 killed_run() {
   rm -f begun
   env "$@" "$script" with "$v" -- sh -c 'touch begun; exec sleep 1000' &
@@ -753,15 +756,15 @@ killed_run() {
   wait $! || true
 }
 
-# on_a_host COMMAND…: runs a command as root by hand on a host with a directory /var/lib/volume-backup of the unit,
-# which is the directory "unit" here.
+# on_a_host COMMAND…: runs a command as root by hand would, on a host that has the unit's state directory
+# /var/lib/volume-backup. It is the directory "unit" here.
 on_a_host() {
   mkdir -p unit home
   env -u STATE_DIRECTORY -u XDG_STATE_HOME HOME="$PWD/home" \
     unshare --mount bash -c 'mount -t tmpfs tmpfs /var/lib; mkdir /var/lib/volume-backup; mount --bind unit /var/lib/volume-backup; exec "$@"' - "$@"
 }
 
-@test "resume, export and with by hand start what the unit has left down, and only then is the journal removed" {
+@test "resume, export and with by hand start containers that the unit left down, and then remove the journal" {
   container one
   container two --label hub.backup.quiesce=pause
   local command
@@ -780,12 +783,12 @@ on_a_host() {
   killed_run STATE_DIRECTORY="$PWD/unit"
   on_a_host "$script" import --stop "$v" <out.tar
   is running one
-  # A second run of the import would be refused by a container that is still paused.
+  # If two were still paused, the import would be refused.
   is running two
   [ -z "$(ls unit/quiesced)" ]
 }
 
-@test "the unit starts what a run by hand has left down, in the unit's directory or another one" {
+@test "the unit starts containers that a run by hand left down, whichever state directory that run used" {
   container one
   mkdir unit
   on_a_host "$script" with "$v" -- sh -c 'touch begun; exec sleep 1000' &
@@ -793,18 +796,18 @@ on_a_host() {
   kill -KILL "$(sed -n 's/^owner //p' "unit/quiesced/$v")"
   wait $! || true
   is exited one
-  # Root by hand uses the unit's directory, so the unit finds the journal.
+  # A run by root uses the unit's directory, so the unit finds the journal.
   [ -e "unit/quiesced/$v" ]
   STATE_DIRECTORY=$PWD/unit "$script" resume
   is running one
-  # An older version has left its journal in the home directory.
+  # An earlier version wrote its journal to the home directory.
   killed_run STATE_DIRECTORY="$PWD/home/.local/state/volume-backup"
   on_a_host "$script" resume
   is running one
   [ -z "$(ls home/.local/state/volume-backup/quiesced)" ]
 }
 
-@test "two dead runs of one volume with two state directories: each container of both is started" {
+@test "after two dead runs on one volume with two state directories, resume starts the containers of both" {
   container one
   container two
   killed_run STATE_DIRECTORY="$PWD/unit"
@@ -817,7 +820,7 @@ on_a_host() {
   [ -z "$(find unit state -type f)" ]
 }
 
-@test "files that root by hand writes into the unit's directory belong to the owner of the directory" {
+@test "files that root writes to the unit's directory by hand belong to the owner of the directory" {
   container one
   mkdir unit
   chown 4321:4321 unit
@@ -825,7 +828,7 @@ on_a_host() {
   [ "$(cat owners)" = $'4321\n4321' ]
 }
 
-@test "the journal of a container that does not start again survives the next run on the same volume" {
+@test "the journal of a container that cannot be started survives the next run on the same volume" {
   mkdir "$BATS_TEST_TMPDIR/bound"
   container one --mount "type=bind,source=$BATS_TEST_TMPDIR/bound,target=/bound"
   container two
@@ -841,7 +844,7 @@ on_a_host() {
   nothing_left
 }
 
-@test "a container that fails as soon as it is started is reported, and the journal stays" {
+@test "a container that exits with an error as soon as it is started is reported, and the journal stays" {
   docker run --detach --network none --name one --volume "$v:/data" busybox \
     sh -c '[ ! -e /data/broken ] || exit 7; trap exit TERM; sleep 1000 & wait' >/dev/null
   killed_run
@@ -855,7 +858,7 @@ on_a_host() {
   nothing_left
 }
 
-@test "a container that does its work and ends well after the start is not started for ever" {
+@test "a container that exits with status 0 after the start is not started again and again" {
   docker run --detach --network none --name job --volume "$v:/data" busybox \
     sh -c '[ ! -e /data/over ] || exit 0; trap exit TERM; sleep 1000 & wait' >/dev/null
   killed_run
@@ -865,7 +868,7 @@ on_a_host() {
   nothing_left
 }
 
-@test "a container that was renamed meanwhile is started; one that was made anew under its name is left alone" {
+@test "resume starts a container that was renamed, and ignores a new container that has the name of a removed one" {
   container one
   container two
   killed_run
@@ -895,18 +898,18 @@ on_a_host() {
 
 # --- with ---
 
-@test "with passes the mount point, stdin, stdout and the exit status" {
+@test "with passes on the mount point, stdin, stdout and the exit status" {
   run -7 --separate-stderr bash -c 'echo input | "$0" with "$1" -- sh -c "cat; echo \$VOLUME_PATH; exit 7"' "$script" "$v"
   [ "$output" = $'input\n'"$data" ]
   [ -z "$stderr" ]
 }
 
-@test "with passes a death by signal, and a command that is not there" {
+@test "with exits as a shell does if its command dies of a signal or does not exist" {
   run -137 --separate-stderr "$script" with "$v" -- sh -c 'kill -KILL $$'
   run -127 --separate-stderr "$script" with "$v" -- no-such-command
 }
 
-@test "with passes signals on and lets the command end in order" {
+@test "with forwards SIGTERM and lets the command clean up" {
   "$script" with "$v" -- bash -c 'trap "kill \$!; echo cleared up >done; exit 3" TERM; sleep 1000 & touch begun; wait' &
   await test -e begun
   kill -TERM $!
@@ -916,7 +919,7 @@ on_a_host() {
 
 # --- several volumes ---
 
-@test "with of several volumes stops each container once, and passes every mount point" {
+@test "with on several volumes stops each container once, and passes every mount point" {
   docker volume create "$v-b" >/dev/null
   docker volume create "$v-c" >/dev/null
   container one --volume "$v-b:/data/nested"
@@ -929,7 +932,7 @@ on_a_host() {
   nothing_left
 }
 
-@test "a run on several volumes holds each of them, and resume takes over all of them" {
+@test "a run on several volumes locks each of them, and resume takes over all of them" {
   docker volume create "$v-b" >/dev/null
   container one
   container two --volume "$v-b:/more"
@@ -945,7 +948,7 @@ on_a_host() {
   nothing_left
 }
 
-@test "with of several volumes of which one is not there stops nothing" {
+@test "with stops no container if one of its volumes does not exist" {
   container one
   local started
   started=$(docker inspect --format '{{.State.StartedAt}}' one)
@@ -970,14 +973,14 @@ on_a_host() {
   nothing_left
 }
 
-@test "list cuts a line that journald would split" {
+@test "list replaces labels that would make journald split the line" {
   docker volume create --label "k=$(printf 'ä%.0s' {1..20000})" "$v-long" >/dev/null
   run -0 --separate-stderr "$script" list
   [ "$(awk '{ print length }' <<<"$output" | sort -n | tail -1)" -lt 49152 ]
   jq -se --arg v "$v-long" 'map(select(.volume == $v))[0].labels == {"truncated": "true"}' <<<"$output"
 }
 
-@test "import into a new volume makes it" {
+@test "import creates a volume that does not exist" {
   echo hello >"$data/file"
   "$script" export "$v" >out.tar
   run -0 --separate-stderr "$script" import "$v-new" <out.tar
@@ -986,7 +989,7 @@ on_a_host() {
   nothing_left
 }
 
-@test "import replaces what was there, and leaves nothing of it" {
+@test "import replaces the whole content of the volume" {
   echo new >"$data/new"
   chown 999:472 "$data"
   chmod 1750 "$data"
@@ -999,7 +1002,7 @@ on_a_host() {
   [ "$(stat -c '%u %g %a' "$data")" = '999 472 1750' ]
 }
 
-@test "import is refused while a container runs, and changes nothing" {
+@test "import is refused while a container runs, and the volume is unchanged" {
   container one
   echo old >"$data/file"
   "$script" export "$v" >out.tar
@@ -1011,7 +1014,7 @@ on_a_host() {
   nothing_left
 }
 
-@test "import is refused while a container is paused, also with --stop" {
+@test "import is refused while a container is paused, even with --stop" {
   container one
   "$script" export "$v" >out.tar
   docker pause one
@@ -1020,7 +1023,7 @@ on_a_host() {
   nothing_left
 }
 
-@test "import without --stop leaves a container alone that was started while it unpacked" {
+@test "import without --stop does not stop a container that was started during the unpacking" {
   echo old >"$data/file"
   "$script" export "$v" >out.tar
   docker create --network none --name one --volume "$v:/data" busybox sleep 1000 >/dev/null
@@ -1040,7 +1043,7 @@ on_a_host() {
   nothing_left
 }
 
-@test "import --stop stops the containers for the exchange, and starts them with the new data" {
+@test "import --stop stops the containers for the exchange, and starts them with the new content" {
   docker run --detach --network none --name one --volume "$v:/data" busybox \
     sh -c 'trap exit TERM; cp /data/file /data/seen; sleep 1000 & wait' >/dev/null
   echo old >"$data/file"
@@ -1052,7 +1055,7 @@ on_a_host() {
   [ "$(cat "$data/seen")" = old ]
 }
 
-@test "import takes foreign archives too" {
+@test "import accepts archives of other programs" {
   mkdir tree
   echo a >tree/a
   ln tree/a tree/b
@@ -1063,7 +1066,7 @@ on_a_host() {
   [ "$(stat -c %a "$data")" = 700 ]
 }
 
-@test "an import that is followed by another archive, or by anything but zeros, is refused" {
+@test "an archive that is followed by another one, or by anything except zeros, is refused" {
   mkdir tree
   echo a >tree/a
   tar -C tree -cf a.tar .
@@ -1073,8 +1076,8 @@ on_a_host() {
   cat a.tar b.tar >both.tar
   run -65 --separate-stderr "$script" import "$v" <both.tar
   said '.msg == "import_refused" and (.error | contains("after its end"))'
-  (cat a.tar && printf "garbage%.0s" {1..200}) >behind.tar
-  run -65 --separate-stderr "$script" import "$v" <behind.tar
+  (cat a.tar && printf "garbage%.0s" {1..200}) >trailing.tar
+  run -65 --separate-stderr "$script" import "$v" <trailing.tar
   said '.msg == "import_refused"'
   [ "$(ls "$data")" = old ]
   nothing_left
@@ -1083,7 +1086,7 @@ on_a_host() {
   [ "$(ls "$data")" = a ]
 }
 
-@test "an archive with a label is imported; one with a name twice is refused, and told why" {
+@test "an archive with a label is imported; one that has a name twice is refused, with a hint" {
   mkdir tree
   echo a >tree/a
   tar -C tree -V label -cf labelled.tar .
@@ -1096,7 +1099,7 @@ on_a_host() {
   nothing_left
 }
 
-@test "a volume whose name is as long as a name can be" {
+@test "export and import work with a volume name of the maximum length" {
   local long
   long=$(printf 'v%.0s' {1..255})
   docker volume create "$long" >/dev/null
@@ -1108,11 +1111,11 @@ on_a_host() {
   nothing_left
 }
 
-@test "a stream that ends early is refused at every multiple of 512 bytes, and the volume stays" {
+@test "a stream that ends at any multiple of 512 bytes is refused, and the volume is unchanged" {
   head -c 2000 /dev/zero >"$data/a"
   echo b >"$data/b"
   "$script" export "$v" >out.tar
-  # What comes after the two zero blocks is padding.
+  # The rest after the two zero blocks is padding.
   local end cut
   end=$(($(tar -tRf out.tar | sed -n 's/^block \([0-9]*\): [*][*] Block of NULs.*/\1/p') + 1))
   [ "$end" -gt 8 ]
@@ -1125,7 +1128,7 @@ on_a_host() {
   nothing_left
 }
 
-@test "a refused stream leaves no new volume" {
+@test "if the stream is refused, import removes the volume that it created" {
   run -65 --separate-stderr bash -c 'echo nonsense | "$0" import "$1-new"' "$script" "$v"
   run -1 docker volume inspect "$v-new"
 }
@@ -1139,7 +1142,7 @@ on_a_host() {
   nothing_left
 }
 
-@test "import writes through no symbolic link" {
+@test "import does not write through a symbolic link" {
   mkdir -p tree/away outside
   ln -s "$BATS_TEST_TMPDIR/outside" tree/link
   tar -C tree -cf out.tar link
@@ -1151,7 +1154,7 @@ on_a_host() {
   [ -z "$(ls outside)" ]
 }
 
-@test "SIGTERM while unpacking leaves the old volume and no staging" {
+@test "after SIGTERM during the unpacking the volume is unchanged, and the staging directory is removed" {
   echo old >"$data/file"
   head -c 3000000 /dev/urandom >"$BATS_TEST_TMPDIR/big"
   mkfifo gate
@@ -1165,14 +1168,14 @@ on_a_host() {
   nothing_left
 }
 
-@test "an import that was killed between its two renames: resume brings the old volume back" {
+@test "resume restores the old content if an import was killed between its two renames" {
   container one
   echo old >"$data/file"
   "$script" with "$v" -- sh -c 'touch begun; exec sleep 1000' &
   await test -e begun
   kill -KILL $!
   wait $! || true
-  # As replace leaves it.
+  # The state after the first rename of exchange.
   sed -i "3a import $data" "$STATE_DIRECTORY/quiesced/$v"
   mkdir -p "${data%/*}/.hub-import/new"
   mv "$data" "${data%/*}/.hub-import/old"
@@ -1182,7 +1185,7 @@ on_a_host() {
   nothing_left
 }
 
-@test "an interrupted import is not cleared up over data that somebody has made meanwhile" {
+@test "resume does not undo an interrupted import if the directory was created again in the meantime" {
   echo old >"$data/file"
   mkdir -p "$STATE_DIRECTORY/quiesced" "${data%/*}/.hub-import/new"
   printf '%s\n' 'owner 1' 'at 1' "lock ${data%/*}" "import $data" >"$STATE_DIRECTORY/quiesced/$v"
@@ -1195,7 +1198,7 @@ on_a_host() {
 
 # --- refusals ---
 
-@test "volumes that are mounts of something else are refused" {
+@test "export and import refuse volumes that mount something else" {
   docker volume create --opt type=none --opt o=bind --opt device=/tmp "$v-bind" >/dev/null
   docker volume create --opt type=nfs --opt o=addr=127.0.0.1 --opt device=:/x "$v-nfs" >/dev/null
   local name
@@ -1206,12 +1209,12 @@ on_a_host() {
   done
 }
 
-@test "a volume that is not there" {
+@test "export of a volume that does not exist fails" {
   run -65 --separate-stderr bash -c '"$0" export nowhere | cat; exit "${PIPESTATUS[0]}"' "$script"
   said '.msg == "no_such_volume" and (.hint | contains("list"))'
 }
 
-@test "a daemon that is down" {
+@test "commands fail with status 69 if the daemon is down" {
   local args
   for args in list 'export x1' 'create x1' 'with x1 -- true'; do
     # shellcheck disable=SC2086 # the words are the arguments
@@ -1220,7 +1223,7 @@ on_a_host() {
   done
 }
 
-@test "a daemon that goes down meanwhile: the journal stays, and resume starts the containers when it is back" {
+@test "if the daemon goes down during the run, the journal stays, and resume starts the containers later" {
   container one
   # shellcheck disable=SC2030 # for this test alone
   DOCKER_HOST=unix://$BATS_TEST_TMPDIR/link.sock
@@ -1235,7 +1238,7 @@ on_a_host() {
   is running one
 }
 
-@test "a daemon that dies while it stops a container: nothing is read, and nothing exchanged" {
+@test "if the daemon dies while it stops a container, nothing is read or exchanged" {
   container one
   echo old >"$data/file"
   "$script" export "$v" >vol.tar
@@ -1243,7 +1246,7 @@ on_a_host() {
   instead_of docker 'if [ "$1" = stop ] || [ -e "$BATS_TEST_TMPDIR/dead" ]; then touch "$BATS_TEST_TMPDIR/dead"; set -- -H unix:///nowhere "$@"; fi; exec "$REAL" "$@"'
   instead_of sleep 'rm -f "$BATS_TEST_TMPDIR/dead"'
   PATH=$PWD/bin:$PATH run -69 --separate-stderr "$script" import --stop "$v" <vol.tar
-  said '.msg == "docker_unavailable" and (.error | contains("bring the containers"))'
+  said '.msg == "docker_unavailable" and (.error | contains("stop or pause the containers"))'
   [ "$(cat "$data/file")" = newer ]
   PATH=$PWD/bin:$PATH run -69 --separate-stderr bash -c '"$0" export "$1" | cat; exit "${PIPESTATUS[0]}"' "$script" "$v"
   [ -z "$output" ]
@@ -1251,7 +1254,7 @@ on_a_host() {
   nothing_left
 }
 
-@test "a daemon that restarts meanwhile is waited for" {
+@test "a run waits for a daemon that restarts during the run" {
   container one
   # shellcheck disable=SC2030,SC2031 # for this test alone
   DOCKER_HOST=unix://$BATS_TEST_TMPDIR/link.sock
@@ -1262,7 +1265,7 @@ on_a_host() {
   nothing_left
 }
 
-@test "an export of which nobody can tell whether something wrote meanwhile is not called consistent" {
+@test "if Docker cannot say whether a container wrote during the export, the export is not consistent" {
   echo hello >"$data/file"
   # shellcheck disable=SC2016 # expands in the program
   instead_of docker '[ "$2" != --all ] || [ "$3" != --no-trunc ] || { echo broken >&2; exit 1; }; exec "$REAL" "$@"'
@@ -1271,15 +1274,15 @@ on_a_host() {
   tar -tf out.tar ./file
 }
 
-@test "a daemon that hangs is asked once, and the journal stays" {
+@test "a daemon that does not answer is asked only once, and the journal stays" {
   container one
   container two
-  # The time is up at once, however busy the machine is.
+  # The time limit expires immediately, so a busy machine does not matter.
   instead_of timeout '[ ! -e "$BATS_TEST_TMPDIR/hang" ] || { echo "$*" >>"$BATS_TEST_TMPDIR/asked"; exit 124; }; exec "$REAL" "$@"'
   PATH=$PWD/bin:$PATH run -0 --separate-stderr "$script" with "$v" -- touch "$BATS_TEST_TMPDIR/hang"
-  said '.msg == "not_resumed" and (.error | contains("container one")) and (.error | contains("no answer within 60 s"))'
+  said '.msg == "not_resumed" and (.error | contains("container one")) and (.error | contains("did not answer within 60 s"))'
   said '.msg == "not_resumed" and (.error | contains("container two"))'
-  # Once whether something wrote meanwhile, and once to start the first container.
+  # One query whether a container ran during the run, and one query to start the first container.
   [ "$(grep -c '^--foreground --kill-after=5 60 docker ' asked)" -eq 2 ]
   [ "$(wc -l <asked)" -eq 2 ]
   "$script" resume
@@ -1287,18 +1290,18 @@ on_a_host() {
   nothing_left
 }
 
-@test "a docker stop that never ends is given up after the container's grace" {
+@test "a docker stop that does not return is given up after the container's timeout" {
   container one --stop-timeout 30
   instead_of timeout '[ "$5" != stop ] || exit 124; exec "$REAL" "$@"'
   PATH=$PWD/bin:$PATH run -69 --separate-stderr "$script" with "$v" -- true
-  said '.msg == "docker_unavailable" and (.error | contains("no answer within 90 s"))'
+  said '.msg == "docker_unavailable" and (.error | contains("did not answer within 90 s"))'
   is running one
   nothing_left
 }
 
-@test "a container without a time limit for its stop does not keep resume waiting for ever" {
+@test "resume does not wait indefinitely for the stop of a container without a stop timeout" {
   docker run --detach --network none --name endless --stop-timeout -1 --volume "$v:/data" busybox sleep 1000 >/dev/null
-  # The client is gone, and the daemon goes on.
+  # The client exits, and the daemon continues with the stop.
   instead_of docker '[ "$1" != stop ] || { timeout 1 "$REAL" "$@"; exit 1; }; exec "$REAL" "$@"'
   touch began
   PATH=$PWD/bin:$PATH "$script" with "$v" -- true &
@@ -1314,14 +1317,14 @@ on_a_host() {
   nothing_left
 }
 
-@test "while resume waits for a container, others work" {
+@test "while resume waits for a container, other runs are not blocked" {
   docker run --detach --network none --name slow --stop-timeout 6 --volume "$v:/data" busybox sleep 1000 >/dev/null
   touch began
   "$script" export "$v" >/dev/null &
   await happened kill
   kill -TERM $!
   wait $! || true
-  # The resume that it has left behind is at work.
+  # The background resume of that run is working.
   timeout 2 flock "$STATE_DIRECTORY/quiesced" true
   await is running slow
   await nothing_left
@@ -1335,12 +1338,12 @@ on_a_host() {
   said '.msg == "remote_docker"'
 }
 
-@test "a user who may not use Docker is told what is missing" {
+@test "the hint for a user without access to Docker names the group docker" {
   run -78 --separate-stderr setpriv --reuid=nobody --regid=nogroup --clear-groups env HOME=/ bash -c '"$0" export "$1" | cat; exit "${PIPESTATUS[0]}"' "$script" "$v"
   said '.msg == "docker_denied" and (.hint | contains("group docker"))'
 }
 
-@test "a user who may use Docker but not read volumes is told what is missing" {
+@test "the hint for a user who can use Docker but cannot read volumes names the capability" {
   chmod 777 "$BATS_TEST_TMPDIR"
   run -78 --separate-stderr setpriv --reuid=nobody --regid=nogroup --groups=docker bash -c '"$0" export "$1" | cat; exit "${PIPESTATUS[0]}"' "$script" "$v"
   said '.msg == "volume_unreadable" and (.hint | contains("CAP_DAC_READ_SEARCH"))'
@@ -1358,18 +1361,18 @@ on_a_host() {
   is running one
 }
 
-@test "import is for root" {
+@test "import by a user other than root is refused" {
   run -78 --separate-stderr setpriv --reuid=nobody --regid=nogroup --groups=docker "$script" import "$v" </dev/null
   said '.msg == "not_root"'
 }
 
-@test "the page of state names every global, and the functions that write it" {
+@test "the state page of the script names every global variable, and the functions that write it" {
   local name
-  # VARIABLE FUNCTION, as the page has it.
+  # Lines of VARIABLE FUNCTION, from the page.
   sed -n '/^# --- state /,/^# --- usage /p' "$script" \
     | sed -nE 's/^(declare -A )?([a-z_]+)=.*# ([a-z_, ()-]+):.*/\2 \3/p' | sed 's/ ([^)]*)//g; s/,//g' \
     | awk '{ for (i = 2; i <= NF; i++) print $1, $i }' | sort >page
-  # The same, as the functions have it: assignments to what is not local.
+  # The same lines, from the code of the functions: assignments to variables that are not local.
   # shellcheck disable=SC1090
   for name in $(sed -nE 's/^([a-z_]+)\(\) \{.*/\1/p' "$script"); do
     (source <(sed '/^main "\$@"$/d' "$script") && declare -f "$name") | awk -v name="$name" '
@@ -1399,7 +1402,7 @@ on_a_host() {
 
 # --- the command line ---
 
-@test "json is the same function in hub-failure, so that each script works as the only one that is installed" {
+@test "manage_volume.sh and hub-failure contain the same function json, so each works without the other" {
   local name
   for name in manage_volume.sh hub-failure; do
     sed -n '/^# json TEXT:/,/^}/p' "${script%/*}/$name" >"$name"
@@ -1408,7 +1411,7 @@ on_a_host() {
   cmp manage_volume.sh hub-failure
 }
 
-@test "usage errors exit 64 and say what is right" {
+@test "usage errors exit with status 64" {
   local args
   for args in '' nonsense 'export' 'export a1 b1' 'export ../x' 'import' 'import --start x1' 'with x1' 'with x1 true' 'create' 'create .x' 'list x' 'resume x' 'restore' 'tar' 'tar a b' --state-dir; do
     # shellcheck disable=SC2086 # the words are the arguments
@@ -1418,24 +1421,24 @@ on_a_host() {
   done
 }
 
-@test "help ends in examples, and fails on a full output" {
+@test "--help ends with examples, and fails on a full disk" {
   run -0 --separate-stderr "$script" --help
   [[ $output == 'Usage:'*'Example'*'manage_volume.sh with'* ]]
   run -73 bash -c '"$0" --help >/dev/full' "$script"
 }
 
-@test "on a terminal diagnostics are for people" {
+@test "on a terminal diagnostics are plain text" {
   run -0 script --quiet --return --command "'$script' export nowhere | cat" /dev/null
   [[ $output == *'manage_volume.sh: error: no such volume: nowhere'* ]]
   [[ $output == *'manage_volume.sh: hint: manage_volume.sh list'* ]]
 }
 
-@test "no tar stream from or to a terminal" {
+@test "export and import refuse a terminal as the stream" {
   run -64 script --quiet --return --command "'$script' export '$v'" /dev/null
   run -64 script --quiet --return --command "'$script' import '$v'" /dev/null
 }
 
-@test "<3> only when stderr is the journal's stream" {
+@test "the prefix <3> is written only if stderr is the journal's stream" {
   local stream
   : >stream
   stream=$(stat -c %d:%i stream)
@@ -1445,7 +1448,7 @@ on_a_host() {
   [[ $stderr == '{"time":'* ]]
 }
 
-@test "backup and restore become volbackup, which inherits the state directory" {
+@test "backup and restore execute volbackup, which inherits the state directory" {
   mkdir bin
   printf '#!/bin/sh\necho "$STATE_DIRECTORY $*"\n' >bin/volbackup
   chmod +x bin/volbackup
