@@ -16,10 +16,10 @@ type catCmd struct {
 	Archive string `arg:"" name:"volume[@id]" help:"The volume; without an id, its newest archive."`
 }
 
-// Immediate is cli's question whether a signal may end the run anywhere.
+// Immediate tells cli whether a signal can end the process at any point.
 func (c *catCmd) Immediate() bool { return !c.isRestic() }
 
-// Run checks all stored bytes before it writes the first one.
+// Run verifies all stored bytes before it writes the first byte of the stream.
 func (c *catCmd) Run(ctx context.Context, env *cli.Env) error {
 	volume, id, err := repository.ParseArchive(c.Archive)
 	if err != nil {

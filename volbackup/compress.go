@@ -14,31 +14,31 @@ import (
 )
 
 const (
-	// blockSize is the unit in which a stream is read and compressed. A frame has a
-	// window of its own, and frames of 2 MiB cost little ratio.
+	// blockSize is the unit in which a stream is read and compressed. Each block is
+	// a separate frame. Frames of 2 MiB reduce the compression ratio only a little.
 	blockSize = 2 << 20
-	// maxWorkers bounds memory; four cores are faster than a volume is read.
+	// maxWorkers limits memory. Four cores compress faster than a volume is read.
 	maxWorkers = 4
 )
 
 func workers() int { return min(runtime.NumCPU(), maxWorkers) }
 
-// compressor writes blocks as zstd frames, compressed on several cores, in order,
-// and encrypted if there are recipients.
+// compressor compresses blocks to zstd frames on several cores, writes the frames
+// in order, and encrypts them if there are recipients.
 type compressor struct {
 	encoder *zstd.Encoder
-	out     io.Writer      // sink, or age's writer before it
+	out     io.Writer      // sink, or age's writer, which writes to sink
 	age     io.WriteCloser // nil: not encrypted
 	sink    *sink
-	input   chan<- []byte      // where buffers go back to
+	input   chan<- []byte      // receives the buffers of compressed blocks
 	spare   chan []byte        // buffers for frames
-	frames  chan (chan []byte) // in order, each a promise
+	frames  chan (chan []byte) // in order; each channel receives one frame
 	failed  chan struct{}
 	done    chan struct{}
-	err     error // valid after failed or done
+	err     error // valid after failed or done is closed
 }
 
-// sink counts and hashes what is stored.
+// sink counts and hashes the stored bytes.
 type sink struct {
 	w      io.Writer
 	hash   hash.Hash
@@ -55,7 +55,7 @@ func (s *sink) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// newCompressor returns a compressor that writes to w and gives buffers back to input.
+// newCompressor returns a compressor that writes to w and returns buffers to input.
 func newCompressor(w io.Writer, recipients []age.Recipient, input chan<- []byte) (*compressor, error) {
 	n := workers()
 	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(n),
@@ -79,8 +79,8 @@ func newCompressor(w io.Writer, recipients []age.Recipient, input chan<- []byte)
 	return c, nil
 }
 
-// add takes a block, whose buffer goes back when it is compressed. It fails when
-// the file could not be written.
+// add compresses a block in the background and then returns its buffer to input.
+// It fails if an earlier frame could not be written.
 func (c *compressor) add(block []byte) error {
 	frame := make(chan []byte, 1)
 	select {
@@ -109,7 +109,7 @@ func (c *compressor) write() {
 	}
 }
 
-// close waits until all is written.
+// close waits until all frames are written, and finishes the encryption.
 func (c *compressor) close() error {
 	close(c.frames)
 	<-c.done

@@ -13,9 +13,10 @@ import (
 	"observability-hub/volbackup/internal/repository"
 )
 
-// recipients returns whom archives are encrypted to, and their names.
+// recipients returns the recipients that archives are encrypted to, and their
+// names.
 func (f storeFlags) recipients() (all []age.Recipient, names []string, err error) {
-	// An error quotes a recipient, and nothing that could be the key.
+	// An error quotes a line only if it begins like a recipient. Any other line could be a secret key.
 	shown := func(where, text string) string {
 		if strings.HasPrefix(text, "age1") {
 			return fmt.Sprintf("%s %.80q", where, text)
@@ -38,14 +39,14 @@ func (f storeFlags) recipients() (all []age.Recipient, names []string, err error
 				lines, places = append(lines, line), append(places, shown(fmt.Sprintf("%s, line %d", f.RecipientsFile, number), line))
 			}
 		}
-		if len(lines) == found { // an empty file must not mean: in plain
-			return nil, nil, badRecipient(fmt.Errorf("%s: no recipient in it", f.RecipientsFile))
+		if len(lines) == found { // an empty file must not disable encryption
+			return nil, nil, badRecipient(fmt.Errorf("%s contains no recipient", f.RecipientsFile))
 		}
 	}
 	for i, line := range lines {
 		r, err := age.ParseRecipients(strings.NewReader(line))
-		if err != nil { // the error quotes the line
-			return nil, nil, badRecipient(fmt.Errorf("%s is not one", places[i]))
+		if err != nil { // do not print err, which quotes the line
+			return nil, nil, badRecipient(fmt.Errorf("%s is not valid", places[i]))
 		}
 		all, names = append(all, r...), append(names, line)
 	}
@@ -57,8 +58,8 @@ func badRecipient(err error) error {
 		WithHint("age-keygen -y KEYFILE prints the recipient of a key: age1…")
 }
 
-// identities returns the keys that encrypted archives are read with: of
-// --identity, else of the credential age_identity. The error names no key.
+// identities returns the keys that decrypt archives: those of --identity, else
+// those of the credential age_identity. The error contains no key.
 func (f identityFlags) identities() ([]age.Identity, error) {
 	text, from := "", "the credential age_identity"
 	if f.Identity != "" {
@@ -73,7 +74,7 @@ func (f identityFlags) identities() ([]age.Identity, error) {
 			return nil, badIdentity(err)
 		}
 		if !ok {
-			return nil, badIdentity(errors.New("the archive is encrypted, and there is no identity"))
+			return nil, badIdentity(errors.New("the archive is encrypted, and no identity is set"))
 		}
 		text = value
 	}
@@ -84,7 +85,7 @@ func (f identityFlags) identities() ([]age.Identity, error) {
 	return all, nil
 }
 
-// identitiesFor returns them if the archive needs any.
+// identitiesFor returns the identities if the archive is encrypted, else none.
 func (f identityFlags) identitiesFor(m *repository.Manifest) ([]age.Identity, error) {
 	if len(m.Recipients) == 0 {
 		return nil, nil
@@ -94,5 +95,5 @@ func (f identityFlags) identitiesFor(m *repository.Manifest) ([]age.Identity, er
 
 func badIdentity(err error) error {
 	return sysexits.New(sysexits.Config, "bad_identity", fmt.Errorf("identity: %w", err)).
-		WithHint("give --identity FILE, made by age-keygen, or the credential age_identity")
+		WithHint("pass --identity FILE, a file made by age-keygen, or set the credential age_identity")
 }

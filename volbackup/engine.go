@@ -12,38 +12,39 @@ import (
 
 // engine keeps backups: a directory of archives, or a restic repository.
 type engine interface {
-	// begin locks what run and prune write to, until end.
+	// begin locks the repository for writing, until end is called.
 	begin(ctx context.Context) error
 	end()
-	// inventory returns the directory that the inventory is in.
+	// inventory returns the directory of the inventory.
 	inventory() (dir string, err error)
-	// backUp backs up volumes that share containers, and calls done for each of
-	// them, now or in settle.
+	// backUp backs up volumes that share containers. done is called for each
+	// volume, by backUp or later by settle.
 	backUp(ctx context.Context, group []volume, done func(outcome))
-	// settle verifies and prunes what is verified and pruned for all volumes at once.
+	// settle does the verifying and pruning that an engine does once for all volumes.
 	settle(ctx context.Context, done func(outcome)) error
-	// archives returns the backups of each of the volumes or, if none is named, of
-	// all, with those of other hosts if everyHost is set.
+	// archives returns the backups of each of the volumes, or of all volumes if none
+	// is named. If everyHost is set, backups of other hosts are included.
 	archives(ctx context.Context, volumes []string, everyHost bool) (map[string][]repository.Archive, error)
-	// record is the record of one of them.
+	// record returns the record of one backup.
 	record(volume string, a repository.Archive) []byte
-	// find returns the backup VOLUME@ID or, without an ID, the newest, and how to
-	// write its tar stream, all of which was checked before. done must be called.
+	// find returns the backup VOLUME@ID, or the newest one if id is empty. It has
+	// verified the stored bytes. pour writes the tar stream. The caller must call
+	// done.
 	find(ctx context.Context, volume, id string) (m *repository.Manifest, pour func(context.Context, io.Writer) (outside string, err error), done func(), err error)
-	// verify checks backups, prints a record for each, and keeps the result.
+	// verify verifies backups, prints a record for each, and records the result.
 	verify(ctx context.Context, names []string, deep bool) error
-	// where is the name of the whole, for messages.
+	// where returns the name of the repository, for messages.
 	where() string
 }
 
-// engineFlags choose what keeps the backups.
+// engineFlags choose the engine.
 type engineFlags struct {
 	Engine string `default:"folder" enum:"folder,restic"`
 }
 
 func (f engineFlags) isRestic() bool { return f.Engine == "restic" }
 
-// engine returns what --engine chooses.
+// engine returns the engine that --engine names.
 func (f engineFlags) engine(env *cli.Env, repo repositoryFlags, keys identityFlags, staging stagingFlags, script scriptFlags) (engine, error) {
 	if f.isRestic() {
 		return newRestic(env, repo, staging, script)
@@ -55,7 +56,7 @@ func (f engineFlags) engine(env *cli.Env, repo repositoryFlags, keys identityFla
 	return &directory{Repository: r, env: env, keys: keys}, nil
 }
 
-// outcome is how the backup of one volume ended.
+// outcome is the result of the backup of one volume.
 type outcome struct {
 	v         volume
 	m         *repository.Manifest
@@ -65,8 +66,8 @@ type outcome struct {
 	err       error
 }
 
-// report prints the record. A full stdout must not keep the next volume from its
-// backup; it fails the run at its end.
+// report prints the record. It ignores a failing stdout, which must not prevent the
+// backup of the next volume. The run fails at its end.
 func (o outcome) report(env *cli.Env) {
 	level := record.Info
 	if o.err != nil {

@@ -20,7 +20,7 @@ type listCmd struct {
 	Volumes []string `arg:"" optional:"" name:"volume" help:"Only these volumes."`
 }
 
-// Immediate is cli's question whether a signal may end the run anywhere.
+// Immediate tells cli whether a signal can end the process at any point.
 func (c *listCmd) Immediate() bool { return !c.isRestic() }
 
 // Viewer implements [cli.Viewable].
@@ -31,7 +31,7 @@ func (c *listCmd) Viewer(w io.Writer) cli.Viewer {
 	})
 }
 
-// Run prints what the manifests say; it reads no archive.
+// Run prints the manifests. It reads no archive.
 func (c *listCmd) Run(ctx context.Context, env *cli.Env) error {
 	if err := checkVolumes(c.Volumes); err != nil {
 		return err
@@ -69,8 +69,8 @@ func checkVolumes(names []string) error {
 	return nil
 }
 
-// noBackup is the error of a volume without a backup.
+// noBackup returns the error for a volume without a backup.
 func noBackup(volume, where string) error {
 	return sysexits.New(sysexits.Failed, "no_backups", fmt.Errorf("%s: no backup in %s", volume, where)).
-		WithHint("volbackup list shows what is there; volbackup verify says what is wrong with it")
+		WithHint("volbackup list shows all backups; volbackup verify shows which are damaged")
 }

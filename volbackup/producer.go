@@ -21,19 +21,20 @@ import (
 	"observability-hub/volbackup/internal/repository"
 )
 
-// stopAfter is how long a program may take to end after SIGTERM: enough for
-// manage_volume.sh to start containers again, less than our own five seconds.
+// stopAfter is the time that a program has to end after SIGTERM, before SIGKILL. It
+// is enough for manage_volume.sh to start containers again, and less than the five
+// seconds in which volbackup must end.
 const stopAfter = 3 * time.Second
 
-// producer is a program that makes a tar stream, or takes one.
+// producer is a program that writes a tar stream, or reads one.
 type producer struct {
 	args  []string
-	tar   bool       // its exit status 1 is GNU tar's: a file changed while it was read
-	holds bool       // containers may be down as long as it runs
-	dir   string     // what it reads, if that is known
-	trees bool       // it knows what a tree is
-	told  *os.File   // the other end of its descriptor 3
-	extra []*os.File // descriptors from 4 on
+	tar   bool       // exit status 1 has GNU tar's meaning: a file changed while it was read
+	holds bool       // containers may be down while it runs
+	dir   string     // the directory that it reads, "" if that is not known
+	trees bool       // it supports UNLESS_TREE
+	told  *os.File   // the read end of the pipe at its descriptor 3
+	extra []*os.File // its descriptors from 4 on
 	env   []string
 	cmd   *exec.Cmd
 	said  said
@@ -41,7 +42,7 @@ type producer struct {
 	done  chan error
 }
 
-// standard is our own stdin as a source: it has no exit status.
+// standard is the source that reads volbackup's own stdin. It has no exit status.
 type standard struct{ r io.Reader }
 
 func (s standard) open(ctx context.Context, _ string, spool *os.File) (io.Reader, error) {
@@ -74,10 +75,10 @@ func (p *producer) running() bool { return false }
 func (p *producer) waited() bool  { return p.holds }
 func (p *producer) reads() string { return p.dir }
 
-// open starts the program with its stdout as the stream or, if there is a spool,
-// with the spool as its stdout. When ctx is done the program gets SIGTERM, with all
-// that it started, and later SIGKILL. If it knows trees, it is told the one that is
-// stored, and answers on descriptor 3 with the one that it finds.
+// open starts the program. Its stdout is the spool, or the returned reader if spool
+// is nil. When ctx is done, the program's process group gets SIGTERM, and later
+// SIGKILL. If the program supports trees, it gets the digest of the stored tree in
+// UNLESS_TREE, and writes the digest of the current tree to descriptor 3.
 func (p *producer) open(ctx context.Context, tree string, spool *os.File) (io.Reader, error) {
 	r, w := (*os.File)(nil), spool
 	var err error
@@ -85,7 +86,7 @@ func (p *producer) open(ctx context.Context, tree string, spool *os.File) (io.Re
 		if r, w, err = os.Pipe(); err != nil {
 			return nil, err
 		}
-		defer w.Close() // the program has its own
+		defer w.Close() // the program has its own copy
 		widen(w)
 	}
 	p.out = r
@@ -107,7 +108,7 @@ func (p *producer) startTelling(ctx context.Context, stdout *os.File) error {
 	return p.start(ctx, nil, stdout)
 }
 
-// close gives up what the program wrote and the caller did not read.
+// close discards output of the program that the caller has not read.
 func (p *producer) close() {
 	if p.out != nil {
 		p.out.Close()
@@ -117,10 +118,10 @@ func (p *producer) close() {
 	}
 }
 
-// widen gives a pipe the room for fewer, longer turns, if it is one.
+// widen enlarges the buffer of f if f is a pipe. Larger reads and writes are faster.
 func widen(f *os.File) {
 	const setPipeSize = 1031                                                 // F_SETPIPE_SZ of fcntl(2)
-	_, _, _ = syscall.Syscall(syscall.SYS_FCNTL, f.Fd(), setPipeSize, 1<<20) // it is only faster
+	_, _, _ = syscall.Syscall(syscall.SYS_FCNTL, f.Fd(), setPipeSize, 1<<20) // not required, so errors are ignored
 }
 
 func (p *producer) start(ctx context.Context, stdin, stdout *os.File) error {
@@ -128,7 +129,7 @@ func (p *producer) start(ctx context.Context, stdin, stdout *os.File) error {
 	if stdin != nil {
 		p.cmd.Stdin = stdin
 	}
-	if stdout != nil { // a nil file is no nil writer
+	if stdout != nil { // a nil *os.File in an io.Writer is not nil
 		p.cmd.Stdout = stdout
 	}
 	p.cmd.ExtraFiles = p.extra
@@ -137,12 +138,13 @@ func (p *producer) start(ctx context.Context, stdin, stdout *os.File) error {
 	}
 	p.cmd.Stderr = &p.said
 	p.cmd.WaitDelay = stopAfter
-	// A process group, to be ended as a whole. If we are killed, the kernel sends it SIGTERM.
+	// The program gets its own process group, which is signalled as a whole. If volbackup is killed, the kernel sends
+	// SIGTERM to the program.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	p.done = make(chan error, 1)
 	started, ended := make(chan error, 1), make(chan struct{})
 	go func() {
-		// The kernel sends Pdeathsig when the thread ends that started the program.
+		// The kernel sends Pdeathsig when the thread that started the program ends. Keep the thread until then.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := p.cmd.Start()
@@ -156,7 +158,7 @@ func (p *producer) start(ctx context.Context, stdin, stdout *os.File) error {
 	if err := <-started; err != nil {
 		p.done = nil
 		return sysexits.New(sysexits.Unavailable, "command_missing", fmt.Errorf("start: %w", err)).
-			WithHint("see whether it is installed and in PATH")
+			WithHint("install the program, or put it in PATH")
 	}
 	go func() {
 		select {
@@ -174,7 +176,7 @@ func (p *producer) start(ctx context.Context, stdin, stdout *os.File) error {
 	return nil
 }
 
-// wait returns how the program ended.
+// wait waits for the program and returns its error.
 func (p *producer) wait() error {
 	if p.done == nil {
 		return nil
@@ -184,8 +186,9 @@ func (p *producer) wait() error {
 	return err
 }
 
-// finish binds the program's exit status. 1 of GNU tar, which manage_volume.sh
-// export hands on, says that a file changed while it was read.
+// finish waits for the program and checks its exit status. GNU tar exits with
+// status 1 if a file changed while it was read, and manage_volume.sh export passes
+// that status on.
 func (p *producer) finish() (ending, error) {
 	err := p.wait()
 	defer p.close()
@@ -202,8 +205,8 @@ func (p *producer) finish() (ending, error) {
 	return end, nil
 }
 
-// consistency returns how far what was read is of one moment, when it changed or
-// did not change while it was read.
+// consistency returns the consistency of the archive. changed says whether a file
+// changed while it was read.
 func (p *producer) consistency(changed bool) string {
 	switch {
 	case p.said.saw("container_killed", "killed_by_docker"):
@@ -214,14 +217,14 @@ func (p *producer) consistency(changed bool) string {
 	return repository.Consistent
 }
 
-// tells returns what the program, which has ended, wrote to descriptor 3.
+// tells returns what the program wrote to descriptor 3. The program has ended.
 func (p *producer) tells() []byte {
-	_ = p.told.SetReadDeadline(time.Now().Add(time.Second)) // a process that it left behind may hold the other end
-	text, _ := io.ReadAll(io.LimitReader(p.told, 1<<16))    // what is missing is not believed
+	_ = p.told.SetReadDeadline(time.Now().Add(time.Second)) // a background process of the program may keep the pipe open
+	text, _ := io.ReadAll(io.LimitReader(p.told, 1<<16))    // an incomplete digest is ignored
 	return text
 }
 
-// tree returns the digest that manage_volume.sh export tells, empty if it tells none.
+// tree returns the digest that manage_volume.sh export wrote, empty if it wrote none.
 func tree(told []byte) string {
 	line, _, ok := strings.Cut(string(told), "\n")
 	sum, err := hex.DecodeString(line)
@@ -238,14 +241,15 @@ func (p *producer) failed(err error) error {
 		text += ": " + last
 	}
 	if hint == "" {
-		hint = "run the command by hand to see what it says"
+		hint = "run the command by hand to see its messages"
 	}
 	failed := sysexits.New(passedOn(command.Status(err)), "command_failed", errors.New(text)).WithHint(hint)
 	return &scriptError{failed, p.said.event}
 }
 
-// passedOn returns our exit status for that of a program which has the
-// toolkit's: a peer that is away, a full disk, a lock, bad configuration.
+// passedOn returns the exit status of volbackup for that of a program. Some statuses
+// have the same meaning in all tools of the toolkit: bad data, an unavailable peer, a
+// full disk, a lock, bad configuration. Any other becomes 1.
 func passedOn(status int) int {
 	switch status {
 	case sysexits.DataErr, sysexits.Unavailable, sysexits.CantCreate, sysexits.TempFail, sysexits.Config:

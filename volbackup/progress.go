@@ -8,8 +8,9 @@ import (
 	"observability-hub/lib/cli"
 )
 
-// progress shows on a terminal, in one line that is overwritten, how many bytes are
-// done of total, or of an unknown number if total is 0. It returns how to end that.
+// progress shows on a terminal how many bytes are done, in one line that it overwrites.
+// total is the number of all bytes, 0 if it is unknown. The caller calls end to remove
+// the line.
 func progress(env *cli.Env, what string, total int64, done func() int64) (end func()) {
 	if !env.Diag.Terminal {
 		return func() {}
@@ -23,7 +24,7 @@ func progress(env *cli.Env, what string, total int64, done func() int64) (end fu
 		for {
 			select {
 			case <-stop:
-				io.WriteString(env.Diag.W, "\r\x1b[K") // nowhere is left to report a failing stderr
+				io.WriteString(env.Diag.W, "\r\x1b[K") // a failing stderr cannot be reported
 				return
 			case now := <-tick.C:
 				fmt.Fprint(env.Diag.W, "\r\x1b[K", progressLine(env.Name, what, done(), total, now.Sub(begun)))
@@ -36,9 +37,10 @@ func progress(env *cli.Env, what string, total int64, done func() int64) (end fu
 	}
 }
 
-// progressLine is shorter than a terminal is wide: a line that wraps cannot be overwritten.
+// progressLine returns a line that is shorter than the width of a terminal, because a line
+// that wraps cannot be overwritten.
 func progressLine(name, what string, done, total int64, took time.Duration) string {
-	const mib, width, longest = 1 << 20, 79, 32 // of what
+	const mib, width, longest = 1 << 20, 79, 32 // length of what
 	if len(what) > longest {
 		what = what[:longest-3] + "..."
 	}
@@ -54,7 +56,7 @@ func progressLine(name, what string, done, total int64, took time.Duration) stri
 	return line[:min(len(line), width)]
 }
 
-// progressed returns how much is read of the stream that is being stored.
+// progressed returns how many bytes of the current stream have been read.
 func (s *store) progressed() int64 {
 	if spool := s.spool.Load(); spool != nil {
 		if info, err := spool.Stat(); err == nil {

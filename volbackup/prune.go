@@ -35,8 +35,8 @@ type pruning struct {
 	inventory *repository.Inventory
 }
 
-// Run removes what is expired, of each volume whose newest archive proves good, or
-// all archives of volumes that are gone.
+// Run removes the expired archives of each volume whose newest archive is good. With
+// --retired it removes all archives of volumes that no longer exist.
 func (c *pruneCmd) Run(ctx context.Context, env *cli.Env) error {
 	if err := checkVolumes(c.Volumes); err != nil {
 		return err
@@ -100,8 +100,8 @@ func (p *pruning) prune(ctx context.Context, volume string) error {
 	return p.remove(expired)
 }
 
-// retire removes all archives of a volume that has been gone for long enough. An
-// archive that cannot be read stays, for a person to look at.
+// retire removes all archives of a volume that has not existed for long enough. It
+// keeps an archive whose manifest cannot be read, for an administrator to examine.
 func (p *pruning) retire(volume string, all []repository.Archive) error {
 	var manifests []*repository.Manifest
 	var last time.Time
@@ -144,8 +144,9 @@ func (p *pruning) remove(manifests []*repository.Manifest) error {
 	return nil
 }
 
-// partly returns the error of a command of which some items failed. If all
-// failed for one reason, such as a full disk, that decides the exit status.
+// partly returns the error of a command for which some items failed. If all items
+// failed with the same exit status, such as that of a full disk, the command exits
+// with it.
 func partly(failed []error, items int) error {
 	if len(failed) == 0 {
 		return nil
@@ -155,7 +156,7 @@ func partly(failed []error, items int) error {
 		alike = alike && sysexits.Code(err) == sysexits.Code(failed[0])
 	}
 	if !alike {
-		partial := sysexits.New(sysexits.Partial, "partly_failed", fmt.Errorf("%d of %d volumes failed; the others are safe", len(failed), items))
+		partial := sysexits.New(sysexits.Partial, "partly_failed", fmt.Errorf("%d of %d volumes failed; the others succeeded", len(failed), items))
 		failed = append([]error{partial}, failed...)
 	}
 	return errors.Join(failed...)

@@ -18,7 +18,7 @@ type putCmd struct {
 	storeFlags
 	Made    moment   `placeholder:"TIME"`
 	Volume  string   `arg:"" help:"Name of the volume."`
-	Command []string `arg:"" optional:"" passthrough:"" help:"Program that makes the stream, and its arguments, after --."`
+	Command []string `arg:"" optional:"" passthrough:"" help:"Program that writes the stream, and its arguments, after --."`
 }
 
 // Run stores one stream.
@@ -50,7 +50,7 @@ func (c *putCmd) Run(ctx context.Context, env *cli.Env) error {
 	return env.Stdout.Record(record.Info, stored(m, env.Service, unchanged))
 }
 
-// store opens the repository for writing.
+// store locks and repairs the repository, and returns a store for it.
 func (f storeFlags) store(ctx context.Context, env *cli.Env, r *repository.Repository) (*store, error) {
 	s := &store{Repository: r, staging: cmp.Or(f.Staging, r.Root), always: f.Staging != ""}
 	var err error
@@ -66,7 +66,7 @@ func (f storeFlags) store(ctx context.Context, env *cli.Env, r *repository.Repos
 	return s, nil
 }
 
-// stored is the record of an archive that was put.
+// stored returns the record of an archive that put has stored.
 func stored(m *repository.Manifest, service string, unchanged bool) []byte {
 	l := record.New(m.Finished, record.Info, "stored", service)
 	fields(m, l)
@@ -74,19 +74,19 @@ func stored(m *repository.Manifest, service string, unchanged bool) []byte {
 	return l.End()
 }
 
-// moment is a time that a person gives: a day, or a time with its zone.
+// moment is a time on the command line: a day, or a time with its zone.
 type moment struct{ time.Time }
 
-// UnmarshalText reads it.
+// UnmarshalText parses a day or a time in RFC 3339. It rejects times in the future.
 func (m *moment) UnmarshalText(text []byte) error {
 	for _, layout := range []string{time.RFC3339, time.DateOnly} {
 		if t, err := time.Parse(layout, string(text)); err == nil {
 			if t.After(time.Now().Add(repository.ClockError)) {
-				return fmt.Errorf("%s has not come yet", text)
+				return fmt.Errorf("%s is in the future", text)
 			}
 			m.Time = t
 			return nil
 		}
 	}
-	return fmt.Errorf("%q is not a time such as 2024-05-31 or 2024-05-31T01:00:00Z; date -u -r FILE +%%FT%%TZ prints that of a file", text)
+	return fmt.Errorf("%q is not a time such as 2024-05-31 or 2024-05-31T01:00:00Z; date -u -r FILE +%%FT%%TZ prints the time of a file", text)
 }

@@ -23,18 +23,18 @@ import (
 	"observability-hub/volbackup/internal/tarcheck"
 )
 
-// restic is the engine of a repository that the program restic keeps: on S3, by
-// SFTP, behind a rest-server. Where it is and its password are in restic's own
-// variables. Each volume's snapshots carry the tag volume=NAME.
+// restic is the engine for a repository of the program restic, for example on S3,
+// SFTP or a rest-server. restic's own variables hold its location and password. The
+// snapshots of a volume have the tag volume=NAME.
 type restic struct {
 	env     *cli.Env
 	host    string
-	state   repositoryFlags // where the inventory is
+	state   repositoryFlags // directory of the inventory
 	staging stagingFlags
 	script  scriptFlags
 	run     *runCmd // of run: its flags
 
-	outcomes []outcome // of run: those that settle finishes
+	outcomes []outcome // of run: volumes that settle still has to verify
 }
 
 func newRestic(env *cli.Env, state repositoryFlags, staging stagingFlags, script scriptFlags) (*restic, error) {
@@ -58,7 +58,7 @@ func (r *restic) inventory() (string, error) {
 	return filepath.Join(dir, "restic"), nil
 }
 
-// begin removes locks whose owner is dead; restic leaves those of the living.
+// begin removes stale locks. restic does not remove the locks of live processes.
 func (r *restic) begin(ctx context.Context) error {
 	return r.within(ctx, func(ctx context.Context) error {
 		_, err := r.call(ctx, "unlock")
@@ -68,11 +68,11 @@ func (r *restic) begin(ctx context.Context) error {
 
 func (r *restic) end() {}
 
-// within gives a step the time of --timeout: restic tries for a quarter of an
-// hour to reach a repository that does not answer.
+// within limits a step to the time of --timeout. restic by itself tries for a
+// quarter of an hour to reach a repository that does not answer.
 func (r *restic) within(ctx context.Context, step func(context.Context) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, r.run.Timeout, sysexits.New(sysexits.Unavailable, "restic_failed", fmt.Errorf("not done within %v", r.run.Timeout)).
-		WithHint("see whether the repository can be reached: restic snapshots"))
+		WithHint("see whether the repository is reachable: restic snapshots"))
 	defer cancel()
 	return step(ctx)
 }
@@ -82,7 +82,7 @@ const (
 	volumeTag = "volume="
 )
 
-// snapshot is what restic snapshots --json says of one.
+// snapshot is a snapshot as restic snapshots --json prints it.
 type snapshot struct {
 	ID       string    `json:"id"`
 	ShortID  string    `json:"short_id"`
@@ -92,7 +92,7 @@ type snapshot struct {
 	Tags     []string  `json:"tags"`
 }
 
-// volume returns the volume that a snapshot is of.
+// volume returns the name of the volume in a snapshot.
 func (s snapshot) volume() string {
 	for _, tag := range s.Tags {
 		if v, ok := strings.CutPrefix(tag, volumeTag); ok {
@@ -104,8 +104,8 @@ func (s snapshot) volume() string {
 
 // call runs restic and returns what it prints.
 func (r *restic) call(ctx context.Context, args ...string) ([]byte, error) {
-	// Dependent: a killed run leaves no restic at work, and restic's own lock
-	// is then stale and goes with the next unlock.
+	// Dependent: if the run is killed, restic is killed too. restic's own lock is then
+	// stale, and the next unlock removes it.
 	out, messages, err := command.Cmd{Args: append([]string{"restic"}, args...), Dependent: true}.Run(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -116,16 +116,16 @@ func (r *restic) call(ctx context.Context, args ...string) ([]byte, error) {
 	return out, nil
 }
 
-// resticFailed explains a restic that failed. Its exit status decides, from 0.17
-// on; earlier versions, such as Debian's 0.14, end with 1 for any reason, and their
-// messages decide.
+// resticFailed returns the error for a restic that failed. From version 0.17 on the
+// exit status gives the reason. Earlier versions, such as Debian's 0.14, exit with
+// status 1 for any reason, so their messages are searched.
 func resticFailed(what, said string, code int, err error) error {
 	const (
-		noRepository  = "restic init makes one; if there should be one, see whether it can be reached"
-		locked        = "another restic is at work on that repository; restic unlock removes locks whose owner is dead"
-		wrongPassword = "RESTIC_PASSWORD_FILE must hold the password of that repository"
+		noRepository  = "create it with restic init; if it exists, see whether it is reachable: restic snapshots"
+		locked        = "wait for the other restic process; if it is dead, run: restic unlock"
+		wrongPassword = "RESTIC_PASSWORD_FILE must name a file with the password of that repository"
 	)
-	status, hint := sysexits.Unavailable, "see whether the repository can be reached: restic snapshots"
+	status, hint := sysexits.Unavailable, "see whether the repository is reachable: restic snapshots"
 	switch code {
 	case 10:
 		hint = noRepository
@@ -166,7 +166,8 @@ func lastLine(text string) string {
 	return lines[len(lines)-1]
 }
 
-// snapshots returns those of the volumes, of all if none is named, oldest first.
+// snapshots returns the snapshots of the volumes, or of all volumes if none is
+// named, oldest first.
 func (r *restic) snapshots(ctx context.Context, volumes []string) ([]snapshot, error) {
 	out, err := r.call(ctx, "snapshots", "--json", "--no-lock", "--tag", resticTag)
 	if err != nil {
@@ -183,8 +184,8 @@ func (r *restic) snapshots(ctx context.Context, volumes []string) ([]snapshot, e
 	return all, nil
 }
 
-// snapshot returns the snapshot VOLUME@ID; without an ID the newest, of this host
-// if it has one.
+// snapshot returns the snapshot VOLUME@ID. Without an ID it returns the newest
+// snapshot of this host or, if this host has none, of the only other host.
 func (r *restic) snapshot(ctx context.Context, volume, id string) (snapshot, error) {
 	all, err := r.snapshots(ctx, []string{volume})
 	if err != nil {
@@ -206,14 +207,15 @@ func (r *restic) snapshot(ctx context.Context, volume, id string) (snapshot, err
 		return all[best], nil
 	case id == "" && len(hosts) > 1:
 		return snapshot{}, sysexits.New(sysexits.Usage, "usage", fmt.Errorf("%s: backups of %d other hosts", volume, len(hosts))).
-			WithHint("say which: VOLUME@ID; volbackup list --engine restic shows them")
+			WithHint("name one as VOLUME@ID; volbackup list --engine restic shows them")
 	}
 	return snapshot{}, sysexits.New(sysexits.Failed, "no_backups", fmt.Errorf("%s: no such backup in the restic repository", volume)).
-		WithHint("volbackup list --engine restic shows what is there")
+		WithHint("volbackup list --engine restic shows all backups")
 }
 
-// resticBackup is what the containers of the volumes, its arguments, are stopped
-// for. It prints restic's summary and how restic ended for each of them.
+// resticBackup is the script that runs while the containers are stopped. Its
+// arguments are the names of the volumes. For each volume it prints restic's summary
+// and exit status.
 const resticBackup = `for ((n = 1; n <= $#; n++)); do
   path=VOLUME_PATH_$n status=0
   restic backup --quiet --json --tag ` + resticTag + ` --tag "` + volumeTag + `${!n}" -- "${!path:-$VOLUME_PATH}" || status=$?
@@ -224,7 +226,7 @@ done`
 // resticIncomplete is restic's exit status for a snapshot that lacks files.
 const resticIncomplete = 3
 
-// backUp makes snapshots of volumes while they are at rest, once for all of them.
+// backUp stops the containers of the volumes once, and makes a snapshot of each volume.
 func (r *restic) backUp(ctx context.Context, group []volume, _ func(outcome)) {
 	started := time.Now()
 	outcomes := make([]outcome, len(group))
@@ -271,7 +273,7 @@ func (r *restic) backUp(ctx context.Context, group []volume, _ func(outcome)) {
 		return nil
 	})
 	if err != nil && len(group) > 1 && ctx.Err() == nil && (sysexits.Code(err) == sysexits.Usage || sysexits.Code(err) == sysexits.DataErr) {
-		for _, v := range group { // as together
+		for _, v := range group { // one by one, as directory.together does
 			r.backUp(ctx, []volume{v}, nil)
 		}
 		return
@@ -282,8 +284,8 @@ func (r *restic) backUp(ctx context.Context, group []volume, _ func(outcome)) {
 	r.outcomes = append(r.outcomes, outcomes...)
 }
 
-// snapshotted fills in what restic printed about a snapshot. A snapshot that lacks
-// files is removed: it must never be the newest.
+// snapshotted sets the fields of m from restic's output. It removes a snapshot that
+// lacks files, because that one must never be the newest.
 func (r *restic) snapshotted(ctx context.Context, m *repository.Manifest, text, status string, said *said) error {
 	var summary struct {
 		ID        string `json:"snapshot_id"`
@@ -291,27 +293,27 @@ func (r *restic) snapshotted(ctx context.Context, m *repository.Manifest, text, 
 		Added     int64  `json:"data_added"`
 	}
 	for line := range strings.Lines(text) {
-		_ = json.Unmarshal([]byte(line), &summary) // of lines that are not the summary nothing is taken
+		_ = json.Unmarshal([]byte(line), &summary) // other lines have none of these fields
 	}
 	m.ID, m.Bytes, m.StoredBytes = summary.ID, summary.Processed, summary.Added
 	code, err := strconv.Atoi(status)
 	last, _ := said.last()
 	switch {
 	case err != nil:
-		return fmt.Errorf("restic backup: ended with %q", status)
+		return fmt.Errorf("restic backup: unknown exit status %q", status)
 	case code == resticIncomplete && summary.ID != "":
 		_, forgot := r.call(ctx, "forget", summary.ID)
 		return errors.Join(sysexits.New(sysexits.Failed, "restic_failed", fmt.Errorf("restic backup: some files could not be read: %s", last)).
-			WithHint("its snapshot is removed again; run as root, or with the capability CAP_DAC_READ_SEARCH"), forgot)
+			WithHint("run as root, or with the capability CAP_DAC_READ_SEARCH; the incomplete snapshot is removed"), forgot)
 	case code != 0:
 		return resticFailed("restic backup", last, code, fmt.Errorf("exit status %d", code))
 	case summary.ID == "":
-		return errors.New("restic backup: it succeeded and named no snapshot")
+		return errors.New("restic backup: it succeeded, but printed no snapshot id")
 	}
 	return nil
 }
 
-// settle checks the repository once, and only then removes what is expired.
+// settle checks the repository once, and only then removes expired snapshots.
 func (r *restic) settle(ctx context.Context, done func(outcome)) error {
 	good := slices.ContainsFunc(r.outcomes, func(o outcome) bool { return o.err == nil })
 	var checked error
@@ -387,15 +389,16 @@ func (r *restic) verify(ctx context.Context, _ []string, deep bool) error {
 	return errors.Join(r.env.Stdout.Record(level, l.End()), wrong)
 }
 
-// find restores a snapshot into the staging directory, where restic compares every
-// byte with its hash: restic's own dump has no hard links and not the root directory.
+// find restores a snapshot into the staging directory, where restic verifies every
+// byte. It does not use restic dump, which writes neither hard links nor the root
+// directory.
 func (r *restic) find(ctx context.Context, volume, id string) (*repository.Manifest, func(context.Context, io.Writer) (string, error), func(), error) {
 	s, err := r.snapshot(ctx, volume, id)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	if len(s.Paths) != 1 {
-		return nil, nil, nil, fmt.Errorf("snapshot %s is of %d directories", s.ShortID, len(s.Paths))
+		return nil, nil, nil, fmt.Errorf("snapshot %s has %d directories, not one", s.ShortID, len(s.Paths))
 	}
 	dir, remove, err := scratch(cmp.Or(r.staging.Staging, os.TempDir()))
 	if err != nil {
@@ -424,7 +427,7 @@ func (r *restic) find(ctx context.Context, volume, id string) (*repository.Manif
 	}, remove, nil
 }
 
-// check verifies the repository, with deep every byte in it.
+// check verifies the repository. With deep it reads every byte.
 func (r *restic) check(ctx context.Context, deep bool) error {
 	args := []string{"check"}
 	if deep {
@@ -432,12 +435,12 @@ func (r *restic) check(ctx context.Context, deep bool) error {
 	}
 	_, err := r.call(ctx, args...)
 	if e, ok := errors.AsType[*sysexits.Error](err); ok && e.Code == sysexits.Unavailable && strings.Contains(e.Error(), "repository contains errors") {
-		return sysexits.New(sysexits.DataErr, "archives_damaged", e.Err).WithHint("restic check says more; restic rebuild-index and restic backup repair what can be repaired")
+		return sysexits.New(sysexits.DataErr, "archives_damaged", e.Err).WithHint("for details run restic check; restic rebuild-index and a new backup repair what can be repaired")
 	}
 	return err
 }
 
-// forget removes what is expired of a volume; the newest always stays.
+// forget removes expired snapshots of a volume. It always keeps the newest one.
 func (r *restic) forget(ctx context.Context, volume string, keep repository.Retention) (removed int, err error) {
 	out, err := r.call(ctx, "forget", "--json", "--group-by", "host", "--host", r.host, "--tag", resticTag+","+volumeTag+volume, "--keep-last", "1",
 		"--keep-daily", strconv.Itoa(keep.KeepDaily), "--keep-weekly", strconv.Itoa(keep.KeepWeekly), "--keep-monthly", strconv.Itoa(keep.KeepMonthly))
@@ -446,7 +449,7 @@ func (r *restic) forget(ctx context.Context, volume string, keep repository.Rete
 	}
 	var groups []struct{ Remove []snapshot }
 	if err := json.Unmarshal(out, &groups); err != nil {
-		return 0, nil // it has nothing to say where nothing is left to keep
+		return 0, nil // restic prints no JSON if no snapshot matches
 	}
 	for _, g := range groups {
 		removed += len(g.Remove)

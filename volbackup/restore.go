@@ -25,8 +25,9 @@ type restoreCmd struct {
 	Archive string `arg:"" name:"volume[@id]" help:"The volume; without an id, its newest archive."`
 }
 
-// Run is cat | import, but import never sees the end of a stream that failed:
-// it unpacks beside the old volume and swaps when all is there.
+// Run does the same as cat | import, except that import never sees the end of a
+// stream that failed. import unpacks beside the old content, and exchanges the two
+// only after the whole stream.
 func (c *restoreCmd) Run(ctx context.Context, env *cli.Env) error {
 	volume, id, err := repository.ParseArchive(c.Archive)
 	if err != nil {
@@ -47,7 +48,7 @@ func (c *restoreCmd) Run(ctx context.Context, env *cli.Env) error {
 	return c.restore(ctx, env, m, pour)
 }
 
-// restore gives what pour writes to manage_volume.sh import.
+// restore pipes the stream that pour writes to manage_volume.sh import.
 func (c *restoreCmd) restore(ctx context.Context, env *cli.Env, m *repository.Manifest, pour func(context.Context, io.Writer) (string, error)) error {
 	args := []string{c.ManageVolume, "import"}
 	if c.Stop {
@@ -61,8 +62,8 @@ func (c *restoreCmd) restore(ctx context.Context, env *cli.Env, m *repository.Ma
 		return err
 	}
 	widen(out)
-	err = p.start(ctx, in, nil) // its record is not ours
-	in.Close()                  // it has its own
+	err = p.start(ctx, in, nil) // discard the record that import prints
+	in.Close()                  // the program has its own copy
 	if err != nil {
 		out.Close()
 		return err
@@ -75,7 +76,7 @@ func (c *restoreCmd) restore(ctx context.Context, env *cli.Env, m *repository.Ma
 		cancel(poured)
 		ended := p.wait()
 		out.Close()
-		if errors.Is(poured, syscall.EPIPE) && ended != nil { // it ended first
+		if errors.Is(poured, syscall.EPIPE) && ended != nil { // import failed first
 			return c.failed(p, ended, m, outside)
 		}
 		if context.Cause(ctx) != poured {
@@ -98,13 +99,13 @@ func (c *restoreCmd) restore(ctx context.Context, env *cli.Env, m *repository.Ma
 	return env.Stdout.Record(record.Info, l.End())
 }
 
-// failed is the error of an import. Archives of earlier versions may have names
-// that tar does not unpack as they are.
+// failed returns the error of an import. Archives of earlier versions can contain
+// names that tar does not restore unchanged.
 func (c *restoreCmd) failed(p *producer, ended error, m *repository.Manifest, outside string) error {
 	err := p.failed(ended)
 	if outside == "" || sysexits.Code(err) != sysexits.DataErr {
 		return err
 	}
 	return sysexits.New(sysexits.DataErr, "command_failed", fmt.Errorf("%s@%s has names that lead out of the volume, such as %.200q: %w", m.Volume, m.ID, outside, err)).
-		WithHint(fmt.Sprintf("unpack it elsewhere, and import what tar makes of that: volbackup cat %s@%s | tar -x -C D && tar -C D/PATH -c . | manage_volume.sh import %s", m.Volume, m.ID, m.Volume))
+		WithHint(fmt.Sprintf("unpack it elsewhere, pack that directory, and import the result: volbackup cat %s@%s | tar -x -C D && tar -C D/PATH -c . | manage_volume.sh import %s", m.Volume, m.ID, m.Volume))
 }

@@ -11,21 +11,21 @@ import (
 	"observability-hub/volbackup/internal/repository"
 )
 
-// need is what decides how much room the backup of a volume needs.
+// need describes a volume whose backup needs room.
 type need struct {
 	volume string
-	base   *repository.Manifest // the newest archive
-	dir    string               // the directory that is read, if it is known
+	base   *repository.Manifest // the newest archive, nil if there is none
+	dir    string               // the directory that is read, "" if it is not known
 }
 
-// checkRoom fails before a container is stopped for a backup that could not end:
-// if no file can be made, or if there is not the room that the newest archives
-// needed or, for a first one, that the directory takes.
+// checkRoom fails if there is not enough room for the backups, or if no file can be
+// created. It is called before a container is stopped. A backup needs as much room
+// as the newest archive of its volume, or as much as the directory if there is none.
 func (s *store) checkRoom(stage bool, needs ...need) error {
 	var stored, staged int64
 	for _, n := range needs {
 		err := probe(s.Dir(n.volume))
-		if errors.Is(err, fs.ErrNotExist) { // the first of its volume
+		if errors.Is(err, fs.ErrNotExist) { // the first backup of the volume
 			err = probe(s.Root)
 		}
 		if err != nil {
@@ -65,14 +65,14 @@ func (s *store) checkRoom(stage bool, needs ...need) error {
 }
 
 func stagingError(err error) error {
-	hint := "give --staging a directory that the user of this run can write"
+	hint := "pass --staging DIR, a directory that the user of this run can write to"
 	if repository.Full(err) {
-		hint = "make room there, or give --staging a directory with room for the volume; the backups are unchanged"
+		hint = "make room there, or pass --staging DIR with room for the volume; the existing backups are unchanged"
 	}
 	return sysexits.New(sysexits.CantCreate, "staging_unwritable", fmt.Errorf("staging: %w", err)).WithHint(hint)
 }
 
-// probe makes a file without a name in a directory.
+// probe creates an unnamed file in a directory to see whether that works.
 func probe(dir string) error {
 	f, err := repository.Unnamed(dir)
 	if err != nil {
@@ -81,14 +81,14 @@ func probe(dir string) error {
 	return f.Close()
 }
 
-// occupied returns the bytes that the files in a directory take on disk, as far as
-// this user may look.
+// occupied returns the size on disk of the files in a directory. It does not count
+// files that this user cannot see.
 func occupied(dir string) (bytes int64) {
-	const sector = 512 // of st_blocks, whatever the file system
+	const sector = 512 // the unit of st_blocks on every file system
 	seen := map[uint64]bool{}
 	_ = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
 		if err != nil {
-			return nil // what cannot be seen is not counted
+			return nil // not counted
 		}
 		info, err := e.Info()
 		if err != nil {
@@ -119,6 +119,6 @@ func free(dir string) (space, error) {
 }
 
 func noRoom(dir string, has, need int64) error {
-	return sysexits.New(sysexits.CantCreate, "no_room", fmt.Errorf("%s: %d MiB free, and %d MiB are needed", dir, has>>20, need>>20)).
-		WithHint("make room there, or prune older backups; nothing was stopped and nothing changed")
+	return sysexits.New(sysexits.CantCreate, "no_room", fmt.Errorf("%s: %d MiB free, %d MiB needed", dir, has>>20, need>>20)).
+		WithHint("make room there, or prune older backups; no container was stopped, and the backups are unchanged")
 }

@@ -10,20 +10,20 @@ import (
 	"observability-hub/lib/diag"
 )
 
-// said is the stderr of a program: warnings are passed on as they come, errors
-// are kept for the one who reports how it ended.
+// said reads the stderr of a program. It prints warnings immediately, and keeps the
+// last error for the message about the program's failure.
 type said struct {
-	Diag *diag.Logger // nil: pass on nothing
+	Diag *diag.Logger // nil: print nothing
 
 	mu    sync.Mutex
-	part  []byte // a line that is not complete yet
+	part  []byte // an incomplete line
 	error string // the last error, else the last line
 	hint  string
-	event string          // of the last error, if that was in the toolkit's envelope
+	event string          // of the last error, if it was a JSON record of the toolkit
 	seen  map[string]bool // events of warnings
 }
 
-// maxSaid bounds a line; the rest of a longer one counts as another.
+// maxSaid limits the length of a line. A longer line is split.
 const maxSaid = 8 << 10
 
 func (s *said) Write(p []byte) (int, error) {
@@ -43,7 +43,7 @@ func (s *said) Write(p []byte) (int, error) {
 	}
 }
 
-// line takes one line: of manage_volume.sh, or of any other program.
+// line processes one line of manage_volume.sh or of any other program.
 func (s *said) line(line string) {
 	if line == "" {
 		return
@@ -73,9 +73,9 @@ func (s *said) line(line string) {
 	}
 }
 
-// passOn reports what a program that succeeded has called an error: a
-// container that does not start again is no reason to throw a backup away, and
-// none to be silent.
+// passOn prints the last error of a program that succeeded, as a warning. For
+// example, if a container does not start again, the backup is kept, but the
+// problem must be reported.
 func (s *said) passOn() {
 	if text, hint := s.last(); s.event != "" && s.Diag != nil {
 		if hint != "" {
@@ -85,7 +85,7 @@ func (s *said) passOn() {
 	}
 }
 
-// saw reports whether the program used one of these events.
+// saw reports whether the program printed one of these events.
 func (s *said) saw(events ...string) bool {
 	s.last()
 	s.mu.Lock()
@@ -93,7 +93,7 @@ func (s *said) saw(events ...string) bool {
 	return slices.ContainsFunc(events, func(e string) bool { return s.seen[e] })
 }
 
-// last returns what the program said last, and its hint.
+// last returns the last error or line of the program, and its hint.
 func (s *said) last() (text, hint string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

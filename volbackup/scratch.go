@@ -8,13 +8,13 @@ import (
 	"syscall"
 )
 
-// scratchPrefix begins the names of directories for restored snapshots.
+// scratchPrefix is the prefix of the names of directories for restored snapshots.
 const scratchPrefix = ".volbackup-restic-"
 
-// scratch makes a directory in staging and holds it locked until it is removed.
-// Those that nobody holds were left by runs that were killed: they go.
+// scratch creates a directory in staging and locks it until it is removed. It
+// first removes directories that no process locks, which killed runs left.
 func scratch(staging string) (dir string, remove func(), err error) {
-	old, _ := filepath.Glob(filepath.Join(staging, scratchPrefix+"*")) // staging is no pattern of ours; then none is found
+	old, _ := filepath.Glob(filepath.Join(staging, scratchPrefix+"*")) // fails if staging is not a valid pattern; then no directory is removed
 	for _, path := range old {
 		if f, err := hold(path); err == nil {
 			_ = os.RemoveAll(path) // the next run tries again
@@ -26,10 +26,10 @@ func scratch(staging string) (dir string, remove func(), err error) {
 			return "", nil, stagingError(err)
 		}
 		f, err := hold(dir)
-		if errors.Is(err, fs.ErrNotExist) { // another run took it for one that was left
+		if errors.Is(err, fs.ErrNotExist) { // another run removed it before it was locked
 			continue
 		}
-		// A file system without locks has to do without: there, nothing is cleared up.
+		// On a file system without locks f is nil. There, directories of killed runs are not removed.
 		return dir, func() {
 			os.RemoveAll(dir)
 			if f != nil {
@@ -39,7 +39,7 @@ func scratch(staging string) (dir string, remove func(), err error) {
 	}
 }
 
-// hold locks a directory of this user that is still there.
+// hold locks a directory of this user, and fails if it no longer exists.
 func hold(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
 	if err != nil {

@@ -12,37 +12,37 @@ import (
 	"observability-hub/volbackup/internal/repository"
 )
 
-// scriptFlags say how volumes are reached.
+// scriptFlags name the program that accesses volumes.
 type scriptFlags struct {
 	ManageVolume string `default:"manage_volume.sh" placeholder:"PROGRAM"`
 }
 
-// volume is what manage_volume.sh list prints about one.
+// volume is a volume as manage_volume.sh list prints it.
 type volume struct {
 	Volume     string            `json:"volume"`
 	Driver     string            `json:"driver"`
 	Mountpoint string            `json:"mountpoint"`
 	Labels     map[string]string `json:"labels"`
 	Containers []string          `json:"containers"` // the running ones
-	Mounts     []mount           `json:"mounts"`     // where they mount it
-	Refused    string            `json:"refused"`    // why it cannot be read: "it is a mount of something else"
+	Mounts     []mount           `json:"mounts"`     // where these containers mount it
+	Refused    string            `json:"refused"`    // why it cannot be read, such as "it is a mount of /srv/data, type none"
 
-	named bool   // on the command line
-	name  string // under which it is kept in the repository
+	named bool   // the volume is named on the command line
+	name  string // the volume's name in the repository
 }
 
-// mount is a place at which a container mounts a volume.
+// mount says where a container mounts a volume.
 type mount struct {
 	Container   string `json:"container"`
 	Destination string `json:"destination"`
 }
 
-// held reports whether a container may be down while the volume is read. Nothing
-// is known of a volume that is not listed.
+// held reports whether a container may be down while the volume is read. It
+// returns true for a volume that is not listed, because its containers are unknown.
 func (v volume) held() bool { return v.Driver == "" || len(v.Containers) > 0 }
 
-// list asks manage_volume.sh which volumes there are, those with the label
-// hub.backup=false included.
+// list returns the volumes that manage_volume.sh list prints, including those
+// with the label hub.backup=false.
 func (f scriptFlags) list(ctx context.Context) ([]volume, error) {
 	out, messages, err := command.Cmd{Args: []string{f.ManageVolume, "list", "--all"}, Dependent: true}.Run(ctx)
 	if err != nil {
@@ -50,7 +50,7 @@ func (f scriptFlags) list(ctx context.Context) ([]volume, error) {
 		_, _ = s.Write(messages)
 		text, hint := s.last()
 		if hint == "" && s.event == "" {
-			hint = "see whether manage_volume.sh is in PATH, or give --manage-volume"
+			hint = "put manage_volume.sh in PATH, or pass --manage-volume PROGRAM"
 		}
 		status := passedOn(command.Status(err))
 		if status == sysexits.Failed {
@@ -72,8 +72,8 @@ func (f scriptFlags) list(ctx context.Context) ([]volume, error) {
 	return all, nil
 }
 
-// groups divides volumes into those that share running containers: they are read
-// while all of their containers are stopped once.
+// groups divides volumes into groups that share running containers. The volumes
+// of a group are read together, so each container is stopped only once.
 func groups(volumes []volume) (all [][]volume) {
 	for _, v := range volumes {
 		group := []volume{v}

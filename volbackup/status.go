@@ -30,7 +30,7 @@ func (c *statusCmd) Validate() error {
 	return nil
 }
 
-// Immediate is cli's question whether a signal may end the run anywhere.
+// Immediate tells cli whether a signal can end the process at any point.
 func (c *statusCmd) Immediate() bool { return !c.isRestic() }
 
 // Viewer implements [cli.Viewable].
@@ -38,8 +38,8 @@ func (c *statusCmd) Viewer(w io.Writer) cli.Viewer {
 	return c.Show(w, table.Columns{"backup_status": {"volume", "state", "age_s", "archives", "damaged", "newest", "reason", "detail"}})
 }
 
-// Run prints how each volume stands: what the inventory expects, compared with what
-// the manifests say. It reads no archive and takes no lock.
+// Run prints the state of each volume: it compares the inventory with the
+// manifests. It reads no archive and takes no lock.
 func (c *statusCmd) Run(ctx context.Context, env *cli.Env) error {
 	if err := checkVolumes(c.Volumes); err != nil {
 		return err
@@ -101,7 +101,7 @@ func (c *statusCmd) report(env *cli.Env, e engine, inventory *repository.Invento
 	}
 	var wrong []string
 	if len(stale) > 0 {
-		wrong = append(wrong, "no verified backup that is new enough: "+strings.Join(stale, ", "))
+		wrong = append(wrong, "no recent verified backup: "+strings.Join(stale, ", "))
 	}
 	if len(never) > 0 {
 		wrong = append(wrong, "never backed up: "+strings.Join(never, ", "))
@@ -110,7 +110,7 @@ func (c *statusCmd) report(env *cli.Env, e engine, inventory *repository.Invento
 		return nil
 	}
 	return sysexits.New(sysexits.Failed, "backup_stale", errors.New(strings.Join(wrong, "; "))).
-		WithHint("journalctl -u volume-backup shows why; a volume that needs no backup is named by --exclude or VOLBACKUP_EXCLUDE")
+		WithHint("journalctl -u volume-backup shows why; if a volume needs no backup, name it in --exclude or VOLBACKUP_EXCLUDE")
 }
 
 func level(s repository.State) string {

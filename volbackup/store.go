@@ -21,50 +21,49 @@ import (
 	"observability-hub/volbackup/internal/tarcheck"
 )
 
-// store is where and how archives are stored.
+// store defines where and how archives are stored.
 type store struct {
 	*repository.Repository
 	staging    string
-	always     bool // stage the stream of any source
-	reread     bool // read a volume also if it has the same tree
+	always     bool // stage the stream of every source
+	reread     bool // read a volume even if its tree is unchanged
 	recipients []age.Recipient
 	names      []string                // of the recipients
-	seen       atomic.Int64            // bytes of the stream that were read
+	seen       atomic.Int64            // number of bytes of the stream that have been read
 	spool      atomic.Pointer[os.File] // the staged stream that is being written
 }
 
-// source is where a tar stream comes from.
+// source is the origin of a tar stream.
 type source interface {
-	// open starts the stream and returns it. It may be empty if what the source
-	// reads still has this tree. With a spool the stream goes there instead, and
-	// is whole when finish returns.
+	// open starts the stream and returns it. The stream may be empty if the source
+	// finds the same tree. If spool is not nil, the stream is written to it instead,
+	// and is complete when finish returns.
 	open(ctx context.Context, tree string, spool *os.File) (io.Reader, error)
-	// finish waits for the end and returns whether the stream is good.
+	// finish waits for the end of the source. It fails if the stream must be discarded.
 	finish() (ending, error)
 	// running reports whether the source runs before open.
 	running() bool
-	// waited reports whether something, such as a stopped container, waits until all is read.
+	// waited reports whether something, such as a stopped container, waits for the end of the stream.
 	waited() bool
-	// reads returns the directory that is read, empty if that is not known.
+	// reads returns the directory that the source reads, "" if it is not known.
 	reads() string
 }
 
-// ending is how a source ended.
+// ending is the result of a source that succeeded.
 type ending struct {
 	consistency string
-	tree        string // digest of the metadata of what was read; empty: not known
+	tree        string // digest of the metadata of the tree that was read, "" if it is not known
 }
 
-// errBaseDamaged says that a source delivered nothing because its volume has the
-// tree of the newest archive, which then proved damaged.
-var errBaseDamaged = errors.New("the last archive is damaged, and the volume was not read: run it again")
+// errBaseDamaged means that a source wrote an empty stream because its volume has
+// the tree of the newest archive, but this archive is damaged.
+var errBaseDamaged = errors.New("the last archive is damaged, and the volume was not read: run the backup again")
 
-// put stores the stream of a source as the newest archive of m.Volume. m has what
-// is known before; the rest is filled in. unchanged says that the newest archive
-// had the same content.
+// put stores the stream of a source as the newest archive of m.Volume. It completes
+// the fields of m. unchanged reports that the newest archive had the same content.
 //
-// If something waits for the source, the stream is first read to its end, into a
-// file without a name, and the source is released. Then one copy goes through the
+// If something waits for the source, put first writes the whole stream to an
+// unnamed file, which releases the source. Then the stream passes once through the
 // digest, the tar check and the compressor.
 func (s *store) put(ctx context.Context, m *repository.Manifest, src source) (unchanged bool, err error) {
 	s.name(m)
@@ -108,11 +107,11 @@ func (s *store) put(ctx context.Context, m *repository.Manifest, src source) (un
 	err = p.run(ctx, r)
 	if err != nil {
 		cancel(err)
-		p.discard() // first, because the source may take longer to end than a run that must stop has
+		p.discard() // before finish, because a source may take longer to end than the run has after a signal
 	}
 	end, ended := src.finish()
 	if ended != nil && (err == nil || p.read) {
-		err = ended // the program knows best why its stream ends early
+		err = ended // the program's own error explains why its stream ends early
 	}
 	if err != nil {
 		return false, err
@@ -120,7 +119,7 @@ func (s *store) put(ctx context.Context, m *repository.Manifest, src source) (un
 	return p.publish(ctx, base, tree, end)
 }
 
-// name gives an archive its time and its ID.
+// name sets the time and the ID of an archive.
 func (s *store) name(m *repository.Manifest) {
 	s.seen.Store(0)
 	m.Version, m.Tool = repository.ManifestVersion, name+" "+cli.Version
@@ -132,7 +131,7 @@ func (s *store) name(m *repository.Manifest) {
 	m.Recipients = s.names
 }
 
-// stage opens a file for a stream that is read to its end first.
+// stage opens an unnamed file in the staging directory.
 func (s *store) stage() (*os.File, error) {
 	spool, err := repository.Unnamed(s.staging)
 	if err != nil {
@@ -144,11 +143,12 @@ func (s *store) stage() (*os.File, error) {
 
 func (s *store) unstage(spool *os.File) {
 	s.spool.Store(nil)
-	spool.Close() // its content is not needed any more
+	spool.Close() // an error does not matter, because the content is no longer needed
 }
 
-// spoolError explains why a stream was not staged. A program that writes the file
-// itself gets ENOSPC and reports only its own failure.
+// spoolError returns the error of a stream that could not be staged. It tests
+// whether the disk is full, because then the program that writes the file may report
+// only that it failed.
 func (s *store) spoolError(spool *os.File, err error) error {
 	if _, full := spool.Write(make([]byte, 64<<10)); repository.Full(full) {
 		return stagingError(fmt.Errorf("%w: %v", full, err))
@@ -156,14 +156,14 @@ func (s *store) spoolError(spool *os.File, err error) error {
 	return err
 }
 
-// keep stores a stream that was staged.
+// keep stores a staged stream.
 func (s *store) keep(ctx context.Context, m *repository.Manifest, base *repository.Manifest, spool *os.File, tree string, end ending) (unchanged bool, err error) {
 	s.spool.Store(nil)
 	info, err := spool.Stat()
 	if err != nil {
 		return false, stagingError(err)
 	}
-	// A stream of the same length may be the same stream: a digest costs less than compressing it in vain.
+	// A stream of the same length may be unchanged. Compute the digest first, because that is cheaper than compressing.
 	p := &packing{s: s, m: m, digestOnly: base != nil && base.Bytes == info.Size()}
 	defer p.discard()
 	for {
@@ -185,8 +185,8 @@ func (s *store) keep(ctx context.Context, m *repository.Manifest, base *reposito
 	}
 }
 
-// base returns the newest archive of a volume if it has the same recipients: a new
-// archive of the same content shares its file.
+// base returns the newest archive of a volume if it has the same recipients, else
+// nil. A new archive with the same content can be a link to its file.
 func (s *store) base(volume string) (*repository.Manifest, error) {
 	all, err := s.Archives(volume)
 	if err != nil {
@@ -198,24 +198,24 @@ func (s *store) base(volume string) (*repository.Manifest, error) {
 	return nil, nil
 }
 
-// packing is one stream on its way into the repository.
+// packing stores one stream in the repository.
 type packing struct {
 	s          *store
 	m          *repository.Manifest
-	digestOnly bool // to learn whether the stream is a known one
+	digestOnly bool // compute only the digest, to see whether the stream is unchanged
 	read       bool // the stream was read to its end
 	draft      *repository.Draft
 	c          *compressor
 }
 
-// piece is what was read of a stream; with err, the last one.
+// piece is a part of a stream. The last piece has err set.
 type piece struct {
 	data []byte
 	err  error
 }
 
-// run takes the stream to its end, and fills in what it proves to be. An empty
-// stream leaves m.Bytes at 0.
+// run reads the stream to its end, checks it, and sets the fields of m that describe
+// it. If the stream is empty, m.Bytes stays 0.
 func (p *packing) run(ctx context.Context, r io.Reader) error {
 	buffers, pieces := make(chan []byte, maxWorkers+2), make(chan piece)
 	for range workers() + 2 {
@@ -244,7 +244,7 @@ func (p *packing) run(ctx context.Context, r io.Reader) error {
 	for !p.read {
 		var b piece
 		select {
-		case b = <-pieces: // also of a source that does not end when it is told to
+		case b = <-pieces: // a source may block in Read after ctx is done, so read it in another goroutine
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -283,7 +283,7 @@ func (p *packing) run(ctx context.Context, r io.Reader) error {
 	return p.finish()
 }
 
-// compress adds a block to the archive, which begins with the first one.
+// compress adds a block to the archive. The first block creates the archive's file.
 func (p *packing) compress(block []byte, buffers chan<- []byte) error {
 	if p.c == nil {
 		d, err := p.s.Draft(p.m)
@@ -302,7 +302,7 @@ func (p *packing) compress(block []byte, buffers chan<- []byte) error {
 	return p.c.add(block)
 }
 
-// finish waits until all is compressed and written.
+// finish waits until all blocks are compressed and written.
 func (p *packing) finish() error {
 	if p.c == nil {
 		return nil
@@ -316,8 +316,8 @@ func (p *packing) finish() error {
 	return nil
 }
 
-// publish makes the archive appear. asked is the tree that the source was asked
-// about: an empty stream stands for the content of base if the source found it.
+// publish publishes the archive. asked is the tree that was passed to the source. If
+// the source found the same tree, an empty stream means the content of base.
 func (p *packing) publish(ctx context.Context, base *repository.Manifest, asked string, end ending) (unchanged bool, err error) {
 	m := p.m
 	empty := m.Bytes == 0
@@ -350,7 +350,7 @@ func (p *packing) publish(ctx context.Context, base *repository.Manifest, asked 
 	return unchanged, nil
 }
 
-// link makes the archive share the file of base, which has the same content.
+// link makes the archive a link to the file of base, which has the same content.
 func (p *packing) link(base *repository.Manifest) error {
 	if p.draft == nil {
 		d, err := p.s.Draft(p.m)
@@ -370,8 +370,8 @@ func (p *packing) link(base *repository.Manifest) error {
 	return nil
 }
 
-// whole reports whether an archive is as its manifest says, and marks it if it is
-// not: a link to a damaged file would be a second damaged backup.
+// whole reports whether an archive matches its manifest, and marks it as damaged if
+// it does not. A link to a damaged file would be a second damaged backup.
 func (s *store) whole(ctx context.Context, base *repository.Manifest) (bool, error) {
 	wrong := s.Check(ctx, base)
 	if wrong == nil {
@@ -384,10 +384,10 @@ func (s *store) whole(ctx context.Context, base *repository.Manifest) (bool, err
 	return false, s.Update(base)
 }
 
-// discard removes what was begun and not published.
+// discard removes the files of an archive that was not published.
 func (p *packing) discard() {
 	if p.c != nil {
-		_ = p.c.close() // the stream failed, which is reported already
+		_ = p.c.close() // the failure of the stream is already reported
 		p.c = nil
 	}
 	if p.draft != nil {
@@ -396,21 +396,21 @@ func (p *packing) discard() {
 	}
 }
 
-// refused is the error of a stream that is not a whole archive.
+// refused returns the error for a stream that is not a complete archive.
 func refused(volume string, err error) error {
-	hint := "nothing was stored; see whether the program that makes the stream failed, and run it again"
+	hint := "nothing was stored; see whether the program that writes the stream failed, and run it again"
 	if other, ok := errors.AsType[*tarcheck.Foreign](err); ok {
-		hint = fmt.Sprintf("unpack it on its way: %s FILE | volbackup put %s", other.Unpack, volume)
+		hint = fmt.Sprintf("convert it to tar: %s FILE | volbackup put %s", other.Unpack, volume)
 	} else if errors.Is(err, tarcheck.ErrNoEndMark) {
-		hint = fmt.Sprintf("if the stream was not cut, but made by a tar that writes no end mark, such as that of busybox in a pipe, add the mark: (cat FILE; head -c 1024 /dev/zero) | volbackup put %s", volume)
+		hint = fmt.Sprintf("if the archive is complete and its tar, such as busybox in a pipe, writes no end-of-archive mark, add the mark: (cat FILE; head -c 1024 /dev/zero) | volbackup put %s", volume)
 	} else if errors.Is(err, tarcheck.ErrTrailing) {
-		hint = fmt.Sprintf("if the stream is several archives in a row, make one of them: mkdir D && tar -x --ignore-zeros -C D -f FILE && tar -C D -c . | volbackup put %s", volume)
+		hint = fmt.Sprintf("if the stream is several archives in a row, convert them to one: mkdir D && tar -x --ignore-zeros -C D -f FILE && tar -C D -c . | volbackup put %s", volume)
 	}
 	return sysexits.New(sysexits.DataErr, "stream_refused", err).WithHint(hint)
 }
 
-// leadsOut is the error of an archive that GNU tar would not unpack as it is.
+// leadsOut returns the error for an archive with a name that GNU tar does not restore unchanged.
 func leadsOut(volume, entry string) error {
-	return sysexits.New(sysexits.DataErr, "stream_refused", fmt.Errorf("the archive has names that lead out of the volume, such as %.200q (tar -P); it could not be restored", entry)).
-		WithHint(fmt.Sprintf("pack it again without them: mkdir D && tar -C D -xf FILE && tar -C D/PATH -c . | volbackup put %s, PATH being the directory of the volume in it", volume))
+	return sysexits.New(sysexits.DataErr, "stream_refused", fmt.Errorf("the archive has names that lead out of the volume, such as %.200q (tar -P), and could not be restored", entry)).
+		WithHint(fmt.Sprintf("pack it again without them: mkdir D && tar -C D -xf FILE && tar -C D/PATH -c . | volbackup put %s, where PATH is the directory of the volume in the archive", volume))
 }

@@ -20,7 +20,7 @@ func unpack(r io.Reader, m *repository.Manifest, identities []age.Identity) (io.
 	if len(m.Recipients) > 0 {
 		plain, err := age.Decrypt(r, identities...)
 		if _, ok := errors.AsType[*age.NoIdentityMatchError](err); ok {
-			return nil, badIdentity(fmt.Errorf("none of the keys opens %s", m.File))
+			return nil, badIdentity(fmt.Errorf("no key can decrypt %s", m.File))
 		}
 		if err != nil {
 			return nil, fmt.Errorf("decrypt: %w", err)
@@ -34,9 +34,9 @@ func unpack(r io.Reader, m *repository.Manifest, identities []age.Identity) (io.
 	return d.IOReadCloser(), nil
 }
 
-// pour writes the tar stream of an archive, whose stored bytes were checked, to
-// w, and checks the stream too. It returns the first name in it that leads out of
-// the volume.
+// pour writes the tar stream of an archive to w, and verifies the stream. The
+// caller has already verified the stored bytes. outside is the first name in the
+// stream that leads out of the volume, "" if there is none.
 func pour(ctx context.Context, f io.Reader, m *repository.Manifest, identities []age.Identity, w io.Writer) (outside string, err error) {
 	r, err := unpack(repository.Interruptible(ctx, f), m, identities)
 	if err != nil {
@@ -50,10 +50,10 @@ func pour(ctx context.Context, f io.Reader, m *repository.Manifest, identities [
 		err = tar.Close()
 	}
 	if err == nil && (tar.Bytes != m.Bytes || tar.Entries != m.Entries || hex.EncodeToString(h.Sum(nil)) != m.Content) {
-		err = errors.New("the content is not what the manifest says")
+		err = errors.New("the content does not match the manifest")
 	}
 	return tar.Outside, err
 }
 
-// onlyWriter keeps io.Copy from taking a short cut past the buffer.
+// onlyWriter hides all other methods of a writer, which makes io.CopyBuffer use its buffer.
 type onlyWriter struct{ io.Writer }

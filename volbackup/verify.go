@@ -23,7 +23,7 @@ func (c *verifyCmd) Viewer(w io.Writer) cli.Viewer {
 	return c.Show(w, table.Columns{"archive_verified": columns, "archive_verify_failed": columns})
 }
 
-// Run checks archives and keeps the result in their manifests.
+// Run verifies archives and records the result in their manifests.
 func (c *verifyCmd) Run(ctx context.Context, env *cli.Env) error {
 	e, err := c.engine(env, c.repositoryFlags, c.identityFlags, stagingFlags{}, scriptFlags{})
 	if err != nil {

@@ -12,12 +12,12 @@ import (
 	"syscall"
 )
 
-// Check reads the stored bytes of an archive and compares them with its
-// manifest: those on the disk, not what the kernel may still have of them in
-// memory, and without pushing out of memory what others need.
+// Check reads the stored bytes of an archive and compares them with its manifest.
+// It reads from the disk past the page cache: otherwise it could verify a copy in
+// memory, and it would displace the cached data of other programs.
 func (r *Repository) Check(ctx context.Context, m *Manifest) error {
 	err := r.checkAs(ctx, m, syscall.O_DIRECT)
-	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) { // not every file system can
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) { // not supported by every file system
 		err = r.checkAs(ctx, m, 0)
 	}
 	return err
@@ -33,7 +33,8 @@ func (r *Repository) checkAs(ctx context.Context, m *Manifest, flag int) error {
 }
 
 // Open compares the stored bytes with the manifest and returns the file, at its
-// beginning: what was checked is what is read then, whatever happens to the name.
+// beginning. The caller reads the same file that was checked, even if the archive is
+// removed or replaced.
 func (r *Repository) Open(ctx context.Context, m *Manifest) (*os.File, error) {
 	f, err := os.Open(r.Path(m))
 	if err != nil {
@@ -56,21 +57,21 @@ func checkFile(ctx context.Context, f *os.File, m *Manifest) error {
 		return err
 	}
 	if info.Size() != m.StoredBytes {
-		return fmt.Errorf("%s has %d bytes, its manifest says %d", m.File, info.Size(), m.StoredBytes)
+		return fmt.Errorf("%s has %d bytes, but its manifest says %d", m.File, info.Size(), m.StoredBytes)
 	}
 	digest, err := digestOf(&upTo{Interruptible(ctx, f), info.Size()})
 	if err != nil {
 		return fmt.Errorf("read %s: %w", m.File, err)
 	}
 	if sum := hex.EncodeToString(digest); sum != m.SHA256 {
-		return fmt.Errorf("%s has SHA-256 %s, its manifest says %s", m.File, sum, m.SHA256)
+		return fmt.Errorf("%s has SHA-256 %s, but its manifest says %s", m.File, sum, m.SHA256)
 	}
 	return nil
 }
 
-// digestOf returns the SHA-256 of all that r holds. One piece is hashed while the
-// disk delivers the next. As large as they are, the pieces begin at a page of
-// memory, which reads past the page cache need.
+// digestOf returns the SHA-256 of the bytes of r. It hashes one piece while it reads
+// the next. Reads past the page cache need buffers that begin at a memory page, as
+// buffers of this size do.
 func digestOf(r io.Reader) ([]byte, error) {
 	const size = 1 << 20
 	h := sha256.New()
@@ -100,8 +101,9 @@ func digestOf(r io.Reader) ([]byte, error) {
 	return h.Sum(nil), nil
 }
 
-// upTo reads n bytes, and nothing after them: a read that bypasses the page
-// cache must begin at a multiple of a block, but may ask for more than there is.
+// upTo returns io.EOF after n bytes, without another read. A read past the page cache
+// must begin at a multiple of a block. The last read may return less than it asked for,
+// and the offset after it is not such a multiple.
 type upTo struct {
 	r io.Reader
 	n int64

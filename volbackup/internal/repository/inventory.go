@@ -11,9 +11,9 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// Inventory is what the last run knew of the volumes of the host: what a monitor
-// must expect does not follow from the archives that there are. It is the file
-// .volumes.json, written before the first volume is read.
+// Inventory lists the volumes of the host that the last run found. A monitor needs it,
+// because the archives do not show which volumes should have a backup. Its file is
+// .volumes.json, which is written before the first volume is read.
 type Inventory struct {
 	Version int               `json:"version"`
 	Volumes map[string]*Entry `json:"volumes"` // by the name under which archives are kept
@@ -23,9 +23,9 @@ type Inventory struct {
 type Entry struct {
 	First   time.Time `json:"first_seen"`
 	Seen    time.Time `json:"last_seen"`          // when the volume was last listed, or its last archive was made
-	Gone    bool      `json:"gone,omitempty"`     // the last list did not have it
-	LeftOut string    `json:"left_out,omitempty"` // why it is not backed up; empty: it is
-	Detail  string    `json:"detail,omitempty"`   // more about that
+	Gone    bool      `json:"gone,omitempty"`     // the volume was not in the last list
+	LeftOut string    `json:"left_out,omitempty"` // why the volume is not backed up, "" if it is backed up
+	Detail  string    `json:"detail,omitempty"`   // details of LeftOut
 }
 
 const inventoryFile = ".volumes.json"
@@ -35,8 +35,8 @@ func NewInventory() *Inventory {
 	return &Inventory{Version: ManifestVersion, Volumes: map[string]*Entry{}}
 }
 
-// ReadInventory returns the inventory of the directory dir, an empty one if no run
-// has written one yet.
+// ReadInventory returns the inventory of the directory dir, or an empty one if no run
+// has written it yet.
 func ReadInventory(dir string) (*Inventory, error) {
 	i := NewInventory()
 	path := filepath.Join(dir, inventoryFile)
@@ -48,16 +48,16 @@ func ReadInventory(dir string) (*Inventory, error) {
 		err = unseal(b, i)
 	}
 	if err == nil && i.Version != ManifestVersion {
-		err = fmt.Errorf("version %d, which this volbackup does not know", i.Version)
+		err = fmt.Errorf("version %d is not supported by this volbackup", i.Version)
 	}
 	if err != nil {
 		return nil, sysexits.New(sysexits.Failed, "inventory_damaged", fmt.Errorf("inventory %s: %w", path, err)).
-			WithHint("volbackup run writes it anew")
+			WithHint("volbackup run writes a new one")
 	}
 	return i, nil
 }
 
-// Write replaces the inventory of the directory dir, and makes the directory.
+// Write replaces the inventory of the directory dir, which it creates if necessary.
 func (i *Inventory) Write(dir string) error {
 	b, err := seal(i)
 	if err == nil {
@@ -76,7 +76,7 @@ func (i *Inventory) Write(dir string) error {
 	return nil
 }
 
-// See notes that a volume is there, and why it is left out, if it is. It reports
+// See records that a volume exists, and why it is left out, if it is. isNew reports
 // whether the reason is new.
 func (i *Inventory) See(name, leftOut, detail string, now time.Time) (isNew bool) {
 	e := i.Volumes[name]
@@ -89,8 +89,9 @@ func (i *Inventory) See(name, leftOut, detail string, now time.Time) (isNew bool
 	return isNew
 }
 
-// Miss notes that a volume was not listed. last is when its newest archive was
-// made; a volume without one is forgotten. It reports whether that is new.
+// Miss records that a volume was not listed. last is the time of its newest archive.
+// If last is zero, the volume has no archive and is removed from the inventory. isNew
+// reports whether the volume was listed before.
 func (i *Inventory) Miss(name string, last time.Time) (isNew bool) {
 	e := i.Volumes[name]
 	if last.IsZero() {
@@ -106,23 +107,23 @@ func (i *Inventory) Miss(name string, last time.Time) (isNew bool) {
 	return isNew
 }
 
-// State is how a volume stands.
+// State is the state of a volume's backups.
 type State string
 
 // States of a volume.
 const (
-	Current       State = "current"         // it has a verified archive that is new enough
-	NeverBackedUp State = "never_backed_up" // it is there, is to be backed up, and has no archive
-	Stale         State = "stale"           // it has no verified archive that is new enough
-	Retired       State = "retired"         // Docker does not have it any more; its archives stay
-	Excluded      State = "excluded"        // it is left out, for the reason in the inventory
+	Current       State = "current"         // has a verified archive that is new enough
+	NeverBackedUp State = "never_backed_up" // exists, is to be backed up, and has no archive
+	Stale         State = "stale"           // has no verified archive that is new enough
+	Retired       State = "retired"         // no longer exists in Docker; its archives are kept
+	Excluded      State = "excluded"        // is left out, for the reason in the inventory
 )
 
-// Alarms reports whether somebody has to look.
+// Alarms reports whether the state needs an administrator's attention.
 func (s State) Alarms() bool { return s == NeverBackedUp || s == Stale }
 
-// State returns the state of a volume with so many archives, of which good is the
-// newest verified one, nil if there is none. A maxAge of 0 takes any age.
+// State returns the state of a volume. archives is the number of its archives, and
+// good is the newest verified one, nil if there is none. A maxAge of 0 accepts any age.
 func (i *Inventory) State(name string, archives int, good *Manifest, now time.Time, maxAge time.Duration) State {
 	e := i.Volumes[name]
 	switch {
@@ -138,8 +139,9 @@ func (i *Inventory) State(name string, archives int, good *Manifest, now time.Ti
 	return Current
 }
 
-// GoneFor returns how long a retired volume has been gone at least: since it was
-// last listed and since its newest archive was made. It is 0 for any other volume.
+// GoneFor returns how long a retired volume has not existed, at least: the time since
+// it was last listed, or since its newest archive was made, whichever is shorter. It
+// returns 0 for any other volume.
 func (i *Inventory) GoneFor(name string, last, now time.Time) time.Duration {
 	e := i.Volumes[name]
 	if e == nil || !e.Gone {

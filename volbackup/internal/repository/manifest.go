@@ -15,7 +15,7 @@ type Manifest struct {
 	Version     int               `json:"version"`
 	Volume      string            `json:"volume"`
 	ID          string            `json:"id"`
-	File        string            `json:"file"`         // the archive's name, as sha256sum --check wants it
+	File        string            `json:"file"`         // the archive's file name, as sha256sum --check needs it
 	SHA256      string            `json:"sha256"`       // of the file's bytes
 	StoredBytes int64             `json:"stored_bytes"` // the file's length
 	Time        time.Time         `json:"time"`         // when reading the volume began
@@ -30,8 +30,8 @@ type Manifest struct {
 	Labels      map[string]string `json:"labels,omitempty"`
 	Driver      string            `json:"driver,omitempty"`
 	Tool        string            `json:"tool"`
-	Verified    time.Time         `json:"verified,omitzero"` // when it was stored, or last read back and found right
-	Damaged     string            `json:"damaged,omitempty"` // what was wrong when it was last read
+	Verified    time.Time         `json:"verified,omitzero"` // when the archive was stored, or last verified
+	Damaged     string            `json:"damaged,omitempty"` // the error of the last verification
 }
 
 // ManifestVersion is the version of manifests that this package reads and writes.
@@ -44,11 +44,11 @@ const (
 	Killed     = "killed"  // a container did not stop in time and was killed
 )
 
-// checkKey begins the manifest's last line: the SHA-256 of all lines before it,
-// so that a flipped bit in a manifest is seen like one in an archive.
+// checkKey is the beginning of the manifest's last line, the SHA-256 of all lines
+// before it. With it a flipped bit in a manifest is detected, as in an archive.
 const checkKey = `  "check": "`
 
-// encode returns the bytes of the file.
+// encode returns the content of the manifest's file.
 func (m *Manifest) encode() ([]byte, error) {
 	b, err := seal(m)
 	if err != nil {
@@ -57,7 +57,7 @@ func (m *Manifest) encode() ([]byte, error) {
 	return b, nil
 }
 
-// seal returns v as JSON with its own check as the last line.
+// seal returns v as JSON, with the SHA-256 as the last line.
 func seal(v any) ([]byte, error) {
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
@@ -68,7 +68,7 @@ func seal(v any) ([]byte, error) {
 	return fmt.Appendf(b, "%s%x\"\n}\n", checkKey, sum), nil
 }
 
-// unseal is the reverse. An error says what is damaged.
+// unseal is the reverse of seal. The error says what is damaged.
 func unseal(b []byte, v any) error {
 	tail := len(checkKey) + 2*sha256.Size + len("\"\n}\n")
 	if len(b) < tail {
@@ -77,7 +77,7 @@ func unseal(b []byte, v any) error {
 	body, last := b[:len(b)-tail], string(b[len(b)-tail:])
 	sum := sha256.Sum256(body)
 	if last != checkKey+hex.EncodeToString(sum[:])+"\"\n}\n" {
-		return errors.New("the manifest does not match its own check")
+		return errors.New("the manifest does not match its own SHA-256")
 	}
 	if err := json.Unmarshal(b, v); err != nil {
 		return fmt.Errorf("manifest: %w", err)
@@ -85,14 +85,14 @@ func unseal(b []byte, v any) error {
 	return nil
 }
 
-// decodeManifest is the reverse of encode. An error says what is damaged.
+// decodeManifest is the reverse of encode. The error says what is damaged.
 func decodeManifest(b []byte) (*Manifest, error) {
 	var m Manifest
 	if err := unseal(b, &m); err != nil {
 		return nil, err
 	}
 	if m.Version != ManifestVersion {
-		return nil, fmt.Errorf("a manifest of version %d, which this volbackup does not know", m.Version)
+		return nil, fmt.Errorf("manifest version %d is not supported by this volbackup", m.Version)
 	}
 	return &m, nil
 }

@@ -16,18 +16,18 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// Repository is a directory with one directory for each volume, which holds
-// archives and their manifests: ID.tar.zst or ID.tar.zst.age, and ID.json.
+// Repository is a directory with one subdirectory for each volume. It holds the
+// archives, ID.tar.zst or ID.tar.zst.age, and their manifests, ID.json.
 //
-// Names that begin with a dot are work in progress, except the inventory.
+// Files whose names begin with a dot are temporary, except the inventory.
 type Repository struct {
 	Root string
-	lock *statedir.Dir // nil: only read
+	lock *statedir.Dir // nil while the repository is only read
 }
 
 const (
-	// idLayout is the time of an archive as its name: without colons, which scp,
-	// tar and rsync take for a host.
+	// IDLayout is the format of an archive's time in its name. It has no colons,
+	// because scp, tar and rsync take the text before a colon for a host.
 	IDLayout    = "20060102T150405.000Z"
 	archiveExt  = ".tar.zst"
 	ageExt      = ".age"
@@ -44,7 +44,7 @@ func New(dir string) (*Repository, error) {
 	return &Repository{Root: dir}, nil
 }
 
-// Claim locks the repository for writing, and makes it if it is missing.
+// Claim locks the repository for writing, and creates it if it is missing.
 func (r *Repository) Claim(ctx context.Context) error {
 	lock, err := statedir.Open(ctx, r.Root, 0)
 	if err != nil {
@@ -62,7 +62,7 @@ func (r *Repository) ClaimExisting(ctx context.Context) error {
 	return r.Claim(ctx)
 }
 
-// lockError says of a repository what statedir says of a state directory.
+// lockError converts an error of statedir to one about the repository.
 func (r *Repository) lockError(err error) error {
 	switch sysexits.Code(err) {
 	case sysexits.TempFail:
@@ -86,20 +86,20 @@ func (r *Repository) Release() error {
 
 // Unwritable gives an error of writing to the repository its exit status and a hint.
 func Unwritable(err error) error {
-	hint := "give --repo a directory that the user of this run can write"
+	hint := "pass --repo DIR, a directory that the user of this run can write to"
 	if Full(err) {
-		hint = "make room on that file system; the backups that were there are unchanged"
+		hint = "make room on that file system; the existing backups are unchanged"
 	}
 	return sysexits.New(sysexits.CantCreate, "repository_unwritable", fmt.Errorf("repository: %w", err)).WithHint(hint)
 }
 
-// Full reports whether an error says that there is no room.
+// Full reports whether an error means that the disk or the quota is full.
 func Full(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// CheckVolume rejects what is not a valid name of a Docker volume, because the name
-// becomes that of a directory.
+// CheckVolume rejects a name that is not valid for a Docker volume, because the name
+// becomes the name of a directory.
 func CheckVolume(name string) error {
 	letter := func(c rune) bool { return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' }
 	for i, c := range name {
@@ -114,8 +114,8 @@ func CheckVolume(name string) error {
 }
 
 func badVolume(name string) error {
-	return sysexits.New(sysexits.Usage, "usage", fmt.Errorf("%q is not the name of a volume", name)).
-		WithHint("a volume's name has letters, digits, _ . and -, and begins with a letter or digit; manage_volume.sh list shows those that are there")
+	return sysexits.New(sysexits.Usage, "usage", fmt.Errorf("%q is not a valid volume name", name)).
+		WithHint("a volume name consists of letters, digits, _ . and -, and begins with a letter or digit; manage_volume.sh list shows the volumes that exist")
 }
 
 // ParseArchive splits VOLUME[@ID].
@@ -125,7 +125,7 @@ func ParseArchive(arg string) (volume, id string, err error) {
 		return "", "", err
 	}
 	if hasID && (id == "" || strings.ContainsAny(id, "/\x00") || strings.HasPrefix(id, ".")) {
-		return "", "", sysexits.New(sysexits.Usage, "usage", fmt.Errorf("%q is not the id of an archive", id)).
+		return "", "", sysexits.New(sysexits.Usage, "usage", fmt.Errorf("%q is not a valid archive id", id)).
 			WithHint("volbackup list shows the ids")
 	}
 	return volume, id, nil
@@ -152,27 +152,27 @@ func (r *Repository) Volumes() ([]string, error) {
 	return names, nil
 }
 
-// unreadable is the error of a directory that is there.
+// unreadable returns the error for a directory that exists but cannot be read.
 func unreadable(err error) error {
 	return sysexits.New(sysexits.Failed, "failed", fmt.Errorf("repository: %w", err)).
-		WithHint("run as the owner of that directory, or as root; if it is none, move it away")
+		WithHint("run as the owner of that directory, or as root; if it is not a directory, move it away")
 }
 
-// Missing is the error of a repository that does not exist or has no backup.
+// Missing returns the error for a repository that does not exist or has no backup.
 func Missing(err error) error {
 	return sysexits.New(sysexits.Failed, "no_backups", fmt.Errorf("repository: %w", err)).
-		WithHint("volbackup run makes the first backup; --repo or VOLBACKUP_REPO says where")
+		WithHint("volbackup run makes the first backup; --repo or VOLBACKUP_REPO names the repository")
 }
 
-// Archive is one backup: its manifest, or what is wrong with the manifest.
+// Archive is one backup: its manifest, or the error of its manifest.
 type Archive struct {
 	*Manifest
 	ID  string
 	Err error // the manifest is unreadable or damaged; Manifest is nil
 }
 
-// Archives returns the archives of a volume, oldest first. Those with an
-// unreadable manifest are included; a volume without a directory has none.
+// Archives returns the archives of a volume, oldest first. Archives with an
+// unreadable manifest are included. A volume without a directory has no archives.
 func (r *Repository) Archives(volume string) ([]Archive, error) {
 	entries, err := os.ReadDir(r.Dir(volume))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -196,7 +196,7 @@ func (r *Repository) Archives(volume string) ([]Archive, error) {
 		}
 		all = append(all, a)
 	}
-	for _, e := range entries { // an archive alone cannot be told from half of one
+	for _, e := range entries { // without a manifest an archive cannot be verified
 		id, isArchive := strings.CutSuffix(strings.TrimSuffix(e.Name(), ageExt), archiveExt)
 		if isArchive && !strings.HasPrefix(id, ".") && !has[id] && !r.inTransit(volume, id, e.Name()) {
 			all = append(all, Archive{ID: id, Err: errors.New("an archive without its manifest")})
@@ -211,10 +211,10 @@ func (r *Repository) Archives(volume string) ([]Archive, error) {
 	return all, nil
 }
 
-// inTransit reports whether an archive that was listed without a manifest is about
-// to get it, or to go: for the moment between two steps of another run, or until
-// the next one mends what a killed one left. Each question is asked before the
-// step that makes the answer to it no, and the next one's yes.
+// inTransit reports whether an archive that was listed without a manifest is being
+// published or removed. This state lasts between two steps of another run, or until
+// the next run repairs the files of a killed one. The order of the checks matters: if
+// the other run makes a step between two checks, the later check finds the new state.
 func (r *Repository) inTransit(volume, id, file string) bool {
 	dir := r.Dir(volume)
 	if r.awaited(volume, id, filepath.Join(dir, tempPrefix+id+manifestExt)) {
@@ -227,8 +227,8 @@ func (r *Repository) inTransit(volume, id, file string) bool {
 	return there(id+manifestExt) || there(tempPrefix+id+manifestExt+goneExt) || !there(file)
 }
 
-// made returns when the backup was made: the recorded time or, if that cannot
-// be read, the one in its name.
+// made returns when the backup was made: the time in the manifest or, if that cannot
+// be read, the time in the archive's name.
 func (a Archive) made() time.Time {
 	if a.Manifest != nil {
 		return a.Time
@@ -250,16 +250,17 @@ func (r *Repository) readManifest(volume, id string) (*Manifest, error) {
 		return nil, err
 	}
 	if m.Volume != volume || m.ID != id || m.File != m.fileName() {
-		return nil, fmt.Errorf("the manifest is that of %s@%s", m.Volume, m.ID)
+		return nil, fmt.Errorf("the manifest belongs to %s@%s", m.Volume, m.ID)
 	}
 	return m, nil
 }
 
-// maxManifest is longer than a manifest with all the labels that fit into a line.
+// maxManifest is larger than a manifest with as many labels as manage_volume.sh list
+// prints.
 const maxManifest = 1 << 20
 
-// readSmall returns the content of a manifest or a like file. A pipe would keep
-// every command waiting, and a huge file is none of ours.
+// readSmall returns the content of a manifest or of the inventory. It rejects a pipe,
+// which would block every command, and a huge file, which volbackup does not write.
 func readSmall(path string) ([]byte, error) {
 	info, err := os.Lstat(path)
 	switch {
@@ -273,7 +274,7 @@ func readSmall(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// fileName returns the name that the archive's file has.
+// fileName returns the name of the archive's file.
 func (m *Manifest) fileName() string {
 	if len(m.Recipients) > 0 {
 		return m.ID + archiveExt + ageExt
@@ -281,15 +282,15 @@ func (m *Manifest) fileName() string {
 	return m.ID + archiveExt
 }
 
-// Path returns where the archive's file is.
+// Path returns the path of the archive's file.
 func (r *Repository) Path(m *Manifest) string { return filepath.Join(r.Dir(m.Volume), m.File) }
 
-// ClockError is how far ahead of now a recorded time may be and still count as past.
+// ClockError is how far a recorded time may be in the future and still count as past.
 const ClockError = time.Minute
 
-// Newest returns the newest archive that is good as far as is known, nil if
-// there is none. One from the future was made while the clock was wrong: it is
-// the newest only if all are.
+// Newest returns the newest archive that is not known to be damaged, nil if there is
+// none. An archive with a time in the future was made while the clock was wrong. It is
+// returned only if all archives are from the future.
 func Newest(all []Archive, now time.Time) *Manifest {
 	var past, future *Manifest
 	for _, a := range all {
@@ -332,14 +333,15 @@ func (r *Repository) Find(volume, id string) (*Manifest, error) {
 		WithHint("volbackup list " + volume + " shows the ids")
 }
 
-// None is the error of a volume without a backup.
+// None returns the error for a volume without a backup.
 func (r *Repository) None(volume string) error {
 	return sysexits.New(sysexits.Failed, "no_backups", fmt.Errorf("%s: no backup in %s", volume, r.Root)).
-		WithHint("volbackup list shows what is there; volbackup verify says what is wrong with it")
+		WithHint("volbackup list shows all backups; volbackup verify shows which are damaged")
 }
 
-// DamagedError is the error of an archive that must not be used. An error that has a
-// status already, such as that of a full stdout, is not about the archive.
+// DamagedError returns the error for an archive that must not be used. It returns err
+// itself if err already has an exit status, such as that of a full stdout, because then
+// the archive is not the cause.
 func DamagedError(volume, id string, err error) error {
 	if _, ok := errors.AsType[*sysexits.Error](err); ok {
 		return err

@@ -5,30 +5,31 @@ import (
 	"time"
 )
 
-// Retention is how many backups of a volume stay: the newest of each of so many
-// days, weeks (ISO 8601) and months that have one, in UTC.
+// Retention defines which backups of a volume are kept: the newest of each of the
+// last KeepDaily days, KeepWeekly weeks (ISO 8601) and KeepMonthly months that have a
+// backup, in UTC.
 type Retention struct {
 	KeepDaily   int `default:"7" placeholder:"N"`
 	KeepWeekly  int `default:"4" placeholder:"N"`
 	KeepMonthly int `default:"6" placeholder:"N"`
 }
 
-// Validate is kong's check after parsing.
+// Validate checks the flags after they are parsed.
 func (k Retention) Validate() error {
 	if k.KeepDaily < 0 || k.KeepWeekly < 0 || k.KeepMonthly < 0 {
-		return fmt.Errorf("--keep-daily, --keep-weekly and --keep-monthly are not negative")
+		return fmt.Errorf("--keep-daily, --keep-weekly and --keep-monthly must not be negative")
 	}
 	return nil
 }
 
-// Expired returns those of a volume's archives, oldest first, that may go.
+// Expired returns the archives of a volume that can be removed, oldest first.
 //
-// It counts days that have a backup, not days gone by, so a host that was off
-// for a year loses nothing, and a clock that is wrong today expires nothing. An
-// archive from the future was made while the clock was wrong: it stays until
-// its time has come and takes nobody's place. One that is damaged, unreadable
-// or was never verified takes nobody's place either and is for a person to
-// remove. The newest verified archive stays whatever the numbers are.
+// It counts only days that have a backup. Therefore a host that was off for a year
+// loses no archive, and a clock that is wrong today expires none. An archive with a
+// time in the future was made while the clock was wrong: it is kept until that time,
+// and does not count. An archive that is damaged, unreadable or not verified does not
+// count either, and only an administrator removes it. The newest verified archive is
+// always kept.
 func (k Retention) Expired(all []Archive, now time.Time) []*Manifest {
 	limit := now.Add(ClockError)
 	var good []*Manifest // newest first

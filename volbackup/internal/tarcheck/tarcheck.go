@@ -1,5 +1,5 @@
-// Package tarcheck follows the structure of a tar stream as it passes, so that a
-// stream that was cut, at whatever byte, is not taken for an archive.
+// Package tarcheck checks the structure of a tar stream, and detects a stream that was
+// truncated at any byte.
 package tarcheck
 
 import (
@@ -13,65 +13,65 @@ import (
 
 const (
 	blockSize = 512
-	// maxExtended bounds the body of a pax or GNU long-name header that is
-	// read. Linux gives a name 4 KiB and all attributes of a file 64 KiB.
+	// maxExtended limits the body of a pax or GNU long-name header that is read. On
+	// Linux a name has at most 4 KiB, and the attributes of a file 64 KiB.
 	maxExtended = 1 << 20
 )
 
-// Check follows the structure of a tar stream: headers with right checksums,
-// bodies in their full length, the two zero blocks at the end. The zero value is
-// ready to use.
+// Check checks the structure of a tar stream: headers with correct checksums, bodies
+// of full length, the two zero blocks at the end. The zero value is ready to use.
 //
-// GNU tar, busybox and Go's archive/tar accept a stream that was cut between
-// two entries. Check accepts it only with its end mark.
-// Formats: v7, ustar, pax (also GNU's sparse files, versions 0.0 to 1.0), GNU with
-// long names and old sparse headers; POSIX.1-2017 pax(1), tar(5) of libarchive.
+// GNU tar, busybox and Go's archive/tar accept a stream that was truncated between two
+// entries. Check rejects every stream without the end mark.
+// Formats: v7, ustar, pax (including GNU's sparse files, versions 0.0 to 1.0), and GNU
+// with long names and old sparse headers. Sources: POSIX.1-2017 pax(1), tar(5) of
+// libarchive.
 type Check struct {
-	Entries int64 // files, directories, links and so on; headers that only extend another do not count
+	Entries int64 // number of files, directories, links and so on, without extended headers
 	Bytes   int64 // of the stream
 	// Outside is the first name, or target of a hard link, that leads out of the
-	// directory in which the archive is unpacked: /etc/passwd or ../x. GNU tar
-	// does not unpack such an entry as it is written.
+	// directory in which the archive is unpacked, such as /etc/passwd or ../x. GNU tar
+	// does not restore such an entry unchanged.
 	Outside string
 
-	block    [blockSize]byte // bytes so far of a block that must be parsed
+	block    [blockSize]byte // the first have bytes of a block that must be parsed
 	have     int
-	skip     int64 // bytes of a body, padded, still to come
-	extended int64 // bytes of an extended header's body, padded, still to come
+	skip     int64 // remaining bytes of a body, with padding
+	extended int64 // remaining bytes of an extended header's body, with padding
 	extKind  byte  // its type flag
 	extLen   int64 // its length without padding
 	ext      []byte
 	sparse   bool   // the next block continues an old GNU sparse header
-	next     fields // what extended headers say of the next entry
-	pending  bool   // an extended header waits for its entry
+	next     fields // the fields of the next entry from its extended headers
+	pending  bool   // the entry of an extended header has not come yet
 	zeros    int    // zero blocks in a row
 	err      error
 }
 
-// fields are what extended headers say of an entry.
+// fields holds the fields of an entry from its extended headers.
 type fields struct {
 	size       int64
 	hasSize    bool
 	name, link string
 }
 
-// Foreign is the error of a stream that is not tar, but another known format.
+// Foreign is the error for a stream that has another known format than tar.
 type Foreign struct {
-	Format string // gzip
-	Unpack string // the command that makes tar of it: zcat
+	Format string // for example gzip
+	Unpack string // the command that converts it to tar, for example zcat
 }
 
 func (f *Foreign) Error() string { return "the stream is " + f.Format + ", not tar" }
 
-// ErrNoEndMark is the error of a stream that ends between two entries, without
-// its end mark: it was cut there, or its program does not write the mark.
-var ErrNoEndMark = errors.New("the tar stream ends early, between two entries and without its end mark")
+// ErrNoEndMark is the error for a stream that ends between two entries without the end
+// mark. It was truncated there, or its producer does not write the mark.
+var ErrNoEndMark = errors.New("the tar stream ends early, between two entries and without an end mark")
 
-// ErrTrailing is the error of a stream that goes on after its end mark, or after
-// half of it: several archives in a row.
+// ErrTrailing is the error for a stream that continues after its end mark, or after half
+// of the mark, such as several archives in a row.
 var ErrTrailing = errors.New("data after the end mark")
 
-// foreign returns the format that a stream begins with, nil if it is not known.
+// foreign returns a *Foreign if b begins like a known format, else nil.
 func foreign(b []byte) error {
 	for _, f := range []struct{ begin, format, unpack string }{
 		{"\x1f\x8b", "gzip", "zcat"},
@@ -98,7 +98,7 @@ func foreign(b []byte) error {
 	return nil
 }
 
-// Write takes the next bytes of the stream. After an error it takes no more.
+// Write checks the next bytes of the stream. After an error it accepts no more bytes.
 func (t *Check) Write(p []byte) (int, error) {
 	n := len(p)
 	for len(p) > 0 && t.err == nil {
@@ -126,7 +126,7 @@ func (t *Check) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// Close returns nil if the stream was a whole archive.
+// Close returns nil if the stream was a complete archive.
 func (t *Check) Close() error {
 	switch {
 	case t.err != nil:
@@ -138,16 +138,16 @@ func (t *Check) Close() error {
 	case t.zeros < 2 && t.between():
 		return fmt.Errorf("%w: after %d bytes and %d entries", ErrNoEndMark, t.Bytes, t.Entries)
 	case t.zeros < 2:
-		return fmt.Errorf("the tar stream ends early: after %d bytes and %d entries, without its end mark", t.Bytes, t.Entries)
+		return fmt.Errorf("the tar stream ends early: after %d bytes and %d entries, without an end mark", t.Bytes, t.Entries)
 	case t.have != 0:
 		return fmt.Errorf("the tar stream ends early: its last block has %d bytes of %d", t.have, blockSize)
 	case t.Entries == 0:
-		return errors.New("the tar stream has no entry, not even a directory")
+		return errors.New("the tar stream has no entries, not even a directory")
 	}
 	return nil
 }
 
-// between reports whether the stream has ended behind a whole entry.
+// between reports whether the stream has ended after a complete entry.
 func (t *Check) between() bool {
 	return t.Entries > 0 && t.have == 0 && t.skip == 0 && t.extended == 0 && !t.sparse && !t.pending
 }
@@ -190,7 +190,7 @@ func (t *Check) takeHeader(b []byte) error {
 		case kind == 'g' || size > maxExtended && (kind == 'L' || kind == 'K'):
 			t.skip = padded(size)
 		case size > maxExtended:
-			return fmt.Errorf("an extended header of %d bytes", size)
+			return fmt.Errorf("extended header too large: %d bytes", size)
 		default:
 			t.extKind, t.extended, t.extLen, t.ext = kind, padded(size), size, t.ext[:0]
 		}
@@ -216,8 +216,8 @@ func (t *Check) takeHeader(b []byte) error {
 	return nil
 }
 
-// outside returns the name or hard link of an entry that leads out of the
-// directory in which it is unpacked. The target of a symbolic link may.
+// outside returns the name, or the target of a hard link, if it leads out of the
+// directory in which the archive is unpacked, else "". Symbolic links may lead out.
 func outside(b []byte, kind byte, next fields) string {
 	name, link := next.name, next.link
 	if name == "" {
@@ -242,14 +242,14 @@ func leadsOut(name string) bool {
 	return strings.HasPrefix(name, "/") || strings.Contains(name, "..") && slices.Contains(strings.Split(name, "/"), "..")
 }
 
-// text returns a field that ends at its first zero byte.
+// text returns the text of a field, which ends at its first zero byte.
 func text(b []byte) string {
 	b, _, _ = bytes.Cut(b, []byte{0})
 	return string(b)
 }
 
-// takeExtended collects the body of an extended header. Of an old sparse header it
-// would come before the extension blocks, but pax archives do not have those.
+// takeExtended collects the body of an extended header. The extension blocks of an old
+// GNU sparse header never occur here, because pax archives do not have them.
 func (t *Check) takeExtended(b []byte) error {
 	t.ext = append(t.ext, b...)
 	if t.extended -= blockSize; t.extended > 0 {
@@ -273,19 +273,19 @@ func (f *fields) pax(b []byte) error {
 		digits, _, found := bytes.Cut(b[:min(len(b), 20)], []byte(" "))
 		n, err := strconv.ParseInt(string(digits), 10, 32)
 		if !found || err != nil || n <= int64(len(digits))+1 || n > int64(len(b)) || b[n-1] != '\n' {
-			return errors.New("a damaged extended header")
+			return errors.New("damaged extended header")
 		}
 		key, value, found := strings.Cut(string(b[len(digits)+1:n-1]), "=")
 		if !found {
-			return errors.New("a damaged extended header")
+			return errors.New("damaged extended header")
 		}
 		switch key {
 		case "size":
 			if f.size, err = strconv.ParseInt(value, 10, 64); err != nil || f.size < 0 || f.size > maxSize {
-				return fmt.Errorf("an extended header with the size %.20q", value)
+				return fmt.Errorf("extended header with the invalid size %.20q", value)
 			}
 			f.hasSize = true
-		case "path", "GNU.sparse.name": // the second one is written behind the first, and wins
+		case "path", "GNU.sparse.name": // GNU tar writes the second one after the first; the last one counts
 			f.name = value
 		case "linkpath":
 			f.link = value
@@ -324,7 +324,7 @@ func number(b []byte) (int64, error) {
 	return n, nil
 }
 
-// checkSum compares a header with its checksum, whose own field counts as
+// checkSum verifies the checksum of a header. The bytes of the checksum field count as
 // spaces. Old programs summed signed bytes.
 func checkSum(b []byte) error {
 	want, err := number(b[148:156])
@@ -340,7 +340,7 @@ func checkSum(b []byte) error {
 		signed += int64(int8(c))
 	}
 	if want != unsigned && want != signed {
-		return errors.New("the header's checksum is wrong")
+		return errors.New("wrong header checksum")
 	}
 	return nil
 }
