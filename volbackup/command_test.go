@@ -14,8 +14,9 @@ import (
 	"observability-hub/volbackup/internal/repository"
 )
 
-// host is a directory with volumes, a repository, and stand-ins for
-// manage_volume.sh, which the end-to-end tests have too, and for restic.
+// host is a directory with volumes and a repository. It puts stand-ins for
+// manage_volume.sh and restic in PATH. The end-to-end tests use the same stand-in for
+// manage_volume.sh.
 type host struct {
 	*testing.T
 	dir string
@@ -46,7 +47,7 @@ func newHost(t *testing.T) host {
 	return h
 }
 
-// write makes a file below the directory of the host.
+// write writes a file below the directory of the host.
 func (h host) write(name, content string) {
 	h.Helper()
 	path := filepath.Join(h.dir, name)
@@ -65,7 +66,8 @@ func (h host) remove(name string) {
 	}
 }
 
-// call runs the tool with the file stdin and demands an exit status.
+// call runs the tool with the file stdin, and fails the test unless it exits with
+// that status.
 func (h host) call(status int, stdin string, args ...string) (stdout, stderr string) {
 	h.Helper()
 	var files [2]*os.File
@@ -97,14 +99,14 @@ func (h host) call(status int, stdin string, args ...string) (stdout, stderr str
 	return texts[0], texts[1]
 }
 
-// do is call without stdin.
+// do runs the tool without stdin, otherwise like call.
 func (h host) do(status int, args ...string) (stdout, stderr string) {
 	h.Helper()
 	h.write("nothing", "")
 	return h.call(status, "nothing", args...)
 }
 
-// records returns the lines of an output that have an event.
+// records returns the records of an output that have the given event.
 func records(t *testing.T, output, event string) (found []map[string]any) {
 	t.Helper()
 	for line := range strings.Lines(output) {
@@ -119,7 +121,7 @@ func records(t *testing.T, output, event string) (found []map[string]any) {
 	return found
 }
 
-// states returns the state of each volume by status.
+// states returns the state of each volume that status prints.
 func (h host) states(status int, args ...string) map[string]string {
 	h.Helper()
 	out, _ := h.do(status, append([]string{"status"}, args...)...)
@@ -159,7 +161,7 @@ func TestCommands(t *testing.T) {
 			}
 			log, err := os.ReadFile(filepath.Join(h.dir, "log"))
 			if err != nil || !strings.Contains(string(log), "with a b -- ") {
-				t.Errorf("not in one quiesce: %s, %v", log, err)
+				t.Errorf("the containers were not stopped once for both volumes: %s, %v", log, err)
 			}
 			want := map[string]string{"a": "current", "b": "current", "c": "excluded", "bind": "excluded", "later": "excluded"}
 			if got := h.states(sysexits.OK, "--max-age", "1h"); fmt.Sprint(got) != fmt.Sprint(want) {
@@ -171,7 +173,7 @@ func TestCommands(t *testing.T) {
 			h.do(sysexits.Failed, "list", "nowhere")
 			h.do(sysexits.OK, "verify", "--deep")
 			if out, _ := h.do(sysexits.OK, "cat", "a"); !strings.Contains(out, "of a") {
-				t.Error("cat does not give the content")
+				t.Error("cat does not write the content")
 			}
 			h.write("volumes/a/f", "changed")
 			h.do(sysexits.OK, "restore", "a")
@@ -187,7 +189,7 @@ func TestCommands(t *testing.T) {
 			h.remove("volumes/b")
 			out, diag = h.do(sysexits.OK, "run", "--exclude", "later")
 			if got := records(t, diag, "volume_gone"); len(got) != 1 {
-				t.Errorf("gone: %s", diag)
+				t.Errorf("%d warnings about the removed volume; want 1: %s", len(got), diag)
 			}
 			if engine == "folder" && records(t, out, "backed_up")[0]["outcome"] != "unchanged" {
 				t.Error(out)
@@ -196,7 +198,7 @@ func TestCommands(t *testing.T) {
 			if got := h.states(sysexits.Failed, "--max-age", "1ns"); fmt.Sprint(got) != fmt.Sprint(want) {
 				t.Errorf("states %v; want %v", got, want)
 			}
-			// Its first backup fails.
+			// The first backup of a new volume fails.
 			h.write("volumes/bad/f", "bad")
 			h.write("volumes/bad.status", "2")
 			t.Setenv("FAIL_COMMAND", "backup")
@@ -224,16 +226,16 @@ func TestPrune(t *testing.T) {
 	}
 	keep := []string{"--keep-daily", "1", "--keep-weekly", "0", "--keep-monthly", "0"}
 	if n := removed(append(keep, "--dry-run")...); n != 1 {
-		t.Errorf("%d would be removed", n)
+		t.Errorf("--dry-run: %d archives; want 1", n)
 	}
 	if n := removed(keep...); n != 1 {
-		t.Errorf("%d were removed", n)
+		t.Errorf("%d archives removed; want 1", n)
 	}
 	if n := removed("--retired", "90d"); n != 0 {
-		t.Errorf("%d were removed of a volume that is gone since now", n)
+		t.Errorf("%d archives of a volume removed that was there moments ago; want 0", n)
 	}
 	if n := removed("--retired", "1ns", "gone"); n != 1 {
-		t.Errorf("%d were removed of a volume that is gone", n)
+		t.Errorf("%d archives of a retired volume removed; want 1", n)
 	}
 	h.do(sysexits.Failed, "prune", "gone")
 	h.do(sysexits.Usage, "prune", "--retired=-1s")
@@ -303,7 +305,7 @@ func TestEncrypted(t *testing.T) {
 	h.do(sysexits.OK, "verify")
 	h.do(sysexits.Config, "cat", "v", "--identity", filepath.Join(h.dir, "recipients"))
 	if out, _ := h.do(sysexits.OK, "cat", "v", "--identity", filepath.Join(h.dir, "identity")); !strings.Contains(out, "secret") {
-		t.Error("cat does not give the content")
+		t.Error("cat does not write the content")
 	}
 	h.do(sysexits.OK, "verify", "--deep", "--identity", filepath.Join(h.dir, "identity"))
 	h.write("empty", "")
@@ -335,7 +337,7 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
-// restic's exit status decides, whatever it prints; its messages only for a status that says nothing.
+// restic's exit status gives the reason, whatever it prints. Its messages are used only for exit status 1.
 func TestResticFailed(t *testing.T) {
 	for _, c := range []struct {
 		code   int
@@ -375,7 +377,7 @@ func TestResticFailed(t *testing.T) {
 	}
 }
 
-// What another host has in the same restic repository says nothing about this one.
+// Snapshots of another host in the same restic repository do not affect the status of this host.
 func TestResticOtherHosts(t *testing.T) {
 	h := newHost(t)
 	h.write("volumes/theirs/f", "content")
@@ -460,7 +462,7 @@ func TestNameAnonymous(t *testing.T) {
 		for _, use := range uses {
 			container, destination, _ := strings.Cut(use, ":")
 			v.Containers = append(v.Containers, container)
-			if destination != "" { // an earlier manage_volume.sh does not print it
+			if destination != "" { // an earlier manage_volume.sh prints no mounts
 				v.Mounts = append(v.Mounts, mount{container, destination})
 			}
 		}
@@ -491,7 +493,7 @@ func TestNameAnonymous(t *testing.T) {
 	}
 }
 
-// The digest of a tree is taken only as a whole line of the right length.
+// The digest of a tree is accepted only as a complete line of the right length.
 func TestTree(t *testing.T) {
 	sum := strings.Repeat("ab", 32)
 	for told, want := range map[string]string{sum + "\n": sum, sum: "", "ab\n": "", "": "", strings.Repeat("zz", 32) + "\n": ""} {
@@ -501,7 +503,7 @@ func TestTree(t *testing.T) {
 	}
 }
 
-// Archives of earlier versions may have absolute names: a restore that fails names them.
+// Archives of earlier versions can have absolute names. The error of a failed restore names one.
 func TestRestoreAbsoluteNames(t *testing.T) {
 	p := &producer{args: []string{"sh", "-c", `exit 65`}}
 	if _, err := p.open(t.Context(), "", nil); err != nil {

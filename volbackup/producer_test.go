@@ -13,8 +13,8 @@ import (
 	"observability-hub/volbackup/internal/repository"
 )
 
-// The program lives on when the thread that asked for it ends, as the threads of
-// the compressor do: the kernel would take that for our death.
+// The program keeps running when the thread that called open ends, as threads of the
+// compressor do. Pdeathsig would be sent if that thread had started the program.
 func TestProducerOutlivesThread(t *testing.T) {
 	gate := filepath.Join(t.TempDir(), "gate")
 	if err := syscall.Mkfifo(gate, 0o600); err != nil {
@@ -26,9 +26,9 @@ func TestProducerOutlivesThread(t *testing.T) {
 	thread := make(chan int, 1)
 	var start func()
 	start = func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		runtime.LockOSThread() // never unlocked, so the thread ends with the goroutine
 		if syscall.Gettid() == syscall.Getpid() {
-			// The first thread does not end. While it is ours, another is taken.
+			// The first thread never ends. Keep it locked, so that another goroutine gets another thread.
 			defer runtime.UnlockOSThread()
 			go start()
 			<-t.Context().Done()
@@ -47,7 +47,7 @@ func TestProducerOutlivesThread(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("the thread does not end")
+			t.Fatal("the thread did not end")
 		}
 	}
 	if err := os.WriteFile(gate, []byte("content"), 0); err != nil { // waits for a reader

@@ -40,7 +40,7 @@ func progress(env *cli.Env, what string, total int64, done func() int64) (end fu
 // progressLine returns a line that is shorter than the width of a terminal, because a line
 // that wraps cannot be overwritten.
 func progressLine(name, what string, done, total int64, took time.Duration) string {
-	const mib, width, longest = 1 << 20, 79, 32 // length of what
+	const mib, width, longest = 1 << 20, 79, 32 // longest limits what
 	if len(what) > longest {
 		what = what[:longest-3] + "..."
 	}

@@ -8,7 +8,8 @@ import (
 	"observability-hub/volbackup/internal/repository"
 )
 
-// Who reads without the lock sees whole archives, while others come and go.
+// A reader without the lock sees only complete archives while a writer adds and removes
+// archives.
 func TestArchivesWhileOthersWrite(t *testing.T) {
 	s := newStore(t)
 	data := big(t, 1000, 0)
@@ -53,7 +54,7 @@ func TestArchivesWhileOthersWrite(t *testing.T) {
 	}
 }
 
-// What a killed run had begun to remove is no archive any more.
+// An archive whose removal was interrupted by a kill is not listed.
 func TestArchivesHalfRemoved(t *testing.T) {
 	s := newStore(t)
 	m := &repository.Manifest{Volume: "v"}

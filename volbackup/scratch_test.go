@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// What a killed run left goes; what a living one uses, and what is none of ours, stays.
+// Directories of killed runs are removed. Directories of live runs, and files of other
+// programs, are kept.
 func TestScratch(t *testing.T) {
 	staging := t.TempDir()
 	used, remove, err := scratch(staging)
@@ -30,14 +31,14 @@ func TestScratch(t *testing.T) {
 	}
 	for path, want := range map[string]bool{used: true, second: true, left: false, target: true} {
 		if _, err := os.Stat(path); (err == nil) != want {
-			t.Errorf("%s is there: %v; want %v", path, err == nil, want)
+			t.Errorf("%s exists: %v; want %v", path, err == nil, want)
 		}
 	}
 	remove()
 	removeSecond()
 	for _, path := range []string{used, second} {
 		if _, err := os.Stat(path); err == nil {
-			t.Errorf("%s is still there", path)
+			t.Errorf("%s still exists", path)
 		}
 	}
 }

@@ -56,7 +56,7 @@ func newStore(t *testing.T) *store {
 	return &store{Repository: r, staging: r.Root}
 }
 
-// goTar makes an archive with Go's archive/tar: 1024 zero bytes at its end.
+// goTar returns an archive of Go's archive/tar, which ends with 1024 zero bytes.
 func goTar(t testing.TB, headers ...*tar.Header) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -75,7 +75,8 @@ func goTar(t testing.TB, headers ...*tar.Header) []byte {
 	return b.Bytes()
 }
 
-// big is an archive of one file of n bytes of which every one after from is another.
+// big returns an archive of one file of n bytes. From the offset from on, every 4,096th
+// byte differs from that of big(t, n, n).
 func big(t *testing.T, n, from int64) []byte {
 	t.Helper()
 	b := goTar(t, &tar.Header{Name: "a", Size: n})
@@ -85,25 +86,25 @@ func big(t *testing.T, n, from int64) []byte {
 	return b
 }
 
-// A source that delivers nothing is believed only if it names the tree of the
-// last archive, and nobody asked for more.
+// An empty stream is accepted only if the source returns the tree of the last archive,
+// and if the volume does not have to be read for another reason.
 func TestPutSameTree(t *testing.T) {
 	data := big(t, blockSize, 0)
 	for _, test := range []struct {
 		name      string
 		stored    string
 		reread    bool
-		recipient bool // since then
+		recipient bool // a recipient is added after the first archive
 		told      string
 		status    int
 	}{
-		{"the same", "a", false, false, "a", sysexits.OK},
-		{"another", "a", false, false, "b", sysexits.DataErr},
-		{"none told", "a", false, false, "", sysexits.DataErr},
-		{"none stored", "", false, false, "a", sysexits.DataErr},
-		{"neither", "", false, false, "", sysexits.DataErr},
-		{"to be read again", "a", true, false, "a", sysexits.DataErr},
-		{"for others", "a", false, true, "a", sysexits.DataErr},
+		{"same tree", "a", false, false, "a", sysexits.OK},
+		{"another tree", "a", false, false, "b", sysexits.DataErr},
+		{"source returns no tree", "a", false, false, "", sysexits.DataErr},
+		{"archive has no tree", "", false, false, "a", sysexits.DataErr},
+		{"no tree at all", "", false, false, "", sysexits.DataErr},
+		{"--reread", "a", true, false, "a", sysexits.DataErr},
+		{"another recipient", "a", false, true, "a", sysexits.DataErr},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := newStore(t)
@@ -152,7 +153,7 @@ func content(t *testing.T, s *store, identities ...age.Identity) []byte {
 	return b.Bytes()
 }
 
-// files returns the names in the volume's folder.
+// files returns the names in the volume's directory.
 func files(t *testing.T, s *store) string {
 	t.Helper()
 	entries, err := os.ReadDir(s.Dir("v"))
@@ -166,8 +167,8 @@ func files(t *testing.T, s *store) string {
 	return strings.Join(names, " ")
 }
 
-// An archive that begins like the last one, whatever far, holds what was put,
-// plain or encrypted, staged or not.
+// An archive contains the stream that was put, however long its common beginning with
+// the last archive is, encrypted or not, staged or not.
 func TestPutAfterPut(t *testing.T) {
 	key, err := age.GenerateX25519Identity()
 	if err != nil {
@@ -189,7 +190,7 @@ func TestPutAfterPut(t *testing.T) {
 					t.Fatalf("%s: unchanged %v, %v", name, unchanged, err)
 				}
 				if got := content(t, s, key); !bytes.Equal(got, data) {
-					t.Fatalf("%s: %d bytes, not those that were put", name, len(got))
+					t.Fatalf("%s: the archive has %d other bytes than the stream", name, len(got))
 				}
 				last = data
 			}
@@ -199,7 +200,7 @@ func TestPutAfterPut(t *testing.T) {
 			for _, from := range []int64{0, blockSize - 512, 3*blockSize + 7, n - 1} {
 				put("differs", big(t, n, from), false)
 				put("same", last, true)
-				put("as before", big(t, n, n), false)
+				put("first again", big(t, n, n), false)
 			}
 			put("shorter", big(t, 2*blockSize-512, n), false)
 			put("longer", big(t, n+blockSize, n+blockSize), false)
@@ -222,11 +223,11 @@ func TestPutLinks(t *testing.T) {
 	a, errA := os.Stat(s.Path(all[0].Manifest))
 	b, errB := os.Stat(s.Path(all[1].Manifest))
 	if errA != nil || errB != nil || !os.SameFile(a, b) || all[1].LinkOf != all[0].ID {
-		t.Errorf("not one file: %v %v, link of %q", errA, errB, all[1].LinkOf)
+		t.Errorf("not the same file: %v %v, link of %q", errA, errB, all[1].LinkOf)
 	}
 }
 
-// A damaged archive is not what a new one shares its file with.
+// A new archive is not a link to a damaged one.
 func TestPutAfterDamage(t *testing.T) {
 	s := newStore(t)
 	data := big(t, 3*blockSize, 3*blockSize)
@@ -239,14 +240,14 @@ func TestPutAfterDamage(t *testing.T) {
 	}
 	flip(t, s.Path(all[0].Manifest), 1000)
 	if _, err := s.put(t.Context(), &repository.Manifest{Volume: "v"}, stream{tree: "a"}); !errors.Is(err, errBaseDamaged) {
-		t.Fatalf("put of a source that was not read, as it has the same tree: %v", err)
+		t.Fatalf("put of an empty stream with the same tree: %v; want errBaseDamaged", err)
 	}
 	unchanged, err := s.put(t.Context(), &repository.Manifest{Volume: "v"}, stream{data: data})
 	if err != nil || unchanged {
 		t.Fatalf("unchanged %v, %v", unchanged, err)
 	}
 	if got := content(t, s); !bytes.Equal(got, data) {
-		t.Error("not what was put")
+		t.Error("the archive has other content than the stream")
 	}
 	if all, err = s.Archives("v"); err != nil || len(all) != 2 || all[0].Damaged == "" || all[1].Damaged != "" {
 		t.Errorf("%v %v", all, err)
@@ -265,7 +266,7 @@ func flip(t *testing.T, path string, at int64) {
 	}
 }
 
-// What is refused leaves nothing behind, also beside an older archive.
+// A rejected stream leaves no file behind, with or without an older archive.
 func TestPutRefuses(t *testing.T) {
 	good := big(t, 5*blockSize, 5*blockSize)
 	random := rand.New(rand.NewPCG(1, 2))
@@ -289,7 +290,7 @@ func TestPutRefuses(t *testing.T) {
 		before := files(t, s)
 		for name, src := range sources {
 			if _, err := s.put(t.Context(), &repository.Manifest{Volume: "v"}, src); err == nil {
-				t.Errorf("%s at %d: taken", name, cut)
+				t.Errorf("%s at %d: accepted", name, cut)
 			}
 			if left := files(t, s); left != before {
 				t.Fatalf("%s at %d: %s; was %s", name, cut, left, before)
@@ -298,7 +299,7 @@ func TestPutRefuses(t *testing.T) {
 	}
 }
 
-// What a killed run left is finished where it was whole, else removed.
+// Files of a killed run are published if they are complete, else removed.
 func TestRepair(t *testing.T) {
 	s := newStore(t)
 	for _, n := range []int64{100, 200, 300} {
@@ -317,7 +318,7 @@ func TestRepair(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Killed between the renames of archive and manifest; while removing; while writing.
+	// Killed between the renames of archive and manifest; during a removal; during a write.
 	move(all[2].ID+".json", ".tmp-"+all[2].ID+".json")
 	move(all[0].ID+".json", ".tmp-"+all[0].ID+".json"+".gone")
 	for _, name := range []string{"20260101T000000.000Z" + ".tar.zst", "20260101T000000.000Z" + ".json", ".prefixes"} {
@@ -339,8 +340,8 @@ func TestRepair(t *testing.T) {
 	}
 }
 
-// run removes what is expired once the new archive is verified, and nothing of
-// the last day.
+// run removes expired archives after the new archive is verified, and keeps all archives
+// of the last 24 hours.
 func TestRetire(t *testing.T) {
 	s, now := newStore(t), time.Now()
 	var made *repository.Manifest

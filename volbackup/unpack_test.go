@@ -11,7 +11,7 @@ import (
 	"observability-hub/volbackup/internal/repository"
 )
 
-// A few kilobytes of zstd can stand for a terabyte; the manifest says how much there is.
+// A few kilobytes of zstd can expand to a terabyte. The manifest limits the length.
 func TestPourStopsWhereTheManifestDoes(t *testing.T) {
 	data := big(t, 1000, 0)
 	encoder, err := zstd.NewWriter(nil)
@@ -23,7 +23,7 @@ func TestPourStopsWhereTheManifestDoes(t *testing.T) {
 	m := &repository.Manifest{File: "f", Bytes: int64(len(data)), Entries: 1, Content: hex.EncodeToString(sum[:])}
 	var out bytes.Buffer
 	if _, err := pour(t.Context(), bytes.NewReader(stored), m, nil, &out); err == nil {
-		t.Error("more than the manifest says was taken")
+		t.Error("a stream longer than in the manifest was accepted")
 	}
 	if out.Len() > len(data)+1 {
 		t.Errorf("%d bytes were written of %d", out.Len(), len(data))

@@ -10,8 +10,8 @@ import (
 	"observability-hub/e2e/torture"
 )
 
-// A stream that is cut is refused with 65 and never appears: at every multiple
-// of 512 bytes before its end marker is complete, and at random bytes anywhere.
+// A truncated stream is rejected with exit status 65 and not published. The test truncates
+// at every multiple of 512 bytes before the end mark is complete, and at random bytes.
 func TestCutStreams(t *testing.T) {
 	w, random := newWorld(t), torture.Random(t, 0)
 	w.fill("v", 20_000, 1)
@@ -34,7 +34,7 @@ func TestCutStreams(t *testing.T) {
 	for range numbers {
 		cut := random.IntN(len(data))
 		if cut >= end && cut%512 == 0 {
-			cut-- // the end marker is complete, and so is the archive
+			cut-- // otherwise the end mark, and therefore the archive, would be complete
 		}
 		cuts = append(cuts, cut)
 	}
@@ -45,18 +45,18 @@ func TestCutStreams(t *testing.T) {
 			cmd := w.command(w.binary, "put", volume)
 			cmd.Stdin = bytes.NewReader(data[:cut])
 			if got := w.finish(cmd); got.status != 65 {
-				t.Fatalf("cut at %d of %d: status %d: %s", cut, len(data), got.status, got.stderr)
+				t.Fatalf("truncated at %d of %d: status %d: %s", cut, len(data), got.status, got.stderr)
 			}
 		}
 	}
 	if after := w.archives("*"); len(after) != len(before) || len(w.leftovers()) > 1 {
-		t.Errorf("after %d cuts: %q, %q", len(cuts), after, w.leftovers())
+		t.Errorf("after %d truncated streams: %q, %q", len(cuts), after, w.leftovers())
 	}
-	t.Logf("%d cuts refused", len(cuts))
+	t.Logf("%d truncated streams rejected", len(cuts))
 }
 
-// A flipped bit in an archive or a manifest is found by verify, and neither cat
-// nor restore gives a byte of it away.
+// verify finds a flipped bit in an archive or a manifest, and cat and restore write no
+// byte of a damaged archive.
 func TestFlippedBits(t *testing.T) {
 	w, random := newWorld(t), torture.Random(t, 0)
 	w.fill("v", 50_000, 1)
@@ -87,16 +87,16 @@ func TestFlippedBits(t *testing.T) {
 			if err := os.WriteFile(path, good, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			w.want(0, "verify", "v") // a mended file is good again
+			w.want(0, "verify", "v") // the repaired file is valid again
 		}
 	}
 	if content, err := os.ReadFile(filepath.Join(w.volumes, "v", "file")); err != nil || len(content) != 50_000 {
-		t.Errorf("the volume was touched: %d bytes, %v", len(content), err)
+		t.Errorf("the volume was changed: %d bytes, %v", len(content), err)
 	}
 }
 
-// What the disk holds is checked, not what memory still holds of it: verify
-// finds what has changed below a file that was just read.
+// verify reads from the disk, not from the page cache: it finds a change on the disk
+// even if the file was read just before.
 func TestDamageBelowMemory(t *testing.T) {
 	w := newWorld(t)
 	disk := filepath.Join(w.dir, "disk")
@@ -113,7 +113,7 @@ func TestDamageBelowMemory(t *testing.T) {
 	w.want(0, "run", "v")
 	w.want(0, "verify", "v")
 	syscall.Sync()
-	archive, err := os.ReadFile(w.archives("v")[0]) // memory has it now
+	archive, err := os.ReadFile(w.archives("v")[0]) // the archive is in the page cache now
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestDamageBelowMemory(t *testing.T) {
 	}
 	at := bytes.Index(blocks, archive[1<<20:][:4096])
 	if at < 0 {
-		t.Fatal("the archive is not on its disk")
+		t.Fatal("the archive was not found on the disk")
 	}
 	f, err := os.OpenFile(disk, os.O_WRONLY, 0)
 	if err != nil {
@@ -134,7 +134,7 @@ func TestDamageBelowMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	if again, err := os.ReadFile(w.archives("v")[0]); err != nil || !bytes.Equal(again, archive) {
-		t.Fatalf("memory does not hold the archive any more, so that the test shows nothing: %v", err)
+		t.Fatalf("the archive is no longer in the page cache, so the test proves nothing: %v", err)
 	}
 	w.want(65, "verify", "v")
 }

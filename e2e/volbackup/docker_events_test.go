@@ -13,7 +13,7 @@ import (
 	"observability-hub/e2e/workspace"
 )
 
-// Every event of manage_volume.sh is provoked, and every line that comes is as the schema says.
+// TestDockerEvents provokes every event of manage_volume.sh, and checks every line against the schema.
 func TestDockerEvents(t *testing.T) {
 	docs := events.Read(t)
 	root, err := workspace.Root()
@@ -25,7 +25,7 @@ func TestDockerEvents(t *testing.T) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	// provoke runs a line of bash, in which the script is "$M", and demands an event of it.
+	// provoke runs a line of bash, in which "$M" is the script, and fails the test unless the event is printed.
 	provoke := func(event, line string) {
 		t.Helper()
 		cmd := exec.Command("bash", "-c", line)
@@ -34,11 +34,11 @@ func TestDockerEvents(t *testing.T) {
 			"M=" + filepath.Join(root, "scripts", "manage_volume.sh"), "V=" + d.Volume("vol")}
 		var stdout, stderr bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
-		_ = cmd.Run() // how it ends is its own affair
+		_ = cmd.Run() // the exit status does not matter
 		docs.Check(t, "manage_volume.sh "+event, stdout.String())
 		docs.Check(t, "manage_volume.sh "+event, stderr.String())
 		if !strings.Contains(stdout.String()+stderr.String(), `"msg":"`+event+`"`) {
-			t.Errorf("%s does not say %s\nstdout: %s\nstderr: %s", line, event, stdout.String(), stderr.String())
+			t.Errorf("%s does not print %s\nstdout: %s\nstderr: %s", line, event, stdout.String(), stderr.String())
 		}
 	}
 	run := func(options string) string {

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// makeCorpus fills a folder with files of every odd kind that a file system knows.
-func makeCorpus(tb testing.TB, folder string) {
+// makeCorpus fills a directory with unusual files of every kind that a file system supports.
+func makeCorpus(tb testing.TB, dir string) {
 	tb.Helper()
 	must := func(err error) {
 		tb.Helper()
@@ -23,7 +23,7 @@ func makeCorpus(tb testing.TB, folder string) {
 			tb.Fatal(err)
 		}
 	}
-	at := func(name string) string { return filepath.Join(folder, name) }
+	at := func(name string) string { return filepath.Join(dir, name) }
 	write := func(name, content string) string {
 		tb.Helper()
 		must(os.MkdirAll(filepath.Dir(at(name)), 0o755))
@@ -37,7 +37,7 @@ func makeCorpus(tb testing.TB, folder string) {
 		}
 	}
 
-	// Links. The hard one crosses folders; symbolic ones dangle, lead out, and loop.
+	// Links: hard links across directories; symbolic links that dangle, lead out, and loop.
 	write("links/a", "linked")
 	must(os.MkdirAll(at("other"), 0o755))
 	must(os.Link(at("links/a"), at("other/z")))
@@ -48,7 +48,7 @@ func makeCorpus(tb testing.TB, folder string) {
 	must(os.Link(at("links/dangling"), at("other/dangling")))
 	must(os.Lchown(at("links/out"), 999, 472))
 
-	// Holes: in the middle, at the end, nothing but; many of them; and zeros that are none.
+	// Holes: in the middle, at the end, a file that is one hole, a file with many; and zeros that are not holes.
 	hole := func(name string, size int64, data ...int64) {
 		tb.Helper()
 		f, err := os.Create(write(name, ""))
@@ -96,7 +96,7 @@ func makeCorpus(tb testing.TB, folder string) {
 	must(os.Chown(at("modes/setgid"), 999, 472))
 	must(unix.Chmod(at("modes/setgid"), 0o3770))
 
-	// Names. What is not UTF-8 must come back byte by byte.
+	// Names. Bytes that are not UTF-8 must be restored unchanged.
 	for _, name := range []string{
 		"new\nline", "-rf", "--help", " ", " leading", "trailing ", "quote'\"`$(x)", "back\\slash", "\\012", "tab\t", "\x01\x7f\x1b[31m", "*?[]",
 		"\xff\xfe\x80", "mixed-\xc3\xa9-\xe9", "ünï", "日本語", strings.Repeat("a", 255), strings.Repeat("\xff", 255), "..x", ".hidden", "...", "#x", "@LongLink", "./PaxHeaders"[2:],
@@ -106,7 +106,7 @@ func makeCorpus(tb testing.TB, folder string) {
 	must(os.Mkdir(at("names/folder\nwith\nlines"), 0o755))
 	write("names/folder\nwith\nlines/-file", "")
 
-	// Long paths: 99 to 101 and 155 and 256 bytes are borders of tar's header.
+	// Long paths. The limits of tar's header are at 99 to 101, 155 and 256 bytes.
 	for _, n := range []int{97, 98, 99, 100, 101, 154, 155, 156, 157, 255, 256, 257, 1000, 3000} {
 		name := fmt.Sprintf("long/%04d/", n)
 		for len(name) < n {
@@ -114,9 +114,9 @@ func makeCorpus(tb testing.TB, folder string) {
 		}
 		write(strings.TrimSuffix(name, "/")[:max(n, 12)]+"e", "long")
 	}
-	write("long/"+strings.Repeat(strings.Repeat("deep", 50)+"/", 20)+"bottom", "4,000 bytes") // GNU tar unpacks no more than the kernel's 4,095
+	write("long/"+strings.Repeat(strings.Repeat("deep", 50)+"/", 20)+"bottom", "4,000 bytes") // GNU tar unpacks paths up to the kernel's limit of 4,095 bytes
 
-	// Other kinds.
+	// Other kinds of files.
 	must(os.MkdirAll(at("kinds"), 0o755))
 	must(unix.Mkfifo(at("kinds/fifo"), 0o640))
 	must(unix.Mknod(at("kinds/null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
@@ -132,7 +132,7 @@ func makeCorpus(tb testing.TB, folder string) {
 	_, _ = random.Read(big)
 	write("kinds/big", string(big))
 
-	// Times, last: whatever is made in a folder changes the folder's.
+	// Times, last, because a new file changes the times of its directory.
 	for name, when := range map[string]time.Time{
 		"kinds/big": time.Unix(1700000000, 123456789), "kinds/nothing": time.Unix(0, 1), "modes/0777": time.Unix(-1, 999999999),
 		"names/-rf": time.Date(1901, 12, 14, 0, 0, 0, 1, time.UTC), "names/ ": time.Date(2400, 1, 1, 0, 0, 0, 999999999, time.UTC),
@@ -142,14 +142,14 @@ func makeCorpus(tb testing.TB, folder string) {
 	}
 	must(unix.UtimesNanoAt(unix.AT_FDCWD, at("links/dangling"), []unix.Timespec{{Sec: 5, Nsec: 6}, {Sec: 7, Nsec: 8}}, unix.AT_SYMLINK_NOFOLLOW))
 
-	// The root itself.
-	must(unix.Setxattr(folder, "user.root", []byte("r"), 0))
-	must(os.Chown(folder, 999, 472))
-	must(unix.Chmod(folder, 0o1750))
-	must(os.Chtimes(folder, time.Unix(1500000000, 42), time.Unix(1500000000, 42)))
+	// The root directory itself.
+	must(unix.Setxattr(dir, "user.root", []byte("r"), 0))
+	must(os.Chown(dir, 999, 472))
+	must(unix.Chmod(dir, 0o1750))
+	must(os.Chtimes(dir, time.Unix(1500000000, 42), time.Unix(1500000000, 42)))
 }
 
-// TestDockerFidelity is the round trip of every odd file: nothing but sockets may be missing or different.
+// TestDockerFidelity backs up and restores every kind of unusual file. Only sockets may be missing.
 func TestDockerFidelity(t *testing.T) {
 	h := newDockerHost(t)
 	h.must(t, "manage_volume.sh create corpus")
@@ -167,10 +167,10 @@ func TestDockerFidelity(t *testing.T) {
 			}
 			got := tree(t, h.Volume(way.name))
 			wantSameTree(t, got, want)
-			t.Logf("%d files, the same", len(got))
+			t.Logf("%d files are identical", len(got))
 		})
 	}
-	// In place, over a tree that has gone bad.
+	// Restore in place, over a changed tree.
 	if err := os.WriteFile(filepath.Join(h.Volume("corpus"), "stale"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}

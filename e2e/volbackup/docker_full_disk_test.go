@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// TestDockerFullDisk fills each disk that a backup or a restore writes to. What was there stays, and containers run.
+// TestDockerFullDisk fills each disk that a backup or a restore writes to. Existing archives and volumes are unchanged, and
+// the containers run.
 func TestDockerFullDisk(t *testing.T) {
 	h := newDockerHost(t)
 	h.Docker(t, "volume", "create", "vol")
@@ -45,7 +46,7 @@ func TestDockerFullDisk(t *testing.T) {
 		}
 		running(t)
 		if out := h.must(t, with+"volbackup verify --deep && "+with+"volbackup list"); strings.Count(out, `"msg":"archive"`) != 1 {
-			t.Errorf("the archive of before is not alone, or not there: %s", out)
+			t.Errorf("want only the archive from before: %s", out)
 		}
 	})
 	t.Run("journal", func(t *testing.T) {
@@ -55,10 +56,10 @@ func TestDockerFullDisk(t *testing.T) {
 		started := h.Docker(t, "inspect", "--format", "{{.State.StartedAt}}", "one")
 		status, stdout, stderr := h.try(t, "manage_volume.sh --state-dir "+state+" export vol")
 		if status != 73 || stdout != "" {
-			t.Errorf("exit status %d, %d bytes; want 73 and nothing\n%s", status, len(stdout), stderr)
+			t.Errorf("exit status %d, %d bytes on stdout; want 73 and no bytes\n%s", status, len(stdout), stderr)
 		}
 		if now := h.Docker(t, "inspect", "--format", "{{.State.StartedAt}}", "one"); now != started {
-			t.Error("the container was stopped although that could not be written down")
+			t.Error("the container was stopped although the journal could not be written")
 		}
 	})
 	t.Run("tmp", func(t *testing.T) {
@@ -69,10 +70,10 @@ func TestDockerFullDisk(t *testing.T) {
 		running(t)
 	})
 	t.Run("volume", func(t *testing.T) {
-		// The daemon, in a mount namespace of its own, does not see this one; the script does.
-		folder := filepath.Dir(h.Volume("vol"))
+		// The daemon has its own mount namespace and does not see this mount. The script sees it.
+		dir := filepath.Dir(h.Volume("vol"))
 		h.must(t, "manage_volume.sh export vol >vol.tar")
-		small(t, folder, 2<<20)
+		small(t, dir, 2<<20)
 		if err := os.Mkdir(h.Volume("vol"), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -83,8 +84,8 @@ func TestDockerFullDisk(t *testing.T) {
 			t.Errorf("exit status %d; want 73 with a hint\n%s", status, stderr)
 		}
 		wantSameTree(t, tree(t, h.Volume("vol")), want)
-		if left, err := os.ReadDir(folder); err != nil || len(left) != 1 {
-			t.Errorf("beside the volume there is %v, %v", left, err)
+		if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+			t.Errorf("the directory of the volume has %v, %v; want only _data", left, err)
 		}
 		running(t)
 	})

@@ -14,7 +14,7 @@ import (
 	"observability-hub/e2e/workspace"
 )
 
-// dockerHost is a Docker daemon with manage_volume.sh, volbackup and a repository beside it.
+// dockerHost is a Docker daemon, with manage_volume.sh and volbackup in PATH, and a repository.
 type dockerHost struct {
 	*docker.Daemon
 	dir  string // state/, repo/ and bin/
@@ -49,7 +49,7 @@ func newDockerHost(tb testing.TB) *dockerHost {
 	return h
 }
 
-// shell prepares a command line of bash in which every part of a pipe counts.
+// shell returns a command line of bash with the option pipefail.
 func (h *dockerHost) shell(line string) *exec.Cmd {
 	cmd := exec.Command("bash", "-o", "pipefail", "-c", line)
 	cmd.Dir = h.dir
@@ -57,7 +57,7 @@ func (h *dockerHost) shell(line string) *exec.Cmd {
 	return cmd
 }
 
-// try runs a command line and gives its exit status, 128 and more for signals, and what it wrote.
+// try runs a command line and returns its exit status and output. The status is 128 and more for a signal.
 func (h *dockerHost) try(tb testing.TB, line string) (status int, stdout, stderr string) {
 	tb.Helper()
 	var out, errs bytes.Buffer
@@ -74,7 +74,7 @@ func (h *dockerHost) try(tb testing.TB, line string) (status int, stdout, stderr
 	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
 }
 
-// must runs a command line that has to succeed and gives its stdout.
+// must runs a command line and returns its stdout. It fails the test unless the exit status is 0.
 func (h *dockerHost) must(tb testing.TB, line string) string {
 	tb.Helper()
 	status, stdout, stderr := h.try(tb, line)
@@ -84,14 +84,14 @@ func (h *dockerHost) must(tb testing.TB, line string) string {
 	return stdout
 }
 
-// container starts one that ends as soon as it is told to. Options are docker run's.
+// container starts a container that ends on SIGTERM. The options are those of docker run.
 func (h *dockerHost) container(tb testing.TB, name string, options ...string) {
 	tb.Helper()
 	args := append([]string{"run", "--detach", "--network", "none", "--name", name}, options...)
 	h.Docker(tb, append(args, docker.Image, "sh", "-c", "trap exit TERM; sleep 10000 & wait")...)
 }
 
-// containers gives the state of every container, by name.
+// containers returns the state of every container, by name.
 func (h *dockerHost) containers(tb testing.TB) map[string]string {
 	tb.Helper()
 	states := map[string]string{}

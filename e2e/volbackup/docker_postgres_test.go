@@ -17,7 +17,7 @@ import (
 
 const pgImage = "postgres"
 
-// pgBin is the folder of the newest PostgreSQL's programs.
+// pgBin returns the directory of the programs of the newest PostgreSQL.
 func pgBin(tb testing.TB) string {
 	tb.Helper()
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
@@ -28,8 +28,8 @@ func pgBin(tb testing.TB) string {
 	return filepath.Dir(found[len(found)-1])
 }
 
-// importPostgres makes an image of the host's PostgreSQL with the libraries that it needs. Its user is 999, as in the
-// official one.
+// importPostgres creates an image of the host's PostgreSQL with the libraries that it needs. Its user is 999, as in the
+// official image.
 func importPostgres(tb testing.TB, h *dockerHost) {
 	tb.Helper()
 	bin := pgBin(tb)
@@ -133,8 +133,8 @@ const (
 	pgSeconds = 5
 )
 
-// load writes to the server for some seconds, or until the server goes away, and gives when each client's transactions
-// were acknowledged, as the clients saw it. The n-th transaction of a client inserts its number.
+// load writes to the server for some seconds, or until the server stops. acknowledged returns the times at which each client
+// received the acknowledgements of its transactions. The n-th transaction of a client inserts the number n.
 func (s *pgServer) load(tb testing.TB) (acknowledged func() map[int][]time.Time) {
 	tb.Helper()
 	s.must(tb, "psql", "-Xqc", "CREATE TABLE IF NOT EXISTS ledger (client int, n int, PRIMARY KEY (client, n))")
@@ -155,13 +155,13 @@ END;
 	if err := cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
-	await.Until(tb, "pgbench to be under way", func() bool {
+	await.Until(tb, "pgbench has written 500 rows", func() bool {
 		n, err := strconv.Atoi(s.must(tb, "psql", "-XAtc", "SELECT count(*) FROM ledger"))
 		return err == nil && n > 500
 	})
 	return func() map[int][]time.Time {
 		tb.Helper()
-		_ = cmd.Wait() // it fails when its server is stopped
+		_ = cmd.Wait() // pgbench fails when its server is stopped
 		logs, err := filepath.Glob(filepath.Join(s.h.dir, s.name+".[0-9]*"))
 		if err != nil || len(logs) == 0 {
 			tb.Fatalf("no log of pgbench: %v", err)
@@ -186,7 +186,8 @@ END;
 	}
 }
 
-// check demands that a restored server is sound and has every transaction that was acknowledged before a moment.
+// check fails the test unless the restored server passes pg_amcheck and has every transaction that was acknowledged before
+// the given time.
 func (s *pgServer) check(t *testing.T, acknowledged map[int][]time.Time, before time.Time) {
 	t.Helper()
 	s.must(t, "pg_amcheck", "--install-missing", "--heapallindexed", "--database=postgres")
@@ -204,20 +205,20 @@ func (s *pgServer) check(t *testing.T, acknowledged map[int][]time.Time, before 
 		}
 		total += want
 		if have < want {
-			t.Errorf("client %d: %d transactions are there; %d were acknowledged before the quiesce", client, have, want)
+			t.Errorf("client %d: %d transactions were restored; %d were acknowledged before the containers stopped", client, have, want)
 		}
-		// They are the first ones, without a gap.
+		// The transactions are the first ones, without a gap.
 		if last := s.must(t, "psql", "-XAtc", fmt.Sprintf("SELECT coalesce(max(n), 0) FROM ledger WHERE client = %d", client)); last != strconv.Itoa(have) {
 			t.Errorf("client %d: %d transactions, the last is number %s", client, have, last)
 		}
 	}
 	if total < 100 {
-		t.Errorf("only %d transactions were acknowledged before the quiesce; that proves nothing", total)
+		t.Errorf("only %d transactions were acknowledged before the containers stopped; that proves nothing", total)
 	}
-	t.Logf("%d transactions were acknowledged before the quiesce, and all are there", total)
+	t.Logf("%d transactions were acknowledged before the containers stopped, and all were restored", total)
 }
 
-// when gives the moment of the first event of a kind that a container had since a moment.
+// when returns the time of the first event of this kind that the container had after since.
 func (h *dockerHost) when(tb testing.TB, container, event string, since time.Time) time.Time {
 	tb.Helper()
 	var nanos int64
@@ -232,13 +233,13 @@ func (h *dockerHost) when(tb testing.TB, container, event string, since time.Tim
 	return time.Unix(0, nanos)
 }
 
-// stamp gives a moment as docker's options take it: seconds since 1970, with microseconds.
+// stamp returns a time in the format of docker's options: seconds since 1970, with microseconds.
 func stamp(moment time.Time) string {
 	return fmt.Sprintf("%d.%06d", moment.Unix(), moment.Nanosecond()/1000)
 }
 
-// TestDockerPostgres backs up a database under write load in each of the three ways, restores it and looks for every
-// transaction whose commit was acknowledged before.
+// TestDockerPostgres backs up a database under write load in each of the three ways, and restores it. Every transaction
+// whose commit was acknowledged before the backup must be in the restored database.
 func TestDockerPostgres(t *testing.T) {
 	h := newDockerHost(t)
 	importPostgres(t, h)
@@ -272,7 +273,7 @@ func TestDockerPostgres(t *testing.T) {
 		began := time.Now()
 		out := h.must(t, "volbackup run")
 		if strings.Contains(out, `"volume":"data-exec"`) {
-			t.Errorf("a volume labelled hub.backup=false is backed up: %s", out)
+			t.Errorf("a volume with the label hub.backup=false is backed up: %s", out)
 		}
 		all := acknowledged()
 		h.must(t, "volbackup cat dump | manage_volume.sh import restored-dump")

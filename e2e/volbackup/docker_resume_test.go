@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// A container that does not start again does not spoil the backup, is said, and is started by resume when it can be.
+// If a container does not start again, the backup is kept and the problem is reported. resume starts the container when that
+// is possible.
 func TestDockerNotResumed(t *testing.T) {
 	h := newDockerHost(t)
 	h.Docker(t, "volume", "create", "vol")
@@ -21,7 +22,7 @@ func TestDockerNotResumed(t *testing.T) {
 	}
 	status, stdout, stderr := h.try(t, "volbackup run vol")
 	if status != 0 || !strings.Contains(stdout, `"outcome":"stored"`) || !strings.Contains(stderr, "container one does not start again") {
-		t.Errorf("exit status %d; want 0 and a word on the container\nstdout: %s\nstderr: %s", status, stdout, stderr)
+		t.Errorf("exit status %d; want 0 and a message about the container\nstdout: %s\nstderr: %s", status, stdout, stderr)
 	}
 	if status, _, stderr := h.try(t, "manage_volume.sh resume"); status != 69 {
 		t.Errorf("resume: exit status %d; want 69\n%s", status, stderr)

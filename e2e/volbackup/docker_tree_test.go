@@ -14,18 +14,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tree describes every file below a folder, by path: all that a backup has to bring back. Two trees are the same
-// if and only if their descriptions are.
-func tree(tb testing.TB, folder string) map[string]string {
+// tree describes every file below a directory, by path. A description has everything that a backup must restore. Two trees
+// are identical if and only if their descriptions are.
+func tree(tb testing.TB, dir string) map[string]string {
 	tb.Helper()
-	fd, err := unix.Open(folder, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		tb.Fatalf("open %s: %v", folder, err)
+		tb.Fatalf("open %s: %v", dir, err)
 	}
 	defer unix.Close(fd)
 	w := treeWalk{tb: tb, files: map[string]string{}, links: map[uint64]string{}}
 	w.file(fd, ".", ".")
-	w.folder(fd, ".")
+	w.directory(fd, ".")
 	return w.files
 }
 
@@ -35,8 +35,9 @@ type treeWalk struct {
 	links map[uint64]string // the first name of an inode
 }
 
-// folder walks by descriptors: a path may be longer than the kernel takes in one go.
-func (w *treeWalk) folder(fd int, path string) {
+// directory describes the files below a directory. It walks by descriptors, because a path may be longer than the kernel
+// accepts.
+func (w *treeWalk) directory(fd int, path string) {
 	w.tb.Helper()
 	dir, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
 	if err != nil {
@@ -57,12 +58,12 @@ func (w *treeWalk) folder(fd int, path string) {
 		if err != nil {
 			w.tb.Fatalf("open %.80s: %v", below, err)
 		}
-		w.folder(child, below)
+		w.directory(child, below)
 		unix.Close(child)
 	}
 }
 
-// file describes one file and tells whether it is a folder. Sockets are left out: no archive holds them.
+// file describes one file and reports whether it is a directory. It ignores sockets, which no archive contains.
 func (w *treeWalk) file(fd int, name, path string) bool {
 	w.tb.Helper()
 	var st unix.Stat_t
@@ -99,7 +100,7 @@ func (w *treeWalk) file(fd int, name, path string) bool {
 	return kind == unix.S_IFDIR
 }
 
-// content is the size, a hash, and where the data are and where the holes.
+// content returns the size, a hash, and the positions of data and holes.
 func (w *treeWalk) content(path string, size int64) string {
 	w.tb.Helper()
 	f, err := os.Open(path)
@@ -112,7 +113,7 @@ func (w *treeWalk) content(path string, size int64) string {
 	for at := int64(0); at < size; {
 		begin, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
-			break // a hole up to the end
+			break // a hole at the end
 		} else if err != nil {
 			w.tb.Fatal(err)
 		}
@@ -129,7 +130,7 @@ func (w *treeWalk) content(path string, size int64) string {
 	return text + fmt.Sprintf(" sha256 %x", hash.Sum(nil))
 }
 
-// attributes are all extended ones, ACLs and capabilities among them.
+// attributes returns all extended attributes, including ACLs and capabilities.
 func (w *treeWalk) attributes(path string) string {
 	w.tb.Helper()
 	names := make([]byte, 64<<10)
@@ -156,7 +157,7 @@ func (w *treeWalk) attributes(path string) string {
 	return text.String()
 }
 
-// wantSameTree fails the test for every file in which two trees differ.
+// wantSameTree reports an error for every file in which two trees differ.
 func wantSameTree(tb testing.TB, got, want map[string]string) {
 	tb.Helper()
 	for _, path := range slices.Sorted(maps.Keys(want)) {
@@ -166,7 +167,7 @@ func wantSameTree(tb testing.TB, got, want map[string]string) {
 	}
 	for _, path := range slices.Sorted(maps.Keys(got)) {
 		if _, ok := want[path]; !ok {
-			tb.Errorf("%.100q is too much: %s", path, got[path])
+			tb.Errorf("%.100q is not in the original: %s", path, got[path])
 		}
 	}
 }

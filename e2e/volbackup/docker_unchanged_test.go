@@ -12,13 +12,13 @@ import (
 	"observability-hub/e2e/await"
 )
 
-// A volume of which no inode changed is not read again; one of which an inode changed is, whatever its length and
-// times say.
+// A volume is not read again if no inode changed. It is read if an inode changed, even if the file has its old length and
+// modification time.
 func TestDockerUnchanged(t *testing.T) {
 	h := newDockerHost(t)
 	h.Docker(t, "volume", "create", "data")
 	h.container(t, "one", "--volume", "data:/data")
-	// Whoever starts tar leaves a word.
+	// A wrapper records each call of tar.
 	calls := filepath.Join(h.dir, "calls")
 	wrapper := "#!/bin/sh\necho \"$*\" >>" + calls + "\nexec /usr/bin/tar \"$@\"\n"
 	if err := os.WriteFile(filepath.Join(h.dir, "bin", "tar"), []byte(wrapper), 0o755); err != nil {
@@ -37,7 +37,7 @@ func TestDockerUnchanged(t *testing.T) {
 	}
 	settle := func() {
 		t.Helper()
-		await.Until(t, "the last change is older than the clock is coarse", func() bool {
+		await.Until(t, "the last change is older than two seconds", func() bool {
 			var st unix.Stat_t
 			if err := unix.Stat(file, &st); err != nil {
 				t.Fatal(err)
@@ -45,7 +45,7 @@ func TestDockerUnchanged(t *testing.T) {
 			return time.Since(time.Unix(st.Ctim.Unix())) > 2*time.Second
 		})
 	}
-	// backUp runs volbackup and tells how it went, and whether the volume was read.
+	// backUp runs volbackup and returns the outcome, and whether the volume was read.
 	backUp := func(flags string) (outcome string, read bool) {
 		t.Helper()
 		if err := os.WriteFile(calls, nil, 0o644); err != nil {
@@ -65,14 +65,14 @@ func TestDockerUnchanged(t *testing.T) {
 		name, text, flags, outcome string
 		read                       bool
 	}{
-		{"the first", "", "", "stored", true},
-		{"nothing changed", "", "", "unchanged", false},
-		{"nothing changed, but it is to be read", "", "--reread", "unchanged", true},
-		{"nothing changed since it was read again", "", "", "unchanged", false},
-		{"the same length and times", "two", "", "stored", true},
-		{"nothing changed since", "", "", "unchanged", false},
+		{"first backup", "", "", "stored", true},
+		{"unchanged", "", "", "unchanged", false},
+		{"unchanged, with --reread", "", "--reread", "unchanged", true},
+		{"unchanged after --reread", "", "", "unchanged", false},
+		{"new content with the same length and times", "two", "", "stored", true},
+		{"unchanged after the new content", "", "", "unchanged", false},
 		{"the same content, written again", "two", "", "unchanged", true},
-		{"nothing changed since that", "", "", "unchanged", false},
+		{"unchanged after it was written again", "", "", "unchanged", false},
 	} {
 		if step.text != "" {
 			write(step.text)
@@ -93,14 +93,14 @@ func TestDockerUnchanged(t *testing.T) {
 		}
 	}
 	h.must(t, "volbackup verify --deep")
-	// An unchanged volume whose archive is damaged is read after all, whether a container runs or not.
+	// If the archive of an unchanged volume is damaged, the volume is read, whether a container runs or not.
 	for _, container := range []string{"running", "stopped"} {
 		if container == "stopped" {
 			h.Docker(t, "stop", "--time", "0", "one")
 		}
 		h.must(t, `for f in "$VOLBACKUP_REPO"/data/*.zst; do printf damaged | dd of="$f" bs=1 seek=20 conv=notrunc status=none; done`)
 		if outcome, read := backUp(""); outcome != "stored" || !read {
-			t.Errorf("the archive is damaged, the container is %s: %s, read %v; want stored", container, outcome, read)
+			t.Errorf("the archive is damaged, the container is %s: %s, read %v; want stored, true", container, outcome, read)
 		}
 		h.must(t, "volbackup verify --deep data@"+h.must(t, "volbackup list data | tail -n 1 | jq -rj .id"))
 	}

@@ -19,19 +19,20 @@ var unitScript string
 //go:embed testdata/power.sh
 var powerScript string
 
-// cgroups lets the machine's Docker make cgroups: systemd-nspawn shows those that are not the machine's own read-only.
+// cgroups is a drop-in that lets Docker in the machine create cgroups. systemd-nspawn mounts read-only the cgroup hierarchies
+// that do not belong to the machine.
 const cgroups = `[Service]
 ExecStartPre=/bin/bash -c "findmnt --noheadings --list --output TARGET --types cgroup,tmpfs,cgroup2 | grep ^/sys/fs/cgroup | sort | xargs -n 1 mount -o remount,bind,rw"
 `
 
-// dockerMachine boots a machine with Debian's own Docker and volbackup, and fails the test if the script does.
+// dockerMachine boots a machine with Debian's Docker and volbackup, and fails the test if the script fails.
 func dockerMachine(t *testing.T, script string, files ...nspawn.File) *nspawn.Result {
 	t.Helper()
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The machine's containers have cgroups of the host, where their hierarchies are not its own.
+	// In hierarchies that do not belong to the machine, its containers use cgroups of the host. Remove them after the test.
 	parent := fmt.Sprintf("hub-unit-%d", os.Getpid())
 	t.Cleanup(func() {
 		_ = exec.Command("find", "/sys/fs/cgroup", "-depth", "-type", "d", "(", "-path", "*/"+parent, "-o", "-path", "*/"+parent+"/*", ")", "-exec", "rmdir", "{}", "+").Run()
@@ -45,7 +46,7 @@ func dockerMachine(t *testing.T, script string, files ...nspawn.File) *nspawn.Re
   "exec-opts": ["native.cgroupdriver=cgroupfs"], "cgroup-parent": "/` + parent + `"
 }
 `}),
-		// What a daemon needs to make containers, which systemd-nspawn withholds.
+		// The Docker daemon needs these permissions to create containers. systemd-nspawn withholds them by default.
 		Options: []string{"--capability=all", "--system-call-filter=add_key keyctl bpf"},
 		Script:  script,
 		Timeout: 5 * time.Minute,
@@ -61,8 +62,8 @@ func dockerMachine(t *testing.T, script string, files ...nspawn.File) *nspawn.Re
 	return result
 }
 
-// TestDockerUnit runs the unit as it is installed, as User=server in its whole sandbox, beside Debian's own Docker
-// daemon in a booted machine.
+// TestDockerUnit runs the installed unit in a booted machine with Debian's Docker daemon, as User=server in its complete
+// sandbox.
 func TestDockerUnit(t *testing.T) {
 	result := dockerMachine(t, unitScript)
 	for line := range strings.Lines(result.Stdout) {
@@ -72,7 +73,7 @@ func TestDockerUnit(t *testing.T) {
 	}
 }
 
-// TestDockerPowerLoss cuts the power of a machine in the middle of a backup: after the next boot all containers run.
+// TestDockerPowerLoss simulates a power failure in the middle of a backup. After the next boot all containers run.
 func TestDockerPowerLoss(t *testing.T) {
 	result := dockerMachine(t, powerScript, nspawn.File{Path: "/etc/systemd/system/docker.service.d/cgroups.conf", Content: cgroups})
 	log, err := os.ReadFile(filepath.Join(result.Dir, "log"))
@@ -81,6 +82,6 @@ func TestDockerPowerLoss(t *testing.T) {
 	}
 	t.Logf("%s", log)
 	if !strings.Contains(string(log), "ok after the power failure") {
-		t.Error("the machine did not come as far as its second boot's end")
+		t.Error("the script did not reach its end after the second boot")
 	}
 }

@@ -8,8 +8,9 @@ import (
 	"testing"
 )
 
-// Power loss: a file is fsynced after its last write and before it gets its
-// final name, and the folder afterwards, before the run says that it is done.
+// To survive a power failure, a file must be fsynced after its last write and before the
+// rename to its final name. The directory must be fsynced after the rename and before the
+// run prints its record.
 func TestSyncedBeforeRenamed(t *testing.T) {
 	w := newWorld(t)
 	for i, name := range []string{"stored", "unchanged", "changed"} {
@@ -31,7 +32,8 @@ func TestSyncedBeforeRenamed(t *testing.T) {
 	}
 }
 
-// checkTrace follows the calls of strace -y and returns the number of renames.
+// checkTrace checks the system calls in the output of strace -y, and returns the number
+// of renames.
 func checkTrace(t *testing.T, name, repo, trace string) (renames int) {
 	t.Helper()
 	call := regexp.MustCompile(`^\d+ +(\w+)\((.*?)\) += (-?\d+)`)
@@ -39,7 +41,7 @@ func checkTrace(t *testing.T, name, repo, trace string) (renames int) {
 	ended := regexp.MustCompile(`^(\d+) +<\.\.\. (\w+) resumed>(.*)$`)
 	path := regexp.MustCompile(`<(/[^>]*)>`)
 	quoted := regexp.MustCompile(`"([^"]*)"`)
-	synced, dirty := map[string]bool{}, map[string]bool{} // files; folders with renames that are not synced
+	synced, dirty := map[string]bool{}, map[string]bool{} // files; directories with renames that are not synced
 	waiting := map[string]string{}
 	for line := range strings.Lines(trace) {
 		line = strings.TrimSuffix(line, "\n")
@@ -60,7 +62,7 @@ func checkTrace(t *testing.T, name, repo, trace string) (renames int) {
 				synced[p[1]] = false
 			}
 			if strings.Contains(m[2], `\"msg\":\"backed_up\"`) && len(dirty) > 0 {
-				t.Errorf("%s: it says that it is done before these are synced: %v", name, dirty)
+				t.Errorf("%s: the record is printed before these directories are synced: %v", name, dirty)
 			}
 		case "fsync", "fdatasync":
 			if p := path.FindStringSubmatch(m[2]); p != nil {
@@ -69,7 +71,7 @@ func checkTrace(t *testing.T, name, repo, trace string) (renames int) {
 			}
 		case "link", "linkat":
 			if p := quoted.FindAllStringSubmatch(m[2], -1); len(p) == 2 {
-				synced[p[1][1]] = true // a file that a run before has synced
+				synced[p[1][1]] = true // an earlier run has synced the file
 			}
 		case "rename", "renameat", "renameat2":
 			p := quoted.FindAllStringSubmatch(m[2], -1)
@@ -78,7 +80,7 @@ func checkTrace(t *testing.T, name, repo, trace string) (renames int) {
 			}
 			renames++
 			if !synced[p[0][1]] {
-				t.Errorf("%s: renamed before it is synced: %s", name, line)
+				t.Errorf("%s: renamed before the file is synced: %s", name, line)
 			}
 			dirty[filepath.Dir(p[1][1])] = true
 		}

@@ -12,7 +12,7 @@ import (
 	"observability-hub/e2e/workspace"
 )
 
-// Every event of volbackup is provoked, and every line that comes is as the schema says.
+// TestEvents provokes every event of volbackup, and checks every line against the schema.
 func TestEvents(t *testing.T) {
 	docs := events.Read(t)
 	binary, err := workspace.Binary("volbackup")
@@ -27,18 +27,18 @@ func TestEvents(t *testing.T) {
 	env := []string{"PATH=" + bin + ":/usr/bin:/bin", "HOME=" + dir, "VOLUMES=" + filepath.Join(dir, "volumes"),
 		"RESTIC_REPOSITORY=" + filepath.Join(dir, "restic"), "RESTIC_PASSWORD=secret", "RESTIC_CACHE_DIR=" + filepath.Join(dir, "cache")}
 	repo := filepath.Join(dir, "repo")
-	// provoke runs a shell line, in which volbackup is "$V", and demands an event of it.
+	// provoke runs a line of shell, in which "$V" is volbackup, and fails the test unless the event is printed.
 	provoke := func(event, line string) {
 		t.Helper()
 		cmd := exec.Command("sh", "-c", line)
 		cmd.Dir, cmd.Env = dir, append(env, "V="+binary, "VOLBACKUP_REPO="+repo)
 		var stdout, stderr bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
-		_ = cmd.Run() // how it ends is its own affair
+		_ = cmd.Run() // the exit status does not matter
 		docs.Check(t, "volbackup "+event, stdout.String())
 		docs.Check(t, "volbackup "+event, stderr.String())
 		if !strings.Contains(stdout.String()+stderr.String(), `"msg":"`+event+`"`) {
-			t.Errorf("%s does not say %s\nstdout: %s\nstderr: %s", line, event, stdout.String(), stderr.String())
+			t.Errorf("%s does not print %s\nstdout: %s\nstderr: %s", line, event, stdout.String(), stderr.String())
 		}
 	}
 	flip := `for f in repo/v/*.zst; do printf damaged | dd of=$f bs=1 seek=50 conv=notrunc status=none; done; `

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// small mounts a file system of so many bytes.
+// small mounts a file system of size bytes.
 func small(tb testing.TB, dir string, size int) {
 	tb.Helper()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -34,8 +34,8 @@ func used(tb testing.TB, dir string) uint64 {
 	return (st.Blocks - st.Bfree) * uint64(st.Bsize)
 }
 
-// A repository that becomes full, wherever in a run: exit 73, the old archive
-// stays and is good, and what was begun is gone.
+// If the repository becomes full at any point of a run, the run exits with status 73. The
+// old archive is unchanged, and the unfinished files are removed.
 func TestFullRepository(t *testing.T) {
 	const page = 4096
 	w := newWorld(t)
@@ -44,7 +44,7 @@ func TestFullRepository(t *testing.T) {
 	w.want(0, "run", "v")
 	failed, done := 0, 0
 	for room := 0; room < 40*page; room += page {
-		// Something else takes all but that much.
+		// Another file leaves only that much room.
 		rest := 1<<20 - int(used(t, w.repo)) - room
 		if err := os.WriteFile(filepath.Join(w.repo, "else"), make([]byte, rest), 0o600); err != nil {
 			t.Fatal(err)
@@ -56,10 +56,10 @@ func TestFullRepository(t *testing.T) {
 		case 73:
 			failed++
 			if after := used(t, w.repo); after != before || len(w.leftovers()) > 0 {
-				t.Fatalf("%d bytes of room: %d bytes more than before, left %q", room, after-before, w.leftovers())
+				t.Fatalf("%d bytes of room: %d bytes more are used than before, left %q", room, after-before, w.leftovers())
 			}
 			if !strings.Contains(got.stderr, `"hint":"make room`) {
-				t.Errorf("no hint: %s", got.stderr)
+				t.Errorf("no hint to make room: %s", got.stderr)
 			}
 		case 0:
 			done++
@@ -75,11 +75,12 @@ func TestFullRepository(t *testing.T) {
 		}
 	}
 	if failed < 10 || done < 5 {
-		t.Errorf("%d runs failed, %d did not", failed, done)
+		t.Errorf("%d runs failed, %d succeeded; want at least 10 and 5", failed, done)
 	}
 }
 
-// A full staging folder: exit 73, and the old archive stays. A full /tmp: nothing.
+// If the staging directory is full, the run exits with status 73 and the old archive is
+// unchanged. A full /tmp has no effect.
 func TestFullStaging(t *testing.T) {
 	w := newWorld(t)
 	staging := filepath.Join(w.dir, "staging")
@@ -104,7 +105,7 @@ func TestFullStaging(t *testing.T) {
 	w.want(0, "run", "v")
 }
 
-// What the last backup needed is not there: refused before the export begins.
+// If there is less room than the last backup needed, the run fails before the export begins.
 func TestNoRoom(t *testing.T) {
 	w := newWorld(t)
 	small(t, w.repo, 1<<20)
@@ -117,6 +118,6 @@ func TestNoRoom(t *testing.T) {
 	got := w.want(73, "run", "v")
 	log, err := os.ReadFile(filepath.Join(w.dir, "log"))
 	if err != nil || strings.Contains(string(log), "export") || !strings.Contains(got.stderr, `"msg":"no_room"`) {
-		t.Errorf("it called %q, %v: %s", log, err, got.stderr)
+		t.Errorf("calls of manage_volume.sh: %q, %v: %s", log, err, got.stderr)
 	}
 }

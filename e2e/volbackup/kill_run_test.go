@@ -18,29 +18,29 @@ import (
 	"observability-hub/e2e/torture"
 )
 
-// killVictims are the programs that a backup or a restore consists of.
+// killVictims are the programs that take part in a backup or a restore.
 var killVictims = []string{"volbackup", "manage_volume.sh", "tar", "docker"}
 
-// killWorld is a host whose volumes hold a version each, in files that belong together.
+// killWorld is a host with volumes. All files of a volume have the same version.
 type killWorld struct {
 	*dockerHost
 	random  *rand.Rand
-	version map[string]int // what each volume holds
-	kills   map[string]int // how many of each kind
-	ends    map[int]int    // how many runs ended with which status
-	latest  int            // the newest version of all
+	version map[string]int // version of each volume
+	kills   map[string]int // number of kills by program
+	ends    map[int]int    // number of runs by exit status
+	latest  int            // the newest version
 	number  int
 }
 
 const killFiles = 6
 
-// killContent is one file of a version.
+// killContent returns the content of a file in a version.
 func killContent(version, file int) []byte {
 	line := fmt.Sprintf("version %d of file %d\n", version, file)
 	return bytes.Repeat([]byte(line), 60000)
 }
 
-// write makes a volume hold a version that has never been.
+// write writes a new version to a volume.
 func (w *killWorld) write(tb testing.TB, volume string) {
 	tb.Helper()
 	w.latest++
@@ -52,7 +52,7 @@ func (w *killWorld) write(tb testing.TB, volume string) {
 	w.version[volume] = w.latest
 }
 
-// read gives the version that a volume holds, and fails the test if it is a mixture, or none.
+// read returns the version of a volume, and fails the test if the files have different versions or none.
 func (w *killWorld) read(tb testing.TB, volume string) int {
 	tb.Helper()
 	names, err := os.ReadDir(w.Volume(volume))
@@ -71,13 +71,13 @@ func (w *killWorld) read(tb testing.TB, volume string) int {
 			}
 		}
 		if !bytes.Equal(content, killContent(version, file)) {
-			tb.Fatalf("volume %s is mixed: file %d is not of version %d: %.40q", volume, file, version, content)
+			tb.Fatalf("volume %s is a mixture: file %d does not have version %d: %.40q", volume, file, version, content)
 		}
 	}
 	return version
 }
 
-// killMarked lists the processes that carry a marker in their environment: what a run has started, orphans included.
+// killMarked returns the processes of a run, including orphans. They have the marker in their environment.
 func killMarked(marker string) map[int]string {
 	found := map[int]string{}
 	paths, _ := filepath.Glob("/proc/[0-9]*/environ")
@@ -89,14 +89,15 @@ func killMarked(marker string) map[int]string {
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
 		cmdline, err := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
 		if err != nil || len(cmdline) == 0 {
-			continue // it has ended
+			continue // the process has ended
 		}
 		found[pid] = strings.ReplaceAll(string(cmdline), "\x00", " ")
 	}
 	return found
 }
 
-// killKind is the victim that a command line belongs to; bash and sed beside them count as the script.
+// killKind returns the program of killVictims to which a command line belongs. bash and sed of the script count as the
+// script.
 func killKind(cmdline string) string {
 	program, _, _ := strings.Cut(cmdline, " ")
 	switch program = filepath.Base(program); {
@@ -108,8 +109,8 @@ func killKind(cmdline string) string {
 	return ""
 }
 
-// round starts one command, kills one process of it at a random moment, lets the unit's ExecStopPost= do its work, and
-// looks at everything.
+// round starts one command, kills one of its processes at a random time, runs resume as the unit's ExecStopPost= does, and
+// checks containers, files, archives and volumes.
 func (w *killWorld) round(t *testing.T, line string, typical time.Duration) {
 	t.Helper()
 	w.number++
@@ -119,20 +120,20 @@ func (w *killWorld) round(t *testing.T, line string, typical time.Duration) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
-	// An orphan may hold the pipe; it is ended below.
+	// An orphan may keep the pipe open.
 	cmd.WaitDelay = 20 * time.Second
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan struct{})
 	go func() {
-		_ = cmd.Wait() // its status is looked at below
+		_ = cmd.Wait() // the exit status is checked below
 		close(ended)
 	}()
 	after := time.Duration(w.random.Float64() * float64(typical) * 1.05)
 	wanted := killVictims[w.random.IntN(len(killVictims))]
 	if wanted == "tar" {
-		after = 0 // it is there for a moment, which must be waited for
+		after = 0 // tar runs only for a short time, so wait for it
 	}
 	select {
 	case <-time.After(after):
@@ -143,9 +144,9 @@ func (w *killWorld) round(t *testing.T, line string, typical time.Duration) {
 		w.kills[kind]++
 	}
 	story := fmt.Sprintf("round %d: %s: SIGKILL for %s after %v", w.number, line, kind, after)
-	// systemd ends what is left of a unit before its ExecStopPost=; a terminal does not.
+	// systemd kills the remaining processes of a unit before ExecStopPost=. A terminal does not.
 	if w.random.IntN(2) == 0 && (kind == "volbackup" || kind == "manage_volume.sh") {
-		story += ", and for the rest"
+		story += ", and for the remaining processes"
 		for pid := range killMarked(marker) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
@@ -153,7 +154,7 @@ func (w *killWorld) round(t *testing.T, line string, typical time.Duration) {
 	select {
 	case <-ended:
 	case <-time.After(60 * time.Second):
-		t.Fatalf("%s: it hangs: %v\n%s", story, killMarked(marker), output.String())
+		t.Fatalf("%s: the command does not end: %v\n%s", story, killMarked(marker), output.String())
 	}
 	w.ends[cmd.ProcessState.ExitCode()]++
 	fail := func(format string, args ...any) {
@@ -166,7 +167,8 @@ func (w *killWorld) round(t *testing.T, line string, typical time.Duration) {
 	if status, stdout, stderr := w.try(t, "manage_volume.sh resume"); status != 0 {
 		fail("resume: exit status %d\n%s%s", status, stdout, stderr)
 	}
-	// A script whose caller was killed is told, and starts the containers itself; resume leaves that to it.
+	// If the caller of the script was killed, the script gets SIGTERM and starts the containers itself. resume does not start
+	// the containers of a live script.
 	for deadline := time.Now().Add(20 * time.Second); len(w.down(t)) > 0; {
 		if time.Now().After(deadline) {
 			events, _ := w.Command("events", "--since", "60s", "--until", "0s", "--format", "{{.TimeNano}} {{.Actor.Attributes.name}} {{.Action}} {{.Actor.Attributes.signal}}").CombinedOutput()
@@ -189,12 +191,12 @@ func (w *killWorld) round(t *testing.T, line string, typical time.Duration) {
 			continue
 		}
 		if got := w.stored(t, volume); got != version {
-			fail("volume %s is said to be backed up, and its newest archive holds version %d; want %d", volume, got, version)
+			fail("volume %s is reported as backed up, but its newest archive has version %d; want %d", volume, got, version)
 		}
 	}
 }
 
-// stored gives the version that a volume's newest archive holds.
+// stored returns the version in a volume's newest archive.
 func (w *killWorld) stored(tb testing.TB, volume string) (version int) {
 	tb.Helper()
 	content := w.must(tb, "volbackup cat "+volume+" | tar --extract --to-stdout ./0")
@@ -204,7 +206,8 @@ func (w *killWorld) stored(tb testing.TB, volume string) (version int) {
 	return version
 }
 
-// victim finds a process of the wanted kind, or, where none comes up for a while, any.
+// victim returns a process of the wanted program. If none appears for a while, it returns a process of another program,
+// unless tar is wanted.
 func (w *killWorld) victim(marker, wanted string, ended <-chan struct{}) (pid int, kind string) {
 	for try := 0; ; try++ {
 		for pid, cmdline := range killMarked(marker) {
@@ -214,13 +217,13 @@ func (w *killWorld) victim(marker, wanted string, ended <-chan struct{}) (pid in
 		}
 		select {
 		case <-ended:
-			return 0, "nobody"
+			return 0, "no process"
 		case <-time.After(time.Millisecond):
 		}
 	}
 }
 
-// down lists the containers that do not run.
+// down returns the containers that do not run.
 func (w *killWorld) down(tb testing.TB) []string {
 	tb.Helper()
 	var down []string
@@ -232,7 +235,7 @@ func (w *killWorld) down(tb testing.TB) []string {
 	return down
 }
 
-// left lists what must be gone after resume: journals, and what import unpacks beside a volume.
+// left returns the files that resume must remove: journals, and the staging directories of import.
 func (w *killWorld) left(tb testing.TB) []string {
 	tb.Helper()
 	journals, err := filepath.Glob(filepath.Join(w.dir, "state", "quiesced", "*"))
@@ -246,8 +249,8 @@ func (w *killWorld) left(tb testing.TB) []string {
 	return append(journals, staging...)
 }
 
-// TestKillRun kills volbackup, the script, tar and the docker client at random moments of backups and restores.
-// Afterwards all that ran runs, every archive is good, and a volume is the old or the new one.
+// TestKillRun kills volbackup, the script, tar and the docker client at random times during backups and restores. Afterwards
+// all containers run, every archive is good, and every volume has its old or its new content.
 func TestKillRun(t *testing.T) {
 	rounds := 30
 	if torture.Full {
@@ -261,12 +264,12 @@ func TestKillRun(t *testing.T) {
 	w.container(t, "alpha", "--volume", "vol-a:/data")
 	w.container(t, "beta", "--volume", "vol-b:/data", "--label", "hub.backup.quiesce=pause")
 	w.container(t, "both", "--volume", "vol-a:/a", "--volume", "vol-b:/b", "--restart", "unless-stopped")
-	// The daemon may be asked to stop a container that takes its time.
+	// A container that stops slowly.
 	w.Docker(t, "run", "--detach", "--network", "none", "--name", "slow", "--stop-timeout", "1", "--volume", "vol-b:/data", docker.Image, "sleep", "10000")
 
 	commands := []string{"volbackup run", "volbackup run", "manage_volume.sh export vol-a | volbackup put vol-a", "volbackup restore --stop vol-a", "volbackup restore --stop vol-b"}
 	typical := map[string]time.Duration{}
-	for _, line := range commands { // how long they take here, so that the kills fall into them
+	for _, line := range commands { // measure the commands, so that the kills fall into their run time
 		began := time.Now()
 		w.must(t, line)
 		typical[line] = time.Since(began)
@@ -277,7 +280,7 @@ func TestKillRun(t *testing.T) {
 		fields := strings.Fields(line)
 		volume := fields[len(fields)-1]
 		if fields[1] == "restore" {
-			// Something else than what will be restored.
+			// A version that differs from the one that will be restored.
 			w.write(t, volume)
 		} else if w.random.IntN(2) == 0 {
 			w.write(t, "vol-a")
@@ -292,7 +295,7 @@ func TestKillRun(t *testing.T) {
 			case got < before && fields[1] == "restore" && name == volume:
 				replaced++
 			case got != before:
-				t.Fatalf("round %d: %s: volume %s holds version %d; want %d", w.number, line, name, got, before)
+				t.Fatalf("round %d: %s: volume %s has version %d; want %d", w.number, line, name, got, before)
 			}
 			w.version[name] = got
 		}
@@ -302,12 +305,12 @@ func TestKillRun(t *testing.T) {
 	w.must(t, "volbackup run")
 	for volume, version := range w.version {
 		if got := w.stored(t, volume); got != version {
-			t.Errorf("after a whole run the newest archive of %s holds version %d; want %d", volume, got, version)
+			t.Errorf("after a complete run the newest archive of %s has version %d; want %d", volume, got, version)
 		}
 	}
 	parts, err := filepath.Glob(filepath.Join(w.repo, "*", ".*"))
 	parts = slices.DeleteFunc(parts, func(path string) bool { return filepath.Base(path) == ".prefixes" }) // a cache
 	if err != nil || len(parts) > 0 {
-		t.Errorf("after a whole run the repository still holds %q, %v", parts, err)
+		t.Errorf("after a complete run the repository still contains %q, %v", parts, err)
 	}
 }

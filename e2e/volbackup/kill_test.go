@@ -11,12 +11,12 @@ import (
 	"observability-hub/e2e/torture"
 )
 
-// killed is what must hold after a kill at any place, before and after the next run.
+// killed checks the repository after a kill at any point, before and after the next run.
 func (w *world) killed(when string) {
 	w.tb.Helper()
 	w.whole(when)
 	w.want(0, "verify", "--deep", "kept")
-	// The volume is whole whatever was going on: here only backups are at stake.
+	// The next run must succeed. The volumes are unchanged, because only backups were killed.
 	if got := w.try("run"); got.status != 0 {
 		w.tb.Fatalf("%s: the next run: status %d: %s", when, got.status, got.stderr)
 	}
@@ -27,10 +27,10 @@ func (w *world) killed(when string) {
 	}
 }
 
-// Killed at every call that changes the repository: in a first backup, in one
-// that is unchanged, in one that differs, and while it prunes.
+// TestKillAtEveryStep kills volbackup at every call that changes the repository: in a
+// first backup, in an unchanged one, in a changed one, and during prune.
 func TestKillAtEveryStep(t *testing.T) {
-	// With the archives grows the number of calls: there is no last step.
+	// The number of calls grows with the number of archives, so the number of steps is fixed.
 	kills, steps := 0, 10
 	if torture.Full {
 		steps = 60
@@ -41,7 +41,7 @@ func TestKillAtEveryStep(t *testing.T) {
 		w.fill("v", 50_000, 1)
 		w.want(0, "run", "kept")
 		for n := 1; n <= steps; n++ {
-			// First, unchanged, changed in turns; the fourth prunes.
+			// New content, unchanged, new content again, and every fourth time a prune.
 			args := []string{"run"}
 			switch n % 4 {
 			case 1:
@@ -64,12 +64,12 @@ func TestKillAtEveryStep(t *testing.T) {
 		}
 	}
 	if kills < 20 {
-		t.Errorf("%d kills", kills)
+		t.Errorf("%d kills; want at least 20", kills)
 	}
 	t.Logf("killed %d times", kills)
 }
 
-// Killed at random moments, the whole group or volbackup alone.
+// TestKillAtRandom kills volbackup at random times.
 func TestKillAtRandom(t *testing.T) {
 	w, random := newWorld(t), torture.Random(t, 0)
 	w.fill("kept", 10_000, 1)
@@ -98,7 +98,7 @@ func TestKillAtRandom(t *testing.T) {
 			killed++
 		}
 		w.killed(fmt.Sprintf("round %d", round))
-		// Kept small.
+		// Keep the repository small.
 		w.want(0, "prune", "--keep-daily", "1", "--keep-weekly", "0", "--keep-monthly", "0")
 	}
 	if found, err := filepath.Glob(filepath.Join(w.repo, "[^.]*")); err != nil || len(found) != 3 {

@@ -1,5 +1,5 @@
-// Package volbackup tests volbackup and manage_volume.sh from outside: the built
-// binary and the script, on folders and on a Docker daemon of their own.
+// Package volbackup tests the built volbackup binary and manage_volume.sh, with
+// directories as volumes and with a Docker daemon that the tests start.
 package volbackup
 
 import (

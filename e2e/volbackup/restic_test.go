@@ -12,13 +12,13 @@ import (
 	"testing"
 )
 
-// restServer is the REST backend of restic (doc/REST_backend.rst, version 2) on
-// a folder, with faults.
+// restServer implements the REST backend of restic (doc/REST_backend.rst, version 2) on
+// a directory, with faults.
 type restServer struct {
 	dir      string
 	requests atomic.Int64
-	breaks   atomic.Int64 // every so many requests the connection breaks; 0: none
-	dead     atomic.Bool  // no request is answered
+	breaks   atomic.Int64 // the connection breaks at every breaks-th request; 0: never
+	dead     atomic.Bool  // the server answers no request
 }
 
 func (s *restServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -51,7 +51,7 @@ func (s *restServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			Size int64  `json:"size"`
 		}
 		list := []file{}
-		entries, _ := os.ReadDir(path) // a folder that is not there is an empty one
+		entries, _ := os.ReadDir(path) // a missing directory counts as empty
 		for _, e := range entries {
 			if info, err := e.Info(); err == nil && !e.IsDir() {
 				list = append(list, file{e.Name(), info.Size()})
@@ -70,9 +70,9 @@ func (s *restServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// A restic repository behind a network that breaks: a run that it hits says so
-// (69), and the unit tries again; what is gone fails in the time that it is
-// given; and nothing of it is in the way of the next run.
+// If the connection to a restic repository breaks, the run exits with status 69, so that
+// the unit retries it. If the server does not answer, the run fails when its timeout has
+// passed. Neither prevents the next run.
 func TestResticBehindFaults(t *testing.T) {
 	w := newWorld(t)
 	rest := &restServer{dir: filepath.Join(w.dir, "rest")}
@@ -113,6 +113,6 @@ func TestResticBehindFaults(t *testing.T) {
 	w.fill("v", 5, 3)
 	w.want(0, "restore", "v")
 	if after, err := os.ReadFile(filepath.Join(w.volumes, "v", "file")); err != nil || string(after) != string(before) {
-		t.Errorf("%d bytes came back, %v", len(after), err)
+		t.Errorf("%d bytes restored, %v", len(after), err)
 	}
 }

@@ -10,9 +10,9 @@ import (
 	"observability-hub/e2e/workspace"
 )
 
-// TestScript runs the scripts in testdata/script, one behaviour of volbackup in
-// each. volumes holds a folder for each volume, which a stand-in for
-// manage_volume.sh serves; repo is the repository.
+// TestScript runs the scripts in testdata/script. Each one tests one behaviour of
+// volbackup. The directory volumes contains a directory for each volume, which a stand-in
+// for manage_volume.sh reads. The directory repo is the repository.
 func TestScript(t *testing.T) {
 	binary, err := workspace.Binary("volbackup")
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 	"observability-hub/e2e/workspace"
 )
 
-// world is volbackup with a folder of volumes, a stand-in for manage_volume.sh
-// and a repository.
+// world is volbackup with a directory of volumes, a stand-in for manage_volume.sh and a
+// repository.
 type world struct {
 	tb      testing.TB
 	dir     string // volumes/ and repo/
@@ -42,7 +42,7 @@ func newWorld(tb testing.TB) *world {
 	return w
 }
 
-// fill makes a volume hold one file of so many random bytes.
+// fill writes one file of n random bytes to a volume.
 func (w *world) fill(volume string, n int, seed uint64) {
 	w.tb.Helper()
 	if err := os.MkdirAll(filepath.Join(w.volumes, volume), 0o755); err != nil {
@@ -55,9 +55,9 @@ func (w *world) fill(volume string, n int, seed uint64) {
 	}
 }
 
-// result is how a program ended.
+// result is the exit status and the output of a program.
 type result struct {
-	status         int // 128 and more: a signal
+	status         int // 128 and more for a signal
 	stdout, stderr string
 }
 
@@ -89,7 +89,7 @@ func (w *world) finish(cmd *exec.Cmd) result {
 	return result{status, out.String(), errs.String()}
 }
 
-// want runs volbackup, which has to end with that status.
+// want runs volbackup, and fails the test unless it exits with that status.
 func (w *world) want(status int, args ...string) result {
 	w.tb.Helper()
 	got := w.try(args...)
@@ -99,7 +99,7 @@ func (w *world) want(status int, args ...string) result {
 	return got
 }
 
-// archives returns the files that hold archives, by final names.
+// archives returns the published archive files of a volume.
 func (w *world) archives(volume string) []string {
 	w.tb.Helper()
 	found, err := filepath.Glob(filepath.Join(w.repo, volume, "[0-9]*.tar.zst"))
@@ -109,19 +109,19 @@ func (w *world) archives(volume string) []string {
 	return found
 }
 
-// whole demands that every final name holds a whole archive, by zstd and tar
-// alone.
+// whole fails the test unless every published file is a complete archive for zstd and
+// tar.
 func (w *world) whole(when string) {
 	w.tb.Helper()
 	for _, path := range w.archives("*") {
 		got := w.finish(w.command("sh", "-c", `zstd -dc "$0" >archive.tar && tar -tf archive.tar >list && tail -c 1024 archive.tar | tr -d '\0' | wc -c`, path))
 		if got.status != 0 || strings.TrimSpace(got.stdout) != "0" {
-			w.tb.Fatalf("%s: %s is no whole archive: %s%s", when, path, got.stdout, got.stderr)
+			w.tb.Fatalf("%s: %s is not a complete archive: %s%s", when, path, got.stdout, got.stderr)
 		}
 	}
 }
 
-// leftovers returns the names in the repository that are work in progress.
+// leftovers returns the temporary files in the repository.
 func (w *world) leftovers() []string {
 	w.tb.Helper()
 	var left []string
@@ -132,6 +132,6 @@ func (w *world) leftovers() []string {
 		}
 		left = append(left, found...)
 	}
-	// The inventory is there to stay.
+	// The inventory is not a temporary file.
 	return slices.DeleteFunc(left, func(path string) bool { return filepath.Base(path) == ".volumes.json" })
 }

@@ -1,5 +1,5 @@
-# The power fails in the middle of a backup, and the machine boots again. This script runs at each boot.
-# Prints "ok WHAT" to /e2e/log.
+# Simulates a power failure in the middle of a backup, after which the machine boots again. This script runs at each boot,
+# and writes "ok WHAT" to /e2e/log for each check.
 set -euo pipefail
 
 fail() {
@@ -9,7 +9,7 @@ fail() {
 
 state() { docker inspect --format '{{.State.Status}}' "$1"; }
 
-# await_state CONTAINER STATE
+# await_state CONTAINER STATE: waits until the container is in the state, for one minute at most.
 await_state() {
   local try
   for ((try = 0; try < 600; try++)); do
@@ -30,18 +30,18 @@ if [ ! -e /booted ]; then
   docker run --detach --network none --name two --volume data:/data busybox sh -c 'trap exit TERM; sleep 10000 & wait' >/dev/null
   docker create --name idle --volume data:/data busybox true >/dev/null
   systemctl preset --quiet volume-backup-resume.service volume-backup.timer
-  [ "$(systemctl is-enabled volume-backup-resume.service)" = enabled ] || fail 'the preset does not enable it'
+  [ "$(systemctl is-enabled volume-backup-resume.service)" = enabled ] || fail 'the preset does not enable the unit'
   systemctl start volume-backup-resume.service
-  [ "$(systemctl show --property=ConditionResult --value volume-backup-resume.service)" = no ] || fail 'it runs without a journal'
-  echo 'ok without a journal nothing runs' >>/e2e/log
-  # A third container keeps the backup waiting.
+  [ "$(systemctl show --property=ConditionResult --value volume-backup-resume.service)" = no ] || fail 'the unit runs without a journal'
+  echo 'ok without a journal the unit does not run' >>/e2e/log
+  # A third container delays the backup, because it does not stop on SIGTERM.
   docker run --detach --network none --name slow --stop-timeout 60 --volume data:/data busybox sleep 10000 >/dev/null
   systemctl start --no-block volume-backup.service
   await_state one exited
   await_state two exited
-  [ -n "$(ls /var/lib/volume-backup/quiesced)" ] || fail 'there is no journal'
+  [ -n "$(ls /var/lib/volume-backup/quiesced)" ] || fail 'no journal was written'
   sync
-  # No unit is stopped, no file system unmounted.
+  # Reboot without stopping units or unmounting file systems.
   systemctl reboot --force --force
   exec sleep infinity
 fi
@@ -53,6 +53,6 @@ for ((try = 0; try < 600; try++)); do
   if [ "$(systemctl show --property=ActiveState --value volume-backup-resume.service)" != activating ]; then break; fi
   sleep 0.1
 done
-[ -z "$(ls /var/lib/volume-backup/quiesced)" ] || fail 'the journal is left'
+[ -z "$(ls /var/lib/volume-backup/quiesced)" ] || fail 'the journal was not removed'
 [ "$(systemctl show --property=Result --value volume-backup-resume.service)" = success ] || fail 'the unit failed'
-echo 'ok after the power failure all containers run again, with no help of the nightly run' >>/e2e/log
+echo 'ok after the power failure all containers run again, without the nightly run' >>/e2e/log

@@ -1,5 +1,5 @@
-# volume-backup.service in a booted machine, beside Debian's Docker daemon.
-# Prints "ok WHAT" for what it has seen, and stops at the first that is not so.
+# Tests volume-backup.service in a booted machine with Debian's Docker daemon.
+# Prints "ok WHAT" for each check, and stops at the first one that fails.
 set -euo pipefail
 
 fail() {
@@ -12,7 +12,7 @@ records() {
   journalctl --quiet --unit volume-backup.service --output=cat | grep '^{'
 }
 
-# systemd-nspawn shows the cgroups that are not the machine's own, and lets nobody write to them.
+# systemd-nspawn mounts read-only the cgroup hierarchies that do not belong to the machine.
 while read -r hierarchy; do
   mount -o remount,bind,rw "$hierarchy"
 done < <(findmnt --noheadings --list --output TARGET --types cgroup,tmpfs,cgroup2 | grep ^/sys/fs/cgroup | sort)
@@ -23,52 +23,52 @@ cp /busybox /image/bin/busybox
 tar -C /image -c . | docker import --change 'ENV PATH=/bin' - busybox >/dev/null
 
 docker volume create data >/dev/null
-folder=/var/lib/docker/volumes/data/_data
-echo secret >"$folder/file"
-chown -R 999:999 "$folder"
-chmod 700 "$folder"
-chmod 600 "$folder/file"
+data=/var/lib/docker/volumes/data/_data
+echo secret >"$data/file"
+chown -R 999:999 "$data"
+chmod 700 "$data"
+chmod 600 "$data/file"
 docker run --detach --network none --name one --volume data:/data busybox sh -c 'trap exit TERM; sleep 10000 & wait' >/dev/null
 started=$(docker inspect --format '{{.State.StartedAt}}' one)
 
-systemctl start volume-backup.service || fail "the unit fails: $(systemctl show --property=Result,ExecMainStatus volume-backup)"
+systemctl start volume-backup.service || fail "the unit failed: $(systemctl show --property=Result,ExecMainStatus volume-backup)"
 records | jq -es 'any(.msg == "backed_up" and .volume == "data" and .outcome == "stored" and .consistency == "consistent")' >/dev/null \
-  || fail 'no record of the backup'
-[ "$(systemctl show --property=User --value volume-backup.service)" = server ] || fail 'it does not run as server'
+  || fail 'there is no record of the backup'
+[ "$(systemctl show --property=User --value volume-backup.service)" = server ] || fail 'the unit does not run as server'
 echo 'ok the unit, as User=server, backs up a volume of uid 999 with mode 0700'
 
 [ "$(docker inspect --format '{{.State.Status}}' one)" = running ] || fail 'the container is down'
 [ "$(docker inspect --format '{{.State.StartedAt}}' one)" != "$started" ] || fail 'the container was not stopped'
-echo 'ok its container was stopped, and runs again'
+echo 'ok the container was stopped and runs again'
 
 export HOME=/root VOLBACKUP_REPO=/var/lib/volume-backup/repository
-[ "$(stat -c '%U %a' "$VOLBACKUP_REPO")" = 'server 700' ] || fail "the repository: $(stat -c '%U %a' "$VOLBACKUP_REPO")"
-[ "$(volbackup cat data | tar -xO ./file)" = secret ] || fail 'the archive does not hold the file'
+[ "$(stat -c '%U %a' "$VOLBACKUP_REPO")" = 'server 700' ] || fail "wrong owner or mode of the repository: $(stat -c '%U %a' "$VOLBACKUP_REPO")"
+[ "$(volbackup cat data | tar -xO ./file)" = secret ] || fail 'the archive does not contain the file'
 volbackup cat data | manage_volume.sh import copy >/dev/null
-[ "$(stat -c '%u %a' /var/lib/docker/volumes/copy/_data)" = '999 700' ] || fail 'the root folder has lost its owner'
-echo 'ok what it has stored can be restored'
+[ "$(stat -c '%u %a' /var/lib/docker/volumes/copy/_data)" = '999 700' ] || fail 'the root directory has another owner or mode'
+echo 'ok the archive can be restored'
 docker volume rm copy >/dev/null
 
 systemctl start volume-backup.service
-records | jq -es 'map(select(.msg == "backed_up"))[-1].outcome == "unchanged"' >/dev/null || fail 'the second backup is no link'
+records | jq -es 'map(select(.msg == "backed_up"))[-1].outcome == "unchanged"' >/dev/null || fail 'the second backup is not a link'
 echo 'ok an unchanged volume is a hard link'
 
-# Killed in the middle: ExecStopPost= starts the container. The reader is held up by a file that never ends.
+# The unit is killed in the middle of a backup. A container that stops slowly delays the backup.
 docker run --detach --network none --name slow --stop-timeout 30 --volume data:/data busybox sleep 10000 >/dev/null
 systemctl start --no-block volume-backup.service
 for ((try = 0; try < 600; try++)); do
   if [ "$(docker inspect --format '{{.State.Status}}' one)" = exited ]; then break; fi
   sleep 0.1
 done
-[ "$(docker inspect --format '{{.State.Status}}' one)" = exited ] || fail 'the run does not stop the container'
+[ "$(docker inspect --format '{{.State.Status}}' one)" = exited ] || fail 'the run did not stop the container'
 systemctl kill --signal=KILL volume-backup.service
 systemctl stop volume-backup.service
 for ((try = 0; try < 600; try++)); do
   if [ "$(docker inspect --format '{{.State.Status}} {{.State.StartedAt}}' one | cut -d ' ' -f 1)" = running ]; then break; fi
   sleep 0.1
 done
-[ "$(docker inspect --format '{{.State.Status}}' one)" = running ] || fail 'a SIGKILL leaves the container down'
-echo 'ok after SIGKILL ExecStopPost= starts what was stopped'
+[ "$(docker inspect --format '{{.State.Status}}' one)" = running ] || fail 'the container is down after SIGKILL'
+echo 'ok after SIGKILL, ExecStopPost= starts the container'
 docker rm --force slow >/dev/null
 systemctl reset-failed
 
@@ -78,10 +78,10 @@ systemctl daemon-reload
 systemctl stop docker.service docker.socket
 status=0
 systemctl start volume-backup.service 2>/dev/null || status=$?
-[ "$status" -ne 0 ] || fail 'it succeeds without a daemon'
-records | jq -es 'any(.level == "ERROR" and .hint != null)' >/dev/null || fail 'no error with a hint'
+[ "$status" -ne 0 ] || fail 'the unit succeeds without a daemon'
+records | jq -es 'any(.level == "ERROR" and .hint != null)' >/dev/null || fail 'there is no error with a hint'
 [ "$(systemctl show --property=ExecMainStatus --value volume-backup.service)" = 69 ] || fail "status $(systemctl show --property=ExecMainStatus volume-backup.service)"
-echo 'ok a daemon that is down gives 69'
+echo 'ok the unit exits with status 69 if the daemon is down'
 systemctl stop volume-backup.service
 
 exposure=$(systemd-analyze security --no-pager volume-backup.service | sed -n 's/.*exposure level for volume-backup.service: \([0-9.]*\).*/\1/p')

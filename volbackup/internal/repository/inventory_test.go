@@ -14,14 +14,14 @@ func TestInventory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	i, err := ReadInventory(dir)
 	if err != nil || len(i.Volumes) != 0 {
-		t.Fatalf("of nothing: %v, %v", i, err)
+		t.Fatalf("no inventory: %v, %v", i, err)
 	}
 	if i.See("a", "", "", day) || !i.See("b", "refused", "a bind mount", day) || i.See("b", "refused", "", day) {
-		t.Error("See does not report what is new")
+		t.Error("See does not report whether the reason is new")
 	}
 	i.See("gone", "", "", day)
 	if !i.Miss("gone", day) || i.Miss("gone", day) {
-		t.Error("Miss does not report what is new")
+		t.Error("Miss does not report whether the volume was listed before")
 	}
 	i.See("forgotten", "", "", day)
 	i.Miss("forgotten", time.Time{})
@@ -59,7 +59,7 @@ func TestInventory(t *testing.T) {
 		}
 	}
 	if got := i.State("a", 1, old, now, 0); got != Current {
-		t.Errorf("of any age: %s", got)
+		t.Errorf("without a maximum age: %s", got)
 	}
 	for name, want := range map[string]time.Duration{"a": 0, "put": 0, "gone": 48 * time.Hour, "earlier": 48 * time.Hour} {
 		if got := i.GoneFor(name, day.Add(time.Hour), now); got != want {
@@ -68,7 +68,7 @@ func TestInventory(t *testing.T) {
 	}
 }
 
-// A flipped bit or a cut file is not taken for an inventory that expects nothing.
+// A damaged or truncated file is not taken for an empty inventory.
 func TestInventoryDamaged(t *testing.T) {
 	dir := t.TempDir()
 	i := NewInventory()
@@ -89,7 +89,7 @@ func TestInventoryDamaged(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got, err := ReadInventory(dir); sysexits.Code(err) != sysexits.Failed {
-				t.Fatalf("byte %d: taken as %v, %v", at, got, err)
+				t.Fatalf("byte %d: accepted as %v, %v", at, got, err)
 			}
 		}
 	}

@@ -28,13 +28,13 @@ func TestManifest(t *testing.T) {
 	for i := range len(b) * 8 {
 		b[i/8] ^= 1 << (i % 8)
 		if m, err := decodeManifest(b); err == nil {
-			t.Fatalf("bit %d flipped: taken as %+v\n%s", i, m, b)
+			t.Fatalf("bit %d flipped: accepted as %+v\n%s", i, m, b)
 		}
 		b[i/8] ^= 1 << (i % 8)
 	}
 	for i := range b {
 		if _, err := decodeManifest(b[:i]); err == nil {
-			t.Fatalf("cut at %d: taken", i)
+			t.Fatalf("truncated at %d: accepted", i)
 		}
 	}
 }

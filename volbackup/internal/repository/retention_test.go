@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// history makes archives of the times, in the order of a repository: verified,
-// unless a letter says otherwise: "d" damaged, "u" unreadable manifest, "v" never verified.
+// history returns archives with these times, in the order of a repository. They are
+// verified, unless a letter follows the time: "d" is damaged, "u" has an unreadable
+// manifest, "v" was never verified.
 func history(t *testing.T, times ...string) []Archive {
 	t.Helper()
 	var all []Archive
@@ -46,10 +47,10 @@ func TestExpired(t *testing.T) {
 		gone  []string // their times
 	}{
 		{"none", Retention{7, 4, 6}, nil, nil},
-		{"newest of a day", Retention{2, 0, 0},
+		{"the newest of a day is kept", Retention{2, 0, 0},
 			[]string{"2026-03-08T01:00:00Z", "2026-03-09T01:00:00Z", "2026-03-09T02:00:00Z", "2026-03-10T01:00:00Z"},
 			[]string{"2026-03-08T01:00:00Z", "2026-03-09T01:00:00Z"}},
-		{"days with a backup, not days gone by", Retention{2, 0, 0},
+		{"only days with a backup count", Retention{2, 0, 0},
 			[]string{"2020-01-01T01:00:00Z", "2021-01-01T01:00:00Z", "2022-01-01T01:00:00Z"},
 			[]string{"2020-01-01T01:00:00Z"}},
 		{"weeks across a new year", Retention{0, 2, 0},
@@ -60,12 +61,12 @@ func TestExpired(t *testing.T) {
 			[]string{"2026-01-31T01:00:00Z", "2026-02-01T01:00:00Z"}},
 		{"all zero keeps the newest", Retention{0, 0, 0},
 			[]string{"2026-03-01T01:00:00Z", "2026-03-02T01:00:00Z"}, []string{"2026-03-01T01:00:00Z"}},
-		{"the future takes no place and stays", Retention{1, 0, 0},
+		{"archives from the future are kept and do not count", Retention{1, 0, 0},
 			[]string{"2026-03-09T01:00:00Z", "2026-03-10T01:00:00Z", "2036-01-01T01:00:00Z", "2036-01-02T01:00:00Z"},
 			[]string{"2026-03-09T01:00:00Z"}},
-		{"a clock that was reset sees only the future", Retention{1, 0, 0},
+		{"all archives are from the future after a clock was reset", Retention{1, 0, 0},
 			[]string{"2027-03-09T01:00:00Z", "2027-03-10T01:00:00Z"}, nil},
-		{"what is not known to be good takes no place and stays", Retention{1, 0, 0},
+		{"archives that are not known to be good are kept and do not count", Retention{1, 0, 0},
 			[]string{"2026-03-01T01:00:00Z", "2026-03-02T01:00:00Z", "2026-03-03T01:00:00Z d", "2026-03-04T01:00:00Z u", "2026-03-05T01:00:00Z v"},
 			[]string{"2026-03-01T01:00:00Z"}},
 	} {
@@ -74,14 +75,14 @@ func TestExpired(t *testing.T) {
 			gone = append(gone, m.Time.Format(time.RFC3339))
 		}
 		if !slices.Equal(gone, c.gone) {
-			t.Errorf("%s: %v goes; want %v", c.name, gone, c.gone)
+			t.Errorf("%s: expired %v; want %v", c.name, gone, c.gone)
 		}
 	}
 }
 
-// Over ten thousand random histories, with clocks that step, archives that are
-// damaged and a prune after each backup: the newest verified archive never goes,
-// nothing goes that is damaged or from the future, and what stays is enough.
+// In ten thousand random histories, with clock changes, damaged archives and a prune
+// after each backup, the newest verified archive is never removed, no archive is
+// removed that is damaged or from the future, and enough daily archives are kept.
 func TestPruneKeepsNewest(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	if s, err := strconv.ParseUint(os.Getenv("HUB_SEED"), 10, 64); err == nil {
@@ -102,11 +103,11 @@ func randomHistory(random *rand.Rand) string {
 	var all []Archive
 	for range 1 + random.IntN(30) {
 		switch random.IntN(12) {
-		case 0: // the clock is set, either way
+		case 0: // the clock is set forward or back
 			now = now.Add(time.Duration(random.IntN(800)-400) * 24 * time.Hour)
-		case 1: // a dead battery
+		case 1: // the clock starts at 1970 after a dead battery
 			now = time.Unix(0, 0).UTC().Add(time.Duration(random.IntN(100)) * time.Hour)
-		case 2: // back in the same moment
+		case 2: // another backup at the same time
 		default:
 			now = now.Add(time.Duration(random.IntN(48)) * time.Hour)
 		}
@@ -129,10 +130,10 @@ func randomHistory(random *rand.Rand) string {
 		gone := map[*Manifest]bool{}
 		for _, g := range keep.Expired(all, now) {
 			if g == last {
-				return fmt.Sprintf("the newest verified archive goes: %s, now %s", g.ID, now)
+				return fmt.Sprintf("the newest verified archive is expired: %s, now %s", g.ID, now)
 			}
 			if g.Damaged != "" || g.Verified.IsZero() || g.Time.After(now.Add(ClockError)) {
-				return fmt.Sprintf("not for prune to judge: %s, now %s", g.ID, now)
+				return fmt.Sprintf("an archive is expired that is damaged, not verified or from the future: %s, now %s", g.ID, now)
 			}
 			gone[g] = true
 		}
@@ -149,7 +150,7 @@ func randomHistory(random *rand.Rand) string {
 			}
 		}
 		if len(days) < min(keep.KeepDaily, len(before)) {
-			return fmt.Sprintf("%d days stay of %d; want %d", len(days), len(before), keep.KeepDaily)
+			return fmt.Sprintf("%d of %d days are kept; want %d", len(days), len(before), keep.KeepDaily)
 		}
 		all = slices.DeleteFunc(all, func(a Archive) bool { return gone[a.Manifest] })
 	}

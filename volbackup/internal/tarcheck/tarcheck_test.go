@@ -14,7 +14,7 @@ import (
 	"testing"
 )
 
-// check runs a stream through the check, in pieces of n bytes.
+// checkTar checks a stream, in pieces of n bytes.
 func checkTar(stream []byte, n int) (*Check, error) {
 	var c Check
 	for len(stream) > 0 {
@@ -27,7 +27,7 @@ func checkTar(stream []byte, n int) (*Check, error) {
 	return &c, c.Close()
 }
 
-// goTar makes an archive with Go's archive/tar: 1024 zero bytes at its end.
+// goTar returns an archive of Go's archive/tar, which ends with 1024 zero bytes.
 func goTar(t testing.TB, headers ...*tar.Header) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -46,7 +46,7 @@ func goTar(t testing.TB, headers ...*tar.Header) []byte {
 	return b.Bytes()
 }
 
-// odd is a folder with what makes GNU tar write each kind of header.
+// odd returns a directory with files for which GNU tar writes each kind of header.
 func odd(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -78,7 +78,7 @@ func odd(t testing.TB) string {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	for i := range int64(100) { // more holes than a header has room for
+	for i := range int64(100) { // more holes than fit into one header
 		if _, err := f.WriteAt([]byte("data"), i<<20); err != nil {
 			t.Fatal(err)
 		}
@@ -95,7 +95,7 @@ func gnuTar(t testing.TB, dir string, args ...string) []byte {
 	return out
 }
 
-func TestTarCheckTakesWholeArchives(t *testing.T) {
+func TestCheckAcceptsCompleteArchives(t *testing.T) {
 	dir := odd(t)
 	for _, args := range [][]string{
 		{"--format=posix"},
@@ -119,11 +119,11 @@ func TestTarCheckTakesWholeArchives(t *testing.T) {
 	}
 	stream := goTar(t, &tar.Header{Name: "a", Size: 1000}, &tar.Header{Name: strings.Repeat("long", 100), Size: 1})
 	if c, err := checkTar(stream, 100); err != nil || c.Entries != 2 {
-		t.Errorf("of archive/tar: %d entries, %v", c.Entries, err)
+		t.Errorf("archive/tar: %d entries, %v", c.Entries, err)
 	}
 }
 
-// tarCount returns the number of entries in an archive, by GNU tar.
+// tarCount returns the number of entries that GNU tar lists for an archive.
 func tarCount(t testing.TB, stream []byte) int64 {
 	t.Helper()
 	cmd := exec.Command("tar", "--list", "--file=-", "--quoting-style=escape")
@@ -135,9 +135,9 @@ func tarCount(t testing.TB, stream []byte) int64 {
 	return int64(bytes.Count(out, []byte("\n")))
 }
 
-// Every cut before the end of the two zero blocks is refused, and every one
-// that is not at the end of a block.
-func TestTarCheckRefusesCuts(t *testing.T) {
+// A stream that ends before the end of the two zero blocks is rejected, and so is one
+// that does not end at the end of a block.
+func TestCheckRejectsTruncatedStreams(t *testing.T) {
 	for _, stream := range [][]byte{
 		gnuTar(t, odd(t), "--format=posix", "--sparse"),
 		gnuTar(t, odd(t), "--format=gnu", "--sparse"),
@@ -154,13 +154,13 @@ func TestTarCheckRefusesCuts(t *testing.T) {
 			}
 			_, err := checkTar(stream[:cut], 1<<20)
 			if whole := cut >= end && cut%512 == 0; (err == nil) != whole {
-				t.Fatalf("cut at %d of %d, where the end marker ends at %d: %v", cut, len(stream), end, err)
+				t.Fatalf("truncated at %d of %d, end mark complete at %d: %v", cut, len(stream), end, err)
 			}
 		}
 	}
 }
 
-func TestTarCheckRefuses(t *testing.T) {
+func TestCheckRejectsBadStreams(t *testing.T) {
 	good := goTar(t, &tar.Header{Name: "a", Size: 1000}, &tar.Header{Name: "b", Size: 513})
 	change := func(at int, c byte) []byte {
 		b := bytes.Clone(good)
@@ -172,9 +172,9 @@ func TestTarCheckRefuses(t *testing.T) {
 	for name, stream := range map[string][]byte{
 		"nothing":                  nil,
 		"no entry":                 make([]byte, 10240),
-		"text":                     bytes.Repeat([]byte("this is no archive\n"), 1000),
-		"a flipped name":           change(0, 'c'),
-		"a size that is no number": change(130, 'x'),
+		"text":                     bytes.Repeat([]byte("this is not tar\n"), 1000),
+		"a changed name":           change(0, 'c'),
+		"an invalid size":          change(130, 'x'),
 		"a compressed archive":     []byte("\x28\xb5\x2f\xfd" + strings.Repeat("z", 2000)),
 		"one zero block inside":    append(append(bytes.Clone(good[:1536]), zeros...), good[1536:]...),
 		"two archives":             append(bytes.Clone(good), good...),
@@ -182,7 +182,7 @@ func TestTarCheckRefuses(t *testing.T) {
 		"a damaged pax record":     bytes.Replace(pax, []byte(" path="), []byte("9path="), 1),
 	} {
 		if c, err := checkTar(stream, 4096); err == nil {
-			t.Errorf("%s: taken as %d entries", name, c.Entries)
+			t.Errorf("%s: accepted with %d entries", name, c.Entries)
 		}
 	}
 }
@@ -214,7 +214,8 @@ func TestPax(t *testing.T) {
 	}
 }
 
-// A stream that is not tar is called by its name, with what makes tar of it.
+// The error for a stream in another format names the format and the command that
+// converts it to tar.
 func TestForeign(t *testing.T) {
 	for begin, format := range map[string]string{
 		"\x1f\x8b\x08": "gzip", "BZh9": "bzip2", "\xfd7zXZ\x00": "xz", "\x28\xb5\x2f\xfd": "zstd", "PK\x03\x04": "zip",
@@ -228,23 +229,24 @@ func TestForeign(t *testing.T) {
 			}
 		}
 	}
-	// A file may have such a name.
+	// A file name may begin like the magic bytes of a format.
 	if _, err := checkTar(goTar(t, &tar.Header{Name: "BZh9", Size: 10}), 4096); err != nil {
 		t.Error(err)
 	}
 }
 
-// A stream without an end mark is told from one that was cut inside an entry.
+// The error for a stream without an end mark differs from that for a stream that ends
+// inside an entry.
 func TestNoEndMark(t *testing.T) {
 	stream := goTar(t, &tar.Header{Name: "a", Size: 1000}, &tar.Header{Name: strings.Repeat("long", 100), Size: 1})
 	for cut, want := range map[int]bool{512: false, 1536: true, 2048: false, 2560: false, 3072: false, 3584: true, 4096: true, 4000: false} {
 		if _, err := checkTar(stream[:cut], 4096); err == nil || errors.Is(err, ErrNoEndMark) != want {
-			t.Errorf("cut at %d: %v; want ErrNoEndMark: %v", cut, err, want)
+			t.Errorf("truncated at %d: %v; want ErrNoEndMark: %v", cut, err, want)
 		}
 	}
 }
 
-// Names that lead out of the directory are seen in each form in which a name is written.
+// Names that lead out of the directory are found in every header format.
 func TestOutside(t *testing.T) {
 	long := strings.Repeat("long/", 60)
 	for _, c := range []struct {
@@ -273,8 +275,8 @@ func TestOutside(t *testing.T) {
 	}
 }
 
-// FuzzCheck: no input makes it fail otherwise than by an error, and the size
-// of the pieces decides nothing.
+// FuzzCheck checks that no input causes a panic, and that the result does not depend on
+// the size of the pieces.
 func FuzzCheck(f *testing.F) {
 	f.Add(goTar(f, &tar.Header{Name: "a", Size: 1000}), uint16(100))
 	f.Add(goTar(f, &tar.Header{Name: strings.Repeat("long", 100), Size: 3}), uint16(512))
@@ -283,7 +285,7 @@ func FuzzCheck(f *testing.F) {
 		whole, errWhole := checkTar(stream, max(1, len(stream)))
 		parts, errParts := checkTar(stream, max(1, int(n)))
 		if fmt.Sprint(errWhole) != fmt.Sprint(errParts) || errWhole == nil && whole.Entries != parts.Entries {
-			t.Errorf("in one: %v; in parts of %d: %v", errWhole, n, errParts)
+			t.Errorf("in one piece: %v; in pieces of %d: %v", errWhole, n, errParts)
 		}
 	})
 }

@@ -1,21 +1,27 @@
 #!/bin/sh
-# Stands in for scripts/manage_volume.sh where Docker does not matter: a volume is
-# a folder in $VOLUMES. The file NAME.status holds the status that export ends
-# with, NAME.before a shell script that it runs first, NAME.labels the labels,
-# NAME.containers the running containers, NAME.mounts where they mount it, NAME.refused says that Docker keeps no
-# files of it, and holds what list says about that, NAME.killed that its container does not stop in time. ALONE is set
-# where with takes one volume, as in earlier versions.
+# Replaces scripts/manage_volume.sh in tests that need no Docker. A volume is a
+# directory in $VOLUMES. These files beside it set its behaviour:
+#
+#   NAME.status      the exit status of export
+#   NAME.before      a shell script that export runs first
+#   NAME.labels      the labels
+#   NAME.containers  the running containers
+#   NAME.mounts      where they mount the volume
+#   NAME.refused     the volume cannot be read; the file holds what list prints as the reason
+#   NAME.killed      its container does not stop within its timeout
+#
+# If ALONE is set, `with` accepts only one volume, as in earlier versions.
 set -eu
 say() { echo "$*" >>"${LOG:-/dev/null}"; }
 say "$*"
-script=$(dirname "$(realpath "$0")")/../../../../scripts/manage_volume.sh # what is stood in for
+script=$(dirname "$(realpath "$0")")/../../../../scripts/manage_volume.sh # the real script
 refuse() {
   if [ -e "$VOLUMES/$1.refused" ]; then
-    echo '{"level":"ERROR","msg":"volume_refused","error":"volume '"$1"' is a mount of something else","hint":"exclude it"}' >&2
+    echo '{"level":"ERROR","msg":"volume_refused","error":"volume '"$1"' is a mount of /srv/data, type none","hint":"exclude it"}' >&2
     exit 65
   fi
   if [ -e "$VOLUMES/$1.killed" ]; then
-    echo '{"level":"WARN","msg":"container_killed","detail":"container db did not stop in time","volume":"'"$1"'","container":"db"}' >&2
+    echo '{"level":"WARN","msg":"container_killed","detail":"container db did not stop within its timeout","volume":"'"$1"'","container":"db"}' >&2
   fi
 }
 case $1 in
@@ -47,7 +53,7 @@ case $1 in
     shift
     if [ "$1" = --stop ]; then shift; fi
     if [ -e "$VOLUMES/$1.used" ]; then
-      echo '{"level":"ERROR","msg":"in_use","error":"container db uses volume '"$1"'","hint":"stop it, or give --stop"}' >&2
+      echo '{"level":"ERROR","msg":"in_use","error":"container db uses volume '"$1"'","hint":"stop it, or pass --stop"}' >&2
       exit 75
     fi
     rm -rf "$VOLUMES/.new"
