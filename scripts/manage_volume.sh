@@ -1278,9 +1278,9 @@ exchange() {
 
 # --- list -------------------------------------------------------------------
 
-# list_volumes [--all]
+# list_volumes [--all]: implements `list`.
 list_volumes() {
-  # Bytes are counted, not characters.
+  # Count bytes, not characters.
   local LC_ALL=C all='' line names name driver directory options labels why
   if [[ ${1:-} == --all ]]; then
     all=yes
@@ -1293,14 +1293,14 @@ list_volumes() {
   query volume ls --quiet || explain 'list volumes'
   names=("${answer[@]}")
   if ((${#names[@]} == 0)); then return 0; fi
-  # A volume that is removed at this moment makes this fail, after the others are printed.
+  # If a volume was removed since docker volume ls, docker prints the others and fails.
   query volume inspect --format $'{{.Name}}\t{{json .Driver}}\t{{json .Mountpoint}}\t{{json .Options}}\t{{json .Labels}}' "${names[@]}" \
-    || [[ $trouble == refused ]] || explain 'look at volumes'
+    || [[ $trouble == refused ]] || explain 'inspect volumes'
   for line in "${answer[@]}"; do
     IFS=$'\t' read -r name driver directory options labels <<<"$line"
     if [[ -z $all && $labels == *'"hub.backup":"false"'* ]]; then continue; fi
     if [[ $labels == null ]]; then labels={}; fi
-    if ((${#labels} > 30000)); then labels='{"truncated":"true"}'; fi # journald splits what is longer than 48 KiB
+    if ((${#labels} > 30000)); then labels='{"truncated":"true"}'; fi # journald splits a line of more than 48 KiB
     line="\"volume\":\"$name\",\"driver\":$driver,\"mountpoint\":$directory,\"labels\":$labels"
     line+=",\"containers\":[${containers[$name]:-}],\"mounts\":[${mounts[$name]:-}]"
     if [[ $driver$options != '"local"null' ]]; then
@@ -1312,16 +1312,16 @@ list_volumes() {
   done
 }
 
-# list_mounts CONTAINERS MOUNTS: adds to two arrays of the caller, by volume, the containers that run and use it, and
-# where they mount it, as the inside of JSON arrays.
-# shellcheck disable=SC2004 # the subscripts are texts
+# list_mounts CONTAINERS MOUNTS: fills two associative arrays of the caller. By volume, they hold the running containers
+# that use it, and where these mount it, as JSON arrays without the brackets.
+# shellcheck disable=SC2004 # the subscripts are strings
 list_mounts() {
   local -n by_container=$1 by_mount=$2
   local line volume container destination
   query ps --quiet --no-trunc || explain 'list containers'
   if ((${#answer[@]} == 0)); then return 0; fi
   # shellcheck disable=SC2016 # a Go template
-  # A container that is removed at this moment makes this fail, after the others are printed.
+  # If a container was removed since docker ps, docker prints the others and fails.
   query inspect --type container --format \
     $'{{$name := .Name}}{{range .Mounts}}{{if eq .Type "volume"}}{{.Name}}\t{{json $name}}\t{{json .Destination}}\n{{end}}{{end}}' "${answer[@]}" || :
   for line in "${answer[@]}"; do

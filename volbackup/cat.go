@@ -16,7 +16,7 @@ type catCmd struct {
 	Archive string `arg:"" name:"volume[@id]" help:"The volume; without an id, its newest archive."`
 }
 
-// Immediate tells cli whether a signal can end the process at any point.
+// Immediate implements [cli.Immediate].
 func (c *catCmd) Immediate() bool { return !c.isRestic() }
 
 // Run verifies all stored bytes before it writes the first byte of the stream.

@@ -11,7 +11,7 @@ import (
 	"observability-hub/volbackup/internal/repository"
 )
 
-// choiceFlags say which volumes a run takes that names none.
+// choiceFlags choose the volumes of a run in which no volume is named.
 type choiceFlags struct {
 	Include   []string `placeholder:"PATTERN"`
 	Exclude   []string `placeholder:"PATTERN"`
@@ -21,7 +21,7 @@ type choiceFlags struct {
 func (c choiceFlags) Validate() error {
 	for _, p := range slices.Concat(c.Include, c.Exclude) {
 		if _, err := path.Match(p, ""); err != nil {
-			return fmt.Errorf("%q is not a valid pattern: * ? and [a-z] have the meaning that they have in a shell", p)
+			return fmt.Errorf("%q is not a valid pattern: *, ? and [a-z] have the same meaning as in a shell", p)
 		}
 	}
 	return nil
@@ -33,15 +33,16 @@ const (
 	byExclude    = "excluded"     // a pattern of --exclude
 	notIncluded  = "not_included" // no pattern of --include
 	withoutFlag  = "anonymous"    // without --anonymous
-	withoutName  = "unnamed"      // anonymous, and no container that gives it a name runs
-	cannotBeRead = "refused"      // manage_volume.sh cannot read it: a mount of something else, or a driver's
-	isGone       = "gone"         // removed since it was listed
+	withoutName  = "unnamed"      // anonymous, and no running container gives it a name
+	cannotBeRead = "refused"      // manage_volume.sh cannot read it: it mounts something else, or has another driver
+	isGone       = "gone"         // removed after it was listed
 )
 
-// leaveOut is the label of a volume that is not backed up.
+// leaveOut is the label of a volume. With the value false the volume is not backed up.
 const leaveOut = "hub.backup"
 
-// choose divides what is there into volumes to back up and others, by reason.
+// choose returns the volumes to back up, and the other volumes by the reason for which
+// they are left out.
 func (c choiceFlags) choose(all []volume) (chosen []volume, leftOut map[string][]volume, err error) {
 	leftOut = map[string][]volume{}
 	if c.Anonymous {
@@ -71,7 +72,7 @@ func (c choiceFlags) choose(all []volume) (chosen []volume, leftOut map[string][
 		}
 	}
 	if !matched {
-		return nil, nil, sysexits.New(sysexits.Config, "nothing_included", fmt.Errorf("--include %s: no volume has such a name", strings.Join(c.Include, ","))).
+		return nil, nil, sysexits.New(sysexits.Config, "nothing_included", fmt.Errorf("--include %s matches no volume", strings.Join(c.Include, ","))).
 			WithHint("manage_volume.sh list prints the names")
 	}
 	return chosen, leftOut, nil
@@ -85,8 +86,8 @@ func matches(patterns []string, v volume) bool {
 	})
 }
 
-// pick returns the volumes of the names, in their order and each once. One that is not listed has
-// nothing but its name, and its export will say why.
+// pick returns the named volumes, in the order of the names and each only once. A volume
+// that is not listed has only its name. Its export fails with the reason.
 func pick(all []volume, names []string) []volume {
 	var picked []volume
 	for i, name := range names {
@@ -103,15 +104,15 @@ func pick(all []volume, names []string) []volume {
 	return picked
 }
 
-// isAnonymous reports whether Docker made the name, because nobody gave one.
+// isAnonymous reports whether Docker generated the name of a volume.
 func isAnonymous(name string) bool {
 	return len(name) == 64 && strings.Trim(name, "0123456789abcdef") == ""
 }
 
-// nameAnonymous gives each anonymous volume the name of the container that uses it,
-// which stays when the container is created anew and Docker creates another volume for
-// it. If a container has several, the place at which it mounts each is part of the
-// name. A volume keeps its own name if two of them would have the same.
+// nameAnonymous gives each anonymous volume the name of the container that uses it. When
+// the container is recreated, Docker creates another volume, but the container's name
+// stays the same. If a container has several anonymous volumes, the mount point is part
+// of the name. A volume keeps its own name if another volume would have the same name.
 func nameAnonymous(all []volume) {
 	several, taken := map[string]int{}, map[string]int{}
 	for _, v := range all {
@@ -141,7 +142,7 @@ func nameAnonymous(all []volume) {
 	}
 }
 
-// place returns where a container mounts the volume, in characters of a name:
+// place returns where a container mounts the volume, in characters that a name can have:
 // "-data-db" for /data/db.
 func (v volume) place(container string) string {
 	for _, m := range v.Mounts {
@@ -152,7 +153,8 @@ func (v volume) place(container string) string {
 	return ""
 }
 
-// refusal returns why a volume cannot be backed up ever, empty for any other error.
+// refusal returns the reason for which a volume can never be backed up, or "" for any
+// other error.
 func refusal(err error) string {
 	if e, ok := errors.AsType[*scriptError](err); ok {
 		switch e.event {

@@ -19,13 +19,13 @@ import (
 	"observability-hub/volbackup/internal/repository"
 )
 
-// directory is the engine of a repository of plain files.
+// directory is the engine for a repository of plain files.
 type directory struct {
 	*repository.Repository
 	env  *cli.Env
 	keys identityFlags
 	run  *runCmd // of run: its flags
-	s    *store  // of run: where it stores
+	s    *store  // of run
 }
 
 func (d *directory) where() string { return d.Root }
@@ -48,24 +48,24 @@ func (d *directory) begin(ctx context.Context) error {
 
 func (d *directory) end() { _ = d.Release() }
 
-// repair locks a repository and finishes what a killed run left.
+// repair locks a repository and publishes or removes the files that a killed run left.
 func repair(ctx context.Context, env *cli.Env, r *repository.Repository, claim func(context.Context) error) error {
 	if err := claim(ctx); err != nil {
 		return err
 	}
-	if err := r.Repair(); err != nil { // of one volume, whose own backup will fail for that
+	if err := r.Repair(); err != nil { // concerns single volumes, whose own backups will fail too
 		env.Diag.Warn("mark_failed", err.Error())
 	}
 	return nil
 }
 
-// producer returns manage_volume.sh with arguments.
+// producer returns a producer that runs manage_volume.sh with the arguments.
 func (d *directory) producer(args ...string) *producer {
 	return &producer{args: append([]string{d.run.ManageVolume}, args...), said: said{Diag: d.env.Diag}}
 }
 
-// backUp stores the volumes one after the other. Volumes that share containers are
-// all read before the first is stored, while the containers are stopped once.
+// backUp stores the volumes one after the other. If volumes share containers, it stops
+// the containers once and reads all volumes before it stores the first.
 func (d *directory) backUp(ctx context.Context, group []volume, done func(outcome)) {
 	if len(group) > 1 && d.together(ctx, group, done) {
 		return
@@ -82,8 +82,8 @@ func (d *directory) backUp(ctx context.Context, group []volume, done func(outcom
 	}
 }
 
-// each backs up one volume with put, reads back what was stored, and only then
-// removes what is expired.
+// each backs up one volume with put and reads the archive back. Only then it removes
+// expired archives.
 func (d *directory) each(ctx context.Context, v volume, done func(outcome), put func(context.Context, *repository.Manifest) (bool, error)) {
 	o := outcome{v: v, started: time.Now()}
 	end := progress(d.env, v.name, 0, d.s.progressed)
@@ -97,7 +97,7 @@ func (d *directory) each(ctx context.Context, v volume, done func(outcome), put 
 		if o.err != nil {
 			return
 		}
-		if o.m.LinkOf == "" { // else the file was just read
+		if o.m.LinkOf == "" { // a link's file was read before it was linked
 			if o.err = d.s.Check(ctx, o.m); o.err != nil {
 				o.m.Damaged = o.err.Error()
 				o.err = errors.Join(repository.DamagedError(v.name, o.m.ID, o.err), d.s.Update(o.m))
@@ -116,23 +116,23 @@ func (v volume) manifest() *repository.Manifest {
 	return &repository.Manifest{Volume: v.name, Labels: v.Labels, Driver: v.Driver}
 }
 
-// readAll writes a tar stream of each volume to the descriptors from 4 on, and to
-// descriptor 3 how each tar ended. Its name is manage_volume.sh.
+// readAll is a script that writes the tar streams of the volumes to descriptors 4, 5 and
+// so on, and the exit status of each tar to descriptor 3. Its $0 is manage_volume.sh.
 const readAll = `for ((n = 1; n <= $#; n++)); do
   path=VOLUME_PATH_$n status=0
   "$0" tar "${!path}" >&"$((n + 3))" 3>&- || status=$?
   echo "$status" >&3
 done`
 
-// together reads volumes that share containers. It returns false if they have to
-// be read one by one: manage_volume.sh takes one volume at a time, or does not take
-// one of them.
+// together backs up volumes that share containers. It returns false if the volumes must
+// be read one by one, because manage_volume.sh accepts only one volume or refuses one of
+// them.
 func (d *directory) together(ctx context.Context, group []volume, done func(outcome)) bool {
 	timed, cancel := context.WithTimeoutCause(ctx, d.run.Timeout*time.Duration(len(group)), fmt.Errorf("not done within %v", d.run.Timeout))
 	defer cancel()
 	started := time.Now()
 	failed := func(err error) bool {
-		if ctx.Err() != nil { // the whole run ends
+		if ctx.Err() != nil { // the whole run is ending
 			return true
 		}
 		for _, v := range group {
@@ -184,7 +184,7 @@ func (d *directory) together(ctx context.Context, group []volume, done func(outc
 			if err != nil || status > 1 {
 				last, _ := p.said.last()
 				return false, d.s.spoolError(spools[i], sysexits.New(sysexits.Unavailable, "command_failed", fmt.Errorf("tar: exit status %s: %s", statuses[i], last)).
-					WithHint("run manage_volume.sh export by hand to see what it prints"))
+					WithHint("run manage_volume.sh export by hand to see its messages"))
 			}
 			changed := status == 1 || p.said.saw("started_meanwhile")
 			return d.s.keep(ctx, m, bases[i], spools[i], "", ending{consistency: p.consistency(changed)})
@@ -195,12 +195,12 @@ func (d *directory) together(ctx context.Context, group []volume, done func(outc
 
 func (d *directory) settle(context.Context, func(outcome)) error { return nil }
 
-// grace is how long run keeps what it made, also several archives of one day: the
-// state of this morning may be what is wanted this afternoon.
+// grace is how long run keeps every archive, even several archives of one day: somebody
+// may need this morning's state in the afternoon.
 const grace = 24 * time.Hour
 
-// retire removes what is expired of a volume of which made, the newest archive,
-// was just verified.
+// retire removes the expired archives of a volume. made is its newest archive, which was
+// just verified.
 func (s *store) retire(keep repository.Retention, made *repository.Manifest, now time.Time) (removed int, err error) {
 	all, err := s.Archives(made.Volume)
 	if err != nil {
@@ -296,7 +296,7 @@ func (d *directory) verify(ctx context.Context, names []string, deep bool) error
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			if sysexits.Code(wrong) == sysexits.Config { // a missing key is not damage, and the stored bytes are right
+			if sysexits.Code(wrong) == sysexits.Config { // a missing key is not damage, and the stored bytes were verified
 				closed++
 				noKey, wrong, deep = wrong, nil, false
 			}
@@ -317,21 +317,21 @@ func (d *directory) verify(ctx context.Context, names []string, deep bool) error
 	var failed []error
 	if bad > 0 {
 		failed = append(failed, sysexits.New(sysexits.DataErr, "archives_damaged", fmt.Errorf("%d of %d archives are damaged", bad, seen)).
-			WithHint("they are not used for restores by default any more; run volbackup run for new ones"))
+			WithHint("make new archives: volbackup run; cat and restore no longer use the damaged ones by default"))
 	}
 	if closed > 0 {
-		failed = append(failed, fmt.Errorf("of %d of %d archives only the stored bytes were checked: %w", closed, seen, noKey))
+		failed = append(failed, fmt.Errorf("only the stored bytes of %d of %d archives were checked: %w", closed, seen, noKey))
 	}
 	return errors.Join(failed...)
 }
 
-// wrong returns what is wrong with an archive.
+// wrong verifies an archive and returns the error.
 func (d *directory) wrong(ctx context.Context, a repository.Archive, deep bool) error {
 	if a.Err != nil {
 		return a.Err
 	}
 	total := a.StoredBytes
-	if deep { // it is read twice
+	if deep { // the archive is read twice
 		total *= 2
 	}
 	ctx, read := repository.Counted(ctx)
@@ -352,7 +352,7 @@ func (d *directory) wrong(ctx context.Context, a repository.Archive, deep bool) 
 	return err
 }
 
-// mark keeps the result of a verification.
+// mark records the result of a verification in the manifest.
 func (d *directory) mark(a repository.Archive, wrong error) error {
 	if a.Manifest == nil {
 		return nil
@@ -383,7 +383,7 @@ func (d *directory) reportVerified(volume string, a repository.Archive, wrong er
 	return d.env.Stdout.Record(level, l.End())
 }
 
-// fields adds what a manifest says to a record.
+// fields adds the fields of a manifest to a record.
 func fields(m *repository.Manifest, l *record.Line) {
 	l.String("volume", m.Volume)
 	l.String("id", m.ID)
@@ -412,5 +412,5 @@ func fields(m *repository.Manifest, l *record.Line) {
 	text("damaged", m.Damaged)
 }
 
-// sortedKeys returns the keys of a map in order.
+// sortedKeys returns the sorted keys of a map.
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

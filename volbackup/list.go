@@ -20,7 +20,7 @@ type listCmd struct {
 	Volumes []string `arg:"" optional:"" name:"volume" help:"Only these volumes."`
 }
 
-// Immediate tells cli whether a signal can end the process at any point.
+// Immediate implements [cli.Immediate].
 func (c *listCmd) Immediate() bool { return !c.isRestic() }
 
 // Viewer implements [cli.Viewable].

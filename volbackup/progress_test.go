@@ -28,7 +28,7 @@ func TestProgressLine(t *testing.T) {
 	}
 }
 
-// Only a terminal shows progress, and nothing of it is left at the end.
+// Progress is shown only on a terminal, and is removed at the end.
 func TestProgress(t *testing.T) {
 	for _, terminal := range []bool{true, false} {
 		var shown strings.Builder

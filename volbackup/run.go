@@ -35,18 +35,18 @@ func (c *runCmd) Validate() error {
 	return errors.Join(c.Retention.Validate(), c.choiceFlags.Validate())
 }
 
-// run is one run of the command: what it is about, and how it went.
+// run is one run of the command: its flags, its state and its results.
 type run struct {
 	*runCmd
 	env       *cli.Env
 	engine    engine
 	inventory *repository.Inventory
-	dir       string // of the inventory
+	dir       string // directory of the inventory
 	begun     time.Time
 
 	volumes, leftOut, unchanged, pruned int
 	failed                              []error
-	noted                               bool // the inventory has changed since plan
+	noted                               bool // the inventory was changed after plan wrote it
 }
 
 // Run backs up one group of volumes after the other. A failure of one volume does
@@ -76,7 +76,7 @@ func (c *runCmd) Run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	volumes = slices.DeleteFunc(volumes, func(v volume) bool {
-		if v.Refused == "" || v.named { // named, its export says why, and what to do
+		if v.Refused == "" || v.named { // the export of a named volume fails with the reason and a hint
 			return false
 		}
 		r.done(outcome{v: v, started: time.Now(), err: &scriptError{errors.New(v.Refused), volumeRefused}})
@@ -102,7 +102,7 @@ func (c *runCmd) Run(ctx context.Context, env *cli.Env) error {
 	return errors.Join(partly(r.failed, r.volumes), settled)
 }
 
-// names returns the volumes that were named.
+// names returns the volumes that were named on the command line or on stdin.
 func (c *runCmd) names(stdin io.Reader) ([]string, error) {
 	names := c.Volumes
 	if slices.Equal(names, []string{"-"}) {
@@ -124,8 +124,8 @@ func (c *runCmd) names(stdin io.Reader) ([]string, error) {
 	return names, checkVolumes(names)
 }
 
-// plan returns the volumes to back up. Before the first of them is read, the
-// inventory holds what is there and what is left out.
+// plan returns the volumes to back up. It writes the inventory before the first volume
+// is read.
 func (r *run) plan(ctx context.Context, names []string) ([]volume, error) {
 	all, err := r.list(ctx)
 	if err != nil {
@@ -142,15 +142,15 @@ func (r *run) plan(ctx context.Context, names []string) ([]volume, error) {
 	if err != nil && len(names) == 0 {
 		return nil, err
 	}
-	if len(names) > 0 { // what is not named is not this run's business
+	if len(names) > 0 { // the other volumes are not part of this run
 		chosen, leftOut = pick(all, names), nil
 	}
 	for _, v := range chosen {
-		if v.Driver == "" { // it is not listed
+		if v.Driver == "" { // manage_volume.sh list does not have the volume
 			continue
 		}
 		why, detail := "", ""
-		if e := r.inventory.Volumes[v.name]; e != nil && e.LeftOut == cannotBeRead { // until it is tried
+		if e := r.inventory.Volumes[v.name]; e != nil && e.LeftOut == cannotBeRead { // keep the reason until done has the result
 			why, detail = e.LeftOut, e.Detail
 		}
 		r.inventory.See(v.name, why, detail, r.begun)
@@ -164,14 +164,15 @@ func (r *run) plan(ctx context.Context, names []string) ([]volume, error) {
 	if err := r.miss(ctx, all); err != nil {
 		return nil, err
 	}
-	if err := r.inventory.Write(r.dir); err != nil { // on a full disk the last one stays, and the backups say the rest
+	if err := r.inventory.Write(r.dir); err != nil { // on a full disk keep the old inventory, and let the backups report the error
 		r.env.Diag.Warn("mark_failed", err.Error())
 	}
 	return chosen, nil
 }
 
-// miss notes the volumes that have archives or were there before, and are not any
-// more. What only put stored was never a volume of Docker's: its archives name no driver.
+// miss records the volumes that no longer exist in Docker, but have archives or are in
+// the inventory. Archives that put stored name no driver. If a volume has only such
+// archives, it never existed in Docker and is ignored.
 func (r *run) miss(ctx context.Context, all []volume) error {
 	there := map[string]bool{}
 	for _, v := range all {
@@ -194,24 +195,24 @@ func (r *run) miss(ctx context.Context, all []volume) error {
 		}
 		last := repository.Newest(found[v], r.begun)
 		switch {
-		case last == nil && len(found[v]) > 0: // all are damaged, which is not for this run to forget
+		case last == nil && len(found[v]) > 0: // all archives are damaged: keep the entry
 		case last == nil:
 			r.inventory.Miss(v, time.Time{})
 		case r.inventory.Volumes[v] != nil || last.Driver != "":
 			if r.inventory.Miss(v, last.Time) {
-				r.env.Diag.Warn("volume_gone", fmt.Sprintf("volume %s is gone; its %d backups stay; see RETENTION in volbackup(1)", v, len(found[v])))
+				r.env.Diag.Warn("volume_gone", fmt.Sprintf("volume %s no longer exists; its backups (%d) are kept; see RETENTION in volbackup(1)", v, len(found[v])))
 			}
 		}
 	}
 	return nil
 }
 
-// done counts and prints how the backup of a volume ended. A volume that cannot be
-// backed up ever, and that no person named, is left out: a warning the first time.
+// done counts and prints the outcome of one volume. A volume that can never be backed
+// up is left out, with a warning the first time, unless it is named on the command line.
 func (r *run) done(o outcome) {
 	why := refusal(o.err)
 	switch {
-	case o.v.named: // a person waits for it
+	case o.v.named: // report the failure
 	case why == isGone:
 		r.noted = true
 		r.inventory.Miss(o.v.name, time.Time{})
@@ -240,9 +241,9 @@ func (r *run) done(o outcome) {
 	o.report(r.env)
 }
 
-// sayLeftOut prints the record of the volumes that are left out for one reason.
+// sayLeftOut prints the record of the volumes that are left out for the same reason.
 func (r *run) sayLeftOut(reason string, volumes []volume, detail string) {
-	const most = 100 // names in a line
+	const most = 100 // maximum number of names in the record
 	r.leftOut += len(volumes)
 	var names []string
 	for _, v := range volumes[:min(len(volumes), most)] {
@@ -255,7 +256,7 @@ func (r *run) sayLeftOut(reason string, volumes []volume, detail string) {
 	if detail != "" {
 		l.String("detail", detail)
 	}
-	_ = r.env.Stdout.Record(record.Info, l.End()) // as that of an outcome
+	_ = r.env.Stdout.Record(record.Info, l.End()) // a failing stdout fails the run at its end, as in outcome.report
 }
 
 func (r *run) report() {

@@ -30,7 +30,7 @@ func (c *statusCmd) Validate() error {
 	return nil
 }
 
-// Immediate tells cli whether a signal can end the process at any point.
+// Immediate implements [cli.Immediate].
 func (c *statusCmd) Immediate() bool { return !c.isRestic() }
 
 // Viewer implements [cli.Viewable].

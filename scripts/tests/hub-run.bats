@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# hub-run with stand-ins for systemctl and systemd-run; the real ones are used in e2e/, in a booted machine.
+# Tests hub-run with stand-ins for systemctl and systemd-run. e2e/ uses the real programs in a booted machine.
 # shellcheck disable=SC2016 # stand-ins expand later, not here
 bats_require_minimum_version 1.5.0
 
@@ -22,17 +22,18 @@ SH
   : >"$BATS_TEST_TMPDIR/unit"
 }
 
+# stand_in PROGRAM: writes a bash script with the text from stdin to bin/PROGRAM.
 stand_in() {
   { echo '#!/bin/bash' && cat; } >"$BATS_TEST_TMPDIR/bin/$1"
   chmod +x "$BATS_TEST_TMPDIR/bin/$1"
 }
 
-# properties: prints what systemd-run was given as properties.
+# properties: prints the properties that systemd-run got.
 properties() {
   sed -n 's/^--property=//p' "$BATS_TEST_TMPDIR/args"
 }
 
-@test "the command gets the settings of the service and its drop-ins, in their order" {
+@test "the command gets the settings of the service and its drop-ins, in order" {
   cat >"$BATS_TEST_TMPDIR/unit" <<'UNIT'
 # /usr/lib/systemd/system/job.service
 [Unit]
@@ -72,7 +73,7 @@ END
   [[ $(tail -n 4 "$BATS_TEST_TMPDIR/args") == $'--\ntool\n--flag\ntwo words' ]]
 }
 
-@test "specifiers mean the service, not the transient unit" {
+@test "specifiers are replaced by the names of the service, not of the transient unit" {
   printf '[Service]\nStateDirectory=job-%%i\nEnvironment=N=%%n:%%N:%%%%i\n' >"$BATS_TEST_TMPDIR/unit"
   run -11 "$script" job@web.service tool
   diff - <(properties) <<'END'
@@ -82,20 +83,20 @@ Environment=HUB_TRIES=1
 END
 }
 
-@test "a service that is not there is named" {
+@test "the error names a service that does not exist" {
   echo not-found >"$BATS_TEST_TMPDIR/state"
   run -78 "$script" jobb tool
   [[ $output == *'no jobb.service'* ]]
   [[ ! -e $BATS_TEST_TMPDIR/args ]]
 }
 
-@test "without systemd it says so" {
+@test "the error without systemd names systemd" {
   : >"$BATS_TEST_TMPDIR/state"
   run -69 "$script" job tool
   [[ $output == *systemd* ]]
 }
 
-@test "wrong arguments are a usage error" {
+@test "wrong arguments cause a usage error" {
   local args
   for args in '' 'job' '--help x'; do
     # shellcheck disable=SC2086 # words

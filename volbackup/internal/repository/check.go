@@ -118,8 +118,8 @@ func (u *upTo) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Interruptible returns a reader that fails when ctx is done. It adds what it reads
-// to the counter of [Counted], if ctx has one.
+// Interruptible returns a reader that fails when ctx is done. If ctx has a counter of
+// [Counted], the reader adds the number of bytes that it reads.
 func Interruptible(ctx context.Context, r io.Reader) io.Reader {
 	counter, _ := ctx.Value(counterKey{}).(*atomic.Int64)
 	return interruptible{ctx, r, counter}
@@ -142,8 +142,8 @@ func (i interruptible) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Counted returns a context in which the bytes of archives that are read are counted,
-// to show progress.
+// Counted returns a context and a counter of the bytes of archives that are read with
+// this context. Progress is shown from it.
 func Counted(ctx context.Context) (context.Context, *atomic.Int64) {
 	counter := new(atomic.Int64)
 	return context.WithValue(ctx, counterKey{}, counter), counter

@@ -18,20 +18,21 @@ import (
 	"observability-hub/lib/sysexits"
 )
 
-// How an archive appears. Archive and manifest are written to temporary files
-// and fsynced; then the archive is renamed, then the manifest, then the directory
-// is fsynced. Killed before the first rename, nothing has appeared. Killed
-// between the two, the archive is whole and its manifest waits in its temporary
-// file: the next run renames it. So no final name ever holds half of anything.
+// How an archive is published: archive and manifest are written to temporary files and
+// fsynced. Then the archive is renamed, then the manifest, and then the directory is
+// fsynced. After a kill before the first rename, nothing is published. After a kill
+// between the two renames, the archive is complete, and the next run renames the
+// temporary manifest. Therefore a final name never holds an incomplete file.
 
-// Draft is an archive that has not appeared yet.
+// Draft is an archive that is not published yet.
 type Draft struct {
 	r *Repository
 	m *Manifest
 	f *os.File
 }
 
-// Draft makes the volume's directory and the temporary file of an archive to be.
+// Draft creates the volume's directory, if it is missing, and returns a draft with an
+// unused ID.
 func (r *Repository) Draft(m *Manifest) (*Draft, error) {
 	dir := r.Dir(m.Volume)
 	if err := os.Mkdir(dir, 0o700); err == nil {
@@ -44,7 +45,7 @@ func (r *Repository) Draft(m *Manifest) (*Draft, error) {
 		return nil, err
 	}
 	d := &Draft{r: r, m: m}
-	// Two backups of one millisecond, or a clock that was set back.
+	// The ID exists after two backups in one millisecond, or if the clock was set back.
 	for r.exists(m.Volume, m.ID) {
 		m.Time = m.Time.Add(time.Millisecond)
 		m.ID = m.Time.Format(IDLayout)
@@ -53,16 +54,16 @@ func (r *Repository) Draft(m *Manifest) (*Draft, error) {
 	return d, nil
 }
 
-// sameName rejects a directory that belongs to a volume of another name: vfat and
-// CIFS do not tell Data from data, or drop a dot at the end.
+// sameName rejects a directory that belongs to a volume with another name. vfat and CIFS
+// do not distinguish Data from data, and drop a dot at the end of a name.
 func (r *Repository) sameName(volume string) error {
 	entries, err := os.ReadDir(r.Root)
 	if err != nil {
 		return unreadable(err)
 	}
 	if !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == volume }) {
-		return sysexits.New(sysexits.CantCreate, "repository_unwritable", fmt.Errorf("repository: the file system does not tell the directory %s from another", r.Dir(volume))).
-			WithHint("move the repository to a file system that does, such as ext4, or exclude one of the volumes")
+		return sysexits.New(sysexits.CantCreate, "repository_unwritable", fmt.Errorf("repository: the file system treats the name of the directory %s and that of another volume as the same", r.Dir(volume))).
+			WithHint("move the repository to a file system that distinguishes the names, such as ext4, or exclude one of the volumes")
 	}
 	return nil
 }
@@ -93,12 +94,12 @@ func (d *Draft) Create() (*os.File, error) {
 	return f, nil
 }
 
-// Link makes the temporary name another name of the file of an archive that has
-// the same content and was just checked. Where that is not possible it is a copy:
-// vfat and some network file systems have no hard links, the kernel may forbid a
+// Link makes the temporary file a hard link to the file of base, an archive that has the
+// same content and was just verified. If a link is not possible, the temporary file is a
+// copy: vfat and some network file systems have no hard links, the kernel can forbid a
 // link to another user's file, and ext4 allows 65,000 links to a file.
 func (d *Draft) Link(base *Manifest) (linked bool, err error) {
-	if d.f != nil { // compressed in vain
+	if d.f != nil { // the stream was compressed, but is not needed
 		d.f.Close()
 		d.f = nil
 		if err := os.Remove(d.temp(d.m.File)); err != nil {
@@ -131,7 +132,7 @@ func (d *Draft) Link(base *Manifest) (linked bool, err error) {
 	return false, nil
 }
 
-// Publish makes archive and manifest appear.
+// Publish publishes archive and manifest.
 func (d *Draft) Publish() error {
 	if err := d.finish(); err != nil {
 		d.Discard()
@@ -161,21 +162,21 @@ func (d *Draft) finish() error {
 		return err
 	}
 	if err := os.Rename(d.temp(d.m.ID+manifestExt), filepath.Join(d.r.Dir(d.m.Volume), d.m.ID+manifestExt)); err != nil {
-		// An archive without a manifest would take its room for ever.
+		// An archive without a manifest would never be removed.
 		return errors.Join(err, os.Remove(d.r.Path(d.m)))
 	}
 	return durable.SyncDir(d.r.Dir(d.m.Volume))
 }
 
-// Discard removes what has not appeared.
+// Discard removes the files of a draft that is not published.
 func (d *Draft) Discard() {
 	if d.f != nil {
-		d.f.Close() // its content is not wanted
+		d.f.Close() // an error does not matter, because the file is removed
 		d.f = nil
 	}
 	_ = os.Remove(d.temp(d.m.File))
 	_ = os.Remove(d.temp(d.m.ID + manifestExt))
-	_ = os.Remove(d.r.Dir(d.m.Volume)) // if it is empty: the first backup failed
+	_ = os.Remove(d.r.Dir(d.m.Volume)) // succeeds only if it is empty, because the first backup failed
 }
 
 // Update replaces the manifest of an archive.
@@ -190,7 +191,7 @@ func (r *Repository) Update(m *Manifest) error {
 	return nil
 }
 
-// replace replaces a file by b, or leaves it as it is.
+// replace replaces the content of a file by b. If it fails, the file is unchanged.
 func replace(path string, b []byte) error {
 	dir, base := filepath.Split(path)
 	return durable.Replace(path, filepath.Join(dir, tempPrefix+base), b, belong)
@@ -199,8 +200,8 @@ func replace(path string, b []byte) error {
 // goneExt marks the manifest of an archive that is being removed.
 const goneExt = ".gone"
 
-// Remove takes an archive out of the repository: first its manifest gets a
-// temporary name, by which the next run knows to finish the rest.
+// Remove removes an archive from the repository. It first renames the manifest to a
+// temporary name. If Remove is interrupted, that name tells the next run to complete it.
 func (r *Repository) Remove(m *Manifest) error {
 	dir := r.Dir(m.Volume)
 	gone := filepath.Join(dir, tempPrefix+m.ID+manifestExt+goneExt)
@@ -213,8 +214,8 @@ func (r *Repository) Remove(m *Manifest) error {
 	return nil
 }
 
-// RemoveVolume removes the directory of a volume that has no archive any more. Files
-// that are not the repository's keep it.
+// RemoveVolume removes the directory of a volume that has no archives. It keeps a
+// directory that contains files of other programs.
 func (r *Repository) RemoveVolume(volume string) error {
 	if err := os.Remove(r.Dir(volume)); err != nil && !errors.Is(err, syscall.ENOTEMPTY) {
 		return Unwritable(err)
@@ -222,7 +223,7 @@ func (r *Repository) RemoveVolume(volume string) error {
 	return durable.SyncDir(r.Root)
 }
 
-// finishRemoval removes the archive whose manifest has the name gone.
+// finishRemoval removes the archive whose manifest was renamed to gone.
 func finishRemoval(dir, id, gone string) error {
 	for _, name := range []string{id + archiveExt, id + archiveExt + ageExt} {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -232,7 +233,7 @@ func finishRemoval(dir, id, gone string) error {
 	return durable.Remove(gone)
 }
 
-// removing returns the id of the archive that a temporary name says to remove.
+// removing returns the id of the archive if the temporary name marks one to be removed.
 func removing(temp string) (id string, ok bool) {
 	return strings.CutSuffix(temp, manifestExt+goneExt)
 }
@@ -240,14 +241,14 @@ func removing(temp string) (id string, ok bool) {
 // prefixesFile is a cache that earlier versions kept beside the archives.
 const prefixesFile = ".prefixes"
 
-// Repair finishes or removes what a killed run left, in all volumes. The caller
-// has the lock.
+// Repair publishes or removes the files that a killed run left in the directories of all
+// volumes. The caller holds the lock.
 func (r *Repository) Repair() error {
 	volumes, err := r.Volumes()
 	if err != nil {
 		return err
 	}
-	_ = os.Remove(filepath.Join(r.Root, tempPrefix+inventoryFile)) // the next run writes it anew
+	_ = os.Remove(filepath.Join(r.Root, tempPrefix+inventoryFile)) // the next run writes a new inventory
 	var wrong []error
 	for _, v := range volumes {
 		if err := r.repairVolume(v); err != nil {
@@ -300,8 +301,8 @@ func (r *Repository) repairVolume(volume string) error {
 	return nil
 }
 
-// isOurs reports whether a temporary file is of this repository, by its name
-// without the prefix: the directory may hold what others make.
+// isOurs reports whether a temporary file belongs to this repository. temp is its name
+// without the prefix. The directory can contain files of other programs.
 func isOurs(temp string) bool {
 	if temp == prefixesFile {
 		return true
@@ -311,7 +312,8 @@ func isOurs(temp string) bool {
 	return err == nil
 }
 
-// awaited reports whether the temporary manifest is all that an archive lacks.
+// awaited reports whether an archive is complete except that its manifest still has the
+// temporary name.
 func (r *Repository) awaited(volume, id, path string) bool {
 	if _, err := os.Lstat(filepath.Join(r.Dir(volume), id+manifestExt)); err == nil {
 		return false
@@ -328,11 +330,12 @@ func (r *Repository) awaited(volume, id, path string) bool {
 	return err == nil && info.Size() == m.StoredBytes
 }
 
-// belong is [handOver] for an open file.
+// belong calls [handOver] for an open file.
 func belong(f *os.File) error { return handOver(filepath.Dir(f.Name()), f.Name()) }
 
-// handOver gives what root has made to the owner of the directory that it is in:
-// the next run of the service must be able to read and to replace it.
+// handOver changes the owner of a file or directory that root has created to the owner of
+// its parent directory, because the next run of the service must be able to read and
+// replace it.
 func handOver(dir, path string) error {
 	if os.Geteuid() != 0 {
 		return nil
@@ -348,8 +351,8 @@ func handOver(dir, path string) error {
 	return os.Lchown(path, int(st.Uid), int(st.Gid))
 }
 
-// Unnamed opens a file that has no name, or had one for a moment where the file
-// system cannot make one without.
+// Unnamed creates a file without a name. If the file system does not support that, the
+// file has a name for a moment.
 func Unnamed(dir string) (*os.File, error) {
 	const tmpfile = 0o20200000 // O_TMPFILE of open(2)
 	if f, err := os.OpenFile(dir, os.O_RDWR|tmpfile, 0o600); err == nil {
