@@ -33,17 +33,17 @@ readonly version=0.1.0-dev
 readonly service=volume-backup unit_state=/var/lib/volume-backup
 readonly staging_name=.hub-import # directory beside the content of a volume, in which an import unpacks
 
-state_dir=''         # main (--state-dir), open_state: the state directory of volbackup and this script
-journals=''          # open_state: the directory of the journals
-volumes=()           # begin: the volumes of this run, in the order of the command line
-declare -A folder=() # locate: the directory of each volume, .../VOLUME/_data
-lock_fds=()          # take_lock, drop_locks: descriptors of the locks that this process holds
-lock_paths=()        # take_lock, drop_locks: the directories of these locks, .../VOLUME
-claims=''            # lock_claims: the descriptor of the lock on $journals
-journal=''           # begin_reading, import_volume: the journal of this run; the file exists while containers are down
-at_rest=''           # begin_reading, import_volume: set when Docker has carried out all stops and pauses
-killed=''            # report_kills: set if a container did not stop within its timeout
-created=''           # import_volume: the volume that import has created, which is removed if the import fails
+state_dir=''           # main (--state-dir), open_state: the state directory of volbackup and this script
+journals=''            # open_state: the directory of the journals
+volumes=()             # begin: the volumes of this run, in the order of the command line
+declare -A data_dir=() # locate: the directory of each volume, .../VOLUME/_data
+lock_fds=()            # take_lock, drop_locks: descriptors of the locks that this process holds
+lock_paths=()          # take_lock, drop_locks: the directories of these locks, .../VOLUME
+claims=''              # lock_claims: the descriptor of the lock on $journals
+journal=''             # begin_reading, import_volume: the journal of this run; the file exists while containers are down
+at_rest=''             # begin_reading, import_volume: set when Docker has carried out all stops and pauses
+killed=''              # report_kills: set if a container did not stop within its timeout
+created=''             # import_volume: the volume that import has created, which is removed if the import fails
 
 answer=()    # query_for: the stdout of docker, one line per element
 complaint='' # query_for, diagnose, is_gone, must_be_down: the stderr of docker, if it failed
@@ -406,7 +406,7 @@ refusal() {
 }
 readonly refusal_hint='back it up with another tool, and exclude it here: volbackup run --exclude VOLUME'
 
-# locate VOLUME: sets folder[VOLUME] to the directory of the volume, or returns 1 if the volume does not exist.
+# locate VOLUME: sets data_dir[VOLUME] to the directory of the volume, or returns 1 if the volume does not exist.
 locate() {
   local driver directory options why
   if ! query volume inspect --format $'{{json .Driver}}\t{{json .Mountpoint}}\t{{json .Options}}' "$1"; then
@@ -417,7 +417,7 @@ locate() {
   unquote driver directory
   why=$(refusal "$driver" "$directory" "$options")
   if [[ -n $why ]]; then fail 65 volume_refused "volume $1 $why" "$refusal_hint"; fi
-  folder[$1]=$directory
+  data_dir[$1]=$directory
 }
 
 # unreadable DIRECTORY: exits with the error that this user cannot read the directory.
@@ -435,8 +435,8 @@ begin() {
   # Locking in sorted order avoids a deadlock between two runs on the same volumes.
   while read -r name; do
     locate "$name" || fail 65 no_such_volume "no such volume: $name" 'manage_volume.sh list prints the volumes that exist'
-    parent=${folder[$name]%/*}
-    if [[ ! -d ${folder[$name]} && ! -d $parent || ! -x $parent || ! -r $parent ]]; then unreadable "$parent"; fi
+    parent=${data_dir[$name]%/*}
+    if [[ ! -d ${data_dir[$name]} && ! -d $parent || ! -x $parent || ! -r $parent ]]; then unreadable "$parent"; fi
     # Two seconds, because `held` of another process takes the lock for a moment to test it.
     take_lock "$parent" 2 || fail 75 locked "another run holds the lock of volume $name" "wait for it to end; fuser -v $parent shows its process"
   done < <(printf '%s\n' "$@" | sort -u)
@@ -792,7 +792,7 @@ report_kills() {
     # 137 is 128 + SIGKILL. The kernel's OOM killer gives the same status.
     if [[ ${container[$id.code]} != 137 ]] || ! grep -q "^stop $id " "$journal"; then continue; fi
     killed=yes name=${container[$id.name]}
-    for volume in "${!folder[@]}"; do
+    for volume in "${!data_dir[@]}"; do
       if [[ ${container[$id.mounts]} != *"\"Name\":\"$volume\""* ]]; then continue; fi
       say WARN container_killed "container $name did not stop within its timeout and was killed; data that it had not written is not in volume $volume" \
         'give it more time: docker run --stop-timeout, or stop_grace_period in compose' \
@@ -1044,7 +1044,7 @@ begin_reading() {
   begin "$@"
   resume_dead || :
   for name; do
-    directory=${folder[$name]}
+    directory=${data_dir[$name]}
     if [[ ! -r $directory || ! -x $directory ]]; then unreadable "$directory"; fi
   done
   journal=$journals/$1
@@ -1060,7 +1060,7 @@ export_volume() {
   takes 1 1 'export VOLUME >FILE' "$@"
   [[ ! -t 1 ]] || fail 64 usage 'export does not write a tar stream to a terminal' 'manage_volume.sh export VOLUME >FILE'
   begin_reading "$1"
-  directory=${folder[$1]}
+  directory=${data_dir[$1]}
   if [[ -n ${UNLESS_TREE:-} && -z $killed ]]; then
     supervise print_tree "$directory"
     if ((status == 10)); then exit 0; fi
@@ -1113,8 +1113,8 @@ with_volumes() {
   fi
   shift
   begin_reading "${names[@]}"
-  paths=("VOLUME_PATH=${folder[${names[0]}]}")
-  for name in "${names[@]}"; do paths+=("VOLUME_PATH_${#paths[@]}=${folder[$name]}"); done
+  paths=("VOLUME_PATH=${data_dir[${names[0]}]}")
+  for name in "${names[@]}"; do paths+=("VOLUME_PATH_${#paths[@]}=${data_dir[$name]}"); done
   # supervise would give the command its own process group, in which it could not read from the terminal.
   run_command "${paths[@]}" "$@" <&0 &
   child=$!
@@ -1152,7 +1152,7 @@ import_volume() {
     created=$volume
   fi
   begin "$volume"
-  directory=${folder[$volume]} staging=${folder[$volume]%/*}/$staging_name
+  directory=${data_dir[$volume]} staging=${data_dir[$volume]%/*}/$staging_name
   resume_dead || fail 75 import_interrupted 'the state that an earlier run left cannot be repaired' 'the messages before this one say why; then run as root: manage_volume.sh resume'
   refuse_mounts "$directory"
   look_at_users

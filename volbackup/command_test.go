@@ -344,9 +344,9 @@ func TestResticFailed(t *testing.T) {
 		said   string
 		status int
 	}{
-		{10, "Fatal: in words of a later version", sysexits.Unavailable},
-		{11, "Fatal: in words of a later version", sysexits.TempFail},
-		{12, "Fatal: in words of a later version", sysexits.Config},
+		{10, "Fatal: unknown message", sysexits.Unavailable},
+		{11, "Fatal: unknown message", sysexits.TempFail},
+		{12, "Fatal: unknown message", sysexits.Config},
 		{11, "wrong password", sysexits.TempFail},
 		{1, "Fatal: wrong password or no key found", sysexits.Config},
 		{1, "Fatal: unable to create lock: repository is already locked by PID 1", sysexits.TempFail},
@@ -496,9 +496,9 @@ func TestNameAnonymous(t *testing.T) {
 // The digest of a tree is accepted only as a complete line of the right length.
 func TestTree(t *testing.T) {
 	sum := strings.Repeat("ab", 32)
-	for told, want := range map[string]string{sum + "\n": sum, sum: "", "ab\n": "", "": "", strings.Repeat("zz", 32) + "\n": ""} {
-		if got := tree([]byte(told)); got != want {
-			t.Errorf("tree(%q) = %q; want %q", told, got, want)
+	for output, want := range map[string]string{sum + "\n": sum, sum: "", "ab\n": "", "": "", strings.Repeat("zz", 32) + "\n": ""} {
+		if got := tree([]byte(output)); got != want {
+			t.Errorf("tree(%q) = %q; want %q", output, got, want)
 		}
 	}
 }

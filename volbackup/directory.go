@@ -160,12 +160,12 @@ func (d *directory) together(ctx context.Context, group []volume, done func(outc
 		defer d.s.unstage(spools[i])
 		p.extra = append(p.extra, spools[i])
 	}
-	if err := p.startTelling(timed, nil); err != nil {
+	if err := p.startWithFD3(timed, nil); err != nil {
 		return failed(err)
 	}
 	defer p.close()
 	ended := p.wait()
-	statuses := strings.Fields(string(p.tells()))
+	statuses := strings.Fields(string(p.readFD3()))
 	if status := command.Status(ended); len(statuses) == 0 && (status == sysexits.Usage || status == sysexits.DataErr) {
 		return false
 	}
@@ -195,8 +195,8 @@ func (d *directory) together(ctx context.Context, group []volume, done func(outc
 
 func (d *directory) settle(context.Context, func(outcome)) error { return nil }
 
-// grace is how long run keeps every archive, even several archives of one day: somebody
-// may need this morning's state in the afternoon.
+// grace is how long run keeps every archive, even several archives of one day: an
+// administrator may need this morning's state in the afternoon.
 const grace = 24 * time.Hour
 
 // retire removes the expired archives of a volume. made is its newest archive, which was

@@ -28,7 +28,7 @@ type engine interface {
 	// record returns the record of one backup.
 	record(volume string, a repository.Archive) []byte
 	// find returns the backup VOLUME@ID, or the newest one if id is empty. It has
-	// verified the stored bytes. pour writes the tar stream. The caller must call
+	// verified the backup. pour writes the tar stream. The caller must call
 	// done.
 	find(ctx context.Context, volume, id string) (m *repository.Manifest, pour func(context.Context, io.Writer) (outside string, err error), done func(), err error)
 	// verify verifies backups, prints a record for each, and records the result.

@@ -33,7 +33,7 @@ type producer struct {
 	holds bool       // containers may be down while it runs
 	dir   string     // the directory that it reads, "" if that is not known
 	trees bool       // it supports UNLESS_TREE
-	told  *os.File   // the read end of the pipe at its descriptor 3
+	fd3   *os.File   // the read end of the pipe at its descriptor 3
 	extra []*os.File // its descriptors from 4 on
 	env   []string
 	cmd   *exec.Cmd
@@ -94,17 +94,17 @@ func (p *producer) open(ctx context.Context, tree string, spool *os.File) (io.Re
 		return r, p.start(ctx, nil, w)
 	}
 	p.env = append(p.env, "UNLESS_TREE="+cmp.Or(tree, "-"))
-	return r, p.startTelling(ctx, w)
+	return r, p.startWithFD3(ctx, w)
 }
 
-// startTelling starts the program with a pipe as its descriptor 3, before p.extra.
-func (p *producer) startTelling(ctx context.Context, stdout *os.File) error {
-	told, tells, err := os.Pipe()
+// startWithFD3 starts the program with a pipe as its descriptor 3, before p.extra.
+func (p *producer) startWithFD3(ctx context.Context, stdout *os.File) error {
+	r, w, err := os.Pipe()
 	if err != nil {
 		return err
 	}
-	defer tells.Close()
-	p.told, p.extra = told, append([]*os.File{tells}, p.extra...)
+	defer w.Close()
+	p.fd3, p.extra = r, append([]*os.File{w}, p.extra...)
 	return p.start(ctx, nil, stdout)
 }
 
@@ -113,8 +113,8 @@ func (p *producer) close() {
 	if p.out != nil {
 		p.out.Close()
 	}
-	if p.told != nil {
-		p.told.Close()
+	if p.fd3 != nil {
+		p.fd3.Close()
 	}
 }
 
@@ -200,7 +200,7 @@ func (p *producer) finish() (ending, error) {
 	p.said.passOn()
 	end := ending{consistency: p.consistency(status == 1)}
 	if status == 0 && p.trees {
-		end.tree = tree(p.tells())
+		end.tree = tree(p.readFD3())
 	}
 	return end, nil
 }
@@ -217,16 +217,16 @@ func (p *producer) consistency(changed bool) string {
 	return repository.Consistent
 }
 
-// tells returns what the program wrote to descriptor 3. The program has ended.
-func (p *producer) tells() []byte {
-	_ = p.told.SetReadDeadline(time.Now().Add(time.Second)) // a background process of the program may keep the pipe open
-	text, _ := io.ReadAll(io.LimitReader(p.told, 1<<16))    // an incomplete digest is ignored
+// readFD3 returns what the program wrote to descriptor 3. The program has ended.
+func (p *producer) readFD3() []byte {
+	_ = p.fd3.SetReadDeadline(time.Now().Add(time.Second)) // a background process of the program may keep the pipe open
+	text, _ := io.ReadAll(io.LimitReader(p.fd3, 1<<16))    // an incomplete digest is ignored
 	return text
 }
 
 // tree returns the digest that manage_volume.sh export wrote, empty if it wrote none.
-func tree(told []byte) string {
-	line, _, ok := strings.Cut(string(told), "\n")
+func tree(output []byte) string {
+	line, _, ok := strings.Cut(string(output), "\n")
 	sum, err := hex.DecodeString(line)
 	if !ok || err != nil || len(sum) != sha256.Size {
 		return ""

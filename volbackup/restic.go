@@ -135,8 +135,8 @@ func resticFailed(what, said string, code int, err error) error {
 		status, hint = sysexits.Config, wrongPassword
 	default:
 		for _, known := range []struct {
-			words, hint string
-			status      int
+			text, hint string
+			status     int
 		}{
 			{"executable file not found", "apt-get install restic", sysexits.Config},
 			{"Please specify repository location", "set RESTIC_REPOSITORY in /etc/observability-hub/volume-backup.env", sysexits.Config},
@@ -147,7 +147,7 @@ func resticFailed(what, said string, code int, err error) error {
 			{"Is there a repository at", noRepository, sysexits.Unavailable},
 			{"already locked", locked, sysexits.TempFail},
 		} {
-			if strings.Contains(said+err.Error(), known.words) {
+			if strings.Contains(said+err.Error(), known.text) {
 				status, hint = known.status, known.hint
 				break
 			}

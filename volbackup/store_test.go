@@ -92,10 +92,10 @@ func TestPutSameTree(t *testing.T) {
 	data := big(t, blockSize, 0)
 	for _, test := range []struct {
 		name      string
-		stored    string
+		stored    string // tree of the first archive
 		reread    bool
-		recipient bool // a recipient is added after the first archive
-		told      string
+		recipient bool   // a recipient is added after the first archive
+		found     string // tree that the source returns
 		status    int
 	}{
 		{"same tree", "a", false, false, "a", sysexits.OK},
@@ -120,7 +120,7 @@ func TestPutSameTree(t *testing.T) {
 				s.recipients, s.names = []age.Recipient{key.Recipient()}, []string{key.Recipient().String()}
 			}
 			m := &repository.Manifest{Volume: "v"}
-			unchanged, err := s.put(t.Context(), m, stream{tree: test.told})
+			unchanged, err := s.put(t.Context(), m, stream{tree: test.found})
 			if sysexits.Code(err) != test.status || unchanged != (test.status == sysexits.OK) {
 				t.Fatalf("unchanged %v, %v; want status %d", unchanged, err, test.status)
 			}

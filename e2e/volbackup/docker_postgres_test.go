@@ -60,7 +60,7 @@ type pgServer struct {
 	socket string
 }
 
-// startPG starts a server on a volume, whose cluster it makes if there is none.
+// startPG starts a server on a volume. It creates the cluster if the volume has none.
 func startPG(tb testing.TB, h *dockerHost, name, volume string, options ...string) *pgServer {
 	tb.Helper()
 	s := &pgServer{h: h, name: name, socket: filepath.Join(h.dir, "socket-"+name)}
@@ -72,7 +72,7 @@ func startPG(tb testing.TB, h *dockerHost, name, volume string, options ...strin
 	}
 	h.Docker(tb, "volume", "create", volume)
 	if files, err := os.ReadDir(h.Volume(volume)); err == nil && len(files) == 0 {
-		// As the official image does for a new volume.
+		// The official image does the same for a new volume.
 		if err := os.Chown(h.Volume(volume), 999, 999); err != nil {
 			tb.Fatal(err)
 		}
@@ -80,7 +80,7 @@ func startPG(tb testing.TB, h *dockerHost, name, volume string, options ...strin
 			tb.Fatal(err)
 		}
 	}
-	// SIGINT, as in the official image: PostgreSQL waits for its clients to leave after SIGTERM.
+	// The official image uses SIGINT too. After SIGTERM PostgreSQL would wait for its clients to disconnect.
 	args := append([]string{"run", "--detach", "--network", "none", "--stop-signal", "SIGINT", "--name", name, "--volume", volume + ":/data", "--volume", s.socket + ":/socket"}, options...)
 	h.Docker(tb, append(args, pgImage, "sh", "-c",
 		"[ -e /data/PG_VERSION ] || initdb -D /data -U postgres -A trust --locale=C >/dev/null; exec postgres -D /data -c listen_addresses= -c unix_socket_directories=/socket")...)

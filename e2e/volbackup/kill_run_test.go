@@ -179,7 +179,7 @@ func (w *killWorld) round(t *testing.T, line string, typical time.Duration) {
 	}
 	for deadline := time.Now().Add(20 * time.Second); len(w.left(t)) > 0; {
 		if time.Now().After(deadline) {
-			fail("left behind: %q", w.left(t))
+			fail("not removed: %q", w.left(t))
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

@@ -73,7 +73,7 @@ await() {
     if "$@"; then return; fi
     sleep 0.05
   done
-  echo "waited in vain for: $*"
+  echo "timed out waiting for: $*"
   return 1
 }
 

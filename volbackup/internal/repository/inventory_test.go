@@ -63,7 +63,7 @@ func TestInventory(t *testing.T) {
 	}
 	for name, want := range map[string]time.Duration{"a": 0, "put": 0, "gone": 48 * time.Hour, "earlier": 48 * time.Hour} {
 		if got := i.GoneFor(name, day.Add(time.Hour), now); got != want {
-			t.Errorf("%s is gone for %v; want %v", name, got, want)
+			t.Errorf("%s has not existed for %v; want %v", name, got, want)
 		}
 	}
 }

@@ -32,7 +32,7 @@ func newRepository(t *testing.T) *Repository {
 	return r
 }
 
-// publish makes an archive of the volume v.
+// publish publishes an archive of the volume v.
 func publish(t *testing.T, r *Repository, at time.Time, content string) *Manifest {
 	t.Helper()
 	d, m := begin(t, r, at, content)
@@ -42,6 +42,7 @@ func publish(t *testing.T, r *Repository, at time.Time, content string) *Manifes
 	return m
 }
 
+// begin returns a draft of an archive of the volume v, with its content written.
 func begin(t *testing.T, r *Repository, at time.Time, content string) (*Draft, *Manifest) {
 	t.Helper()
 	sum := sha256.Sum256([]byte(content))
@@ -60,7 +61,7 @@ func begin(t *testing.T, r *Repository, at time.Time, content string) (*Draft, *
 	return d, m
 }
 
-// names returns the files of the volume v.
+// names returns the names of the files of the volume v.
 func names(t *testing.T, r *Repository) []string {
 	t.Helper()
 	entries, err := os.ReadDir(r.Dir("v"))
@@ -79,7 +80,7 @@ var day = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 func TestPublish(t *testing.T) {
 	r := newRepository(t)
 	first := publish(t, r, day, "one")
-	second := publish(t, r, day, "two") // of the same millisecond
+	second := publish(t, r, day, "two") // in the same millisecond
 	if first.ID == second.ID || !second.Time.After(first.Time) {
 		t.Errorf("%s and %s", first.ID, second.ID)
 	}
@@ -100,7 +101,7 @@ func TestPublish(t *testing.T) {
 		f.Close()
 	}
 	if _, err := r.Find("v", "nothing"); sysexits.Code(err) != sysexits.Failed {
-		t.Errorf("an archive that is not there: %v", err)
+		t.Errorf("an archive that does not exist: %v", err)
 	}
 	if _, err := r.Find("w", ""); sysexits.Code(err) != sysexits.Failed {
 		t.Errorf("a volume without archives: %v", err)
@@ -119,7 +120,7 @@ func TestDiscard(t *testing.T) {
 	}
 }
 
-// A manifest that cannot appear takes its archive with it.
+// If the manifest cannot be published, the archive is removed.
 func TestPublishFails(t *testing.T) {
 	r := newRepository(t)
 	d, m := begin(t, r, day, "one")
@@ -131,17 +132,17 @@ func TestPublishFails(t *testing.T) {
 		t.Errorf("Publish = %v; want exit status 73", err)
 	}
 	if got := names(t, r); !slices.Equal(got, []string{m.ID + manifestExt}) {
-		t.Errorf("left %q; want what was there before", got)
+		t.Errorf("files %q; want only those from before", got)
 	}
 }
 
-// An unchanged archive shares the file of the one before. no-links.txtar in the
-// end-to-end tests shows what happens where that is not possible.
+// The archive of an unchanged volume is a link to the file of the archive before it. The
+// end-to-end test no-links.txtar covers file systems where a link is not possible.
 func TestLink(t *testing.T) {
 	r := newRepository(t)
 	base := publish(t, r, day, "content")
 	link := func(at time.Time) (linked bool, m *Manifest, err error) {
-		d, m := begin(t, r, at, "compressed in vain")
+		d, m := begin(t, r, at, "not needed")
 		if linked, err = d.Link(base); err != nil {
 			d.Discard()
 			return linked, m, err
@@ -160,7 +161,7 @@ func TestLink(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, _, err := link(day.Add(2 * time.Hour)); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("a link to nothing: %v", err)
+		t.Errorf("a link to a missing file: %v", err)
 	}
 	for _, name := range names(t, r) {
 		if strings.HasPrefix(name, tempPrefix) {
@@ -169,7 +170,7 @@ func TestLink(t *testing.T) {
 	}
 }
 
-// Files of a run that was killed are finished or removed; other files stay.
+// Files of a killed run are published or removed. Other files are kept.
 func TestRepair(t *testing.T) {
 	r := newRepository(t)
 	whole := publish(t, r, day, "one")
@@ -188,7 +189,7 @@ func TestRepair(t *testing.T) {
 		}
 	}
 	if all, err := r.Archives("v"); err != nil || len(all) != 0 {
-		t.Errorf("while they wait: %v, %v", all, err)
+		t.Errorf("archives before Repair: %v, %v; want none", all, err)
 	}
 	if err := r.Repair(); err != nil {
 		t.Fatal(err)
@@ -217,11 +218,12 @@ func TestRemove(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := os.Stat(r.Dir("v")); !errors.Is(err, os.ErrNotExist) {
-		t.Error("the directory of the volume is still there")
+		t.Error("the directory of the volume still exists")
 	}
 }
 
-// What others put among the archives is not taken for one, and damages none.
+// Files of other programs beside the archives are not listed as good archives, and do not
+// affect the archives.
 func TestArchivesAmongOthers(t *testing.T) {
 	r := newRepository(t)
 	m := publish(t, r, day, "one")
@@ -275,7 +277,7 @@ func TestClaim(t *testing.T) {
 	}
 	again.Root += "-nowhere"
 	if err := again.ClaimExisting(t.Context()); sysexits.Code(err) != sysexits.Failed {
-		t.Errorf("claimed what is not there: %v", err)
+		t.Errorf("claimed a repository that does not exist: %v", err)
 	}
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -299,7 +301,7 @@ func TestNames(t *testing.T) {
 	}
 	for _, arg := range []string{"v@../x", "v@a/b", "v@.tmp-x", "/v", "@x"} {
 		if _, _, err := ParseArchive(arg); err == nil {
-			t.Errorf("%q is taken", arg)
+			t.Errorf("%q is accepted", arg)
 		}
 	}
 }
