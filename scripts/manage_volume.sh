@@ -694,7 +694,7 @@ waves() {
   done
 }
 
-# --- coming to rest ---------------------------------------------------------
+# --- stopping and pausing ---------------------------------------------------
 
 # decide ID MODE: sets container[ID.verb] to stop, to pause, or to nothing if the container is left alone.
 decide() {
@@ -702,7 +702,7 @@ decide() {
   if [[ $verb == none ]]; then
     verb=
   elif ! is_up "$id" && ! claimed "$id"; then
-    verb= # it was stopped before this run
+    verb= # it was already down before this run
   elif [[ ${container[$id.state]} == paused ]]; then
     verb=pause # another run has paused it, and this run needs it paused too
   elif [[ $verb == stop ]] && is_up "$id" && is_fragile "$id"; then
@@ -862,8 +862,8 @@ resume_journal() {
   rm -f "$file" && sync "${file%/*}" || return 73
 }
 
-# undo_swap DIRECTORY: completes or undoes the exchange of a killed import. The volume then has its old content again,
-# or the new content if both renames were done.
+# undo_swap DIRECTORY: undoes the exchange of a killed import if only the first rename was done. If both were done, the
+# volume keeps its new content. It fails if DIRECTORY was created again after the first rename.
 undo_swap() {
   local staging=${1%/*}/$staging_name
   if [[ ! -d $staging/old ]]; then return 0; fi
