@@ -19,8 +19,9 @@ type need struct {
 }
 
 // checkRoom fails if there is not enough room for the backups, or if no file can be
-// created. It is called before a container is stopped. A backup needs as much room
-// as the newest archive of its volume, or as much as the directory if there is none.
+// created. It is called before a container is stopped. A backup needs as much room as
+// the newest archive of its volume needed. For the first backup of a volume, the staging
+// directory needs as much room as the volume's directory takes.
 func (s *store) checkRoom(stage bool, needs ...need) error {
 	var stored, staged int64
 	for _, n := range needs {

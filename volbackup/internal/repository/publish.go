@@ -55,7 +55,7 @@ func (r *Repository) Draft(m *Manifest) (*Draft, error) {
 }
 
 // sameName rejects a directory that belongs to a volume with another name. vfat and CIFS
-// do not distinguish Data from data, and drop a dot at the end of a name.
+// do not distinguish Data from data, or drop a dot at the end of a name.
 func (r *Repository) sameName(volume string) error {
 	entries, err := os.ReadDir(r.Root)
 	if err != nil {
