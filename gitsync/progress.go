@@ -8,8 +8,9 @@ import (
 // fetchProgress shows the progress of git fetch on a terminal, in one line that is
 // overwritten.
 type fetchProgress struct {
-	w    io.Writer
-	line []byte // the line that git is writing
+	w     io.Writer
+	line  []byte // the line that git is writing
+	shown bool
 }
 
 // Write receives the stderr of git. In it, \r ends a line that the next line
@@ -21,6 +22,7 @@ func (p *fetchProgress) Write(b []byte) (int, error) {
 			continue
 		}
 		if isProgress(p.line) {
+			p.shown = true
 			const width = 79 // a line that wraps cannot be overwritten
 			line := append([]byte(name+": "), p.line...)
 			_, _ = p.w.Write(append([]byte("\r\x1b[K"), line[:min(len(line), width)]...)) // a failure of stderr cannot be reported anywhere
@@ -31,7 +33,11 @@ func (p *fetchProgress) Write(b []byte) (int, error) {
 }
 
 // end removes the line.
-func (p *fetchProgress) end() { _, _ = io.WriteString(p.w, "\r\x1b[K") }
+func (p *fetchProgress) end() {
+	if p.shown {
+		_, _ = io.WriteString(p.w, "\r\x1b[K")
+	}
+}
 
 // isProgress reports whether a line is about the progress of a fetch. The prefixes
 // are those of git 2.11 to 2.50.

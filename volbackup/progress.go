@@ -18,15 +18,18 @@ func progress(env *cli.Env, what string, total int64, done func() int64) (end fu
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
-		begun := time.Now()
+		begun, shown := time.Now(), false
 		tick := time.NewTicker(500 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			select {
 			case <-stop:
-				io.WriteString(env.Diag.W, "\r\x1b[K") // a failing stderr cannot be reported
+				if shown {
+					io.WriteString(env.Diag.W, "\r\x1b[K") // a failing stderr cannot be reported
+				}
 				return
 			case now := <-tick.C:
+				shown = true
 				fmt.Fprint(env.Diag.W, "\r\x1b[K", progressLine(env.Name, what, done(), total, now.Sub(begun)))
 			}
 		}

@@ -39,6 +39,7 @@ func TestProgress(t *testing.T) {
 			<-asked
 		}
 		end()
+		progress(env, "short", 0, func() int64 { return 0 })() // too short to be shown
 		if got := shown.String(); strings.Contains(got, "db: 1 MiB") != terminal || terminal && !strings.HasSuffix(got, "\r\x1b[K") || !terminal && got != "" {
 			t.Errorf("terminal %v: %q", terminal, got)
 		}
