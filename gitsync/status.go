@@ -50,11 +50,8 @@ func (c *statusCmd) Run(ctx context.Context, env *cli.Env) error {
 		c.Source = defaultSource(state)
 	}
 	s, err := readStatus(state, c.Source, time.Now())
-	if errors.Is(err, fs.ErrPermission) {
-		return notReadable(err)
-	}
 	if err != nil {
-		return err
+		return statedir.NotReadable(err)
 	}
 	stale := s.stale(c.MaxAge)
 	level := record.Info
@@ -76,22 +73,16 @@ func (c *statusCmd) Run(ctx context.Context, env *cli.Env) error {
 func (c *statusCmd) readable(state string) error {
 	err := statedir.Require(state)
 	if errors.Is(err, fs.ErrPermission) {
-		return notReadable(err)
+		return statedir.NotReadable(err)
 	}
 	if err == nil || c.StateDir != "" {
 		return err
 	}
 	units := filepath.Join(varLib, applyState)
 	if info, statErr := os.Stat(units); statErr == nil && info.IsDir() {
-		return notReadable(&fs.PathError{Op: "read", Path: units, Err: fs.ErrPermission})
+		return statedir.NotReadable(&fs.PathError{Op: "read", Path: units, Err: fs.ErrPermission})
 	}
 	return err
-}
-
-// notReadable returns the error for a state that this user may not read.
-func notReadable(err error) error {
-	return sysexits.New(sysexits.Failed, "permission_denied", err).
-		WithHint("run gitsync status as root, or pass --state-dir with a state directory of your own")
 }
 
 // status is what the state files say about this host. Only drift is found by

@@ -11,6 +11,9 @@ import (
 	"observability-hub/readsync/internal/extjson"
 )
 
+// lettersFile is the file of dead letters in the state directory.
+const lettersFile = "dead-letters.jsonl"
+
 // letterFlags are the flags for documents that cannot become rows or that differ from
 // their rows.
 type letterFlags struct {
@@ -43,7 +46,7 @@ func (f letterFlags) path(dir *statedir.Dir) string {
 	if f.DeadLetters != "" {
 		return f.DeadLetters
 	}
-	return dir.Join("dead-letters.jsonl")
+	return dir.Join(lettersFile)
 }
 
 // lock locks the state directory.

@@ -7,6 +7,7 @@
 //	readsync extract | readsync load | readsync mark
 //	readsync retry DEADLETTER
 //	readsync verify
+//	readsync status
 //	readsync trigger [--url URL]
 //	readsync serve
 //
@@ -50,6 +51,7 @@ func appBetween(p peers) cli.App {
 			{Name: "mark", Help: "Mark the documents whose outcomes load printed.", Grammar: &markCmd{peerFlags: f}},
 			{Name: "retry", Help: "Load dead letters again.", Grammar: &retryCmd{peerFlags: f}},
 			{Name: "verify", Help: "Compare documents and rows in both directions.", Grammar: &verifyCmd{peerFlags: f}},
+			{Name: "status", Help: "Count the documents that wait in the dead letters.", Grammar: &statusCmd{}},
 			{Name: "trigger", Help: "Call the Proxy Service, or readsync serve, until everything is synced.", Grammar: &triggerCmd{pace: usualPace()}},
 			{Name: "serve", Help: "Answer one call on stdin, as a Proxy Service does.", Grammar: &serveCmd{peerFlags: f}},
 		},

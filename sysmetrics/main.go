@@ -7,6 +7,7 @@
 //	sysmetrics flush < RECORDS
 //	sysmetrics schema | psql
 //	sysmetrics prune --keep 90d
+//	sysmetrics status
 //
 // Without --interval it never sleeps. A rate is the difference between the
 // kernel's counters now and the counters that the previous run kept in the
@@ -67,6 +68,7 @@ func app() cli.App {
 			{Name: "flush", Help: "Insert the records on stdin, from this host or from other hosts.", Grammar: &flushCmd{}},
 			{Name: "schema", Help: "Print the SQL that creates the table, for psql.", Grammar: &schemaCmd{}},
 			{Name: "prune", Help: "Delete the rows that are older than --keep.", Grammar: &pruneCmd{}},
+			{Name: "status", Help: "Count the records that wait in the spool.", Grammar: &statusCmd{}},
 		},
 		Flags: flagHelp,
 		Examples: `  sysmetrics | jq 'select(.metric_type == "cpu").payload.usage'

@@ -74,6 +74,16 @@ func Require(path string) error {
 	return nil
 }
 
+// NotReadable adds an exit status and a hint to an error of reading state that this
+// user may not read. It returns every other error unchanged.
+func NotReadable(err error) error {
+	if !errors.Is(err, os.ErrPermission) {
+		return err
+	}
+	return sysexits.New(sysexits.Failed, "permission_denied", err).
+		WithHint("run it as root, or pass the --state-dir of a state that this user can read")
+}
+
 // Dir is a state directory that this process has locked. All files in it belong to
 // the owner of the directory. If root runs a tool by hand on the state of a
 // service, the service must be able to replace root's files.
