@@ -123,8 +123,8 @@ TXT
 # --- json -------------------------------------------------------------------
 
 # json TEXT: prints TEXT as a JSON string. A byte that is not UTF-8 (RFC 3629: no overlong form, no surrogate, nothing
-# above U+10FFFF) becomes U+FFFD. manage_volume.sh and hub-failure both contain this function, and a test compares them:
-# each script must work as the only file that is installed.
+# above U+10FFFF) becomes U+FFFD. manage_volume.sh, hub-failure and hub-status contain this function, and a test compares
+# them: each script must work as the only file that is installed.
 json() {
   # Work on bytes, not on characters, in any locale of the caller.
   local LC_ALL=C rest=$1 out='' next more=$'[\x80-\xbf]' plain

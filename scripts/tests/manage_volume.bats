@@ -1402,13 +1402,14 @@ on_a_host() {
 
 # --- the command line ---
 
-@test "manage_volume.sh and hub-failure contain the same function json, so each works without the other" {
+@test "manage_volume.sh, hub-failure and hub-status contain the same function json, so each works without the others" {
   local name
-  for name in manage_volume.sh hub-failure; do
+  for name in manage_volume.sh hub-failure hub-status; do
     sed -n '/^# json TEXT:/,/^}/p' "${script%/*}/$name" >"$name"
     [ "$(wc -l <"$name")" -gt 20 ]
   done
   cmp manage_volume.sh hub-failure
+  cmp manage_volume.sh hub-status
 }
 
 @test "usage errors exit with status 64" {
