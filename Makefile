@@ -58,9 +58,10 @@ tool_scripts = $(foreach t,$(1),$(wildcard $(addprefix scripts/,$(scripts.$(t)))
 tool_sysusers = $(foreach t,$(1),$(addprefix systemd/sysusers.d/,$(sysusers.$(t))))
 tool_pages   = $(if $(scdoc),$(foreach t,$(1),$(patsubst $(t)/%.scd,bin/%,$(wildcard $(t)/*.1.scd))))
 # The files that every tool needs.
-common_units   = systemd/hub-failure@.service systemd/hub-notify@.service
-common_scripts = scripts/hub-failure scripts/hub-notify scripts/hub-run
-common_pages   = $(if $(scdoc),bin/hub-notify.1 bin/hub-run.1)
+common_units   = systemd/hub-failure@.service systemd/hub-notify@.service systemd/hub-status.service systemd/hub-status.timer
+common_scripts = scripts/hub-failure scripts/hub-notify scripts/hub-run scripts/hub-status
+common_manuals = hub-notify.1 hub-run.1 hub-status.1
+common_pages   = $(if $(scdoc),$(addprefix bin/,$(common_manuals)))
 
 .PHONY: build install uninstall demo check test lint torture bench cover dist release modules help
 
@@ -108,8 +109,10 @@ uninstall:
 	rm -f $(addprefix $(libdir)/sysusers.d/,$(notdir $(call tool_sysusers,$(TOOLS))))
 	rm -f $(foreach t,$(TOOLS),$(patsubst $(t)/%.scd,$(mandir)/%,$(wildcard $(t)/*.1.scd)))
 	for tool in $(ALL); do [ ! -e $(bindir)/$$tool ] || exit 0; done; \
+	if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then \
+		systemctl disable --now $(filter-out %@.service,$(notdir $(common_units))) || :; fi; \
 	rm -f $(addprefix $(bindir)/,$(notdir $(common_scripts))) $(addprefix $(unitdir)/,$(notdir $(common_units))) \
-		$(addprefix $(mandir)/,$(notdir $(common_pages))) \
+		$(addprefix $(mandir)/,$(common_manuals)) \
 		$(libdir)/systemd/system-preset/80-observability-hub.preset \
 		$(libdir)/sysusers.d/observability-hub.conf $(libdir)/tmpfiles.d/observability-hub.conf
 	if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"observability-hub/e2e/events"
 	"observability-hub/e2e/nspawn"
 	"observability-hub/e2e/workspace"
 )
@@ -63,6 +64,7 @@ func TestSystemd(t *testing.T) {
 		"bad-credential":     "failed\n",
 		// Five samples of four resources.
 		"final-count": "20|20\n",
+		"jobs-rows":   "system-metrics|false|success|e2e\n",
 	} {
 		if got := left(name); got != want {
 			t.Errorf("%s: %q; want %q", name, got, want)
@@ -84,6 +86,7 @@ func TestSystemd(t *testing.T) {
 			"inserted 8, spooled 0")
 	})
 	t.Run("rows", func(t *testing.T) { checkRows(t, left("rows"), left("home-size")) })
+	t.Run("hub-status", func(t *testing.T) { checkJobs(t, left("jobs-down"), left("jobs-nobody"), left("jobs-well")) })
 	t.Run("hub-failure", func(t *testing.T) { checkFailures(t, result.Journal) })
 	t.Run("uninstall", func(t *testing.T) { checkUninstalled(t, left("after-uninstall")) })
 	t.Run("promtail", func(t *testing.T) { checkPromtail(t, result.Journal) })
@@ -99,8 +102,8 @@ func checkSecurity(t *testing.T, lines string) {
 			t.Errorf("above 1.3: %s", line)
 		}
 	}
-	if units != 2 {
-		t.Errorf("%d services were scored; want 2", units)
+	if units != 3 {
+		t.Errorf("%d services were scored; want 3", units)
 	}
 }
 
@@ -248,6 +251,52 @@ func memTotal(t *testing.T) string {
 	return strconv.FormatInt(kib*1024, 10)
 }
 
+// checkJobs checks the records of hub-status while the database is down, for root and for a user that may see less, and
+// after the database has come back.
+func checkJobs(t *testing.T, down, nobody, well string) {
+	docs := events.Read(t)
+	for _, c := range []struct {
+		name, record     string
+		status, result   string
+		spooled, problem any
+	}{
+		{"down", down, "1", "exit-code", 4.0, "system-metrics.service failed, exit status 69: journalctl -u system-metrics.service"},
+		{"nobody", nobody, "1", "exit-code", nil, "system-metrics.service failed, exit status 69: journalctl -u system-metrics.service"},
+		{"well", well, "0", "success", 0.0, nil},
+	} {
+		record, status, _ := strings.Cut(c.record, "\n")
+		docs.Check(t, c.name, record)
+		var r struct {
+			Service, Host string
+			Payload       struct {
+				OK       bool
+				Problems []any
+				LastRun  *time.Time `json:"last_run"`
+				NextRun  *time.Time `json:"next_run"`
+				Duration *float64   `json:"duration_s"`
+				Result   string
+				Spooled  any
+				Unknown  map[string]string
+			}
+		}
+		if err := json.Unmarshal([]byte(record), &r); err != nil {
+			t.Errorf("%s: %v in %q", c.name, err, c.record)
+			continue
+		}
+		p := r.Payload
+		if strings.TrimSpace(status) != c.status || r.Service != "system-metrics" || r.Host != "e2e" || p.OK != (c.problem == nil) ||
+			p.Result != c.result || p.Spooled != c.spooled || len(p.Problems) > 0 && p.Problems[0] != c.problem {
+			t.Errorf("%s: status %s, %s", c.name, status, record)
+		}
+		if p.LastRun == nil || p.NextRun == nil || p.Duration == nil || p.NextRun.Sub(*p.LastRun) > 2*time.Minute || *p.Duration > 10 {
+			t.Errorf("%s: the last run, its duration or the next run: %s", c.name, record)
+		}
+		if (p.Unknown["spooled"] == "permission denied; run hub-status as root") != (c.spooled == nil) {
+			t.Errorf("%s: the reason why the spool is not seen: %s", c.name, record)
+		}
+	}
+}
+
 // checkFailures checks the records of hub-failure.
 func checkFailures(t *testing.T, journal []nspawn.Entry) {
 	type record struct {
@@ -367,9 +416,12 @@ func TestInstall(t *testing.T) {
 		"bin/hub-failure",
 		"bin/hub-notify",
 		"bin/hub-run",
+		"bin/hub-status",
 		"bin/sysmetrics",
 		"lib/systemd/system/hub-failure@.service",
 		"lib/systemd/system/hub-notify@.service",
+		"lib/systemd/system/hub-status.service",
+		"lib/systemd/system/hub-status.timer",
 		"lib/systemd/system/system-metrics.service",
 		"lib/systemd/system/system-metrics.timer",
 		"lib/systemd/system-preset/80-observability-hub.preset",
@@ -377,12 +429,13 @@ func TestInstall(t *testing.T) {
 		"lib/tmpfiles.d/observability-hub.conf",
 		"share/man/man1/hub-notify.1",
 		"share/man/man1/hub-run.1",
+		"share/man/man1/hub-status.1",
 		"share/man/man1/sysmetrics.1",
 	}
 	if got := files(); !slices.Equal(got, want) {
 		t.Errorf("installed: %q; want %q", got, want)
 	}
-	for _, unit := range []string{"system-metrics.service", "system-metrics.timer"} {
+	for _, unit := range []string{"system-metrics.service", "system-metrics.timer", "hub-status.timer"} {
 		// It exits 1 for a unit that is not enabled.
 		if out, _ := exec.Command("systemctl", "--root="+dest, "is-enabled", unit).CombinedOutput(); string(out) != "disabled\n" {
 			t.Errorf("%s is %s", unit, out)
@@ -404,14 +457,18 @@ func TestInstall(t *testing.T) {
 		"bin/hub-failure",
 		"bin/hub-notify",
 		"bin/hub-run",
+		"bin/hub-status",
 		"bin/volbackup",
 		"lib/systemd/system/hub-failure@.service",
 		"lib/systemd/system/hub-notify@.service",
+		"lib/systemd/system/hub-status.service",
+		"lib/systemd/system/hub-status.timer",
 		"lib/systemd/system-preset/80-observability-hub.preset",
 		"lib/sysusers.d/observability-hub.conf",
 		"lib/tmpfiles.d/observability-hub.conf",
 		"share/man/man1/hub-notify.1",
 		"share/man/man1/hub-run.1",
+		"share/man/man1/hub-status.1",
 	}
 	if got := files(); !slices.Equal(got, want) {
 		t.Errorf("left beside another tool: %q; want %q", got, want)

@@ -5,7 +5,7 @@
 # makes all other checks that do not need the unit itself.
 set -euo pipefail
 
-units=(system-metrics.service system-metrics.timer hub-failure@example.service.service)
+units=(system-metrics.service system-metrics.timer hub-failure@example.service.service hub-status.service hub-status.timer)
 # Debian's postgresql.service only represents its clusters.
 postgres=postgresql@15-main.service
 
@@ -30,6 +30,13 @@ flushes() { (($(journalctl --quiet --output=cat _SYSTEMD_UNIT=system-metrics.ser
 stored() {
   local n
   n=$(psql_hub --dbname=hub --command='SELECT count(DISTINCT time) FROM system_metrics' 2>/dev/null) && ((n >= $1))
+}
+
+# jobs NAME COMMAND…: the record of hub-status, and its exit status.
+jobs() {
+  local status=0
+  "${@:2}" >"/e2e/jobs-$1" || status=$?
+  echo "$status" >>"/e2e/jobs-$1"
 }
 
 # A unit like the real one, under another name and with another command.
@@ -92,6 +99,8 @@ systemd-run --quiet --unit=hostile.service --property=Type=oneshot \
 
 await 70 in_state system-metrics.service failed
 await 10 flushes 1
+jobs down hub-status
+jobs nobody runuser -u nobody -- hub-status
 systemctl start "$postgres"
 variant probe 'bash /usr/local/bin/probe'
 systemctl start probe.service
@@ -99,6 +108,8 @@ systemctl start probe.service
 # One sample waited in the spool. The second and the third run add one each.
 await 70 stored 2
 await 70 stored 3
+await 20 in_state system-metrics.service inactive
+jobs well hub-status
 systemctl stop system-metrics.timer
 await 20 in_state system-metrics.service inactive
 psql_hub --dbname=hub --command="SELECT json_agg(m ORDER BY time, metric_type) FROM system_metrics m" >/e2e/rows
@@ -117,6 +128,11 @@ psql_hub --dbname=hub --command='SELECT count(*), count(DISTINCT (time, metric_t
 await 70 in_state hang.service failed
 await 20 in_state hub-failure@hang.service.service inactive
 
+# The unit adds its record to the spool. It has no network, and needs no database.
+systemctl start hub-status.service
+runuser -u server -- env DATABASE_URL="$(cat /etc/credstore/database_url)" sysmetrics flush </dev/null
+psql_hub --dbname=hub --command="SELECT payload->>'family', payload->>'ok', payload->>'result', host FROM system_metrics WHERE metric_type = 'jobs' ORDER BY time" >/e2e/jobs-rows
+
 # Uninstalling stops and disables the timer, which has fired often enough.
 mkdir /run/systemd/system/system-metrics.timer.d
 printf '[Timer]\nOnCalendar=\nOnCalendar=yearly\n' >/run/systemd/system/system-metrics.timer.d/yearly.conf
@@ -124,5 +140,5 @@ systemctl daemon-reload
 systemctl start system-metrics.timer
 make --silent --directory=/src uninstall TOOLS=sysmetrics >/e2e/uninstall 2>&1
 systemctl is-active system-metrics.timer >/e2e/after-uninstall || :
-find / -xdev \( -name '*system-metrics*' -o -name '*sysmetrics*' -o -name '*hub-failure*' -o -name '*observability-hub*' \) \
+find / -xdev \( -name '*system-metrics*' -o -name '*sysmetrics*' -o -name '*hub-failure*' -o -name 'hub-run*' -o -name '*hub-status*' -o -name '*observability-hub*' \) \
   -not -path '/src/*' >>/e2e/after-uninstall
