@@ -82,6 +82,8 @@ func TestEvents(t *testing.T) {
 	put(there, "spool.jsonl", strings.Repeat(records("web1", 1), 2000)[:1<<20])
 	provoke("spool_full", there, "", "--flush", "--spool-max", "1")
 
+	provoke("spool_status", here, "", "status")
+
 	provoke("usage", here, "", "--no-such-flag")
 	provoke("no_procfs", here, "", "--procfs", "/nowhere")
 	provoke("failed", here, "", "--procfs", t.TempDir())
@@ -145,4 +147,29 @@ func TestEvents(t *testing.T) {
 
 	provokeGitsync(t, look)
 	docs.Demand(t, "lib/", "sysmetrics/", "gitsync/", "scripts/hub-failure")
+}
+
+// The tests of hub-status collect the records that it prints for each kind of trouble. Every record is as the schema says.
+func TestJobStatusRecords(t *testing.T) {
+	t.Parallel()
+	root, err := workspace.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "records")
+	bats := exec.Command("bats", filepath.Join(root, "scripts", "tests", "hub-status.bats"))
+	bats.Env = append(os.Environ(), "HUB_STATUS_RECORDS="+path)
+	if out, err := bats.CombinedOutput(); err != nil {
+		t.Fatalf("bats: %v\n%s", err, out)
+	}
+	records, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs := events.Read(t)
+	docs.Check(t, "hub-status", string(records))
+	docs.Demand(t, "scripts/hub-status")
+	if n := bytes.Count(records, []byte("\n")); n < 100 {
+		t.Errorf("%d records; want those of all tests", n)
+	}
 }

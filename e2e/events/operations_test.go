@@ -105,7 +105,7 @@ func TestOperationsNamesWhatExists(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	families := `(?:system-metrics|gitops-|reading-sync|volume-backup|hub-failure)`
+	families := `(?:system-metrics|gitops-|reading-sync|volume-backup|hub-failure|hub-status)`
 	for _, m := range regexp.MustCompile(families+`[a-z-]*@?[*a-z]*\.(?:service|timer|socket)`).FindAllString(page, -1) {
 		name := regexp.MustCompile(`@[*a-z]*`).ReplaceAllString(m, "@")
 		if _, err := os.Stat(filepath.Join(root, "systemd", name)); err != nil {

@@ -77,6 +77,7 @@ func TestEvents(t *testing.T) {
 	provoke("marked", "readsync extract | readsync load | readsync mark")
 	provoke("synced", "readsync run")
 	provoke("verified", "readsync verify")
+	provoke("dead_letter_status", "readsync status")
 
 	if err := os.WriteFile(letters, []byte(`{"msg":"dead_let`), 0o600); err != nil {
 		t.Fatal(err)
