@@ -122,7 +122,7 @@ uninstall:
 # Tests need root (systemd-nspawn, users, mounts). Other users run them with sudo. env
 # sets PATH, because Debian's sudo has its own PATH, which --preserve-env does not change.
 as_root = $(if $(filter 0,$(shell id -u)),,sudo env "PATH=$$PATH" CI="$$CI" HUB_TORTURE="$$HUB_TORTURE" HUB_SEED="$$HUB_SEED" )
-libs     = lib lib/postgres
+libs     = lib lib/postgres deploy/grafana/generate
 packages = $(foreach d,$(libs) $(TOOLS) e2e,./$(d)/...)
 
 demo:
