@@ -190,6 +190,7 @@ lint:
 	@$(go_lint)
 	cd e2e/ferret && go vet .
 	cd e2e/compose && GOWORK=off go vet .
+	cd e2e/logql && GOWORK=off CGO_ENABLED=0 go vet -trimpath .
 	shellcheck $(shell_files)
 	shfmt -i 2 -ci -bn -d $(shell_files)
 	e2e/verify-units

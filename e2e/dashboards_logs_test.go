@@ -1,0 +1,340 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"observability-hub/e2e/events"
+	"observability-hub/e2e/nspawn"
+	"observability-hub/e2e/workspace"
+)
+
+// journal collects the records of some hosts, with the labels that Promtail gives them.
+type journal struct {
+	t      *testing.T
+	docs   *events.Docs
+	scrape scrape
+	lines  map[string][]logLine // by their labels as JSON
+	labels map[string]map[string]string
+}
+
+type logLine struct {
+	Time time.Time
+	Line string
+}
+
+// add writes a record to the journal of a host, as the tool in this unit would. It must be a record that docs/events.schema.json
+// allows.
+func (j *journal) add(at time.Time, host, unit, level, event, service, fields string) {
+	j.t.Helper()
+	if fields != "" {
+		fields = "," + fields
+	}
+	line := fmt.Sprintf(`{"time":%q,"level":%q,"msg":%q,"service":%q%s}`, at.Format("2006-01-02T15:04:05.000Z"), level, event, service, fields)
+	j.docs.Check(j.t, "a synthetic record", line)
+	j.line(at, host, unit, line)
+}
+
+func (j *journal) line(at time.Time, host, unit, line string) {
+	j.t.Helper()
+	labels, err := j.scrape.apply(nspawn.Entry{"_SYSTEMD_UNIT": unit, "PRIORITY": "6", "MESSAGE": line, "_HOSTNAME": host})
+	if err != nil || labels == nil {
+		j.t.Fatalf("Promtail does not send a line of %s: %v", unit, err)
+	}
+	key, err := json.Marshal(labels)
+	if err != nil {
+		j.t.Fatal(err)
+	}
+	j.labels[string(key)] = labels
+	j.lines[string(key)] = append(j.lines[string(key)], logLine{at, line})
+}
+
+// fleetLogs makes the logs of a day of three hosts, with each event that a dashboard shows.
+func fleetLogs(t *testing.T) *journal {
+	t.Helper()
+	j := &journal{t, events.Read(t), readPromtail(t), map[string][]logLine{}, map[string]map[string]string{}}
+	const old, broken, fixed = "8c0f3a1d5b7e9f2046a8c1d3e5f7091b2d4f6a8c", "1f2e3d4c5b6a79880716253443526170a9b8c7d6", "5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f7081"
+	for n, host := range []string{"web01", "web02", "db1"} {
+		at := func(hour, minute, second int) time.Time {
+			return fleetDay.Add(time.Duration(hour)*time.Hour + time.Duration(minute)*time.Minute + time.Duration(second+n)*time.Second)
+		}
+		for m := range 24 * 60 {
+			j.add(at(0, m, 0), host, "system-metrics.service", "INFO", "flushed", "system-metrics", `"inserted":4,"duplicates":0,"rejected":0,"spooled":0,"dropped":0,"lost":0,"spool_bytes":0`)
+			if m%15 != 0 {
+				continue
+			}
+			commit := old
+			if m >= 15*60 {
+				commit = fixed
+			}
+			j.line(at(0, m, 1), host, "gitops-sync.service", "a line that is not JSON: \"msg\":\"pulled\"")
+			j.add(at(0, m, 2), host, "gitops-sync.service", "INFO", "pulled", "gitops-sync",
+				`"repo":"https://git.example/hub.git","ref":"main","commit":"`+commit+`","previous":null,"changed":false,"verified":true,"duration_s":0.8`)
+			switch {
+			case host == "web02" && m >= 20*60:
+				until := "null"
+				if m >= 22*60 {
+					until = `"2026-03-03T06:00:00.000Z"`
+				}
+				j.add(at(0, m, 6), host, "gitops-apply.service", "INFO", "held", "gitops-sync", `"since":"2026-03-02T20:00:00.000Z","until":`+until)
+			case m == 14*60:
+				j.add(at(0, m, 6), host, "gitops-apply.service", "ERROR", "rolled_back", "gitops-sync",
+					`"commit":"`+broken+`","unit":"volume-backup.timer","reason":"no next run","back_to":"`+old+`"`)
+				j.add(at(0, m, 7), host, "gitops-apply.service", "ERROR", "unhealthy", "gitops-sync", `"error":"volume-backup.timer has no next run"`)
+			case m > 14*60 && m < 15*60:
+				j.add(at(0, m, 6), host, "gitops-apply.service", "WARN", "quarantined", "gitops-sync",
+					`"detail":"the commit is not applied","commit":"`+broken+`","since":"2026-03-02T14:00:06.000Z"`)
+			default:
+				if m == 300 {
+					j.add(at(0, m, 5), host, "gitops-apply.service", "INFO", "action", "gitops-sync",
+						`"action":"update","unit":"volume-backup.timer","path":"/etc/systemd/system/volume-backup.timer","reason":"drift","commit":"`+commit+`"`)
+				}
+				j.add(at(0, m, 6), host, "gitops-apply.service", "INFO", "applied", "gitops-sync",
+					`"commit":"`+commit+`","previous":"`+old+`","actions":0,"foreign":0,"reloaded":false,"duration_s":0.4`)
+			}
+		}
+		for i, volume := range []string{"grafana_data", "postgres_data"} {
+			consistency := "consistent"
+			if host == "web02" && i == 0 {
+				consistency = "changed"
+			}
+			if host == "db1" && i == 1 {
+				j.add(at(1, 3, i), host, "volume-backup.service", "ERROR", "backed_up", "volume-backup", `"volume":"`+volume+`","outcome":"failed","error":"tar could not read all of it","pruned":0,"duration_s":3.1`)
+				j.add(at(1, 3, i), host, "volume-backup.service", "WARN", "container_killed", "volume-backup", `"detail":"Docker killed it after 10 s","volume":"`+volume+`","container":"postgres"`)
+				continue
+			}
+			j.add(at(1, 2, i), host, "volume-backup.service", "INFO", "backed_up", "volume-backup",
+				fmt.Sprintf(`"volume":%q,"outcome":"stored","id":"20260302T010200Z","bytes":%d,"stored_bytes":%d,"entries":312,"consistency":%q,"pruned":1,"duration_s":%d.5`, volume, 4_000_000<<i, 1_000_000<<i, consistency, 8<<i))
+		}
+		level, failed := "INFO", 0
+		if host == "db1" {
+			level, failed = "ERROR", 1
+		}
+		j.add(at(1, 4, 0), host, "volume-backup.service", level, "backup_finished", "volume-backup",
+			fmt.Sprintf(`"volumes":2,"stored":%d,"unchanged":0,"failed":%d,"left_out":1,"pruned":2,"duration_s":26.5`, 2-failed, failed))
+		if failed > 0 {
+			j.add(at(1, 4, 1), host, "volume-backup.service", "ERROR", "partly_failed", "volume-backup", `"error":"1 of 2 volumes failed"`)
+			j.add(at(1, 4, 2), host, "hub-failure@volume-backup.service.service", "ERROR", "unit_failed", "volume-backup",
+				`"unit":"volume-backup.service","result":"exit-code","exit_code":"exited","exit_status":"11","invocation_id":"0b1c2d3e4f5061728394a5b6c7d8e9f0","restarts":0,"lines":["{\"level\":\"ERROR\",\"msg\":\"partly_failed\"}"]`)
+		}
+		j.add(at(10, 4, 0), host, "reading-sync-api@1-2-0.service", "WARN", "document_rejected", "reading-sync", `"detail":"a text holds a NUL","mongo_id":"65f0c0ffee0000000000000`+fmt.Sprint(n)+`","reason":"nul"`)
+		j.add(at(10, 4, 1), host, "reading-sync-api@1-2-0.service", "WARN", "synced", "reading-sync",
+			`"read":40,"inserted":36,"identical":2,"differing":1,"rejected":1,"marked":38,"unmarked":0,"batches":1,"duration_s":1.2`)
+		j.add(at(10, 4, 2), host, "reading-sync.service", "INFO", "triggered", "reading-sync", `"processed_count":38,"calls":2,"attempts":2,"duration_s":1.4,"url":"http://localhost:8085/api/sync/reading"`)
+	}
+	return j
+}
+
+// logQuery is a query for e2e/logql, and where it is from.
+type logQuery struct {
+	Expr       string
+	Start, End time.Time
+	Seconds    int
+
+	from, kind, legend string
+}
+
+func (q logQuery) MarshalJSON() ([]byte, error) {
+	return json.Marshal(map[string]any{"expr": q.Expr, "start": q.Start, "end": q.End, "seconds": q.Seconds})
+}
+
+// logAnswer is what e2e/logql answers.
+type logAnswer struct {
+	Series []struct {
+		Labels map[string]string
+		Times  []time.Time
+		Values []float64
+		Lines  []string
+	}
+	Error string
+}
+
+// evaluate runs LogQL queries over a journal with Loki's own engine.
+func evaluate(t *testing.T, j *journal, queries []logQuery) []logAnswer {
+	t.Helper()
+	root, err := workspace.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Loki is no module of the workspace.
+	t.Setenv("GOWORK", "off")
+	program, err := workspace.Build(filepath.Join(root, "e2e", "logql"), "logql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var streams []map[string]any
+	for key, lines := range j.lines {
+		slices.SortStableFunc(lines, func(a, b logLine) int { return a.Time.Compare(b.Time) })
+		streams = append(streams, map[string]any{"labels": j.labels[key], "lines": lines})
+	}
+	input, err := json.Marshal(map[string]any{"streams": streams, "queries": queries})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program)
+	cmd.Stdin = bytes.NewReader(input)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("logql: %v: %s", err, stderr.String())
+	}
+	var answers []logAnswer
+	decoder := json.NewDecoder(bytes.NewReader(out))
+	for decoder.More() {
+		var a logAnswer
+		if err := decoder.Decode(&a); err != nil {
+			t.Fatal(err)
+		}
+		answers = append(answers, a)
+	}
+	if len(answers) != len(queries) {
+		t.Fatalf("%d answers to %d queries", len(answers), len(queries))
+	}
+	return answers
+}
+
+var (
+	byLabels  = regexp.MustCompile(`^(?:sum|max|count) by \(([^)]*)\)`)
+	inLegend  = regexp.MustCompile(`{{(\w+)}}`)
+	logMacros = strings.NewReplacer("$host", ".+", "$__range", "86400s", "$__interval", "900s")
+)
+
+// complaints says why Grafana could not show an answer as the dashboard wants to.
+func (q logQuery) complaints(a logAnswer) (all []string) {
+	labels := map[string]bool{}
+	for _, s := range a.Series {
+		for name, value := range s.Labels {
+			labels[name] = labels[name] || value != "" // a field that a line does not have is an empty label
+		}
+	}
+	switch {
+	case a.Error != "":
+		return []string{a.Error}
+	case len(a.Series) == 0:
+		return []string{"nothing found"}
+	case labels["__error__"]:
+		all = append(all, "Loki cannot parse some lines")
+	}
+	names := inLegend.FindAllStringSubmatch(q.legend, -1)
+	if by := byLabels.FindStringSubmatch(q.Expr); by != nil {
+		for name := range strings.SplitSeq(by[1], ", ") {
+			names = append(names, []string{"", name})
+		}
+	} else if q.kind != "logs" {
+		all = append(all, "it does not say by which labels")
+	}
+	for _, name := range names {
+		if !labels[name[1]] {
+			all = append(all, "no series has the label "+name[1])
+		}
+	}
+	return all
+}
+
+// wrongQueries have mistakes that complaints has to find.
+var wrongQueries = []logQuery{
+	{Expr: `sum by (host) (count_over_time({job="systemd-journal"} [1d])`, End: fleetEnd},                                                                         // no parenthesis
+	{Expr: `sum by (host) (count_over_time({family="gitops-apply"} [1d]))`, End: fleetEnd},                                                                        // no such label
+	{Expr: `sum by (host) (count_over_time({service="gitops-apply"} |= "\"msg\":\"rolledback\"" [1d]))`, End: fleetEnd},                                           // no such event
+	{Expr: `sum by (host, failed) (count_over_time({service="volume-backup"} |= "\"msg\":\"unit_failed\"" | json failed="name" [1d]))`, End: fleetEnd},            // no such field
+	{Expr: `max by (host) (max_over_time({service="volume-backup"} |= "\"msg\":\"backed_up\"" | json volume="volume" | unwrap volume [1d]))`, End: fleetEnd},      // a text is no number
+	{Expr: `sum by (host) (count_over_time({service="gitops-apply"} | json | label_format at=` + "`{{ __timestamp__ | unixMillis }}`" + ` [1d]))`, End: fleetEnd}, // no such function
+	{Expr: `sum by (host) (count_over_time({service="gitops-apply"} [1d]))`, End: fleetEnd, legend: "{{unit}}"},                                                   // a label that is summed up
+	{Expr: `{service="gitops-apply"} | json reason="reason" | reason="drifted"`, Start: fleetDay, End: fleetEnd, Seconds: 900, kind: "logs"},                      // no such value
+	{Expr: `{service="gitops-sync"} |= "pulled" | json commit="commit"`, Start: fleetDay, End: fleetEnd, Seconds: 900, kind: "logs"},                              // a line that is not JSON
+}
+
+// Loki's own engine evaluates each LogQL query of each dashboard over a day of records. The records are valid by
+// docs/events.schema.json, and the relabel rules of Promtail give them their labels, so that a wrong name of an event, a field or
+// a label finds nothing.
+func TestDashboardsLogQL(t *testing.T) {
+	j := fleetLogs(t)
+	var queries []logQuery
+	all := allDashboards(t)
+	for _, file := range slices.Sorted(maps.Keys(all)) {
+		for _, p := range all[file].Panels {
+			for i, target := range p.Targets {
+				if target.Datasource.Type != "loki" {
+					continue
+				}
+				q := logQuery{Expr: logMacros.Replace(target.Expr), Start: fleetDay, End: fleetEnd, from: fmt.Sprintf("%-18s %-38s %c", file, p.Title, 'A'+i), kind: p.Type, legend: target.LegendFormat}
+				switch {
+				case strings.Contains(q.Expr, "$"):
+					t.Errorf("%s: a variable that this test does not know: %s", q.from, q.Expr)
+				case target.QueryType == "range":
+					q.Seconds = 900
+				case target.QueryType != "instant" || p.Type != "table":
+					t.Errorf("%s: a query of type %q in a panel of type %s", q.from, target.QueryType, p.Type)
+				}
+				queries = append(queries, q)
+			}
+		}
+	}
+	if len(queries) == 0 {
+		t.Fatal("no LogQL query")
+	}
+	var table strings.Builder
+	fmt.Fprintf(&table, "%-18s %-38s %-5s %6s %6s\n", "dashboard", "panel", "query", "series", "points")
+	found := map[string]logAnswer{}
+	answers := evaluate(t, j, append(queries, wrongQueries...))
+	for i, q := range queries {
+		a := answers[i]
+		points := 0
+		for _, s := range a.Series {
+			points += len(s.Times)
+		}
+		fmt.Fprintf(&table, "%-63s %6d %6d\n", q.from, len(a.Series), points)
+		found[strings.Join(strings.Fields(q.from), " ")] = a
+		for _, complaint := range q.complaints(a) {
+			t.Errorf("%s: %s\n%s", q.from, complaint, q.Expr)
+		}
+	}
+	for i, q := range wrongQueries {
+		if len(q.complaints(answers[len(queries)+i])) == 0 {
+			t.Errorf("this test does not see what is wrong with %s", q.Expr)
+		}
+	}
+	t.Log("\n" + table.String())
+
+	// What the day is about.
+	for _, test := range []struct {
+		panel  string
+		series int
+		labels map[string]string // of one series
+		value  float64           // its first
+	}{
+		{"jobs.json Last success of each job A", 3*4 + 2, map[string]string{"host": "web02", "unit": "gitops-apply.service"}, float64(fleetDay.Add(23*time.Hour + 45*time.Minute + 7*time.Second).UnixMilli())},
+		{"jobs.json Failures of each unit A", 1, map[string]string{"host": "db1", "failed": "volume-backup.service", "result": "exit-code", "exit_status": "11"}, 1},
+		{"backups.json Last verified backup of each volume A", 5, map[string]string{"host": "db1", "volume": "grafana_data"}, float64(fleetDay.Add(time.Hour + 2*time.Minute + 2*time.Second).UnixMilli())},
+		{"backups.json Failed backups of each volume A", 1, map[string]string{"host": "db1", "volume": "postgres_data", "error": "tar could not read all of it"}, 1},
+		{"gitops.json Hosts of each commit A", 1, map[string]string{"commit": "5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f7081"}, 3},
+		{"gitops.json Rollbacks A", 3, map[string]string{"host": "web01", "failed": "volume-backup.timer", "reason": "no next run", "commit": "1f2e3d4c5b6a79880716253443526170a9b8c7d6", "back_to": "8c0f3a1d5b7e9f2046a8c1d3e5f7091b2d4f6a8c"}, 1},
+		{"reading-sync.json Documents of a sync D", 1, map[string]string{"service": "reading-sync-api"}, 3},
+	} {
+		a, has := found[test.panel]
+		if !has {
+			t.Errorf("no query %s", test.panel)
+			continue
+		}
+		if len(a.Series) != test.series {
+			t.Errorf("%s: %d series; want %d", test.panel, len(a.Series), test.series)
+		}
+		ok := false
+		for _, s := range a.Series {
+			ok = ok || maps.Equal(s.Labels, test.labels) && s.Values[0] == test.value
+		}
+		if !ok {
+			t.Errorf("%s: no series %v with %v: %v", test.panel, test.labels, test.value, a.Series)
+		}
+	}
+}
