@@ -184,7 +184,7 @@ FROM (SELECT *, (8192000000 * (0.3 + n / 60.0 + 0.1 * daylight + 0.02 * noise)):
 
 INSERT INTO system_metrics
 SELECT time, host, 'debian 12', 'disk', jsonb_build_object('/', pg_temp.mount(40000000000, round((0.3 + n / 100.0 + m / 100000.0)::numeric, 6), '/dev/sda1'),
-  '/data', pg_temp.mount(500000000000, round((CASE WHEN host = 'db2' THEN 0.6 + 0.32 * m / 1440 ELSE 0.4 + n / 100.0 END)::numeric, 6), '/dev/sdb1'),
+  '/data', pg_temp.mount(500000000000, round((CASE WHEN host = 'db2' THEN 0.6 + 0.35 * m / 1440 ELSE 0.4 + n / 100.0 END)::numeric, 6), '/dev/sdb1'),
   '_io', jsonb_build_object('sda', jsonb_build_object('read_bytes_per_s', 20000, 'write_bytes_per_s', 90000, 'read_iops', 2, 'write_iops', 8, 'read_await_ms', 0.9, 'write_await_ms', round((1 + noise)::numeric, 3),
     'await_ms', round((1 + noise)::numeric, 3), 'util_percent', round((2 + 5 * noise)::numeric, 3), 'queue_ms_per_s', 12, 'in_flight', 0)),
   '_pressure', pg_temp.pressure(round((2 * noise + n / 10.0)::numeric, 2)), '_meta', pg_temp.meta(m))
@@ -295,6 +295,14 @@ func TestDashboardsSQL(t *testing.T) {
 			t.Errorf("%s: row %d: %s is not %v: %v", test.panel, test.row, test.column, test.want, rows[:min(len(rows), test.row+1)])
 		}
 	}
+	// The picture of a host's disks is that of the host whose disk fills up.
+	g.host = "db2"
+	for _, p := range all["host.json"].Panels {
+		if p.Title == "Disk used" {
+			found["host.json: Disk used"] = g.answers(t, c, p.Targets[0].RawSQL)
+		}
+	}
+	checkPictures(t, found)
 	hosts := map[any]bool{}
 	for _, row := range found["fleet.json: CPU busy, the 10 busiest hosts"] {
 		hosts[row["metric"]] = true
