@@ -1,10 +1,8 @@
 package main
 
-import "github.com/grafana/grafana-foundation-sdk/go/dashboard"
-
 // backups shows the volumes of all hosts. volbackup reads back each archive before it prints the record, so a record with level
 // INFO is a verified backup.
-func backups() *dashboard.DashboardBuilder {
+func backups() *builder {
 	const volume = ` | json volume="volume"`
 	each := stream("volume-backup", "backed_up")
 	finished := stream("volume-backup", "backup_finished")

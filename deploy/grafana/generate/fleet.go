@@ -1,9 +1,7 @@
 package main
 
-import "github.com/grafana/grafana-foundation-sdk/go/dashboard"
-
 // fleet shows all hosts. Each list begins with the host that needs a person most.
-func fleet() *dashboard.DashboardBuilder {
+func fleet() *builder {
 	return board("hub-fleet", "Fleet: all hosts", "24h", "1m", databaseVariable()).
 		WithPanel(number("Hosts", "short", rows(`SELECT count(DISTINCT host) AS "hosts" FROM system_metrics WHERE metric_type = 'cpu' AND $__timeFilter(time)`))).
 		WithPanel(number("Silent for 5 minutes", "short", rows(`SELECT count(*) FILTER (WHERE last < $__timeTo()::timestamptz - interval '5 minutes') AS "silent" FROM (

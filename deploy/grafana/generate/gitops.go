@@ -1,9 +1,7 @@
 package main
 
-import "github.com/grafana/grafana-foundation-sdk/go/dashboard"
-
 // gitops shows which commit each host has, and what became of the others.
-func gitops() *dashboard.DashboardBuilder {
+func gitops() *builder {
 	const (
 		pull  = "gitops-sync"
 		apply = "gitops-apply"

@@ -16,7 +16,7 @@ func samples(metricType, columns string) query {
 }
 
 // host shows one host. Its queries work with the rows of the collector before sysmetrics too, which has fewer keys.
-func host() *dashboard.DashboardBuilder {
+func host() *builder {
 	hosts := "SELECT DISTINCT host FROM system_metrics WHERE $__timeFilter(time) ORDER BY 1"
 	percent := func(title string, queries ...query) *timeseries.PanelBuilder {
 		return chart(title, "percent", queries...).Min(0).Max(100)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 	"github.com/grafana/grafana-foundation-sdk/go/table"
 )
 
@@ -30,7 +29,7 @@ FROM (
 }
 
 // jobs shows how each unit is doing, from the logs.
-func jobs() *dashboard.DashboardBuilder {
+func jobs() *builder {
 	done := stream(families, ends)
 	return board("hub-jobs", "Jobs: last success, duration, failures", "24h", "1m", databaseVariable(), lokiVariable(), lokiHosts()).
 		WithPanel(values("Last success of each job", "last success", "dateTimeFromNow",

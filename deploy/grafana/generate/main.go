@@ -11,12 +11,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 )
 
 // dashboards are all of them, by the files that hold them.
-var dashboards = map[string]func() *dashboard.DashboardBuilder{
+var dashboards = map[string]func() *builder{
 	"dashboards/fleet.json":        fleet,
 	"dashboards/host.json":         host,
 	"dashboards/jobs.json":         jobs,
@@ -36,8 +34,8 @@ func main() {
 	}
 }
 
-func write(path string, builder *dashboard.DashboardBuilder) error {
-	content, err := render(builder)
+func write(path string, b *builder) error {
+	content, err := render(b)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
@@ -48,8 +46,8 @@ func write(path string, builder *dashboard.DashboardBuilder) error {
 const schemaVersion = 39
 
 // render returns a dashboard as JSON. Its panels are numbered in their order.
-func render(builder *dashboard.DashboardBuilder) ([]byte, error) {
-	d, err := builder.Build()
+func render(b *builder) ([]byte, error) {
+	d, err := b.Build()
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,6 @@ import (
 
 	"github.com/grafana/grafana-foundation-sdk/go/cog"
 	"github.com/grafana/grafana-foundation-sdk/go/cog/variants"
-	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 	"github.com/grafana/grafana-foundation-sdk/go/logs"
 	"github.com/grafana/grafana-foundation-sdk/go/loki"
 	"github.com/grafana/grafana-foundation-sdk/go/stat"
@@ -48,7 +47,7 @@ func TestCommitted(t *testing.T) {
 }
 
 // readStrictly reads a dashboard with the SDK's strict reader, which first learns each type of panel and query that occurs here.
-func readStrictly(content []byte) (d dashboard.Dashboard, err error) {
+func readStrictly(content []byte) (d classic, err error) {
 	runtime := cog.NewRuntime()
 	runtime.RegisterPanelcfgVariant(timeseries.VariantConfig())
 	runtime.RegisterPanelcfgVariant(table.VariantConfig())
@@ -57,7 +56,7 @@ func readStrictly(content []byte) (d dashboard.Dashboard, err error) {
 	runtime.RegisterDataqueryVariant(loki.VariantConfig())
 	registerPostgres()
 	// The strict reader finds what is wrong, but it loses the panels. The other reader keeps them.
-	var strict dashboard.Dashboard
+	var strict classic
 	if err := wrong(strict.UnmarshalJSONStrict(content)); err != nil {
 		return d, err
 	}

@@ -17,8 +17,8 @@ import (
 const tag = "observability-hub"
 
 // board returns a dashboard with a menu of the others. last is its range of time: the time until now.
-func board(uid, title, last, refresh string, variables ...cog.Builder[dashboard.VariableModel]) *dashboard.DashboardBuilder {
-	d := dashboard.NewDashboardBuilder(title).Uid(uid).Version(1).Tags([]string{tag}).
+func board(uid, title, last, refresh string, variables ...cog.Builder[dashboard.VariableModel]) *builder {
+	d := newDashboard(title).Uid(uid).Version(1).Tags([]string{tag}).
 		Refresh(refresh).Time("now-"+last, "now").
 		Link(dashboard.NewDashboardLinkBuilder("Observability Hub").Type(dashboard.DashboardLinkTypeDashboards).
 			Tags([]string{tag}).AsDropdown(true).KeepTime(true))

@@ -1,10 +1,8 @@
 package main
 
-import "github.com/grafana/grafana-foundation-sdk/go/dashboard"
-
 // readingSync shows the documents on their way from MongoDB to PostgreSQL: the records of the sync from the logs, and the lag
 // from the rows themselves.
-func readingSync() *dashboard.DashboardBuilder {
+func readingSync() *builder {
 	const service = "reading-sync|reading-sync-api"
 	documents := func(field string) query {
 		return logSeries(field, total("service", field, stream(service, "synced")+` | json `+field+`="`+field+`"`))
