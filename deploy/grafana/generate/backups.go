@@ -1,9 +1,8 @@
 package main
 
-// backups shows the volumes of all hosts. volbackup reads back each archive before it prints the record, so a record with level
-// INFO is a verified backup.
+// backups shows the volumes of all hosts. volbackup reads back each archive of its own repository before it prints the record, so a
+// record with level INFO is a verified backup.
 func backups() *builder {
-	const volume = ` | json volume="volume"`
 	each := stream("volume-backup", "backed_up")
 	finished := stream("volume-backup", "backup_finished")
 	counted := func(field string) query {
@@ -11,8 +10,8 @@ func backups() *builder {
 	}
 	return board("hub-backups", "Backups of volumes", "7d", "5m", databaseVariable(), lokiVariable(), lokiHosts()).
 		WithPanel(values("Last verified backup of each volume", "verified", "dateTimeFromNow",
-			logValues(lastTime("host, volume", each+` | level="INFO"`+volume))).Span(12).
-			Description("Each archive is read back before it counts. A volume that is not listed has no backup in the range of time.").
+			logValues(lastTime("host, volume", each+` | level="INFO" | json volume="volume"`))).Span(12).
+			Description("volbackup reads each archive back before it counts. Snapshots of restic are not read back. A volume that is not listed has no backup in the range of time.").
 			OverrideByName("host", linkToHost())).
 		WithPanel(values("Failed backups of each volume", "failures", "short",
 			logValues(count("host, volume, error", each+` | level="ERROR" | json volume="volume", error="error"`, "$__range"))).Span(12).

@@ -166,11 +166,9 @@ func list(title string, queries ...query) *table.PanelBuilder {
 	return p
 }
 
-// values is a list of a LogQL query's values: a column for each label, and one with the value.
+// values is a list of a LogQL query's values. Grafana makes a column for each label, "Time", and "Value #A".
 func values(title, value, unit string, q query) *table.PanelBuilder {
 	return list(title, q).
-		WithTransformation(dashboard.DataTransformerConfig{Id: "labelsToFields", Options: map[string]any{"mode": "columns"}}).
-		WithTransformation(dashboard.DataTransformerConfig{Id: "merge", Options: map[string]any{}}).
 		WithTransformation(dashboard.DataTransformerConfig{Id: "organize", Options: map[string]any{"excludeByName": map[string]any{"Time": true}}}).
 		OverrideByRegexp("^Value.*", []dashboard.DynamicConfigValue{{Id: "displayName", Value: value}, {Id: "unit", Value: unit}})
 }
