@@ -306,7 +306,7 @@ func TestDashboardsLogQL(t *testing.T) {
 	}
 	t.Log("\n" + table.String())
 
-	// What the day is about.
+	// The panels show the faults of the day.
 	for _, test := range []struct {
 		panel  string
 		series int

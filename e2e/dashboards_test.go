@@ -269,7 +269,7 @@ func TestDashboardsSQL(t *testing.T) {
 	}
 	t.Log("\n" + table.String())
 
-	// What the day is about is what the panels show first.
+	// The panels show the faults of the day first.
 	for _, test := range []struct {
 		panel, column string
 		row           int
@@ -295,7 +295,7 @@ func TestDashboardsSQL(t *testing.T) {
 			t.Errorf("%s: row %d: %s is not %v: %v", test.panel, test.row, test.column, test.want, rows[:min(len(rows), test.row+1)])
 		}
 	}
-	// The picture of a host's disks is that of the host whose disk fills up.
+	// The picture of a host's disks shows the host whose disk fills up.
 	g.host = "db2"
 	for _, p := range all["host.json"].Panels {
 		if p.Title == "Disk used" {

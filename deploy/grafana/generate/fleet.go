@@ -1,6 +1,6 @@
 package main
 
-// fleet shows all hosts. Each list begins with the host that needs a person most.
+// fleet shows all hosts. Each list begins with the host that needs attention most.
 func fleet() *builder {
 	return board("hub-fleet", "Fleet: all hosts", "24h", "1m", databaseVariable()).
 		WithPanel(number("Hosts", "short", rows(`SELECT count(DISTINCT host) AS "hosts" FROM system_metrics WHERE metric_type = 'cpu' AND $__timeFilter(time)`))).
@@ -46,7 +46,7 @@ ORDER BY c.time < $__timeTo()::timestamptz - interval '5 minutes' DESC, "bad job
     (array_agg((m.value->>'used_percent')::float8 ORDER BY time DESC))[1] AS used_percent, (array_agg((m.value->>'free')::float8 ORDER BY time DESC))[1] AS free
   FROM system_metrics, jsonb_each(payload) m WHERE metric_type = 'disk' AND $__timeFilter(time) AND left(m.key, 1) <> '_' GROUP BY host, m.key
 ) growth ORDER BY "days until full" NULLS LAST, used_percent DESC LIMIT 50`)).
-			Description("The growth is a straight line through the range of time. A longer range is less nervous.").
+			Description("The growth is a straight line through the range of time. A longer range of time gives a steadier estimate.").
 			OverrideByName("host", linkToHost()).OverrideByName("used", limits("percent", 80, 90)).
 			OverrideByName("free", unit("bytes")).OverrideByName("growth per day", unit("bytes")).OverrideByName("days until full", unit("d"))).
 		WithPanel(chart("CPU busy, the 10 busiest hosts", "percent", busiest("cpu", "payload->>'usage'")).Min(0).Max(100)).

@@ -1,6 +1,6 @@
 package main
 
-// gitops shows which commit each host has, and what became of the others.
+// gitops shows which commit each host has, and its drift, rollbacks and holds.
 func gitops() *builder {
 	const (
 		pull  = "gitops-sync"
@@ -8,7 +8,7 @@ func gitops() *builder {
 		both  = pull + "|" + apply
 	)
 	applied := stream(apply, "applied") + ` | json commit="commit"`
-	// The commit of the newest record: its time is that of the newest record with any commit.
+	// The time of the newest record with this commit equals the time of the newest record with any commit.
 	newest := lastTime("host, unit, commit", applied) + " == on (host, unit) group_left () " + lastTime("host, unit", stream(apply, "applied"))
 	return board("hub-gitops", "GitOps: commits, drift, rollbacks", "24h", "1m", databaseVariable(), lokiVariable(), lokiHosts()).
 		WithPanel(values("Commit of each host", "applied", "dateTimeFromNow", logValues(newest)).Span(12).
@@ -22,7 +22,7 @@ func gitops() *builder {
 			OverrideByName("host", linkToHost()).OverrideByName("applied", limits("s", 2700, 7200))).
 		WithPanel(bars("Drift that was repaired", "short",
 			logSeries("{{host}} {{path}}", count("host, path", stream(apply, "action")+` | json reason="reason", path="path" | reason="drift"`, "$__interval"))).
-			Description("Files that somebody changed on the host.")).
+			Description("Files that were changed on the host and restored.")).
 		WithPanel(bars("Actions", "short",
 			logSeries("{{action}} {{reason}}", count("action, reason", stream(apply, "action")+` | json action="action", reason="reason"`, "$__interval")))).
 		WithPanel(values("Rollbacks", "times", "short",

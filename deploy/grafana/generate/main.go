@@ -66,8 +66,8 @@ func render(b *builder) ([]byte, error) {
 	return append(readable(content), '\n'), nil
 }
 
-// readable takes back what encoding/json does for HTML, so that a query reads in the file as in Grafana. The types of the SDK
-// encode themselves and leave no other way. The first pair keeps an escaped backslash.
+// readable undoes the escapes that encoding/json adds for HTML. A query then looks the same in the file as in Grafana. The SDK's
+// types encode themselves, so an encoder cannot be told to leave out the escapes. The first pair keeps an escaped backslash.
 func readable(content []byte) []byte {
 	return []byte(strings.NewReplacer(`\\`, `\\`, `\u003c`, "<", `\u003e`, ">", `\u0026`, "&").Replace(string(content)))
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/grafana/grafana-foundation-sdk/go/timeseries"
 )
 
-// The committed files are what the generator writes, no more and no less.
+// The committed files are equal to the generator's output, and no other file is in dashboards/.
 func TestCommitted(t *testing.T) {
 	for path, build := range dashboards {
 		want, err := render(build())
@@ -55,7 +55,7 @@ func readStrictly(content []byte) (d classic, err error) {
 	runtime.RegisterPanelcfgVariant(logs.VariantConfig())
 	runtime.RegisterDataqueryVariant(loki.VariantConfig())
 	registerPostgres()
-	// The strict reader finds what is wrong, but it loses the panels. The other reader keeps them.
+	// The strict reader reports mistakes but loses the panels. The lenient reader keeps them.
 	var strict classic
 	if err := wrong(strict.UnmarshalJSONStrict(content)); err != nil {
 		return d, err
@@ -118,7 +118,7 @@ func TestStrict(t *testing.T) {
 	}
 }
 
-// The strict reader finds what TestStrict relies on.
+// The strict reader finds mistakes, which TestStrict relies on.
 func TestStrictRefuses(t *testing.T) {
 	good, err := render(host())
 	if err != nil {

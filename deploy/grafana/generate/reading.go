@@ -1,7 +1,7 @@
 package main
 
-// readingSync shows the documents on their way from MongoDB to PostgreSQL: the records of the sync from the logs, and the lag
-// from the rows themselves.
+// readingSync shows the sync of documents from MongoDB to PostgreSQL. The numbers of documents come from the logs, and the lag
+// comes from the rows.
 func readingSync() *builder {
 	const service = "reading-sync|reading-sync-api"
 	documents := func(field string) query {
@@ -11,7 +11,7 @@ func readingSync() *builder {
 		WithPanel(number("Newest row", "s", rows(`SELECT extract(epoch FROM $__timeTo()::timestamptz - max(created_at))::float8 AS "age" FROM reading_analytics WHERE created_at <= $__timeTo()::timestamptz`)).
 			Description("Time since a row was inserted.")).
 		WithPanel(number("Newest event", "s", rows(`SELECT extract(epoch FROM $__timeTo()::timestamptz - max(event_timestamp))::float8 AS "age" FROM reading_analytics WHERE event_timestamp <= $__timeTo()::timestamptz`)).
-			Description("Time since the event of the newest row: how old the newest number of a report is.")).
+			Description("Time since the newest event that has a row: the age of the newest data in a report.")).
 		WithPanel(number("Rows", "short", rows(`SELECT count(*) AS "rows" FROM reading_analytics WHERE $__timeFilter(created_at)`))).
 		WithPanel(number("Dead letters", "short", rows(`SELECT sum((payload->>'dead_letters')::int) AS "dead letters" FROM (
   `+lastJobs("payload->>'family' = 'reading-sync'")+`
