@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -204,10 +205,30 @@ func evaluate(t *testing.T, j *journal, queries []logQuery) []logAnswer {
 }
 
 var (
-	byLabels  = regexp.MustCompile(`^(?:sum|max|count) by \(([^)]*)\)`)
-	inLegend  = regexp.MustCompile(`{{(\w+)}}`)
-	logMacros = strings.NewReplacer("$host", ".+", "$__range", "86400s", "$__interval", "900s")
+	byLabels      = regexp.MustCompile(`^(?:sum|max|count) by \(([^)]*)\)`)
+	eventFilter   = regexp.MustCompile(`"msg":"\(([a-z_|]+)\)"`)
+	serviceFilter = regexp.MustCompile(`service=~"([^"]+)"`)
+	inLegend      = regexp.MustCompile(`{{(\w+)}}`)
+	logMacros     = strings.NewReplacer("$host", ".+", "$__range", "86400s", "$__interval", "900s")
 )
+
+// documentedEvents returns the events that have a heading in docs/events.md.
+func documentedEvents(t *testing.T) map[string]bool {
+	t.Helper()
+	root, err := workspace.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile(filepath.Join(root, "docs", "events.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]bool{}
+	for _, heading := range regexp.MustCompile("(?m)^### `([a-z_]+)`").FindAllStringSubmatch(string(page), -1) {
+		all[heading[1]] = true
+	}
+	return all
+}
 
 // complaints says why Grafana could not show an answer as the dashboard wants to.
 func (q logQuery) complaints(a logAnswer) (all []string) {
@@ -297,6 +318,27 @@ func TestDashboardsLogQL(t *testing.T) {
 		found[strings.Join(strings.Fields(q.from), " ")] = a
 		for _, complaint := range q.complaints(a) {
 			t.Errorf("%s: %s\n%s", q.from, complaint, q.Expr)
+		}
+	}
+	// Of a list of alternatives the answers show only that one is right.
+	documented, services := documentedEvents(t), map[string]bool{}
+	for _, labels := range j.labels {
+		services[labels["service"]] = true
+	}
+	for _, q := range queries {
+		for _, list := range eventFilter.FindAllStringSubmatch(q.Expr, -1) {
+			for event := range strings.SplitSeq(list[1], "|") {
+				if !documented[event] {
+					t.Errorf("%s: docs/events.md has no event %s", q.from, event)
+				}
+			}
+		}
+		for _, list := range serviceFilter.FindAllStringSubmatch(q.Expr, -1) {
+			for service := range strings.SplitSeq(list[1], "|") {
+				if !services[service] {
+					t.Errorf("%s: no line has the service %s", q.from, service)
+				}
+			}
 		}
 	}
 	for i, q := range wrongQueries {
