@@ -59,8 +59,8 @@ func TestDockerEvents(t *testing.T) {
 		run("--volume vol:/data --label com.docker.compose.project=p --label com.docker.compose.service=app --label com.docker.compose.depends_on=db:service_healthy:false")+
 		`"$M" export vol >vol.tar; `+gone)
 	provoke("started_meanwhile", run("--volume vol:/data --name one")+`"$M" with vol -- docker start one >container; `+gone)
-	provoke("still_resuming", `docker run --detach --network none --name slow --stop-timeout 5 --volume vol:/data busybox sleep 1000 >container
-		"$M" export vol >vol.tar & while [ ! -e state/quiesced/vol ]; do sleep 0.05; done; kill $!; wait $!
+	provoke("still_resuming", `docker run --detach --network none --name slow --stop-timeout 60 --volume vol:/data busybox sleep 1000 >container
+		"$M" export vol >vol.tar & while [ ! -e state/quiesced/vol ]; do sleep 0.05; done; kill $!; wait $!; docker kill slow >container
 		while [ -e state/quiesced/vol ]; do sleep 0.05; done; `+gone)
 	provoke("bad_label", run("--volume vol:/data --label hub.backup.quiesce=x")+`"$M" export vol >vol.tar; `+gone)
 	provoke("exec_failed", run("--volume vol:/data --label hub.backup.exec=false")+`"$M" export vol >vol.tar; `+gone)
