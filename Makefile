@@ -159,7 +159,7 @@ test:
 
 torture:
 	e2e/install-packages build test
-	HUB_TORTURE=1 $(as_root)go test -count=1 -timeout 3h -v -run 'Fault|Kill|Cut|GitsyncHost' ./e2e/...
+	HUB_TORTURE=1 $(as_root)go test -count=1 -tags torture -timeout 3h -v -run 'Fault|Kill|Cut|GitsyncHost|Torture' ./e2e/...
 
 bench:
 	e2e/install-packages build bench
@@ -190,7 +190,6 @@ lint:
 	@$(go_lint)
 	cd e2e/ferret && go vet .
 	cd e2e/compose && GOWORK=off go vet .
-	cd e2e/logql && GOWORK=off CGO_ENABLED=0 go vet -trimpath .
 	shellcheck $(shell_files)
 	shfmt -i 2 -ci -bn -d $(shell_files)
 	e2e/verify-units
