@@ -20,7 +20,7 @@ func TestRetries(t *testing.T) {
 		t.Run(suite, func(t *testing.T) {
 			result := nspawn.Run(t, nspawn.Config{
 				Suite:    suite,
-				Packages: []string{"git"},
+				Packages: []string{"git", "jq"}, // the packages of a root that another test creates
 				Tools:    []string{"gitsync", "readsync", "sysmetrics", "volbackup"},
 				Script:   retriesScript,
 				Timeout:  8 * time.Minute,

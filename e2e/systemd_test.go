@@ -25,6 +25,9 @@ var systemdScript string
 //go:embed testdata/systemd/probe.sh
 var systemdProbe string
 
+// hubPackages are those of the machines with a database, which share one root.
+var hubPackages = []string{"git", "iproute2", "make", "man-db", "postgresql", "zstd"}
+
 // TestSystemd boots a machine with systemd and PostgreSQL, in which the timer of system-metrics fires three times: while the
 // database is down, after it is up again, and once more. It takes two to three minutes, mostly waiting for the clock.
 func TestSystemd(t *testing.T) {
@@ -34,7 +37,7 @@ func TestSystemd(t *testing.T) {
 		t.Fatal(err)
 	}
 	result := nspawn.Run(t, nspawn.Config{
-		Packages: []string{"iproute2", "make", "man-db", "postgresql"},
+		Packages: hubPackages,
 		Tools:    []string{"sysmetrics"},
 		Files:    []nspawn.File{{Path: "/usr/local/bin/probe", Content: systemdProbe}},
 		Binds:    []nspawn.Bind{{From: root, To: "/src", ReadOnly: true}},
