@@ -9,7 +9,7 @@ bats_require_minimum_version 1.5.0
 setup() {
   script=$BATS_TEST_DIRNAME/../hub-status
   unset JOURNAL_STREAM VOLBACKUP_REPO
-  export SYSMETRICS_HOST=web1 BATS_TEST_TMPDIR
+  export SYSMETRICS_HOST=web1 BATS_TEST_TMPDIR HUB_ETC=$BATS_TEST_TMPDIR/etc
   bin=$BATS_TEST_TMPDIR/bin
   mkdir "$bin" "$BATS_TEST_TMPDIR/said"
   PATH=$bin:/usr/bin:/bin
@@ -589,4 +589,28 @@ SH
 @test "the manual has every option" {
   local option
   for option in --json --table --flush; do grep -q "\*$option\*" "$BATS_TEST_DIRNAME/../../docs/hub-status.1.scd"; done
+}
+
+@test "a secret that every user can read is a problem of its families" {
+  mkdir -p "$HUB_ETC/credstore" "$HUB_ETC/observability-hub"
+  touch "$HUB_ETC"/credstore/{database_url,age_identity,known_hosts,mongo_uri} "$HUB_ETC/observability-hub/gitops-sync.env"
+  chmod 644 "$HUB_ETC"/*/*
+  chmod 600 "$HUB_ETC/credstore/mongo_uri"
+  run -1 "$script" --json
+  [ "$(jq -r '.payload | "\(.family) \(.problems[])"' <<<"$output" | sort)" = "gitops-sync every user can read $HUB_ETC/observability-hub/gitops-sync.env: chmod 600 $HUB_ETC/observability-hub/gitops-sync.env
+reading-sync every user can read $HUB_ETC/credstore/database_url: chmod 600 $HUB_ETC/credstore/database_url
+system-metrics every user can read $HUB_ETC/credstore/database_url: chmod 600 $HUB_ETC/credstore/database_url
+volume-backup every user can read $HUB_ETC/credstore/age_identity: chmod 600 $HUB_ETC/credstore/age_identity" ]
+  # In a directory that nobody else may enter, nobody else reads them.
+  chmod 700 "$HUB_ETC"/*
+  run -0 "$script" --json
+}
+
+@test "hub-status knows each credential of the units" {
+  local name known=0
+  while read -r name; do
+    grep -q "[:\"]$name\|name $name" "$script"
+    known=$((known + 1))
+  done < <(sed -n 's/^LoadCredential=\([a-z_]*\).*/\1/p' "$BATS_TEST_DIRNAME"/../../systemd/*.service | sort -u)
+  ((known >= 7))
 }
