@@ -142,7 +142,7 @@ demo:
 modules:
 	$(foreach d,$(libs) $(TOOLS) e2e,cd $(d) && GOWORK=off go build -o /dev/null ./... && GOWORK=off go vet ./...$(newline))
 
-go_lint = test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }$(newline)$(foreach d,$(libs) $(TOOLS) e2e,	cd $(d) && go vet ./... && go run $(staticcheck) ./...$(newline))
+go_lint = test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }$(newline)	go vet $(packages)$(newline)	go run $(staticcheck) $(packages)$(newline)
 
 check:
 	@$(go_lint)
