@@ -20,10 +20,7 @@ import (
 	"observability-hub/e2e/workspace"
 )
 
-var (
-	byLabels = regexp.MustCompile(`^(?:sum|max|count) by \(([^)]*)\)`)
-	inLegend = regexp.MustCompile(`{{(\w+)}}`)
-)
+var inLegend = regexp.MustCompile(`{{(\w+)}}`)
 
 func (q logQuery) MarshalJSON() ([]byte, error) {
 	return json.Marshal(map[string]any{"expr": q.Expr, "start": q.Start, "end": q.End, "seconds": q.Seconds})

@@ -31,6 +31,20 @@ type logLine struct {
 	Line string
 }
 
+func newJournal(t *testing.T) *journal {
+	t.Helper()
+	return &journal{t, events.Read(t), readPromtail(t), map[string][]logLine{}, map[string]map[string]string{}}
+}
+
+// services returns the label service of all lines.
+func (j *journal) services() map[string]bool {
+	all := map[string]bool{}
+	for _, labels := range j.labels {
+		all[labels["service"]] = true
+	}
+	return all
+}
+
 // add writes a record to the journal of a host, as the tool in this unit would. It must be a record that docs/events.schema.json
 // allows.
 func (j *journal) add(at time.Time, host, unit, level, event, service, fields string) {
@@ -60,7 +74,7 @@ func (j *journal) line(at time.Time, host, unit, line string) {
 // fleetLogs makes the logs of a day of three hosts, with each event that a dashboard shows.
 func fleetLogs(t *testing.T) *journal {
 	t.Helper()
-	j := &journal{t, events.Read(t), readPromtail(t), map[string][]logLine{}, map[string]map[string]string{}}
+	j := newJournal(t)
 	const old, broken, fixed = "8c0f3a1d5b7e9f2046a8c1d3e5f7091b2d4f6a8c", "1f2e3d4c5b6a79880716253443526170a9b8c7d6", "5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f7081"
 	for n, host := range []string{"web01", "web02", "db1"} {
 		at := func(hour, minute, second int) time.Time {
@@ -144,6 +158,7 @@ type logQuery struct {
 
 var (
 	eventFilter   = regexp.MustCompile(`"msg":"\(([a-z_|]+)\)"`)
+	byLabels      = regexp.MustCompile(`^(?:sum|max|count) by \(([^)]*)\)`)
 	serviceFilter = regexp.MustCompile(`service=~"([^"]+)"`)
 	logMacros     = strings.NewReplacer("$host", ".+", "$__range", "86400s", "$__interval", "900s")
 )
@@ -195,13 +210,10 @@ func logQueries(t *testing.T) (queries []logQuery) {
 	return queries
 }
 
-// The events and services in the filters of the dashboards' LogQL are documented and labelled by Promtail.
-func TestDashboardsLogQL(t *testing.T) {
-	j, queries := fleetLogs(t), logQueries(t)
-	documented, services := documentedEvents(t), map[string]bool{}
-	for _, labels := range j.labels {
-		services[labels["service"]] = true
-	}
+// checkFilters fails the test if a filter of a query names an event that is not documented, or a service that is no label.
+func checkFilters(t *testing.T, queries []logQuery, services map[string]bool) {
+	t.Helper()
+	documented := documentedEvents(t)
 	for _, q := range queries {
 		for _, list := range eventFilter.FindAllStringSubmatch(q.Expr, -1) {
 			for event := range strings.SplitSeq(list[1], "|") {
@@ -218,4 +230,9 @@ func TestDashboardsLogQL(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The events and services in the filters of the dashboards' LogQL are documented and labelled by Promtail.
+func TestDashboardsLogQL(t *testing.T) {
+	checkFilters(t, logQueries(t), fleetLogs(t).services())
 }

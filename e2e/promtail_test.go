@@ -1,22 +1,16 @@
 package e2e
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
-	"go.yaml.in/yaml/v3"
-
 	"observability-hub/e2e/nspawn"
-	"observability-hub/e2e/workspace"
 )
 
 // promtail is the part of Promtail's configuration that deploy/promtail/promtail.yaml uses. Any other key in the file is an
@@ -54,20 +48,8 @@ type rule struct {
 
 func readPromtail(t *testing.T) scrape {
 	t.Helper()
-	root, err := workspace.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	content, err := os.ReadFile(filepath.Join(root, "deploy/promtail/promtail.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	decoder := yaml.NewDecoder(bytes.NewReader(content))
-	decoder.KnownFields(true)
 	var config promtail
-	if err := decoder.Decode(&config); err != nil {
-		t.Fatalf("promtail.yaml: %v", err)
-	}
+	readYAML(t, "deploy/promtail/promtail.yaml", &config)
 	if len(config.Scrape) != 1 || config.Scrape[0].Job != "systemd-journal" || len(config.Clients) != 1 {
 		t.Fatalf("promtail.yaml: want one client and the one job systemd-journal, not %+v", config)
 	}

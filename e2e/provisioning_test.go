@@ -38,13 +38,14 @@ type dashboardProviders struct {
 	}
 }
 
-func readProvisioning(t *testing.T, path string, into any) {
+// readYAML reads a file of the repository strictly: a key that into does not have is an error.
+func readYAML(t *testing.T, path string, into any) {
 	t.Helper()
 	root, err := workspace.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
-	content, err := os.ReadFile(filepath.Join(root, "deploy/grafana/provisioning", path))
+	content, err := os.ReadFile(filepath.Join(root, path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +59,7 @@ func readProvisioning(t *testing.T, path string, into any) {
 // The provisioned data sources are of the types that the dashboards ask for, and no password is in a file.
 func TestGrafanaProvisioning(t *testing.T) {
 	var sources dataSources
-	readProvisioning(t, "datasources/observability-hub.yaml", &sources)
+	readYAML(t, "deploy/grafana/provisioning/datasources/observability-hub.yaml", &sources)
 	types := map[string]bool{}
 	for _, s := range sources.DataSources {
 		types[s.Type] = true
@@ -85,7 +86,7 @@ func TestGrafanaProvisioning(t *testing.T) {
 	}
 
 	var providers dashboardProviders
-	readProvisioning(t, "dashboards/observability-hub.yaml", &providers)
+	readYAML(t, "deploy/grafana/provisioning/dashboards/observability-hub.yaml", &providers)
 	if providers.APIVersion != 1 || len(providers.Providers) != 1 || providers.Providers[0].Type != "file" || !filepath.IsAbs(providers.Providers[0].Options.Path) {
 		t.Errorf("%+v", providers)
 	}
