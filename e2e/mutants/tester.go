@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"time"
+)
+
+// What became of a mutant.
+const (
+	killed     = "killed"
+	survived   = "survived"
+	uncompiled = "did not compile"
+)
+
+const (
+	timeout = 90 * time.Second // of one package's tests; a mutant that loops is killed by it
+	users   = 100000           // the first user of a mutant's namespace
+)
+
+// limits keeps a mutant from the machine's memory and disk: 8 GiB of addresses, 1 GiB a file.
+const limits = `ulimit -v 8388608; ulimit -f 1048576; exec "$@"`
+
+type tester struct{ root, tool, scratch string }
+
+// baseline reports an error if the tests fail without a mutant.
+func (t *tester) baseline(all []mutant) error {
+	tested := map[string]bool{}
+	for _, m := range all {
+		for _, pkg := range t.packages(m) {
+			if tested[pkg] {
+				continue
+			}
+			tested[pkg] = true
+			switch result, by, err := t.run(pkg, "{}"); {
+			case err != nil:
+				return err
+			case result != survived:
+				return fmt.Errorf("%s without a mutant: %s %s", pkg, result, by)
+			}
+		}
+	}
+	return nil
+}
+
+// packages returns the directories whose tests may notice the mutant: its own,
+// and for a package within a tool the tool's.
+func (t *tester) packages(m mutant) []string {
+	own := filepath.Dir(m.file)
+	if own == t.tool || t.tool == "lib" {
+		return []string{own}
+	}
+	return []string{own, t.tool}
+}
+
+// test returns what became of a mutant, and the test that killed it.
+func (t *tester) test(m mutant) (result, by string, err error) {
+	path := filepath.Join(t.root, m.file)
+	src, err := os.ReadFile(path)
+	if err != nil {
+		return "", "", err
+	}
+	dir, err := os.MkdirTemp(t.scratch, "")
+	if err != nil {
+		return "", "", err
+	}
+	defer os.RemoveAll(dir)
+	mutated := filepath.Join(dir, "mutant.go")
+	if err := os.WriteFile(mutated, m.apply(src), 0o600); err != nil {
+		return "", "", err
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{path: mutated}})
+	if err != nil {
+		return "", "", err
+	}
+	for _, pkg := range t.packages(m) {
+		if result, by, err = t.run(pkg, string(overlay)); result != survived || err != nil {
+			return result, by, err
+		}
+	}
+	return result, "", nil
+}
+
+var failure = regexp.MustCompile(`(?m)^--- FAIL: (\S+)|^(panic: .*|fatal error: .*)`)
+
+// run compiles and runs the short tests of a package.
+func (t *tester) run(pkg, overlay string) (result, by string, err error) {
+	dir, err := os.MkdirTemp(t.scratch, "")
+	if err != nil {
+		return "", "", err
+	}
+	defer os.RemoveAll(dir)
+	replaced, binary, tmp := filepath.Join(dir, "overlay.json"), filepath.Join(dir, "tests"), filepath.Join(dir, "tmp")
+	if err := errors.Join(os.WriteFile(replaced, []byte(overlay), 0o600), os.Chmod(dir, 0o755), os.Mkdir(tmp, 0o755)); err != nil {
+		return "", "", err
+	}
+	build := exec.Command("go", "test", "-c", "-overlay", replaced, "-o", binary, ".")
+	build.Dir = filepath.Join(t.root, pkg)
+	if out, err := build.CombinedOutput(); err != nil {
+		if _, ok := errors.AsType[*exec.ExitError](err); !ok || overlay == "{}" {
+			return "", "", fmt.Errorf("%s: %w: %s", pkg, err, out)
+		}
+		return uncompiled, "", nil
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), timeout+10*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", "-c", limits, "bash", binary, "-test.short", "-test.failfast", "-test.timeout", timeout.String())
+	cmd.Dir = build.Dir
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "HOME="+tmp)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second // a child of the mutant may hold its output
+	if os.Geteuid() == 0 {
+		if err := os.Chown(tmp, users, users); err != nil {
+			return "", "", err
+		}
+		ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: users, Size: 1 << 16}}
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings, cmd.SysProcAttr.GidMappings = ids, ids
+		cmd.SysProcAttr.Credential = &syscall.Credential{}
+		cmd.SysProcAttr.GidMappingsEnableSetgroups = true
+	}
+	out, err := cmd.CombinedOutput()
+	if cmd.Process != nil { // what the tests left running
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	}
+	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
+		return survived, "", nil
+	}
+	if _, ok := errors.AsType[*exec.ExitError](err); !ok {
+		return "", "", fmt.Errorf("%s: %w", pkg, err)
+	}
+	if ctx.Err() != nil {
+		return killed, "by the timeout", nil
+	}
+	found := failure.FindSubmatch(out)
+	if found == nil {
+		return killed, fmt.Sprintf("(%v)", err), nil
+	}
+	return killed, "by " + string(found[1]) + string(found[2]), nil
+}
