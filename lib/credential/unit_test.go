@@ -36,6 +36,9 @@ func TestParseEnvironment(t *testing.T) {
 		"A=b\nA=c":                       "A=b|A=c",
 		"\tA=b":                          "A=b",
 		"# c \\\nA=b":                    "A=b", // since systemd 254
+		"# Q=\"old\nA=b\n; Q='old\nC=d":  "A=b|C=d",
+		"=x\nA=b":                        "A=b",
+		"A=b\n# end":                     "A=b",
 	} {
 		var got []string
 		for _, v := range parseEnvironment(text) {
@@ -85,6 +88,7 @@ func TestRootByHand(t *testing.T) {
 		{name: "the store wins over the file, as in the unit", file: "DATABASE_URL=from-file", store: "from-store", url: "from-store"},
 		{name: "the environment wins over the store", env: map[string]string{"DATABASE_URL": "from-env"}, store: "from-store", url: "from-env"},
 		{name: "libpq's variables win over the file and the store", env: map[string]string{"PGHOST": "h"}, file: "DATABASE_URL=from-file", store: "from-store"},
+		{name: "the file's other variables beside libpq's in the environment", env: map[string]string{"PGHOST": "h"}, file: "X=file", variable: "file"},
 		{name: "libpq's variables of the file beside the store", file: "PGSSLMODE=require\nPGHOST=h", store: "from-store", url: "from-store"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

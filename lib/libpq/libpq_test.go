@@ -1,6 +1,7 @@
 package libpq
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -69,6 +70,7 @@ func TestParse(t *testing.T) {
 		{"postgres://u:p?q@h/d", "u@h:5432 verify-full /d p?q"},
 		{"postgres://u:p:q@h/d", "u@h:5432 verify-full /d p:q"},
 		{"postgres://u:p%40q%2F%25@h/d", "u@h:5432 verify-full /d p@q/%"},
+		{"postgres://u@%2ftmp%2Fs/d", "u@/tmp/s:5432 disable /d"},
 		{"postgres://u:a@h/d?password=b&user=v", "v@h:5432 verify-full /d b"},
 		{`user=u password='a b\'c' host=h`, "u@h:5432 verify-full / a b'c"},
 		{`user = u password = a\ b host=h dbname=`, "u@h:5432 verify-full / a b"},
@@ -82,6 +84,15 @@ func TestParse(t *testing.T) {
 		if where(got) != tc.want || err != nil || len(got.Runtime) > 0 {
 			t.Errorf("Parse(%s) = %s, %v, runtime %v; want %s", tc.dsn, where(got), err, got.Runtime, tc.want)
 		}
+	}
+}
+
+// Settings of the server are passed on as they are.
+func TestParseServerSettings(t *testing.T) {
+	clean(t)
+	cfg, err := Parse("postgres://u@h/d?search_path=hub&statement_timeout=5s")
+	if want := map[string]string{"search_path": "hub", "statement_timeout": "5s"}; !maps.Equal(cfg.Runtime, want) || err != nil {
+		t.Errorf("runtime %v, %v; want %v", cfg.Runtime, err, want)
 	}
 }
 
@@ -110,6 +121,7 @@ func TestParseRejects(t *testing.T) {
 		"postgres://u:x@hunter2@h/d":                  "percent-encoded",
 		"postgres://u:hunter2%zz@h/d":                 "percent-encoded",
 		"postgres://u:hunter2%@h/d":                   "percent-encoded",
+		"postgres://u@h%zz/d":                         "percent-encoded",
 		"postgres://u@h/d?hunter2":                    "name=value",
 		"postgres://u@[hunter2/d":                     "IPv6",
 		"user=u password=a hunter2=b":                 "quoting",
@@ -247,6 +259,33 @@ func TestPasswordFile(t *testing.T) {
 	}
 }
 
+// The certificate in the home directory is used unless the string says otherwise.
+func TestCertificates(t *testing.T) {
+	clean(t)
+	home := os.Getenv("HOME")
+	if err := os.Mkdir(filepath.Join(home, ".postgresql"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	inHome := func(name string) string { return filepath.Join(home, ".postgresql", name) }
+	for _, name := range []string{"root.crt", "postgresql.crt"} {
+		if err := os.WriteFile(inHome(name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tc := range []struct{ dsn, root, cert, key string }{
+		{"postgres://u@h/d", inHome("root.crt"), inHome("postgresql.crt"), inHome("postgresql.key")},
+		{"postgres://u@h/d?sslcertmode=disable", inHome("root.crt"), "", ""},
+		{"postgres://u@h/d?sslcertmode=disable&sslcert=/c&sslkey=/k", inHome("root.crt"), "", ""},
+		{"postgres://u@h/d?sslcert=/c", inHome("root.crt"), "/c", inHome("postgresql.key")},
+		{"postgres://u@h/d?sslrootcert=/r&sslcert=/c&sslkey=/k", "/r", "/c", "/k"},
+	} {
+		cfg, err := Parse(tc.dsn)
+		if cfg.SSLRootCert != tc.root || cfg.SSLCert != tc.cert || cfg.SSLKey != tc.key || err != nil {
+			t.Errorf("Parse(%s): root %q, cert %q, key %q, %v; want %q, %q, %q", tc.dsn, cfg.SSLRootCert, cfg.SSLCert, cfg.SSLKey, err, tc.root, tc.cert, tc.key)
+		}
+	}
+}
+
 func TestConfigured(t *testing.T) {
 	clean(t)
 	if _, ok, err := Configured("tool"); ok || err != nil {
@@ -255,5 +294,11 @@ func TestConfigured(t *testing.T) {
 	t.Setenv("PGDATABASE", "d")
 	if cfg, ok, err := Configured("tool"); cfg.Database != "d" || cfg.ApplicationName != "tool" || cfg.ConnectTimeout == 0 || !ok || err != nil {
 		t.Errorf("PGDATABASE alone: %s, %v, %v; want it to do", where(cfg), ok, err)
+	} // A credential that cannot be read is not the same as none: without it the run would go to another database.
+	if err := os.Mkdir(filepath.Join(os.Getenv("CREDENTIALS_DIRECTORY"), "database_url"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Configured("tool"); sysexits.Code(err) != sysexits.Config {
+		t.Errorf("a directory in place of the credential: %v; want status 78", err)
 	}
 }

@@ -19,6 +19,7 @@ func TestText(t *testing.T) {
 		{"PASSWORD=s3cret", "PASSWORD=xxxxx"},
 		{"postgres://db/x?password=s3cret&sslmode=disable", "postgres://db/x?password=xxxxx&sslmode=disable"},
 		{"password= empty", "password= empty"},
+		{"password=x user=u", "password=xxxxx user=u"},
 	} {
 		if got := Text(tc.in); got != tc.want {
 			t.Errorf("Text(%q) = %q; want %q", tc.in, got, tc.want)

@@ -76,9 +76,30 @@ func TestRequire(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for path, want := range map[string]int{dir: sysexits.OK, filepath.Join(dir, "none"): sysexits.Config, file: sysexits.CantCreate} {
+	for path, want := range map[string]int{dir: sysexits.OK, filepath.Join(dir, "none"): sysexits.Config, file: sysexits.CantCreate, filepath.Join(file, "below"): sysexits.CantCreate} {
 		if err := Require(path); sysexits.Code(err) != want || err != nil && !strings.Contains(err.Error(), path) {
 			t.Errorf("Require(%s) = %v; want status %d and the path", path, err, want)
+		}
+	}
+}
+
+// Two units that start at once may create the same directories.
+func TestMkdirAllAtOnce(t *testing.T) {
+	for range 100 {
+		path := filepath.Join(t.TempDir(), "a/b/c")
+		errs := make(chan error, 8)
+		start := make(chan struct{})
+		for range cap(errs) {
+			go func() {
+				<-start
+				errs <- MkdirAll(path, 0o700)
+			}()
+		}
+		close(start)
+		for range cap(errs) {
+			if err := <-errs; err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }
