@@ -16,15 +16,18 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -35,13 +38,16 @@ func main() {
 	jobs := flag.Int("jobs", 1, "mutants to test at once")
 	at := flag.String("at", "", "only `FILE[:LINE]`, all its mutants")
 	flag.Parse()
-	if err := run(*tool, *n, *seed, *jobs, *at); err != nil {
+	// So that an interrupted run leaves no mutant and no directory.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *tool, *n, *seed, *jobs, *at); err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		os.Exit(1)
 	}
 }
 
-func run(tool string, n int, seed uint64, jobs int, at string) error {
+func run(ctx context.Context, tool string, n int, seed uint64, jobs int, at string) error {
 	if core[tool] == nil {
 		return fmt.Errorf("-tool must be one of %s", strings.Join(tools(), ", "))
 	}
@@ -61,7 +67,7 @@ func run(tool string, n int, seed uint64, jobs int, at string) error {
 	}
 	rand.New(rand.NewPCG(seed, 0)).Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 
-	scratch, err := os.MkdirTemp("", "mutants")
+	scratch, err := os.MkdirTemp("", "mutants-")
 	if err != nil {
 		return err
 	}
@@ -70,18 +76,18 @@ func run(tool string, n int, seed uint64, jobs int, at string) error {
 		return err
 	}
 	t := &tester{root: root, tool: tool, scratch: scratch}
-	if err := t.baseline(all); err != nil {
+	if err := t.baseline(ctx, all); err != nil {
 		return err
 	}
 	fmt.Printf("%d mutants of %s, %d wanted, -seed %d\n", len(all), tool, n, seed)
-	count, err := t.sample(all, n, jobs)
+	count, err := t.sample(ctx, all, n, jobs)
 	fmt.Printf("%s: %d mutants, %d killed, %d survived; %d more did not compile; -seed %d\n",
 		tool, count[killed]+count[survived], count[killed], count[survived], count[uncompiled], seed)
 	return err
 }
 
 // sample tests mutants in turn until n have compiled.
-func (t *tester) sample(all []mutant, n, jobs int) (map[string]int, error) {
+func (t *tester) sample(ctx context.Context, all []mutant, n, jobs int) (map[string]int, error) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	count := map[string]int{}
@@ -104,7 +110,7 @@ func (t *tester) sample(all []mutant, n, jobs int) (map[string]int, error) {
 				next++
 				busy++
 				mu.Unlock()
-				result, by, err := t.test(m)
+				result, by, err := t.test(ctx, m)
 				mu.Lock()
 				busy--
 				ended.Broadcast()

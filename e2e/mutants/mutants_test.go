@@ -99,7 +99,7 @@ func TestVerdicts(t *testing.T) {
 		t.Fatal(err)
 	}
 	tester := &tester{root: root, tool: "small", scratch: root}
-	if err := tester.baseline(all); err != nil {
+	if err := tester.baseline(t.Context(), all); err != nil {
 		t.Fatal(err)
 	}
 	want := map[string]string{"3 boundary": "killed by TestTested", "5 boundary": "survived ", "7 dropped": "did not compile "}
@@ -109,7 +109,7 @@ func TestVerdicts(t *testing.T) {
 			continue
 		}
 		delete(want, fmt.Sprintf("%d %s", m.line, m.kind))
-		if result, by, err := tester.test(m); result+" "+by != verdict || err != nil {
+		if result, by, err := tester.test(t.Context(), m); result+" "+by != verdict || err != nil {
 			t.Errorf("line %d, %s: %s %s, %v; want %s", m.line, m.change(), result, by, err, verdict)
 		}
 	}
@@ -118,7 +118,7 @@ func TestVerdicts(t *testing.T) {
 	}
 	// Tests that fail by themselves say nothing of a mutant.
 	write("small_test.go", "package small\n\nimport \"testing\"\n\nfunc TestTested(t *testing.T) { t.Error() }\n")
-	if err := tester.baseline(all); err == nil {
+	if err := tester.baseline(t.Context(), all); err == nil {
 		t.Error("baseline accepts tests that fail")
 	}
 }

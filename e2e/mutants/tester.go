@@ -31,7 +31,7 @@ const limits = `ulimit -v 8388608; ulimit -f 1048576; exec "$@"`
 type tester struct{ root, tool, scratch string }
 
 // baseline reports an error if the tests fail without a mutant.
-func (t *tester) baseline(all []mutant) error {
+func (t *tester) baseline(ctx context.Context, all []mutant) error {
 	tested := map[string]bool{}
 	for _, m := range all {
 		for _, pkg := range t.packages(m) {
@@ -39,7 +39,7 @@ func (t *tester) baseline(all []mutant) error {
 				continue
 			}
 			tested[pkg] = true
-			switch result, by, err := t.run(pkg, "{}"); {
+			switch result, by, err := t.run(ctx, pkg, "{}"); {
 			case err != nil:
 				return err
 			case result != survived:
@@ -61,7 +61,7 @@ func (t *tester) packages(m mutant) []string {
 }
 
 // test returns what became of a mutant, and the test that killed it.
-func (t *tester) test(m mutant) (result, by string, err error) {
+func (t *tester) test(ctx context.Context, m mutant) (result, by string, err error) {
 	path := filepath.Join(t.root, m.file)
 	src, err := os.ReadFile(path)
 	if err != nil {
@@ -81,7 +81,7 @@ func (t *tester) test(m mutant) (result, by string, err error) {
 		return "", "", err
 	}
 	for _, pkg := range t.packages(m) {
-		if result, by, err = t.run(pkg, string(overlay)); result != survived || err != nil {
+		if result, by, err = t.run(ctx, pkg, string(overlay)); result != survived || err != nil {
 			return result, by, err
 		}
 	}
@@ -91,7 +91,7 @@ func (t *tester) test(m mutant) (result, by string, err error) {
 var failure = regexp.MustCompile(`(?m)^--- FAIL: (\S+)|^(panic: .*|fatal error: .*)`)
 
 // run compiles and runs the short tests of a package.
-func (t *tester) run(pkg, overlay string) (result, by string, err error) {
+func (t *tester) run(ctx context.Context, pkg, overlay string) (result, by string, err error) {
 	dir, err := os.MkdirTemp(t.scratch, "")
 	if err != nil {
 		return "", "", err
@@ -101,18 +101,21 @@ func (t *tester) run(pkg, overlay string) (result, by string, err error) {
 	if err := errors.Join(os.WriteFile(replaced, []byte(overlay), 0o600), os.Chmod(dir, 0o755), os.Mkdir(tmp, 0o755)); err != nil {
 		return "", "", err
 	}
-	build := exec.Command("go", "test", "-c", "-overlay", replaced, "-o", binary, ".")
+	build := exec.CommandContext(ctx, "go", "test", "-c", "-overlay", replaced, "-o", binary, ".")
 	build.Dir = filepath.Join(t.root, pkg)
 	if out, err := build.CombinedOutput(); err != nil {
+		if ctx.Err() != nil {
+			return "", "", ctx.Err()
+		}
 		if _, ok := errors.AsType[*exec.ExitError](err); !ok || overlay == "{}" {
 			return "", "", fmt.Errorf("%s: %w: %s", pkg, err, out)
 		}
 		return uncompiled, "", nil
 	}
 
-	ctx, cancel := context.WithTimeout(context.Background(), timeout+10*time.Second)
+	bounded, cancel := context.WithTimeout(ctx, timeout+10*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "bash", "-c", limits, "bash", binary, "-test.short", "-test.failfast", "-test.timeout", timeout.String())
+	cmd := exec.CommandContext(bounded, "bash", "-c", limits, "bash", binary, "-test.short", "-test.failfast", "-test.timeout", timeout.String())
 	cmd.Dir = build.Dir
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "HOME="+tmp)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -132,13 +135,16 @@ func (t *tester) run(pkg, overlay string) (result, by string, err error) {
 	if cmd.Process != nil { // what the tests left running
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 	}
+	if ctx.Err() != nil {
+		return "", "", ctx.Err()
+	}
 	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
 		return survived, "", nil
 	}
 	if _, ok := errors.AsType[*exec.ExitError](err); !ok {
 		return "", "", fmt.Errorf("%s: %w", pkg, err)
 	}
-	if ctx.Err() != nil {
+	if bounded.Err() != nil {
 		return killed, "by the timeout", nil
 	}
 	found := failure.FindSubmatch(out)
