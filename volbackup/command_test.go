@@ -455,6 +455,20 @@ func TestChoose(t *testing.T) {
 	}
 }
 
+func TestPick(t *testing.T) {
+	all := []volume{{Volume: "a", Containers: []string{"app"}}, {Volume: "b"}, {Volume: "no", Labels: map[string]string{leaveOut: "false"}}}
+	var got []string
+	for _, v := range pick(all, []string{"b", "no", "a", "b", "unlisted"}) {
+		if !v.named {
+			t.Errorf("%s is not marked as named", v.Volume)
+		}
+		got = append(got, fmt.Sprint(v.Volume, v.Containers))
+	}
+	if got, want := strings.Join(got, " "), "b[] no[] a[app] unlisted[]"; got != want {
+		t.Errorf("picked %s; want %s", got, want)
+	}
+}
+
 func TestNameAnonymous(t *testing.T) {
 	a, b, c := strings.Repeat("a", 64), strings.Repeat("b", 64), strings.Repeat("c", 64)
 	v := func(name string, uses ...string) volume { // CONTAINER:DESTINATION

@@ -1,17 +1,58 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"observability-hub/lib/diag"
+	"observability-hub/lib/sysexits"
 	"observability-hub/volbackup/internal/repository"
 )
+
+// The report of a program that failed repeats its last words and its hint, and no arguments.
+func TestProducerFails(t *testing.T) {
+	for script, want := range map[string][2]string{
+		"echo disk is gone >&2; exit 4": {"sh: exit status 4: disk is gone", "run the command by hand to see what it says"},
+		`echo '{"level":"ERROR","msg":"gone","error":"no disk","hint":"buy one"}' >&2; exit 4`: {"sh: exit status 4: no disk", "buy one"},
+		"exit 4": {"sh: exit status 4", "run the command by hand to see what it says"},
+	} {
+		p := &producer{args: []string{"sh", "-c", script, "secret"}}
+		out, err := p.open(t.Context(), "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, out); err != nil {
+			t.Fatal(err)
+		}
+		_, err = p.finish()
+		e, ok := errors.AsType[*sysexits.Error](err)
+		if !ok || e.Error() != want[0] || e.Hint != want[1] {
+			t.Errorf("%s: %v; want %q", script, err, want)
+		}
+	}
+}
+
+// What a program that succeeded calls an error is a warning, with its hint.
+func TestProducerWarns(t *testing.T) {
+	for hint, want := range map[string]string{"": "container one is down", "start it": "container one is down (start it)"} {
+		var out bytes.Buffer
+		s := &said{Diag: &diag.Logger{W: &out, Now: time.Now}}
+		fmt.Fprintf(s, `{"level":"ERROR","msg":"not_resumed","error":"container one is down","hint":%q}`+"\n", hint)
+		s.passOn()
+		if !strings.Contains(out.String(), `"`+want+`"`) {
+			t.Errorf("hint %q: %s; want %q", hint, &out, want)
+		}
+	}
+}
 
 // The program keeps running when the thread that called open ends, as threads of the
 // compressor do. Pdeathsig would be sent if that thread had started the program.

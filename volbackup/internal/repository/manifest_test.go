@@ -3,6 +3,7 @@ package repository
 import (
 	"bytes"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 )
@@ -35,6 +36,34 @@ func TestManifest(t *testing.T) {
 	for i := range b {
 		if _, err := decodeManifest(b[:i]); err == nil {
 			t.Fatalf("truncated at %d: accepted", i)
+		}
+	}
+}
+
+// A damaged manifest is not called one of another version, for which there would be another volbackup.
+func TestManifestDamaged(t *testing.T) {
+	good, err := sample().encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	odd, err := seal(map[string]any{"version": 1, "volume": 5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer, err := seal(&Manifest{Version: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		content []byte
+		want    string
+	}{
+		"cut":               {good[:len(good)/2], "does not match its own check"},
+		"of another shape":  {odd, "manifest: json: "},
+		"of a newer format": {newer, "a manifest of version 2, which this volbackup does not know"},
+	} {
+		if m, err := decodeManifest(tc.content); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %+v, %v; want %q", name, m, err, tc.want)
 		}
 	}
 }

@@ -292,6 +292,19 @@ func TestClaim(t *testing.T) {
 	}
 }
 
+// A repository that cannot be read is not one without volumes.
+func TestVolumesUnreadable(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := newRepository(t)
+	r.Root = file
+	if names, err := r.Volumes(); err == nil {
+		t.Errorf("Volumes of a file = %q; want an error", names)
+	}
+}
+
 func TestNames(t *testing.T) {
 	for name, good := range map[string]bool{"grafana_data": true, "a": true, "A.b-c": true, "": false, ".": false, "..": false, "a/b": false,
 		"-a": false, "a b": false, "a\n": false, "ä": false, strings.Repeat("a", 256): false} {

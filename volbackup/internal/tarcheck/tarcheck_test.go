@@ -175,6 +175,8 @@ func TestCheckRejectsBadStreams(t *testing.T) {
 		"text":                     bytes.Repeat([]byte("this is not tar\n"), 1000),
 		"a changed name":           change(0, 'c'),
 		"an invalid size":          change(130, 'x'),
+		"a checksum's first digit": change(148, '1'),
+		"an invalid checksum":      change(150, 'x'),
 		"a compressed archive":     []byte("\x28\xb5\x2f\xfd" + strings.Repeat("z", 2000)),
 		"one zero block inside":    append(append(bytes.Clone(good[:1536]), zeros...), good[1536:]...),
 		"two archives":             append(bytes.Clone(good), good...),
