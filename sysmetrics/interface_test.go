@@ -68,6 +68,16 @@ func TestInterfacesByKernel(t *testing.T) {
 	}
 }
 
+// Links in a circle end the search.
+func TestInterfacesInACircle(t *testing.T) {
+	root := t.TempDir()
+	writeTree(t, root, map[string]string{"class/net/a/lower_b/x": "", "class/net/b/lower_a/x": ""})
+	h := &host{sysRoot: root, buf: make([]byte, 4096)}
+	if real, _ := h.isAdapter("a", 4); real {
+		t.Error("two interfaces below each other are taken for an adapter")
+	}
+}
+
 // If not all interfaces fit into a line of the journal, those of the host are kept.
 func TestAdaptersStay(t *testing.T) {
 	root := t.TempDir()

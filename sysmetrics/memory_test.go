@@ -123,6 +123,14 @@ func TestZFSCache(t *testing.T) {
 			t.Errorf("%s = %v; want %v", key, m[key], want)
 		}
 	}
+	if failed := m["_meta"].(map[string]any)["failed"].(map[string]any); failed["arcstats"] != nil {
+		t.Errorf("failed = %v; want no arcstats", failed)
+	}
+	writeTree(t, root, map[string]string{"spl/kstat/zfs/arcstats": "size 4 1\n"})
+	m = payloadOf(t, run(t, nil, "", "--procfs="+root, "--sysfs="+root, "--state-dir="+t.TempDir()).stdout, "memory")
+	if failed := m["_meta"].(map[string]any)["failed"].(map[string]any); failed["arcstats"] == nil {
+		t.Errorf("failed = %v; want arcstats without c_min", failed)
+	}
 	if parseArcstats([]byte("size 4 1\nc_min 4 -1\n")) != nil {
 		t.Error("arcstats without c_min are accepted")
 	}

@@ -100,6 +100,16 @@ func TestParseSNMP(t *testing.T) {
 	}
 }
 
+func TestParseSNMP6(t *testing.T) {
+	c := counters{}
+	parseSNMP6([]byte("Ip6InReceives 1\nUdp6InDatagrams 8\nUdp6MemErrors 3\nUdpLite6InDatagrams 4\nUdp6NoPorts 9\n"), c, func(line []byte, err error) {
+		t.Errorf("%q: %v", line, err)
+	})
+	if want := (counters{"Udp6 in_datagrams": 8, "Udp6 no_ports": 9}); !maps.Equal(c, want) {
+		t.Errorf("counters %v; want %v", c, want)
+	}
+}
+
 func FuzzParseSNMP(f *testing.F) {
 	for _, seed := range fixtures(f, "net/snmp") {
 		f.Add(seed)
