@@ -125,10 +125,11 @@ said() {
     'any(.[]; .action == $a and .unit == $u and ($r == "" or .reason == $r))' /tmp/out >/dev/null
 }
 no_action() {
-  if jq -e -s 'any(.[]; .action != null and .reason != "foreign")' /tmp/out >/dev/null; then
+  # Of output that is not JSON jq says neither.
+  jq -e -s 'all(.[]; .action == null or .reason == "foreign")' /tmp/out >/dev/null || {
     echo "$1 is not empty:"
     return 1
-  fi
+  }
 }
 # settled [STATUS] [FLAG...] checks that the host matches the commit and nothing is left to do.
 settled() {
