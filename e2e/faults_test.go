@@ -26,6 +26,9 @@ type key struct {
 	kind   string
 }
 
+// killedStatus is how a run that was killed ends.
+const killedStatus = 128 + int(syscall.SIGKILL)
+
 var kinds = []string{"cpu", "disk", "memory", "network"}
 
 // ledger records which records are safe: a record is safe if it was in the spool or in the table after a run, or if the exit
@@ -93,7 +96,7 @@ func (l *ledger) check(sample int, got outcome, event string) {
 	l.samples++
 	spool := l.inSpool()
 	table, readable := l.inTable()
-	killed := got.status == 128+int(syscall.SIGKILL)
+	killed := got.status == killedStatus
 	switch {
 	case killed:
 		l.kills++
@@ -218,6 +221,7 @@ func TestFaults(t *testing.T) {
 				typical = max(typical, l.whole(m, host, "rehearsal").took)
 			}
 			points := killPoints(t, m, host, l)
+			timed := torture.NewKills(random, typical)
 
 			for host.ticks < samples-1 {
 				event := server.before(t)
@@ -226,7 +230,7 @@ func TestFaults(t *testing.T) {
 				var killAfter time.Duration
 				switch n := random.IntN(10); {
 				case n < 4:
-					killAfter = time.Duration(random.Int64N(int64(typical) * 5 / 4))
+					killAfter = max(1, timed.After())
 					event += fmt.Sprintf(", killed after %s", killAfter)
 				case n < 7:
 					p := points[random.IntN(len(points))]
@@ -238,8 +242,12 @@ func TestFaults(t *testing.T) {
 					event += ", " + during.name + " meanwhile"
 				}
 				got := runThrough(t, cmd, killAfter, during)
+				if killAfter > 0 {
+					timed.Add(got.status == killedStatus)
+				}
 				l.check(host.ticks, got, event)
 			}
+			timed.Check(t)
 
 			if err := c.Empty(); err != nil {
 				t.Fatal(err)
@@ -482,7 +490,7 @@ func TestKillAtEveryStep(t *testing.T) {
 						l.check(host.ticks, got, scene.name+", killed at "+p.String())
 						// The next run repairs the state.
 						l.whole(m, host, "after "+scene.name+", killed at "+p.String())
-						if got.status == 128+int(syscall.SIGKILL) {
+						if got.status == killedStatus {
 							n, missed = n+1, 0
 						} else {
 							missed++
@@ -525,16 +533,24 @@ func TestFaultyStateDisk(t *testing.T) {
 	if torture.Full {
 		rounds = 30
 	}
+	away := []string{"DATABASE_URL=postgres://hub@/hub?host=/nowhere"}
+	host.tick(t)
+	whole := finish(t, m.with(away...).command("", collect(host)...))
+	l.check(host.ticks, whole, "rehearsal")
+	kills := torture.NewKills(random, whole.took)
 	for range rounds {
 		// The server is stopped until the disk is full, and for a few more runs.
 		for full := 0; full < 4; {
 			host.tick(t)
-			cmd := m.with("DATABASE_URL=postgres://hub@/hub?host=/nowhere").command("", collect(host)...)
+			cmd := m.with(away...).command("", collect(host)...)
 			var killAfter time.Duration
 			if random.IntN(4) == 0 {
-				killAfter = time.Duration(random.Int64N(int64(20 * time.Millisecond)))
+				killAfter = max(1, kills.After())
 			}
 			got := runThrough(t, cmd, killAfter, nil)
+			if killAfter > 0 {
+				kills.Add(got.status == killedStatus)
+			}
 			if got.status == exitCantCreate {
 				full++
 			}
@@ -550,5 +566,6 @@ func TestFaultyStateDisk(t *testing.T) {
 			l.check(host.ticks, got, "drain on a full disk")
 		}
 	}
+	kills.Check(t)
 	l.settle()
 }

@@ -318,8 +318,9 @@ func TestGitsyncKillAtRandom(t *testing.T) {
 		w.push()
 		typical = max(typical, finish(t, w.command(nil)).took)
 	}
-	kills := 0
-	for i := range rounds {
+	kills := torture.NewKills(random, typical)
+	for kills.More(rounds) {
+		round := fmt.Sprintf("round %d", kills.Tried())
 		w.push()
 		cmd := w.command(nil)
 		var stdout, stderr bytes.Buffer
@@ -328,18 +329,19 @@ func TestGitsyncKillAtRandom(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		timer := time.AfterFunc(time.Duration(random.Int64N(int64(typical))), func() { _ = cmd.Process.Kill() })
+		timer := time.AfterFunc(kills.After(), func() { _ = cmd.Process.Kill() })
 		_ = cmd.Wait() // the status is checked below
 		timer.Stop()
-		if exitStatus(cmd.ProcessState) == 128+int(syscall.SIGKILL) {
-			kills++
-		} else if exitStatus(cmd.ProcessState) != 0 {
-			t.Fatalf("round %d: exit status %d: %s%s", i, exitStatus(cmd.ProcessState), &stdout, &stderr)
+		status := exitStatus(cmd.ProcessState)
+		kills.Add(status == 128+int(syscall.SIGKILL))
+		if status != 128+int(syscall.SIGKILL) && status != 0 {
+			t.Fatalf("%s: exit status %d: %s%s", round, status, &stdout, &stderr)
 		}
-		w.untorn(fmt.Sprintf("round %d", i))
-		w.converge(fmt.Sprintf("after round %d", i))
+		w.untorn(round)
+		w.converge("after " + round)
 	}
-	t.Logf("%d of %d runs killed at random times, every next run converged, no file was torn", kills, rounds)
+	kills.Check(t)
+	t.Logf("%d of %d runs killed at random times, every next run converged, no file was torn", kills.Hit(), kills.Tried())
 }
 
 // TestGitsyncDiskFaults makes each writing system call of a run fail with ENOSPC in turn. Each such run must leave the host as one

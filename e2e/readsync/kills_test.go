@@ -113,28 +113,24 @@ func TestKillsOfRun(t *testing.T) {
 	random, f := torture.Random(t, 0), &feed{h: h}
 	h.mongo.Intercept(slowly)
 	start := func() *exec.Cmd { return h.command("run", "--max-rejects", "1000000") }
-	took := whole(f, start)
-	died, ended := 0, 0
-	for i := range sampleOf(14, 220) {
+	kills := torture.NewKills(random, whole(f, start))
+	for kills.More(sampleOf(14, 220)) {
+		i := kills.Tried()
 		f.put(1000 + random.IntN(2000))
 		cmd := start()
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(random.Int64N(int64(took * 5 / 4))))
-		if err := cmd.Process.Kill(); err == nil {
-			died++
-		}
-		_ = cmd.Wait() // fails because of the kill
-		if exitStatus(cmd.ProcessState) != killed {
-			died--
-			ended++
-		}
+		time.Sleep(kills.After())
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // the status is checked below
+		kills.Add(exitStatus(cmd.ProcessState) == killed)
 		h.check(fmt.Sprintf("kill %d", i))
 		f.between(i, start)
 	}
 	f.settle("kills of run", start())
-	t.Logf("%d kills, %d runs that ended before the kill: %v", died, ended, f)
+	kills.Check(t)
+	t.Logf("%d kills, %d runs that ended before the kill: %v", kills.Hit(), kills.Tried()-kills.Hit(), f)
 }
 
 // TestKillsOfStages kills one stage of the pipe at random moments.
@@ -146,19 +142,21 @@ func TestKillsOfStages(t *testing.T) {
 	start := func() *exec.Cmd {
 		return h.shell("readsync extract | readsync load --max-rejects 1000000 | readsync mark")
 	}
-	took := whole(f, start)
+	kills := torture.NewKills(random, whole(f, start))
 	died := [3]int{}
 	noticed := 0
-	for i := range sampleOf(9, 220) {
+	for kills.More(sampleOf(9, 220)) {
+		i := kills.Tried()
 		f.put(1000 + random.IntN(2000))
 		victim := random.IntN(3)
 		stages, output := h.pipeline()
-		time.Sleep(time.Duration(random.Int64N(int64(took * 5 / 4))))
+		time.Sleep(kills.After())
 		_ = stages[victim].Process.Kill()
 		for _, cmd := range stages {
 			_ = cmd.Wait()
 		}
 		event := fmt.Sprintf("kill %d, of %s", i, stages[victim].Args[1])
+		kills.Add(exitStatus(stages[victim].ProcessState) == killed)
 		if exitStatus(stages[victim].ProcessState) == killed {
 			died[victim]++
 			// A later stage reports that its input is incomplete, unless the stage was killed after its trailer.
@@ -176,6 +174,7 @@ func TestKillsOfStages(t *testing.T) {
 		f.between(i, start)
 	}
 	f.settle("kills of stages", start())
+	kills.Check(t)
 	t.Logf("kills of extract %d, load %d, mark %d, noticed by the next stage %d: %v", died[0], died[1], died[2], noticed, f)
 }
 
@@ -214,9 +213,9 @@ func TestKillsOfPostgres(t *testing.T) {
 	random, f := torture.Random(t, 0), &feed{h: h}
 	h.mongo.Intercept(slowly)
 	start := func() *exec.Cmd { return h.command("run", "--max-rejects", "1000000") }
-	took := whole(f, start)
-	failed, deaths := 0, sampleOf(7, 60)
-	for i := range deaths {
+	kills := torture.NewKills(random, whole(f, start))
+	for kills.More(sampleOf(7, 60)) {
+		i := kills.Tried()
 		f.put(1000 + random.IntN(2000))
 		cmd := start()
 		var stderr bytes.Buffer
@@ -224,15 +223,15 @@ func TestKillsOfPostgres(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(random.Int64N(int64(took))))
+		time.Sleep(kills.After())
 		if err := h.pg.Kill9(); err != nil {
 			t.Fatal(err)
 		}
 		_ = cmd.Wait()
-		switch status := exitStatus(cmd.ProcessState); status {
-		case exitUnavailable:
-			failed++
-		case 0, exitPartial:
+		status := exitStatus(cmd.ProcessState)
+		kills.Add(status == exitUnavailable)
+		switch status {
+		case exitUnavailable, 0, exitPartial:
 		default:
 			t.Errorf("PostgreSQL's death %d: exit status %d; want 69\n%s", i, status, &stderr)
 		}
@@ -243,7 +242,8 @@ func TestKillsOfPostgres(t *testing.T) {
 		f.between(i, start)
 	}
 	f.settle("PostgreSQL's deaths", start())
-	t.Logf("%d deaths, %d runs failed by them: %v", deaths, failed, f)
+	kills.Check(t)
+	t.Logf("%d deaths, %d runs failed by them: %v", kills.Tried(), kills.Hit(), f)
 }
 
 // TestMongoCutAtEveryMessage drops the connection before each command of a run, after it, and during its answer.
@@ -395,8 +395,9 @@ func TestKillsByTerm(t *testing.T) {
 	random, f := torture.Random(t, 0), &feed{h: h}
 	h.mongo.Intercept(slowly)
 	start := func() *exec.Cmd { return h.command("run", "--max-rejects", "1000000") }
-	took := whole(f, start)
-	for i := range sampleOf(5, 40) {
+	kills := torture.NewKills(random, whole(f, start))
+	for kills.More(sampleOf(5, 40)) {
+		i := kills.Tried()
 		f.put(2000)
 		if i == 0 { // in the first round the server does not answer
 			h.mongo.Intercept(func(*mongowire.Call) mongowire.Action { return mongowire.Action{Delay: time.Minute} })
@@ -405,7 +406,7 @@ func TestKillsByTerm(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(random.Int64N(int64(took))))
+		time.Sleep(kills.After())
 		began := time.Now()
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
@@ -414,8 +415,10 @@ func TestKillsByTerm(t *testing.T) {
 		if d := time.Since(began); d > 5*time.Second {
 			t.Errorf("the run took %v to end", d)
 		}
-		if status := exitStatus(cmd.ProcessState); status != 128+int(syscall.SIGTERM) && status != 0 && status != exitPartial {
-			t.Errorf("exit status %d; want 143", status)
+		status := exitStatus(cmd.ProcessState)
+		kills.Add(status == 128+int(syscall.SIGTERM))
+		if status != 128+int(syscall.SIGTERM) && (i == 0 || status != 0 && status != exitPartial) {
+			t.Errorf("SIGTERM %d: exit status %d; want 143", i, status)
 		}
 		h.mongo.Intercept(slowly)
 		h.check(fmt.Sprintf("SIGTERM %d", i))
@@ -425,4 +428,6 @@ func TestKillsByTerm(t *testing.T) {
 		}
 	}
 	f.settle("SIGTERM", start())
+	kills.Check(t)
+	t.Logf("%d of %d runs ended by SIGTERM: %v", kills.Hit(), kills.Tried(), f)
 }

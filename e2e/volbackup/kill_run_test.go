@@ -25,10 +25,11 @@ var killVictims = []string{"volbackup", "manage_volume.sh", "tar", "docker"}
 type killWorld struct {
 	*dockerHost
 	random  *rand.Rand
-	version map[string]int // version of each volume
-	kills   map[string]int // number of kills by program
-	ends    map[int]int    // number of runs by exit status
-	latest  int            // the newest version
+	version map[string]int            // version of each volume
+	kills   map[string]int            // number of kills by program
+	moments map[string]*torture.Kills // moments of kills by command line
+	ends    map[int]int               // number of runs by exit status
+	latest  int                       // the newest version
 	number  int
 }
 
@@ -111,7 +112,7 @@ func killKind(cmdline string) string {
 
 // round starts one command, kills one of its processes at a random time, runs resume as the unit's ExecStopPost= does, and
 // checks containers, files, archives and volumes.
-func (w *killWorld) round(t *testing.T, line string, typical time.Duration) {
+func (w *killWorld) round(t *testing.T, line string) {
 	t.Helper()
 	w.number++
 	marker := fmt.Sprintf("HUB_KILL_ROUND=%d.%d", os.Getpid(), w.number)
@@ -130,7 +131,7 @@ func (w *killWorld) round(t *testing.T, line string, typical time.Duration) {
 		_ = cmd.Wait() // the exit status is checked below
 		close(ended)
 	}()
-	after := time.Duration(w.random.Float64() * float64(typical) * 1.05)
+	after := w.moments[line].After()
 	wanted := killVictims[w.random.IntN(len(killVictims))]
 	if wanted == "tar" {
 		after = 0 // tar runs only for a short time, so wait for it
@@ -140,8 +141,12 @@ func (w *killWorld) round(t *testing.T, line string, typical time.Duration) {
 	case <-ended:
 	}
 	victim, kind := w.victim(marker, wanted, ended)
-	if victim != 0 && syscall.Kill(victim, syscall.SIGKILL) == nil {
+	hit := victim != 0 && syscall.Kill(victim, syscall.SIGKILL) == nil
+	if hit {
 		w.kills[kind]++
+	}
+	if wanted != "tar" { // whose moment is its own
+		w.moments[line].Add(hit)
 	}
 	story := fmt.Sprintf("round %d: %s: SIGKILL for %s after %v", w.number, line, kind, after)
 	// systemd kills the remaining processes of a unit before ExecStopPost=. A terminal does not.
@@ -256,7 +261,7 @@ func TestKillRun(t *testing.T) {
 	if torture.Full {
 		rounds = 300
 	}
-	w := &killWorld{dockerHost: newDockerHost(t), random: torture.Random(t, 0), version: map[string]int{}, kills: map[string]int{}, ends: map[int]int{}}
+	w := &killWorld{dockerHost: newDockerHost(t), random: torture.Random(t, 0), version: map[string]int{}, kills: map[string]int{}, moments: map[string]*torture.Kills{}, ends: map[int]int{}}
 	for _, volume := range []string{"vol-a", "vol-b"} {
 		w.Docker(t, "volume", "create", volume)
 		w.write(t, volume)
@@ -268,11 +273,10 @@ func TestKillRun(t *testing.T) {
 	w.Docker(t, "run", "--detach", "--network", "none", "--name", "slow", "--stop-timeout", "1", "--volume", "vol-b:/data", docker.Image, "sleep", "10000")
 
 	commands := []string{"volbackup run", "volbackup run", "manage_volume.sh export vol-a | volbackup put vol-a", "volbackup restore --stop vol-a", "volbackup restore --stop vol-b"}
-	typical := map[string]time.Duration{}
 	for _, line := range commands { // measure the commands, so that the kills fall into their run time
 		began := time.Now()
 		w.must(t, line)
-		typical[line] = time.Since(began)
+		w.moments[line] = torture.NewKills(w.random, time.Since(began))
 	}
 	replaced, kept := 0, 0
 	for range rounds {
@@ -286,7 +290,7 @@ func TestKillRun(t *testing.T) {
 			w.write(t, "vol-a")
 			w.write(t, "vol-b")
 		}
-		w.round(t, line, typical[line])
+		w.round(t, line)
 		for name, before := range w.version {
 			got := w.read(t, name)
 			switch {
@@ -302,6 +306,20 @@ func TestKillRun(t *testing.T) {
 	}
 	t.Logf("%d rounds, kills: %v, exit statuses: %v, restores: %d left the old volume, %d the new one; 0 containers down, 0 bad archives, 0 mixed volumes",
 		rounds, w.kills, w.ends, kept, replaced)
+	total := 0
+	for _, n := range w.kills {
+		total += n
+	}
+	if total < rounds/3 {
+		t.Errorf("%d kills in %d rounds; want a third at least", total, rounds)
+	}
+	if torture.Full {
+		for _, kind := range killVictims {
+			if w.kills[kind] < rounds/30 {
+				t.Errorf("%d kills of %s; want %d at least", w.kills[kind], kind, rounds/30)
+			}
+		}
+	}
 	w.must(t, "volbackup run")
 	for volume, version := range w.version {
 		if got := w.stored(t, volume); got != version {

@@ -57,8 +57,12 @@ func TestKillAtEveryStep(t *testing.T) {
 			if got.status == 0 && n%4 != 0 && n > 8 {
 				break
 			}
-			if got.status != 0 {
+			switch got.status {
+			case 0:
+			case 128 + int(syscall.SIGKILL):
 				kills++
+			default:
+				t.Fatalf("%s: status %d: %s", inject, got.status, got.stderr)
 			}
 			w.killed(fmt.Sprintf("killed at %s %d of %v", call, n, args))
 		}
@@ -78,8 +82,10 @@ func TestKillAtRandom(t *testing.T) {
 	if torture.Full {
 		rounds = 300
 	}
-	killed := 0
-	for round := range rounds {
+	// A run that stores takes about that long; one that finds nothing new is shorter.
+	kills := torture.NewKills(random, 250*time.Millisecond)
+	for kills.More(rounds) {
+		round := fmt.Sprintf("round %d", kills.Tried())
 		for _, v := range []string{"a", "b"} {
 			if random.IntN(2) == 0 {
 				w.fill(v, 1+random.IntN(12<<20), random.Uint64())
@@ -90,14 +96,21 @@ func TestKillAtRandom(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(random.IntN(250)) * time.Millisecond)
-		if err := syscall.Kill(cmd.Process.Pid, syscall.SIGKILL); err != nil {
+		time.Sleep(kills.After())
+		victim := cmd.Process.Pid
+		if random.IntN(2) == 0 {
+			victim = -victim // the whole group
+		}
+		if err := syscall.Kill(victim, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		if err := cmd.Wait(); err != nil {
-			killed++
+		_ = cmd.Wait() // the status is checked below
+		status := cmd.ProcessState.Sys().(syscall.WaitStatus)
+		kills.Add(status.Signaled())
+		if !status.Signaled() && status.ExitStatus() != 0 {
+			t.Fatalf("%s: exit status %d", round, status.ExitStatus())
 		}
-		w.killed(fmt.Sprintf("round %d", round))
+		w.killed(round)
 		// Keep the repository small.
 		w.want(0, "prune", "--keep-daily", "1", "--keep-weekly", "0", "--keep-monthly", "0")
 	}
@@ -107,5 +120,6 @@ func TestKillAtRandom(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(w.repo, "kept")); err != nil {
 		t.Error(err)
 	}
-	t.Logf("killed %d of %d runs", killed, rounds)
+	kills.Check(t)
+	t.Logf("killed %d of %d runs", kills.Hit(), kills.Tried())
 }

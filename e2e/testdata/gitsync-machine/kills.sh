@@ -123,6 +123,7 @@ main() {
     at=$((at + 1))
   done
   [[ $status == 0 ]]
+  ((at * steps >= 20)) # a run has more steps than that
   echo "ok $at kills at steps 1 to $((n - 1))"
 
   for n in "${random[@]}"; do
@@ -133,10 +134,17 @@ main() {
     kill -KILL $! 2>/dev/null || :
     status=0
     wait $! || status=$?
-    [[ $status != 137 ]] || kills=$((kills + 1))
+    # As other load comes and goes, most of the moments stay within the run.
+    if [[ $status == 137 ]]; then
+      kills=$((kills + 1))
+      typical=$((typical + typical / 20))
+    else
+      typical=$((typical - typical / 4))
+    fi
     untorn
     converge
   done
+  ((kills * 4 >= rounds)) # or the moments show nothing
   echo "ok $kills of $rounds runs killed at random times"
 }
 
