@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -388,6 +389,37 @@ func TestTriggerFullDisk(t *testing.T) {
 		p := startTool(t, func(cmd *exec.Cmd) { cmd.Stdout = full }, args...)
 		if status := p.wait(); status != sysexits.CantCreate || !strings.Contains(p.stderr(), `"msg":"output_failed"`) {
 			t.Errorf("%s: exit status %d\n%s", args[0], status, p.stderr())
+		}
+	}
+}
+
+// A certificate that this host does not trust needs a person, so it is not tried again.
+func TestTriggerCertificate(t *testing.T) {
+	calls := atomic.Int64{}
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { calls.Add(1) }))
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	r := hurry(t, "--url", srv.URL+syncPath)
+	if r.status != sysexits.Config || !strings.Contains(r.stderr, `"msg":"proxy_refused"`) || !strings.Contains(r.stderr, "its certificate must be signed") {
+		t.Errorf("exit status %d, %s", r.status, r.stderr)
+	}
+	if rec := r.triggered(t); rec.Attempts != 1 || calls.Load() != 0 {
+		t.Errorf("%d attempts, %d calls; want one attempt that gets no answer", rec.Attempts, calls.Load())
+	}
+}
+
+// A redirect is not followed; the message names where it leads, without secrets.
+func TestTriggerRedirect(t *testing.T) {
+	for location, want := range map[string]string{
+		"https://u:hunter2@login.example/in?token=hunter2&x": "status 302, which sends callers to https://xxxxx@login.example/in?token=xxxxx&x",
+		"/login": "status 302, which sends callers to /login",
+		"":       "status 302\"",
+	} {
+		url, _ := proxyOf(t, says(302, "", "Location", location))
+		r := run(t, "trigger", "--url", url)
+		if r.status != sysexits.Config || !strings.Contains(r.stderr, want) || strings.Contains(r.stderr, "hunter2") {
+			t.Errorf("%q: exit status %d, %s; want %q", location, r.status, r.stderr, want)
 		}
 	}
 }

@@ -25,10 +25,12 @@ func everyType() bson.D {
 		{Key: "string", Value: "x \"y\" \\ / \n\t\r\b\f \u007f\u2028 ä 😀"}, {Key: "empty", Value: ""},
 		{Key: "object", Value: bson.D{{Key: "", Value: bson.D{}}}}, {Key: "array", Value: bson.A{int32(1), bson.A{}, nil}},
 		{Key: "binary", Value: bson.Binary{Subtype: 0x80, Data: []byte{0, 1, 2, 255}}}, {Key: "old binary", Value: bson.Binary{Subtype: 2, Data: []byte("ab")}},
+		{Key: "empty binary", Value: bson.Binary{Data: []byte{}}},
 		{Key: "undefined", Value: bson.Undefined{}}, {Key: "oid", Value: oid}, {Key: "bool", Value: true}, {Key: "false", Value: false},
 		{Key: "date", Value: bson.DateTime(1700000000123)}, {Key: "second", Value: bson.DateTime(1700000000000)}, {Key: "past", Value: bson.DateTime(-1)},
 		{Key: "far", Value: bson.DateTime(math.MaxInt64)}, {Key: "null", Value: nil},
-		{Key: "regex", Value: bson.Regex{Pattern: `a"\d`, Options: "im"}}, {Key: "pointer", Value: bson.DBPointer{DB: "db.c", Pointer: oid}},
+		{Key: "regex", Value: bson.Regex{Pattern: `a"\d`, Options: "im"}}, {Key: "regex without options", Value: bson.Regex{Pattern: "a"}}, {Key: "empty regex", Value: bson.Regex{}},
+		{Key: "pointer", Value: bson.DBPointer{DB: "db.c", Pointer: oid}},
 		{Key: "code", Value: bson.JavaScript("f()")}, {Key: "scoped", Value: bson.CodeWithScope{Code: "g()", Scope: bson.D{{Key: "x", Value: int32(1)}}}},
 		{Key: "symbol", Value: bson.Symbol("s")}, {Key: "int", Value: int32(-5)}, {Key: "timestamp", Value: bson.Timestamp{T: math.MaxUint32, I: 7}},
 		{Key: "long", Value: int64(1 << 53)}, {Key: "longer", Value: int64(1<<53 + 1)}, {Key: "longest", Value: int64(math.MinInt64)},
@@ -162,6 +164,10 @@ func TestRefusals(t *testing.T) {
 	for range MaxDepth + 1 {
 		deep = bson.A{deep}
 	}
+	scopes := any("x")
+	for range MaxDepth + 1 {
+		scopes = bson.CodeWithScope{Scope: bson.D{{Key: "s", Value: scopes}}}
+	}
 	many := bson.D{}
 	for i := range 100 {
 		many = append(many, bson.E{Key: strings.Repeat("k", i+1), Value: i})
@@ -181,6 +187,7 @@ func TestRefusals(t *testing.T) {
 		{"many keys", many, "", ""},
 		{"many keys, one twice", twice, "duplicate_key", "v.kkk"},
 		{"deep", deep, "too_deep", ""},
+		{"deep scopes of code", scopes, "too_deep", ""},
 	} {
 		c := Converter{Dialect: Stored, NUL: RejectNUL}
 		_, err := c.Append(nil, rawbson.Document(marshal(t, bson.D{{Key: "v", Value: tc.v}})))
