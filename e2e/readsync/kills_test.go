@@ -175,6 +175,9 @@ func TestKillsOfStages(t *testing.T) {
 	}
 	f.settle("kills of stages", start())
 	kills.Check(t)
+	if early := died[0] + died[1]; early >= 4 && noticed == 0 {
+		t.Errorf("%d kills of extract and load, none of which the next stage noticed", early)
+	}
 	t.Logf("kills of extract %d, load %d, mark %d, noticed by the next stage %d: %v", died[0], died[1], died[2], noticed, f)
 }
 
