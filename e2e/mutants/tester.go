@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -32,32 +33,54 @@ type tester struct{ root, tool, scratch string }
 
 // baseline reports an error if the tests fail without a mutant.
 func (t *tester) baseline(ctx context.Context, all []mutant) error {
-	tested := map[string]bool{}
-	for _, m := range all {
-		for _, pkg := range t.packages(m) {
-			if tested[pkg] {
-				continue
-			}
-			tested[pkg] = true
-			switch result, by, err := t.run(ctx, pkg, "{}"); {
-			case err != nil:
-				return err
-			case result != survived:
-				return fmt.Errorf("%s without a mutant: %s %s", pkg, result, by)
-			}
+	packages, err := t.packages(all[0])
+	if err != nil {
+		return err
+	}
+	for _, pkg := range packages {
+		switch result, by, err := t.run(ctx, pkg, "{}"); {
+		case err != nil:
+			return err
+		case result != survived:
+			return fmt.Errorf("%s without a mutant: %s %s", pkg, result, by)
 		}
 	}
 	return nil
 }
 
-// packages returns the directories whose tests may notice the mutant: its own,
-// and for a package within a tool the tool's.
-func (t *tester) packages(m mutant) []string {
-	own := filepath.Dir(m.file)
-	if own == t.tool || t.tool == "lib" {
-		return []string{own}
+// packages returns the directories of the module's tests: first the mutant's
+// own, which kill most, then the tool's, then the rest.
+func (t *tester) packages(m mutant) ([]string, error) {
+	found := []string{filepath.Dir(m.file)}
+	if m.file != filepath.Join(t.tool, filepath.Base(m.file)) {
+		found = append(found, t.tool)
 	}
-	return []string{own, t.tool}
+	for _, pattern := range []string{"*_test.go", "*/*_test.go", "internal/*/*_test.go"} {
+		tests, err := filepath.Glob(filepath.Join(t.root, t.tool, pattern))
+		if err != nil {
+			return nil, err
+		}
+		for _, path := range tests {
+			pkg, err := filepath.Rel(t.root, filepath.Dir(path))
+			if err != nil {
+				return nil, err
+			}
+			// Another module has tests of its own.
+			if _, err := os.Stat(filepath.Join(filepath.Dir(path), "go.mod")); err == nil && pkg != t.tool {
+				continue
+			}
+			found = append(found, pkg)
+		}
+	}
+	var packages []string
+	for _, pkg := range found {
+		if tests, err := filepath.Glob(filepath.Join(t.root, pkg, "*_test.go")); err != nil {
+			return nil, err
+		} else if len(tests) > 0 && !slices.Contains(packages, pkg) {
+			packages = append(packages, pkg)
+		}
+	}
+	return packages, nil
 }
 
 // test returns what became of a mutant, and the test that killed it.
@@ -80,7 +103,11 @@ func (t *tester) test(ctx context.Context, m mutant) (result, by string, err err
 	if err != nil {
 		return "", "", err
 	}
-	for _, pkg := range t.packages(m) {
+	packages, err := t.packages(m)
+	if err != nil {
+		return "", "", err
+	}
+	for _, pkg := range packages {
 		if result, by, err = t.run(ctx, pkg, string(overlay)); result != survived || err != nil {
 			return result, by, err
 		}

@@ -180,6 +180,8 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"NUL in a text", bson.D{{Key: "a", Value: bson.A{"x", "y\x00"}}}, "nul", "v.a.1"},
 		{"not UTF-8", "\xff", "invalid_utf8", "v"},
+		{"symbol that is not UTF-8", bson.Symbol("\xff"), "invalid_utf8", "v"},
+		{"code that is not UTF-8", bson.JavaScript("\xff"), "invalid_utf8", "v"},
 		{"half a surrogate pair", "\xed\xa0\x80", "invalid_utf8", "v"},
 		{"key that is not UTF-8", bson.D{{Key: "\xff", Value: 1}}, "invalid_utf8", "v"},
 		{"key twice", bson.D{{Key: "a", Value: 1}, {Key: "b", Value: 1}, {Key: "a", Value: 2}}, "duplicate_key", "v.a"},

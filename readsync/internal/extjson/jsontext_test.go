@@ -20,7 +20,7 @@ func TestCheckJSON(t *testing.T) {
 		{`{"a":1,"a":2}`, "duplicate_key"}, {`{"a":1,"\u0061":2}`, "duplicate_key"}, {`{"a":{"a":1}}`, ""},
 		{strings.Repeat("[", 1002) + strings.Repeat("]", 1002), "too_deep"},
 		{``, "bad_json"}, {`{`, "bad_json"}, {`[1,]`, "bad_json"}, {`{"a"}`, "bad_json"}, {`01`, "bad_json"}, {`1.`, "bad_json"}, {`.5`, "bad_json"},
-		{`NaN`, "bad_json"}, {`"a`, "bad_json"}, {`"\x"`, "bad_json"}, {`"\u00g0"`, "bad_json"}, {"\"\n\"", "bad_json"}, {`1 2`, "bad_json"}, {`nul`, "bad_json"}, {`1e`, "bad_json"}, {`+1`, "bad_json"},
+		{`NaN`, "bad_json"}, {`"a`, "bad_json"}, {`"\`, "bad_json"}, {`"\u0`, "bad_json"}, {`"\x"`, "bad_json"}, {`"\u00g0"`, "bad_json"}, {"\"\n\"", "bad_json"}, {`1 2`, "bad_json"}, {`nul`, "bad_json"}, {`1e`, "bad_json"}, {`+1`, "bad_json"},
 	} {
 		reason := ""
 		if err := CheckJSON([]byte(tc.text), RejectNUL); err != nil {
