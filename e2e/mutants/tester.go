@@ -21,15 +21,16 @@ const (
 	uncompiled = "did not compile"
 )
 
-const (
-	timeout = 90 * time.Second // of one package's tests; a mutant that loops is killed by it
-	users   = 100000           // the first user of a mutant's namespace
-)
+// users is the first user of a mutant's namespace.
+const users = 100000
 
 // limits keeps a mutant from the machine's memory and disk: 8 GiB of addresses, 1 GiB a file.
 const limits = `ulimit -v 8388608; ulimit -f 1048576; exec "$@"`
 
-type tester struct{ root, tool, scratch string }
+type tester struct {
+	root, tool, scratch string
+	timeout             time.Duration // of one package's tests: a mutant that loops is killed by it
+}
 
 // baseline reports an error if the tests fail without a mutant.
 func (t *tester) baseline(ctx context.Context, all []mutant) error {
@@ -37,6 +38,8 @@ func (t *tester) baseline(ctx context.Context, all []mutant) error {
 	if err != nil {
 		return err
 	}
+	t.timeout = 10 * time.Minute
+	began, longest := time.Now(), time.Duration(0)
 	for _, pkg := range packages {
 		switch result, by, err := t.run(ctx, pkg, "{}"); {
 		case err != nil:
@@ -44,7 +47,11 @@ func (t *tester) baseline(ctx context.Context, all []mutant) error {
 		case result != survived:
 			return fmt.Errorf("%s without a mutant: %s %s", pkg, result, by)
 		}
+		longest = max(longest, time.Since(began))
+		began = time.Now()
 	}
+	// A machine that becomes busy must not kill mutants.
+	t.timeout = time.Minute + 10*longest
 	return nil
 }
 
@@ -115,7 +122,7 @@ func (t *tester) test(ctx context.Context, m mutant) (result, by string, err err
 	return result, "", nil
 }
 
-var failure = regexp.MustCompile(`(?m)^--- FAIL: (\S+)|^(panic: .*|fatal error: .*)`)
+var failure = regexp.MustCompile(`(?m)--- FAIL: (\S+)|^(panic: .*|fatal error: .*)`)
 
 // run compiles and runs the short tests of a package.
 func (t *tester) run(ctx context.Context, pkg, overlay string) (result, by string, err error) {
@@ -140,9 +147,9 @@ func (t *tester) run(ctx context.Context, pkg, overlay string) (result, by strin
 		return uncompiled, "", nil
 	}
 
-	bounded, cancel := context.WithTimeout(ctx, timeout+10*time.Second)
+	bounded, cancel := context.WithTimeout(ctx, t.timeout+10*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(bounded, "bash", "-c", limits, "bash", binary, "-test.short", "-test.failfast", "-test.timeout", timeout.String())
+	cmd := exec.CommandContext(bounded, "bash", "-c", limits, "bash", binary, "-test.short", "-test.failfast", "-test.timeout", t.timeout.String())
 	cmd.Dir = build.Dir
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "HOME="+tmp)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

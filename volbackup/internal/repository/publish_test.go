@@ -202,6 +202,32 @@ func TestRepair(t *testing.T) {
 	}
 }
 
+// What is left beside a manifest does not take its place.
+func TestRepairKeepsManifests(t *testing.T) {
+	r := newRepository(t)
+	m := publish(t, r, day, "one")
+	other := *m
+	other.Labels = map[string]string{"of": "another run"}
+	sealed, err := other.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{"half": []byte("half"), "whole": sealed} {
+		if err := os.WriteFile(filepath.Join(r.Dir("v"), tempPrefix+m.ID+manifestExt), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Repair(); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := names(t, r), []string{m.ID + manifestExt, m.File}; !slices.Equal(got, want) {
+			t.Errorf("%s: left %q; want %q", name, got, want)
+		}
+		if all, err := r.Archives("v"); err != nil || len(all) != 1 || len(all[0].Labels) != 0 {
+			t.Errorf("%s: archives %+v, %v; want the one that was there", name, all, err)
+		}
+	}
+}
+
 func TestRemove(t *testing.T) {
 	r := newRepository(t)
 	m := publish(t, r, day, "one")
