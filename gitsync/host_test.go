@@ -76,18 +76,18 @@ func TestRestore(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			for range 2 { // restore can be repeated
+			for try := range 2 { // it can be done again
 				if err := saved.restore(h); err != nil {
 					t.Fatal(err)
 				}
-			}
-			is, err := h.state(p)
-			if err != nil || is.kind != saved.Kind || is.sum != saved.Sum {
-				t.Errorf("it is %+v, %v", is, err)
-			}
-			entries, err := os.ReadDir(filepath.Dir(real))
-			if err != nil || len(entries) > 1 {
-				t.Errorf("left over: %v, %v", entries, err)
+				is, err := h.state(p)
+				if err != nil || is.kind != saved.Kind || is.sum != saved.Sum {
+					t.Errorf("restored %d times, it is %+v, %v", try+1, is, err)
+				}
+				entries, err := os.ReadDir(filepath.Dir(real))
+				if err != nil || len(entries) > 1 {
+					t.Errorf("left over: %v, %v", entries, err)
+				}
 			}
 		})
 	}

@@ -60,6 +60,7 @@ func TestValues(t *testing.T) {
 		{"old Mac", "[S]\rA=1\rA=2\r", []string{"1", "2"}},
 		{"NUL", "[S]\x00A=1\n\x00A=2\r\n\x00A=3\x00\x00\n", []string{"1", "2", "3"}},
 		{"BOM before a comment", "\xef\xbb\xbf# x\n[S]\nA=1\n", []string{"1"}},
+		{"a section with a space", "[S]\nA=1\n[X Y]\nA=2\n[S]\nA=3\n", []string{"1", "3"}},
 		{"not an assignment", "[S]\nhello\n=1\nA=2\n", []string{"2"}},
 		{"longest line", "[S]\nA=" + long + "\nA=2\n", []string{long, "2"}},
 	} {
