@@ -202,6 +202,8 @@ func TestForHost(t *testing.T) {
 		{"an init script", map[string]string{"a.timer": timer}, map[string]string{"/etc/init.d/a": "#!/bin/sh\n"}, "", nil, false},
 		{"a timer without a service", map[string]string{"a.timer": timer}, nil, "", nil, true},
 		{"an automount without a mount", map[string]string{"mnt.automount": automount}, nil, "", nil, true},
+		{"an automount of fstab's mount", map[string]string{"mnt.automount": automount}, map[string]string{"/etc/fstab": "# local\n/dev/sda1 / ext4 rw 0 1\n/dev/sdb1 /mnt ext4\n"}, "", nil, false},
+		{"an automount of a line of fstab that is a comment", map[string]string{"mnt.automount": automount}, map[string]string{"/etc/fstab": "#/dev/sdb1 /mnt ext4\n"}, "", nil, true},
 		{"an automount", map[string]string{"mnt.automount": automount, "mnt.mount": "[Mount]\nWhat=/x\nWhere=/mnt\n"}, nil, "", nil, false},
 		{"a quadlet without its generator", map[string]string{"q.timer": timer}, map[string]string{"quadlet": "x"}, "", []string{"q.container no-quadlet-generator", "q.timer no-quadlet-generator"}, false},
 		{"a quadlet", map[string]string{"q.timer": timer}, map[string]string{"quadlet": "x", "/usr/lib/systemd/system-generators/podman-system-generator": "x"}, "", nil, false},

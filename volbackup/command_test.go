@@ -180,6 +180,10 @@ func TestCommands(t *testing.T) {
 			if b, err := os.ReadFile(filepath.Join(h.dir, "volumes/a/f")); err != nil || string(b) != "of a" {
 				t.Errorf("restored %q, %v", b, err)
 			}
+			_, diag = h.do(sysexits.Unavailable, "restore", "a", "--manage-volume", "./missing")
+			if !strings.Contains(diag, `"msg":"command_missing"`) {
+				t.Errorf("restore without the script: %s", diag)
+			}
 			h.do(sysexits.Failed, "restore", "a@nothing")
 			h.do(sysexits.Usage, "restore", "a@")
 			h.do(sysexits.Usage, "cat", "../a")
