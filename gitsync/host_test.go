@@ -76,7 +76,7 @@ func TestRestore(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			for try := range 2 { // it can be done again
+			for try := range 2 { // restore can be repeated
 				if err := saved.restore(h); err != nil {
 					t.Fatal(err)
 				}

@@ -401,7 +401,7 @@ func TestTriggerCertificate(t *testing.T) {
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
 	r := hurry(t, "--url", srv.URL+syncPath)
-	if r.status != sysexits.Config || !strings.Contains(r.stderr, `"msg":"proxy_refused"`) || !strings.Contains(r.stderr, "its certificate must be signed") {
+	if r.status != sysexits.Config || !strings.Contains(r.stderr, `"msg":"proxy_refused"`) || !strings.Contains(r.stderr, "its certificate must be valid") {
 		t.Errorf("exit status %d, %s", r.status, r.stderr)
 	}
 	if rec := r.triggered(t); rec.Attempts != 1 || calls.Load() != 0 {
@@ -412,8 +412,8 @@ func TestTriggerCertificate(t *testing.T) {
 // A redirect is not followed; the message names where it leads, without secrets.
 func TestTriggerRedirect(t *testing.T) {
 	for location, want := range map[string]string{
-		"https://u:hunter2@login.example/in?token=hunter2&x": "status 302, which sends callers to https://xxxxx@login.example/in?token=xxxxx&x",
-		"/login": "status 302, which sends callers to /login",
+		"https://u:hunter2@login.example/in?token=hunter2&x": "status 302, which redirects to https://xxxxx@login.example/in?token=xxxxx&x",
+		"/login": "status 302, which redirects to /login",
 		"":       "status 302\"",
 	} {
 		url, _ := proxyOf(t, says(302, "", "Location", location))

@@ -21,9 +21,9 @@ import (
 // The report of a program that failed repeats its last words and its hint, and no arguments.
 func TestProducerFails(t *testing.T) {
 	for script, want := range map[string][2]string{
-		"echo disk is gone >&2; exit 4": {"sh: exit status 4: disk is gone", "run the command by hand to see what it says"},
+		"echo disk is gone >&2; exit 4": {"sh: exit status 4: disk is gone", "run the command by hand to see its messages"},
 		`echo '{"level":"ERROR","msg":"gone","error":"no disk","hint":"buy one"}' >&2; exit 4`: {"sh: exit status 4: no disk", "buy one"},
-		"exit 4": {"sh: exit status 4", "run the command by hand to see what it says"},
+		"exit 4": {"sh: exit status 4", "run the command by hand to see its messages"},
 	} {
 		p := &producer{args: []string{"sh", "-c", script, "secret"}}
 		out, err := p.open(t.Context(), "", nil)

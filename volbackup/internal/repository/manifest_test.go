@@ -58,9 +58,9 @@ func TestManifestDamaged(t *testing.T) {
 		content []byte
 		want    string
 	}{
-		"cut":               {good[:len(good)/2], "does not match its own check"},
+		"cut":               {good[:len(good)/2], "does not match its own SHA-256"},
 		"of another shape":  {odd, "manifest: json: "},
-		"of a newer format": {newer, "a manifest of version 2, which this volbackup does not know"},
+		"of a newer format": {newer, "manifest version 2 is not supported by this volbackup"},
 	} {
 		if m, err := decodeManifest(tc.content); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %+v, %v; want %q", name, m, err, tc.want)
