@@ -95,7 +95,8 @@ func TestPullRepairsItsRepository(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range packs {
-		if err := os.Truncate(w.path("state/repo.git/objects/pack/"+p.Name()), 20); err != nil {
+		name := w.path("state/repo.git/objects/pack/" + p.Name())
+		if err := errors.Join(os.Chmod(name, 0o600), os.Truncate(name, 20)); err != nil { // git makes them read-only
 			t.Fatal(err)
 		}
 	}

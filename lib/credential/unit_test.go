@@ -72,7 +72,7 @@ func unset(t *testing.T, names ...string) {
 
 func TestRootByHand(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Fatal("run this test as root")
+		t.Skip("needs root: make test runs it")
 	}
 	for _, tc := range []struct {
 		name          string

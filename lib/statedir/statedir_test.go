@@ -143,7 +143,7 @@ func TestHintsName(t *testing.T) {
 func TestFilesBelongToTheOwnerOfTheDirectory(t *testing.T) {
 	const uid, gid = 4711, 4712
 	if os.Geteuid() != 0 {
-		t.Fatal("run this test as root")
+		t.Skip("needs root: make test runs it")
 	}
 	path := filepath.Join(t.TempDir(), "state")
 	if err := os.Mkdir(path, 0o750); err != nil {

@@ -45,7 +45,7 @@ for case in "${tries[@]}"; do
   [ "$(systemctl show --property=NRestarts --value "$unit")" = 0 ] || fail "$unit was restarted"
   echo "ok $unit fails after $want tries, and is reported once"
 done
-journalctl --quiet --unit volume-backup.service --output=cat | grep '"msg":"no_volumes".*no docker' >/dev/null || fail 'volume-backup.service does not say that there is no docker'
+journalctl --quiet --unit volume-backup.service --output=cat | grep '"msg":"no_volumes".*docker is not installed' >/dev/null || fail 'volume-backup.service does not say that docker is not installed'
 echo 'ok without Docker volume-backup.service says so'
 
 # After the cause of a failure was removed, the next start succeeds at once, by hand and by the timer.
