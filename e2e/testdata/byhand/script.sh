@@ -55,4 +55,7 @@ for _ in $(seq 100); do
   sleep 0.2
 done
 told >/e2e/told
-{ systemctl status 'hub-failure@*' 'hub-notify@*'; journalctl --no-pager -n 60 -o short; } >/e2e/told-why 2>&1 || :
+{
+  systemctl status 'hub-failure@*' 'hub-notify@*'
+  journalctl --no-pager -n 60 -o short
+} >/e2e/told-why 2>&1 || :

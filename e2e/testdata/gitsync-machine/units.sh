@@ -160,12 +160,12 @@ an_empty_host() {
   deploy 0
   [[ $(applied) == "$(newest)" ]]
   # All units whose program exists here are deployed byte for byte, and nothing else.
-  (cd $hub/systemd && ls gitops-* hub-failure@.service volume-backup-resume.service) | sort >/tmp/want
+  (cd $hub/systemd && ls gitops-* hub-* volume-backup-resume.service) | sort >/tmp/want
   (cd $units && find . -maxdepth 1 -type f -not -name e2e.service -printf '%P\n') | sort >/tmp/is
   same /tmp/want /tmp/is
   while read -r name; do cmp "$hub/systemd/$name" "$units/$name"; done </tmp/want
   records action | jq -r 'select(.action == "skip" and .reason == "not-installed-here").unit' | sort >/tmp/is
-  (cd $hub/systemd && find . -maxdepth 1 -name '*.service' -o -maxdepth 1 -name '*.timer' -o -maxdepth 1 -name '*.socket') | sed 's|^\./||' | grep -vE '^(gitops-|hub-failure@|volume-backup-resume)' | sort >/tmp/want
+  (cd $hub/systemd && find . -maxdepth 1 -name '*.service' -o -maxdepth 1 -name '*.timer' -o -maxdepth 1 -name '*.socket') | sed 's|^\./||' | grep -vE '^(gitops-|hub-|volume-backup-resume)' | sort >/tmp/want
   same /tmp/want /tmp/is
   [[ $(find $units -type l -path '*.wants/gitops*' -printf '%P ') == 'timers.target.wants/gitops-sync.timer ' ]]
   active gitops-sync.timer
