@@ -147,6 +147,7 @@ go_lint = test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }$(newline)	go vet $
 check:
 	@$(go_lint)
 	go run ./e2e/progress $(foreach d,$(libs) $(TOOLS),./$(d)/...)
+	go run ./e2e/progress -count=1 ./e2e/events ./e2e/docs
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile

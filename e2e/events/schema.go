@@ -123,7 +123,7 @@ func (s *jsonSchema) errors(schema map[string]any, v any, at string) (wrong []st
 				if other, ok := arg.(map[string]any); ok {
 					wrong = append(wrong, s.errors(other, value, at+"."+name)...)
 				} else if arg == false {
-					wrong = append(wrong, fmt.Sprintf("%s: %s is not documented", at, name))
+					wrong = append(wrong, fmt.Sprintf("%s: %s is not in docs/events.schema.json", at, name))
 				}
 			}
 		default:

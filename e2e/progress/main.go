@@ -57,6 +57,7 @@ type report struct {
 	started map[string]time.Time
 	output  map[string][]string
 	ended   map[string]int // tests by their last action
+	failed  []string
 }
 
 func newReport(w io.Writer) *report {
@@ -84,6 +85,9 @@ func (r *report) follow(events io.Reader, minute <-chan time.Time) {
 		case line, ok := <-lines:
 			if !ok {
 				fmt.Fprintf(r.w, "%d tests passed, %d failed, %d skipped\n", r.ended["pass"], r.ended["fail"], r.ended["skip"])
+				for _, name := range r.failed {
+					fmt.Fprintf(r.w, "failed: %s\n", name)
+				}
 				return
 			}
 			var e event
@@ -119,6 +123,7 @@ func (r *report) add(e event) {
 	case "pass", "fail", "skip":
 		if e.Action == "fail" {
 			fmt.Fprint(r.w, strings.Join(r.output[name], ""))
+			r.failed = append(r.failed, name)
 		}
 		if e.Test != "" {
 			r.ended[e.Action]++

@@ -28,6 +28,7 @@ panic: not JSON
 lib.go:1: syntax error
 panic: not JSON
 1 tests passed, 1 failed, 0 skipped
+failed: e2e TestB/sub
 `
 	if b.String() != want {
 		t.Errorf("report:\n%s\nwant:\n%s", b.String(), want)
