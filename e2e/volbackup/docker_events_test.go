@@ -25,13 +25,22 @@ func TestDockerEvents(t *testing.T) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	// Other users must reach the script too, and the repository may be in /root.
+	script, err := os.ReadFile(filepath.Join(root, "scripts", "manage_volume.sh"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := filepath.Join(d.Dir, "manage_volume.sh")
+	if err := os.WriteFile(copied, script, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	// provoke runs a line of bash, in which "$M" is the script, and fails the test unless the event is printed.
 	provoke := func(event, line string) {
 		t.Helper()
 		cmd := exec.Command("bash", "-c", line)
 		cmd.Dir = dir
 		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, d.Env(), "STATE_DIRECTORY=" + filepath.Join(dir, "state"),
-			"M=" + filepath.Join(root, "scripts", "manage_volume.sh"), "V=" + d.Volume("vol")}
+			"M=" + copied, "V=" + d.Volume("vol")}
 		var stdout, stderr bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
 		_ = cmd.Run() // the exit status does not matter

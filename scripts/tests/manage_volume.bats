@@ -16,6 +16,8 @@ setup_file() {
     kill -0 "$daemon_pid"
     sleep 0.05
   done
+  # Where other users reach it too: the repository may be in /root.
+  install -m 755 "$BATS_TEST_DIRNAME/../manage_volume.sh" "$daemon"
   export daemon daemon_pid DOCKER_HOST=unix://$daemon/d.sock
 }
 
@@ -901,7 +903,7 @@ on_a_host() {
   killed_run
   chmod 777 "$STATE_DIRECTORY/quiesced"
   chmod 600 "$STATE_DIRECTORY/quiesced/$v"
-  run -78 --separate-stderr setpriv --reuid=nobody --regid=nogroup --groups=docker "$script" resume
+  run -78 --separate-stderr setpriv --reuid=nobody --regid=nogroup --groups=docker "$daemon/manage_volume.sh" resume
   said '.msg == "not_resumed" and (.error | contains("cannot read"))'
   "$script" resume
   is running one
@@ -1357,13 +1359,13 @@ on_a_host() {
 }
 
 @test "the hint for a user without access to Docker names the group docker" {
-  run -78 --separate-stderr setpriv --reuid=nobody --regid=nogroup --clear-groups env HOME=/ bash -c '"$0" export "$1" | cat; exit "${PIPESTATUS[0]}"' "$script" "$v"
+  run -78 --separate-stderr setpriv --reuid=nobody --regid=nogroup --clear-groups env HOME=/ bash -c '"$0" export "$1" | cat; exit "${PIPESTATUS[0]}"' "$daemon/manage_volume.sh" "$v"
   said '.msg == "docker_denied" and (.hint | contains("group docker"))'
 }
 
 @test "the hint for a user who can use Docker but cannot read volumes names the capability" {
   chmod 777 "$BATS_TEST_TMPDIR"
-  run -78 --separate-stderr setpriv --reuid=nobody --regid=nogroup --groups=docker bash -c '"$0" export "$1" | cat; exit "${PIPESTATUS[0]}"' "$script" "$v"
+  run -78 --separate-stderr setpriv --reuid=nobody --regid=nogroup --groups=docker bash -c '"$0" export "$1" | cat; exit "${PIPESTATUS[0]}"' "$daemon/manage_volume.sh" "$v"
   said '.msg == "volume_unreadable" and (.hint | contains("CAP_DAC_READ_SEARCH"))'
 }
 
@@ -1374,13 +1376,13 @@ on_a_host() {
   chown -R 999:999 "$data"
   chmod 700 "$data" "$data/file"
   run -0 --separate-stderr setpriv --reuid=nobody --regid=nogroup --groups=docker --inh-caps=+dac_read_search --ambient-caps=+dac_read_search \
-    --no-new-privs bash -c '"$0" export "$1" | tar -xO ./file' "$script" "$v"
+    --no-new-privs bash -c '"$0" export "$1" | tar -xO ./file' "$daemon/manage_volume.sh" "$v"
   [ "$output" = secret ]
   is running one
 }
 
 @test "import by a user other than root is refused" {
-  run -78 --separate-stderr setpriv --reuid=nobody --regid=nogroup --groups=docker "$script" import "$v" </dev/null
+  run -78 --separate-stderr setpriv --reuid=nobody --regid=nogroup --groups=docker "$daemon/manage_volume.sh" import "$v" </dev/null
   said '.msg == "not_root"'
 }
 
