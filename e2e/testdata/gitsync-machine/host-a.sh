@@ -306,10 +306,10 @@ A21_socket_that_failed_with_its_service() {
 }
 
 A22_path_that_failed_with_its_service() {
-  unit a22.path <<<$'[Path]\nPathExists=/run\n[Install]\nWantedBy=paths.target'
+  unit a22.path <<<$'[Path]\nPathExists=/run/a22-go\n[Install]\nWantedBy=paths.target'
   unit a22.service <<<$'[Service]\nType=oneshot\nExecStart=true'
-  push
-  gitsync sync --state-dir "$state" --repo "$hub" --health-window 0s >/tmp/out 2>/tmp/err || :
+  deploy
+  touch /run/a22-go
   await failed a22.path
   unit a22.service <<<$'[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=true'
   deploy
