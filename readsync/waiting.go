@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -65,16 +64,5 @@ func countLines(path string) (lines, size int64, err error) {
 		return 0, 0, err
 	}
 	defer f.Close()
-	part := make([]byte, 256<<10)
-	for {
-		n, err := f.Read(part)
-		lines += int64(bytes.Count(part[:n], []byte{'\n'}))
-		size += int64(n)
-		if err == io.EOF {
-			return lines, size, nil
-		}
-		if err != nil {
-			return 0, 0, err
-		}
-	}
+	return record.Count(f)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -80,17 +79,7 @@ func countRecords(path string) (w waiting, err error) {
 		return w, err
 	}
 	_, w.oldest = describe(first)
-	w.records, w.bytes = 1, n
-	part := make([]byte, 256<<10)
-	for {
-		n, err := r.Read(part)
-		w.records += int64(bytes.Count(part[:n], []byte{'\n'}))
-		w.bytes += int64(n)
-		if err == io.EOF {
-			return w, nil
-		}
-		if err != nil {
-			return w, err
-		}
-	}
+	w.records, w.bytes, err = record.Count(r)
+	w.records, w.bytes = w.records+1, w.bytes+n
+	return w, err
 }
