@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,7 +12,6 @@ import (
 
 	"observability-hub/e2e/events"
 	"observability-hub/e2e/nspawn"
-	"observability-hub/e2e/workspace"
 )
 
 // journal collects the records of some hosts, with the labels that Promtail gives them.
@@ -163,24 +160,6 @@ var (
 	logMacros     = strings.NewReplacer("$host", ".+", "$__range", "86400s", "$__interval", "900s")
 )
 
-// documentedEvents returns the events that have a heading in docs/events.md.
-func documentedEvents(t *testing.T) map[string]bool {
-	t.Helper()
-	root, err := workspace.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	page, err := os.ReadFile(filepath.Join(root, "docs", "events.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := map[string]bool{}
-	for _, heading := range regexp.MustCompile("(?m)^### `([a-z_]+)`").FindAllStringSubmatch(string(page), -1) {
-		all[heading[1]] = true
-	}
-	return all
-}
-
 // logQueries returns the LogQL queries of all dashboards.
 func logQueries(t *testing.T) (queries []logQuery) {
 	t.Helper()
@@ -213,11 +192,11 @@ func logQueries(t *testing.T) (queries []logQuery) {
 // checkFilters fails the test if a filter of a query names an event that is not documented, or a service that is no label.
 func checkFilters(t *testing.T, queries []logQuery, services map[string]bool) {
 	t.Helper()
-	documented := documentedEvents(t)
+	docs := events.Read(t)
 	for _, q := range queries {
 		for _, list := range eventFilter.FindAllStringSubmatch(q.Expr, -1) {
 			for event := range strings.SplitSeq(list[1], "|") {
-				if !documented[event] {
+				if !docs.Documents(event) {
 					t.Errorf("%s: docs/events.md has no event %s", q.from, event)
 				}
 			}

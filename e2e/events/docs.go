@@ -44,6 +44,12 @@ func Read(tb testing.TB) *Docs {
 	return d
 }
 
+// Documents reports whether docs/events.md has a section for the event.
+func (d *Docs) Documents(event string) bool {
+	_, ok := d.sections[event]
+	return ok
+}
+
 // Check fails the test for each line of an output that does not match the schema, or is too long for the journal. from names
 // the source of the output, for the message. Records that carry a document may have any length.
 func (d *Docs) Check(tb testing.TB, from, output string) {
