@@ -10,6 +10,7 @@
 #   make lint                              check format, static analysis, shell scripts, unit files, vulnerabilities
 #   make torture                           run all kills at chosen steps and all random faults
 #   make bench                             compare the cost with that of other tools, as ratios
+#   make bench-PART                        measure how a part scales, for docs/scale.md: PART is a directory in e2e/scale
 #   make cover [TOOLS="sysmetrics …"]      print coverage per package: by unit tests, and with end-to-end tests
 #   make dist                              build static binaries with checksums in dist/
 #   make release VERSION=X.Y.Z             build binaries, packages, source and the text of the tag in dist/; tag and push nothing
@@ -166,6 +167,12 @@ bench:
 	e2e/install-packages build bench
 	$(MAKE) build
 	$(as_root)go run ./e2e/bench
+
+# For example bench-fleet, bench-storage, bench-failover, bench-rollout.
+bench-%:
+	e2e/install-packages build bench
+	$(MAKE) build
+	$(as_root)go run ./e2e/scale/$*
 
 # Prints the coverage of the unit tests per package, then that of unit tests and of the end-to-end tests of the command lines
 # together. The end-to-end tests run binaries that record their coverage (HUB_BIN_DIR, GOCOVERDIR). A killed run records nothing.
