@@ -8,6 +8,8 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"observability-hub/lib/statedir"
@@ -126,6 +128,9 @@ func (l *ledger) next(p *plan, did []action, now time.Time, run string) *ledger 
 			n.OnChange[r.key()] = state
 		}
 	}
+	if strings.Contains(n.Anchor.Repo, "://") { // the ledger of an older version may hold a token
+		n.Anchor.Repo = bareURL(n.Anchor.Repo)
+	}
 	if p.pulled.Commit == p.want.commit {
 		n.Anchor = p.pulled.anchor
 	}
@@ -189,6 +194,9 @@ func readState(state, name string, v any) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	if _, ok := errors.AsType[*fs.PathError](err); ok && !errors.Is(err, syscall.ELOOP) { // ELOOP: a link is not the tool's file
+		return statedir.Unreadable(err)
+	}
 	if err == nil {
 		if err = json.Unmarshal(b, v); err != nil {
 			err = fmt.Errorf("read %s: %w", filepath.Join(state, name), err)
@@ -200,11 +208,16 @@ func readState(state, name string, v any) error {
 	return nil
 }
 
-// writeState replaces a JSON file of the state directory.
+// writeState replaces a JSON file of the state directory. Every user who may enter
+// the directory can read it, and ask for the status, except the journal.
 func writeState(dir *statedir.Dir, name string, v any) error {
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	return dir.WriteFile(name, append(b, '\n'))
+	b = append(b, '\n')
+	if name == journalFile { // it holds files of the host, which may be secret
+		return dir.WriteFile(name, b)
+	}
+	return dir.WriteReadable(name, b)
 }

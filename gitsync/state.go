@@ -34,6 +34,15 @@ func (s stateFlags) path() (string, error) {
 	return filepath.Abs(p)
 }
 
+// existing returns the state directory of apply for a command that reports it.
+func (s stateFlags) existing() (string, error) {
+	p, err := statedir.Existing(s.StateDir, applyState, family)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Abs(p)
+}
+
 // openSource locks the state directory of pull.
 func (s stateFlags) openSource(ctx context.Context, wait time.Duration) (*statedir.Dir, error) {
 	path, err := statedir.Resolve(s.StateDir, pullState)

@@ -39,11 +39,8 @@ func (c *statusCmd) Validate() error {
 // Run reads the state files and takes no lock. It therefore also answers while an
 // apply runs. Every file that it reads is replaced atomically.
 func (c *statusCmd) Run(ctx context.Context, env *cli.Env) error {
-	state, err := c.path()
+	state, err := c.existing()
 	if err != nil {
-		return err
-	}
-	if err := c.readable(state); err != nil {
 		return err
 	}
 	if c.Source == "" {
@@ -51,7 +48,7 @@ func (c *statusCmd) Run(ctx context.Context, env *cli.Env) error {
 	}
 	s, err := readStatus(state, c.Source, time.Now())
 	if err != nil {
-		return statedir.NotReadable(err)
+		return err
 	}
 	stale := s.stale(c.MaxAge)
 	level := record.Info
@@ -66,23 +63,6 @@ func (c *statusCmd) Run(ctx context.Context, env *cli.Env) error {
 			WithHint("journalctl -u gitops-sync -u gitops-apply shows the errors")
 	}
 	return nil
-}
-
-// readable fails if there is no state directory. It also fails if the units have
-// one that this user may not read.
-func (c *statusCmd) readable(state string) error {
-	err := statedir.Require(state)
-	if errors.Is(err, fs.ErrPermission) {
-		return statedir.NotReadable(err)
-	}
-	if err == nil || c.StateDir != "" {
-		return err
-	}
-	units := filepath.Join(varLib, applyState)
-	if info, statErr := os.Stat(units); statErr == nil && info.IsDir() {
-		return statedir.NotReadable(&fs.PathError{Op: "read", Path: units, Err: fs.ErrPermission})
-	}
-	return err
 }
 
 // status is what the state files say about this host. Only drift is found by
@@ -115,11 +95,12 @@ func readStatus(state, source string, now time.Time) (*status, error) {
 	if s.hold, s.held, err = readHold(state, now); err != nil {
 		return nil, err
 	}
+	// Only the user of apply may read the journal. Other users see that there is one.
 	j, err := readJournal(state)
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrPermission) {
 		return nil, err
 	}
-	s.interrupted = j != nil
+	s.interrupted = j != nil || err != nil
 	s.pulledAt, s.appliedAt = modified(filepath.Join(source, pulledFile)), modified(filepath.Join(state, ledgerFile))
 	h := host{root: s.ledger.Root}
 	if h.root == "" {
@@ -128,10 +109,11 @@ func readStatus(state, source string, now time.Time) (*status, error) {
 	for _, p := range slices.Sorted(maps.Keys(s.ledger.Files)) {
 		f := s.ledger.Files[p]
 		is, err := h.state(p)
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", p, err)
+		changed := is.kind != "file" || fmt.Sprintf("%04o", is.mode) != f.Mode
+		if err != nil && !(changed && is.kind != "" && errors.Is(err, fs.ErrPermission)) {
+			return nil, statedir.Unreadable(err)
 		}
-		if is.kind != "file" || is.sum != f.Sum || fmt.Sprintf("%04o", is.mode) != f.Mode {
+		if changed || is.sum != f.Sum {
 			s.drift = append(s.drift, p)
 		}
 	}

@@ -34,18 +34,15 @@ func (c *statusCmd) Immediate() bool { return true }
 func (c *statusCmd) Run(ctx context.Context, env *cli.Env) error {
 	path := c.DeadLetters
 	if path == "" {
-		dir, err := statedir.Resolve(c.StateDir, family)
-		if err == nil {
-			err = statedir.Require(dir)
-		}
+		dir, err := statedir.Existing(c.StateDir, family, family)
 		if err != nil {
-			return statedir.NotReadable(err)
+			return err
 		}
 		path = filepath.Join(dir, lettersFile)
 	}
 	n, size, err := countLines(path)
 	if err != nil {
-		return statedir.NotReadable(err)
+		return statedir.Unreadable(err)
 	}
 	l := record.New(time.Now(), record.Info, "dead_letter_status", env.Service)
 	l.Int("dead_letters", n)

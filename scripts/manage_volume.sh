@@ -1354,11 +1354,19 @@ create_volumes() {
 
 # resume: implements `resume`.
 resume() {
+  local unseen=''
   takes 0 0 resume "$@"
+  if [[ -z $state_dir${STATE_DIRECTORY:-} && -d $unit_state ]] && ! ls "$unit_state/quiesced" &>/dev/null &&
+    [[ ! -x $unit_state || -e $unit_state/quiesced ]]; then
+    unseen=$unit_state/quiesced
+  fi
   open_state
   # Without a journal docker is not needed, and it may not be installed.
   if [[ -n $(all_journals) ]]; then need_docker; fi
   resume_dead
+  if [[ -n $unseen ]]; then
+    fail 1 permission_denied "cannot read the journals in $unseen, so containers that the unit stopped may be down" 'run it as root'
+  fi
 }
 
 # volbackup ARG...: executes volbackup, which calls this script.

@@ -25,20 +25,17 @@ func (c *statusCmd) Immediate() bool { return true }
 // Run prints how many records wait in the queues of the state directory. It takes
 // no lock, so that it does not fail a run of the timer, and opens no database.
 func (c *statusCmd) Run(ctx context.Context, env *cli.Env) error {
-	path, err := statedir.Resolve(c.StateDir, env.Service)
+	path, err := statedir.Existing(c.StateDir, env.Service, env.Service)
 	if err != nil {
 		return err
 	}
-	if err := statedir.Require(path); err != nil {
-		return statedir.NotReadable(err)
-	}
 	spool, err := countRecords(filepath.Join(path, spoolFile))
 	if err != nil {
-		return statedir.NotReadable(err)
+		return statedir.Unreadable(err)
 	}
 	rejected, err := countRecords(filepath.Join(path, rejectedFile))
 	if err != nil {
-		return statedir.NotReadable(err)
+		return statedir.Unreadable(err)
 	}
 	now := time.Now()
 	l := record.New(now, record.Info, "spool_status", env.Service)

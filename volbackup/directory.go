@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"observability-hub/lib/cli"
 	"observability-hub/lib/command"
 	"observability-hub/lib/record"
+	"observability-hub/lib/statedir"
 	"observability-hub/lib/sysexits"
 	"observability-hub/volbackup/internal/repository"
 )
@@ -295,6 +297,9 @@ func (d *directory) verify(ctx context.Context, names []string, deep bool) error
 			wrong := d.wrong(ctx, a, deep)
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
+			}
+			if errors.Is(wrong, fs.ErrPermission) { // not damage, and true for the other archives too
+				return statedir.Unreadable(wrong)
 			}
 			if sysexits.Code(wrong) == sysexits.Config { // a missing key is not damage, and the stored bytes were verified
 				closed++

@@ -44,12 +44,12 @@ type engineFlags struct {
 
 func (f engineFlags) isRestic() bool { return f.Engine == "restic" }
 
-// engine returns the engine that --engine names.
+// engine returns the engine that --engine names, for a command that reads backups.
 func (f engineFlags) engine(env *cli.Env, repo repositoryFlags, keys identityFlags, staging stagingFlags, script scriptFlags) (engine, error) {
 	if f.isRestic() {
 		return newRestic(env, repo, staging, script)
 	}
-	r, err := repo.open()
+	r, err := repo.open(true)
 	if err != nil {
 		return nil, err
 	}

@@ -38,12 +38,17 @@ type repositoryFlags struct {
 	StateDir string `placeholder:"DIR"`
 }
 
-// open returns the repository.
-func (f repositoryFlags) open() (*repository.Repository, error) {
+// open returns the repository. If the command must not create one, because it reads
+// backups, and this user has none, it is that of the unit.
+func (f repositoryFlags) open(reads bool) (*repository.Repository, error) {
 	if f.Repo != "" {
 		return repository.New(f.Repo)
 	}
-	dir, err := statedir.Resolve(f.StateDir, family)
+	resolve := statedir.Resolve
+	if reads {
+		resolve = statedir.ResolveExisting
+	}
+	dir, err := resolve(f.StateDir, family)
 	if err != nil {
 		return nil, err
 	}

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"observability-hub/lib/cli"
 	"observability-hub/lib/record"
+	"observability-hub/lib/statedir"
 	"observability-hub/lib/sysexits"
 	"observability-hub/volbackup/internal/repository"
 )
@@ -41,7 +43,7 @@ func (c *pruneCmd) Run(ctx context.Context, env *cli.Env) error {
 	if err := checkVolumes(c.Volumes); err != nil {
 		return err
 	}
-	r, err := c.open()
+	r, err := c.open(true)
 	if err != nil {
 		return err
 	}
@@ -90,6 +92,9 @@ func (p *pruning) prune(ctx context.Context, volume string) error {
 	}
 	if last := repository.Newest(all, now); last != nil {
 		if err := p.Check(ctx, last); err != nil {
+			if errors.Is(err, fs.ErrPermission) {
+				return statedir.Unreadable(err)
+			}
 			if ctx.Err() == nil {
 				last.Damaged = err.Error()
 				err = errors.Join(repository.DamagedError(volume, last.ID, err), p.Update(last))

@@ -26,7 +26,7 @@ func (c *putCmd) Run(ctx context.Context, env *cli.Env) error {
 	if err := repository.CheckVolume(c.Volume); err != nil {
 		return err
 	}
-	r, err := c.open()
+	r, err := c.open(false)
 	if err != nil {
 		return err
 	}

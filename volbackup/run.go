@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
 
 	"observability-hub/lib/cli"
 	"observability-hub/lib/record"
+	"observability-hub/lib/statedir"
 	"observability-hub/lib/sysexits"
 	"observability-hub/volbackup/internal/repository"
 )
@@ -55,6 +57,11 @@ func (c *runCmd) Run(ctx context.Context, env *cli.Env) error {
 	names, err := c.names(env.Stdin)
 	if err != nil {
 		return err
+	}
+	if c.Repo == "" { // run creates a repository that is missing
+		if c.StateDir, err = statedir.Resolve(c.StateDir, family); err != nil {
+			return err
+		}
 	}
 	e, err := c.engine(env, c.repositoryFlags, identityFlags{}, c.stagingFlags, c.scriptFlags)
 	if err != nil {
@@ -134,7 +141,9 @@ func (r *run) plan(ctx context.Context, names []string) ([]volume, error) {
 	if r.dir, err = r.engine.inventory(); err != nil {
 		return nil, err
 	}
-	if r.inventory, err = repository.ReadInventory(r.dir); err != nil {
+	if r.inventory, err = repository.ReadInventory(r.dir); errors.Is(err, fs.ErrPermission) {
+		return nil, err
+	} else if err != nil {
 		r.env.Diag.Warn("inventory_damaged", err.Error())
 		r.inventory = repository.NewInventory()
 	}

@@ -30,7 +30,50 @@ func Resolve(flag, family string) (string, error) { return ResolveUnit(flag, fam
 // and cannot use that directory, the commands of the family share
 // $XDG_STATE_HOME/family.
 func ResolveUnit(flag, unit, family string) (string, error) {
-	return resolve("/var/lib", os.Geteuid(), flag, unit, family)
+	return resolve(varLib, os.Geteuid(), flag, unit, family)
+}
+
+// varLib is the directory below which the units have their state directories.
+const varLib = "/var/lib"
+
+// ResolveExisting is [Resolve] for a command that does not create state. If the
+// directory is missing and no flag names it, it is that of the unit, so that a
+// monitor need not name it.
+func ResolveExisting(flag, family string) (string, error) {
+	return existing(varLib, os.Geteuid(), flag, family, family)
+}
+
+// Existing is [ResolveExisting] for a command of [ResolveUnit]. The directory must
+// exist.
+func Existing(flag, unit, family string) (string, error) {
+	dir, err := existing(varLib, os.Geteuid(), flag, unit, family)
+	if err != nil {
+		return "", err
+	}
+	return dir, Require(dir)
+}
+
+func existing(varLib string, euid int, flag, unit, family string) (string, error) {
+	dir, err := resolve(varLib, euid, flag, unit, family)
+	if err == nil && isDir(dir) {
+		return dir, nil
+	}
+	if of := filepath.Join(varLib, unit); flag == "" && os.Getenv("STATE_DIRECTORY") == "" && isDir(of) {
+		return of, nil
+	}
+	return dir, err
+}
+
+// Unit returns the state directory of a unit if this host has one, and if it is
+// not dir.
+func Unit(unit, dir string) (string, bool) {
+	of := filepath.Join(varLib, unit)
+	return of, isDir(of) && filepath.Clean(dir) != of
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 func resolve(varLib string, euid int, flag, unit, family string) (string, error) {
@@ -67,21 +110,31 @@ func Require(path string) error {
 		return sysexits.New(sysexits.Config, "no_state_directory", fmt.Errorf("no state directory %s: no run has saved state there", path)).
 			WithHint("pass --state-dir; the units keep their state below /var/lib")
 	case err != nil:
-		return Unwritable(err)
+		return Unreadable(err)
 	case !info.IsDir():
 		return Unwritable(&os.PathError{Op: "open", Path: path, Err: syscall.ENOTDIR})
 	}
 	return nil
 }
 
-// NotReadable adds an exit status and a hint to an error of reading state that this
-// user may not read. It returns every other error unchanged.
-func NotReadable(err error) error {
-	if !errors.Is(err, os.ErrPermission) {
+// Unreadable adds an exit status and a hint to an error of the operating system
+// that occurred while state was read. A file that cannot be read is not damaged, so
+// the hint never proposes to remove or replace it. Unreadable returns every other
+// error unchanged: [os.ErrNotExist], and errors that already have an exit status.
+func Unreadable(err error) error {
+	e, ok := errors.AsType[*os.PathError](err)
+	if _, done := errors.AsType[*sysexits.Error](err); done || !ok || errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return sysexits.New(sysexits.Failed, "permission_denied", err).
-		WithHint("run it as root, or pass the --state-dir of a state that this user can read")
+	if errors.Is(err, os.ErrPermission) {
+		return sysexits.New(sysexits.Failed, "permission_denied", err).
+			WithHint("run it as root, or as a user or in a group that may read it: namei -l " + e.Path + " shows the owners and modes")
+	}
+	if errors.Is(err, syscall.ENOTDIR) {
+		return Unwritable(err)
+	}
+	return sysexits.New(sysexits.Failed, "failed", err).
+		WithHint("the file may be intact, so keep it: journalctl -k -p err shows errors of the disk; findmnt -T " + filepath.Dir(e.Path) + " shows the file system")
 }
 
 // Dir is a state directory that this process has locked. All files in it belong to
@@ -191,11 +244,19 @@ func (d *Dir) WriteFile(name string, data []byte) error {
 	return d.ReplaceFrom(name, bytes.NewReader(data))
 }
 
+// WriteReadable is [Dir.WriteFile] for a file without secrets: every user who may
+// enter the directory can read it. The mode of the directory decides who may.
+func (d *Dir) WriteReadable(name string, data []byte) error {
+	return d.replace(name, 0o644, bytes.NewReader(data))
+}
+
 // ReplaceFrom replaces the file called name by the content of r. It writes a
 // temporary file, fsyncs it, renames it, and fsyncs the directory. After a crash
 // or an error, the file is either the old file or the new file.
-func (d *Dir) ReplaceFrom(name string, r io.Reader) error {
-	f, err := renameio.NewPendingFile(d.Join(name), renameio.WithTempDir(d.Path), renameio.WithStaticPermissions(0o600))
+func (d *Dir) ReplaceFrom(name string, r io.Reader) error { return d.replace(name, 0o600, r) }
+
+func (d *Dir) replace(name string, mode os.FileMode, r io.Reader) error {
+	f, err := renameio.NewPendingFile(d.Join(name), renameio.WithTempDir(d.Path), renameio.WithStaticPermissions(mode))
 	if err != nil {
 		return Unwritable(err)
 	}

@@ -70,6 +70,79 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+// A command that only asks takes the state of the unit if the user has none and names none.
+func TestExisting(t *testing.T) {
+	varLib, home := t.TempDir(), t.TempDir()
+	for _, dir := range []string{filepath.Join(varLib, "both"), filepath.Join(varLib, "unit"), filepath.Join(home, "both")} {
+		if err := os.Mkdir(dir, 0o750); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := os.Geteuid() + 1
+	for _, tc := range []struct {
+		flag, systemd, unit, want string
+	}{
+		{"", "", "both", home + "/both"},
+		{"", "", "unit", varLib + "/unit"},
+		{"", "", "none", home + "/none"},
+		{"/flag", "", "unit", "/flag"},
+		{"", "/systemd", "unit", "/systemd"},
+	} {
+		t.Setenv("STATE_DIRECTORY", tc.systemd)
+		t.Setenv("XDG_STATE_HOME", home)
+		if got, err := existing(varLib, other, tc.flag, tc.unit, tc.unit); got != tc.want || err != nil {
+			t.Errorf("existing(%+v) = %q, %v", tc, got, err)
+		}
+	}
+	t.Setenv("STATE_DIRECTORY", "")
+	t.Setenv("XDG_STATE_HOME", "")
+	t.Setenv("HOME", "")
+	if got, err := existing(varLib, other, "", "unit", "unit"); got != varLib+"/unit" || err != nil {
+		t.Errorf("existing without a home = %q, %v", got, err)
+	}
+}
+
+// State that cannot be read is not damaged: no hint proposes to replace it.
+func TestUnreadable(t *testing.T) {
+	failure := func(errno error) error {
+		return fmt.Errorf("ledger: %w", &os.PathError{Op: "open", Path: "/state/file", Err: errno})
+	}
+	for name, tc := range map[string]struct {
+		err         error
+		code        int
+		event, hint string
+	}{
+		"no permission":   {failure(syscall.EACCES), sysexits.Failed, "permission_denied", "as root, or as a user or in a group that may read it: namei -l /state/file"},
+		"not permitted":   {failure(syscall.EPERM), sysexits.Failed, "permission_denied", "namei -l /state/file"},
+		"bad disk":        {failure(syscall.EIO), sysexits.Failed, "failed", "keep it: journalctl -k -p err shows errors of the disk; findmnt -T /state"},
+		"not a directory": {failure(syscall.ENOTDIR), sysexits.CantCreate, "state_unwritable", "move it away"},
+	} {
+		err := Unreadable(tc.err)
+		e, ok := errors.AsType[*sysexits.Error](err)
+		if !ok || e.Code != tc.code || e.Event != tc.event || !strings.Contains(e.Hint, tc.hint) || !strings.Contains(err.Error(), "/state/file") {
+			t.Errorf("%s: %#v", name, err)
+		}
+	}
+	for _, err := range []error{failure(syscall.ENOENT), errors.New("x"), sysexits.New(sysexits.DataErr, "x", failure(syscall.EIO))} {
+		if got := Unreadable(err); got != err {
+			t.Errorf("Unreadable(%v) = %#v", err, got)
+		}
+	}
+}
+
+// The mode of the directory, not that of a file without secrets, decides who can read it.
+func TestWriteReadable(t *testing.T) {
+	d := open(t, t.TempDir())
+	if err := errors.Join(d.WriteReadable("status", []byte("x")), d.WriteFile("secret", []byte("x"))); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]os.FileMode{"status": 0o644, "secret": 0o600} {
+		if info, err := os.Stat(d.Join(name)); err != nil || info.Mode() != want {
+			t.Errorf("%s: %v, %v; want mode %v", name, info.Mode(), err, want)
+		}
+	}
+}
+
 func TestRequire(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")

@@ -37,6 +37,9 @@ func Rewrite(path string) (*Rewriting, error) {
 		}
 	}
 	if err != nil {
+		if errors.Is(err, os.ErrPermission) {
+			return nil, statedir.Unreadable(err)
+		}
 		if _, ok := errors.AsType[*sysexits.Error](err); !ok {
 			err = sysexits.New(sysexits.DataErr, "bad_input", fmt.Errorf("open the dead letters: %w", err)).
 				WithHint("name a file of dead letters that readsync has written")

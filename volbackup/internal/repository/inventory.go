@@ -4,10 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
+	"observability-hub/lib/statedir"
 	"observability-hub/lib/sysexits"
 )
 
@@ -44,6 +44,9 @@ func ReadInventory(dir string) (*Inventory, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return i, nil
 	}
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
+		return nil, statedir.Unreadable(err)
+	}
 	if err == nil {
 		err = unseal(b, i)
 	}
@@ -61,9 +64,7 @@ func ReadInventory(dir string) (*Inventory, error) {
 func (i *Inventory) Write(dir string) error {
 	b, err := seal(i)
 	if err == nil {
-		if err = os.Mkdir(dir, 0o700); err == nil {
-			err = handOver(filepath.Dir(dir), dir)
-		} else if errors.Is(err, fs.ErrExist) {
+		if err = makeDir(dir); errors.Is(err, fs.ErrExist) {
 			err = nil
 		}
 		if err == nil {

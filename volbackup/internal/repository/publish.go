@@ -35,8 +35,8 @@ type Draft struct {
 // unused ID.
 func (r *Repository) Draft(m *Manifest) (*Draft, error) {
 	dir := r.Dir(m.Volume)
-	if err := os.Mkdir(dir, 0o700); err == nil {
-		if err := errors.Join(handOver(r.Root, dir), durable.SyncDir(r.Root)); err != nil {
+	if err := makeDir(dir); err == nil {
+		if err := durable.SyncDir(r.Root); err != nil {
 			return nil, Unwritable(err)
 		}
 	} else if !errors.Is(err, fs.ErrExist) {
@@ -155,7 +155,7 @@ func (d *Draft) finish() error {
 	if err != nil {
 		return err
 	}
-	if err := durable.Write(d.temp(d.m.ID+manifestExt), b, belong); err != nil {
+	if err := durable.Write(d.temp(d.m.ID+manifestExt), b, publicly); err != nil {
 		return err
 	}
 	if err := os.Rename(d.temp(d.m.File), d.r.Path(d.m)); err != nil {
@@ -194,7 +194,7 @@ func (r *Repository) Update(m *Manifest) error {
 // replace replaces the content of a file by b. If it fails, the file is unchanged.
 func replace(path string, b []byte) error {
 	dir, base := filepath.Split(path)
-	return durable.Replace(path, filepath.Join(dir, tempPrefix+base), b, belong)
+	return durable.Replace(path, filepath.Join(dir, tempPrefix+base), b, publicly)
 }
 
 // goneExt marks the manifest of an archive that is being removed.
@@ -329,6 +329,30 @@ func (r *Repository) awaited(volume, id, path string) bool {
 	info, err := os.Lstat(r.Path(m))
 	return err == nil && info.Size() == m.StoredBytes
 }
+
+// makeDir creates a directory with the owner of its parent directory. It returns
+// [fs.ErrExist] if the directory exists.
+func makeDir(dir string) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	return errors.Join(handOver(filepath.Dir(dir), dir), openUp(dir))
+}
+
+// openUp lets the group enter a new directory if it may enter its parent directory, so
+// that a monitor in the group can ask for the status. StateDirectoryMode= of the unit
+// therefore decides for the whole repository.
+func openUp(dir string) error {
+	parent, err := os.Stat(filepath.Dir(dir))
+	if err != nil || parent.Mode()&0o050 == 0 {
+		return err
+	}
+	return os.Chmod(dir, 0o700|parent.Mode()&0o050)
+}
+
+// publicly calls [belong] for a manifest or the inventory. Every user who may enter the
+// directory can read it. Only the owner can read an archive.
+func publicly(f *os.File) error { return errors.Join(belong(f), f.Chmod(0o644)) }
 
 // belong calls [handOver] for an open file.
 func belong(f *os.File) error { return handOver(filepath.Dir(f.Name()), f.Name()) }

@@ -46,7 +46,12 @@ func New(dir string) (*Repository, error) {
 
 // Claim locks the repository for writing, and creates it if it is missing.
 func (r *Repository) Claim(ctx context.Context) error {
+	_, err := os.Stat(r.Root)
+	isNew := errors.Is(err, fs.ErrNotExist)
 	lock, err := statedir.Open(ctx, r.Root, 0)
+	if err == nil && isNew {
+		err = openUp(r.Root)
+	}
 	if err != nil {
 		return r.lockError(err)
 	}
@@ -56,8 +61,10 @@ func (r *Repository) Claim(ctx context.Context) error {
 
 // ClaimExisting locks a repository that must exist.
 func (r *Repository) ClaimExisting(ctx context.Context) error {
-	if _, err := os.Stat(r.Root); err != nil {
+	if _, err := os.Stat(r.Root); errors.Is(err, fs.ErrNotExist) {
 		return Missing(err)
+	} else if err != nil {
+		return unreadable(err)
 	}
 	return r.Claim(ctx)
 }
@@ -87,6 +94,9 @@ func (r *Repository) Release() error {
 // Unwritable gives an error of writing to the repository its exit status and a hint.
 func Unwritable(err error) error {
 	hint := "pass --repo DIR, a directory that the user of this run can write to"
+	if e, ok := errors.AsType[*fs.PathError](err); ok && errors.Is(err, fs.ErrPermission) {
+		hint = "run it as the owner of the repository, or as root: namei -l " + e.Path + " shows the owners and modes"
+	}
 	if Full(err) {
 		hint = "make room on that file system; the existing backups are unchanged"
 	}
@@ -152,10 +162,14 @@ func (r *Repository) Volumes() ([]string, error) {
 	return names, nil
 }
 
-// unreadable returns the error for a directory that exists but cannot be read.
+// unreadable returns the error for a part of the repository that exists but cannot be
+// read.
 func unreadable(err error) error {
-	return sysexits.New(sysexits.Failed, "failed", fmt.Errorf("repository: %w", err)).
-		WithHint("run as the owner of that directory, or as root; if it is not a directory, move it away")
+	if errors.Is(err, syscall.ENOTDIR) {
+		return sysexits.New(sysexits.Failed, "failed", fmt.Errorf("repository: %w", err)).
+			WithHint("a file is in the place of the directory: move it away")
+	}
+	return statedir.Unreadable(err)
 }
 
 // Missing returns the error for a repository that does not exist or has no backup.
@@ -168,11 +182,11 @@ func Missing(err error) error {
 type Archive struct {
 	*Manifest
 	ID  string
-	Err error // the manifest is unreadable or damaged; Manifest is nil
+	Err error // the manifest is damaged; Manifest is nil
 }
 
-// Archives returns the archives of a volume, oldest first. Archives with an
-// unreadable manifest are included. A volume without a directory has no archives.
+// Archives returns the archives of a volume, oldest first. Archives with a damaged
+// manifest are included. A volume without a directory has no archives.
 func (r *Repository) Archives(volume string) ([]Archive, error) {
 	entries, err := os.ReadDir(r.Dir(volume))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -193,6 +207,9 @@ func (r *Repository) Archives(volume string) ([]Archive, error) {
 		a.Manifest, a.Err = r.readManifest(volume, id)
 		if errors.Is(a.Err, fs.ErrNotExist) { // removed since it was listed
 			continue
+		}
+		if errors.Is(a.Err, fs.ErrPermission) { // the archive may be good
+			return nil, unreadable(a.Err)
 		}
 		all = append(all, a)
 	}
@@ -341,10 +358,13 @@ func (r *Repository) None(volume string) error {
 
 // DamagedError returns the error for an archive that must not be used. It returns err
 // itself if err already has an exit status, such as that of a full stdout, because then
-// the archive is not the cause.
+// the archive is not the cause. An archive that this user may not read is not damaged.
 func DamagedError(volume, id string, err error) error {
 	if _, ok := errors.AsType[*sysexits.Error](err); ok {
 		return err
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return unreadable(err)
 	}
 	return sysexits.New(sysexits.DataErr, "archive_damaged", fmt.Errorf("%s@%s: %w", volume, id, err)).
 		WithHint("volbackup verify " + volume + " shows which of its backups are good")
