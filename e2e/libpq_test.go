@@ -220,7 +220,7 @@ func TestDatabaseHints(t *testing.T) {
 		{"no authority file", tls.TCPURL() + "?sslmode=verify-full&sslrootcert=/nowhere", exitConfig, "must be PEM"},
 		{"no certificate file", tls.TCPURL() + "?sslmode=verify-full&sslrootcert=" + ca + "&sslcert=" + ca + "&sslkey=/nowhere", exitConfig, "must be PEM"},
 		{"not a PEM file", tls.TCPURL() + "?sslmode=verify-full&sslrootcert=/etc/passwd", exitConfig, "must be PEM"},
-		{"peer", strings.Replace(peer.SocketURL("server", "hub"), "?", "?application_name=x&", 1), exitConfig, "runuser"},
+		{"peer", strings.Replace(peer.SocketURL("server", "hub"), "?", "?application_name=x&", 1), exitConfig, "hub-run"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got := sysmetrics(t, "DATABASE_URL="+tc.dsn).run(records("web1", 1), "flush")

@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"observability-hub/lib/credential"
+	"observability-hub/lib/sysexits"
 )
 
 // credentials are the credentials that exist.
@@ -17,37 +18,53 @@ type credentials struct {
 
 // findCredentials returns the credentials for git. If as is not nil, git runs as
 // that user, who cannot read the files in /etc/credstore. Then the user gets copies
-// in a directory below dir, as a unit gets them from systemd. The caller must remove
-// the copies.
+// in a directory below dir, as a unit gets them from systemd. Decrypted credentials
+// are there, too. The caller must remove the copies.
 func findCredentials(as *syscall.Credential, dir string) (*credentials, error) {
 	c := &credentials{files: map[string]string{}}
+	copies := map[string][]byte{}
 	for _, name := range []string{"git_credentials", "deploy_key", "known_hosts"} {
-		if file := credential.Path(name); file != "" {
-			c.files[name] = file
-		}
-	}
-	if as == nil || len(c.files) == 0 {
-		return c, nil
-	}
-	var err error
-	if c.copies, err = os.MkdirTemp(dir, "gitsync-credentials-"); err != nil {
-		return c, fmt.Errorf("copy the credentials: %w", err)
-	}
-	for name, file := range c.files {
-		b, err := os.ReadFile(file)
+		file, content, err := credential.File(name)
 		if err != nil {
 			return c, err
 		}
-		fresh := filepath.Join(c.copies, name)
-		if err := writeNew(fresh, b, 0o400, int(as.Uid), int(as.Gid)); err != nil {
-			return c, fmt.Errorf("copy the credentials: %w", err)
+		if file != "" && as != nil {
+			if content, err = os.ReadFile(file); err != nil {
+				return c, err
+			}
 		}
-		c.files[name] = fresh
+		if content != nil {
+			copies[name] = content
+		} else if file != "" {
+			c.files[name] = file
+		}
 	}
-	if err := os.Chown(c.copies, int(as.Uid), int(as.Gid)); err != nil {
-		return c, fmt.Errorf("copy the credentials: %w", err)
+	if len(copies) == 0 {
+		return c, nil
+	}
+	uid, gid := os.Geteuid(), os.Getegid()
+	if as != nil {
+		uid, gid = int(as.Uid), int(as.Gid)
+	}
+	if err := c.copyTo(dir, copies, uid, gid); err != nil {
+		return c, sysexits.New(sysexits.CantCreate, "state_unwritable", fmt.Errorf("copy the credentials: %w", err)).
+			WithHint("run by root, gitsync copies the credentials there for git: check that " + dir + " is writable and has space")
 	}
 	return c, nil
+}
+
+// copyTo writes copies into a new directory below dir that belongs to the user.
+func (c *credentials) copyTo(dir string, copies map[string][]byte, uid, gid int) (err error) {
+	if c.copies, err = os.MkdirTemp(dir, "gitsync-credentials-"); err != nil {
+		return err
+	}
+	for name, content := range copies {
+		c.files[name] = filepath.Join(c.copies, name)
+		if err := writeNew(c.files[name], content, 0o400, uid, gid); err != nil {
+			return err
+		}
+	}
+	return os.Chown(c.copies, uid, gid)
 }
 
 // remove removes the copies.

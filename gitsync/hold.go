@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"time"
 
 	"observability-hub/lib/cli"
 	"observability-hub/lib/record"
+	"observability-hub/lib/statedir"
+	"observability-hub/lib/sysexits"
 )
 
 // hold keeps apply from changing the host while an administrator works on it by
@@ -53,6 +56,10 @@ func (c *holdCmd) Run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	defer dir.Close()
+	if units, other := statedir.Unit(applyState, dir.Path); other && c.StateDir == "" && os.Getenv("STATE_DIRECTORY") == "" {
+		return sysexits.New(sysexits.Config, "other_state", fmt.Errorf("the state of this user is %s, but the units have theirs in %s: this hold would not hold them", dir.Path, units)).
+			WithHint("run it as root, or pass --state-dir to name the state to hold")
+	}
 	now := time.Now().UTC()
 	h := hold{Since: now}
 	if c.For != nil {

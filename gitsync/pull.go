@@ -141,7 +141,7 @@ func (p *pull) run(ctx context.Context) error {
 	c, err := findCredentials(repo.as, "/run")
 	defer c.remove()
 	if err != nil {
-		return sysexits.New(sysexits.CantCreate, "state_unwritable", err).WithHint("run by root, gitsync copies the credentials of /etc/credstore there for the owner of the state directory: check that /run is writable and has space")
+		return err
 	}
 	from, env, err := repo.open(ctx, p.Repo, c)
 	if err != nil {

@@ -58,11 +58,8 @@ func (s stateFlags) openSource(ctx context.Context, wait time.Duration) (*stated
 // openExisting locks the state directory of apply, which must exist. A new, empty
 // directory would not be the one that the user means.
 func (s stateFlags) openExisting(ctx context.Context, wait time.Duration) (*statedir.Dir, error) {
-	path, err := s.path()
+	path, err := s.existing()
 	if err != nil {
-		return nil, err
-	}
-	if err := statedir.Require(path); err != nil {
 		return nil, err
 	}
 	return statedir.Open(ctx, path, wait)

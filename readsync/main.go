@@ -27,6 +27,8 @@ import (
 const (
 	name   = "readsync"
 	family = "reading-sync" // the unit family: the service of every record
+
+	endpointUnit = "reading-sync-api" // whose settings name the databases
 )
 
 func main() {
@@ -45,15 +47,15 @@ func appBetween(p peers) cli.App {
 		Service:     family,
 		Description: "Sync documents from MongoDB to PostgreSQL: each becomes one row, or a record that says why not.",
 		Commands: []cli.Command{
-			{Name: "run", Help: "Sync all ingested documents: extract, load and mark in one.", Grammar: &runCmd{peerFlags: f}},
-			{Name: "extract", Help: "Print each ingested document as a record.", Grammar: &extractCmd{peerFlags: f}},
-			{Name: "load", Help: "Insert the records on stdin as rows, and print the outcome of each.", Grammar: &loadCmd{peerFlags: f}},
-			{Name: "mark", Help: "Mark the documents whose outcomes load printed.", Grammar: &markCmd{peerFlags: f}},
-			{Name: "retry", Help: "Load dead letters again.", Grammar: &retryCmd{peerFlags: f}},
-			{Name: "verify", Help: "Compare documents and rows in both directions.", Grammar: &verifyCmd{peerFlags: f}},
+			{Name: "run", Help: "Sync all ingested documents: extract, load and mark in one.", Unit: endpointUnit, Grammar: &runCmd{peerFlags: f}},
+			{Name: "extract", Help: "Print each ingested document as a record.", Unit: endpointUnit, Grammar: &extractCmd{peerFlags: f}},
+			{Name: "load", Help: "Insert the records on stdin as rows, and print the outcome of each.", Unit: endpointUnit, Grammar: &loadCmd{peerFlags: f}},
+			{Name: "mark", Help: "Mark the documents whose outcomes load printed.", Unit: endpointUnit, Grammar: &markCmd{peerFlags: f}},
+			{Name: "retry", Help: "Load dead letters again.", Unit: endpointUnit, Grammar: &retryCmd{peerFlags: f}},
+			{Name: "verify", Help: "Compare documents and rows in both directions.", Unit: endpointUnit, Grammar: &verifyCmd{peerFlags: f}},
 			{Name: "status", Help: "Count the documents that wait in the dead letters.", Grammar: &statusCmd{}},
 			{Name: "trigger", Help: "Call the Proxy Service, or readsync serve, until everything is synced.", Grammar: &triggerCmd{pace: usualPace()}},
-			{Name: "serve", Help: "Answer one call on stdin, as a Proxy Service does.", Grammar: &serveCmd{peerFlags: f}},
+			{Name: "serve", Help: "Answer one call on stdin, as a Proxy Service does.", Unit: endpointUnit, Grammar: &serveCmd{peerFlags: f}},
 		},
 		Flags: flagHelp,
 		Examples: `  readsync run --dry-run

@@ -228,6 +228,9 @@ func dialLocalhost(ctx context.Context, network, address string) (net.Conn, erro
 }
 
 func proxyConfig(err error) error {
+	if e, ok := errors.AsType[*sysexits.Error](err); ok {
+		return e // it has a hint of its own
+	}
 	return sysexits.New(sysexits.Config, "bad_configuration", err).
 		WithHint("the credential proxy_auth, or $PROXY_AUTH, must be user:password")
 }

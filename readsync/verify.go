@@ -86,7 +86,7 @@ func (v *verifyCmd) run(ctx context.Context, env *cli.Env) error {
 func (v *verifying) readLetters() error {
 	path := v.DeadLetters
 	if path == "" {
-		dir, err := statedir.Resolve(v.StateDir, v.env.Service)
+		dir, err := statedir.ResolveExisting(v.StateDir, v.env.Service)
 		if err != nil {
 			return err
 		}
@@ -99,7 +99,7 @@ func (v *verifying) readLetters() error {
 	}
 	v.letters = map[string]bool{}
 	if err != nil {
-		return fmt.Errorf("read the dead letters: %w", err)
+		return statedir.Unreadable(fmt.Errorf("read the dead letters: %w", err))
 	}
 	defer f.Close()
 	in := stage.NewLines(f)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"time"
 
 	"observability-hub/lib/cli"
@@ -27,6 +28,7 @@ type delivery struct {
 	aside    string    // path of the file of rejected records, "" if there are none
 	settled  int       // number of records at the start of the current batch that are inserted or set aside
 
+	apart   string    // the state directory in which records wait for a later run of this user, "" if they do not
 	sampled time.Time // when this run took the batch; zero for records from stdin
 
 	known map[uint64]bool // hashes of the lines in rejectedFile; nil until first needed
@@ -75,6 +77,9 @@ func (d *delivery) deliver(ctx context.Context, dir *statedir.Dir, batch []entry
 	inserted := err == nil
 	if err == errNoDatabase {
 		err = nil
+		if safe && len(batch) > 0 && d.StateDir == "" && os.Getenv("STATE_DIRECTORY") == "" {
+			d.apart = dir.Path
+		}
 	}
 	switch {
 	case !inserted && !safe:
@@ -132,6 +137,9 @@ func (d *delivery) finish(err error) error {
 	l.Int("lost", d.lost)
 	l.Int("spool_bytes", d.spoolBytes)
 	err = errors.Join(err, d.env.Stdout.Record(level, l.End()))
+	if unit, other := statedir.Unit(d.env.Service, d.apart); d.apart != "" && other {
+		d.env.Diag.Warn("spooled_apart", fmt.Sprintf("no database is configured for this user: %s kept in %s, but the unit inserts what is in %s; run it as root, or set DATABASE_URL", plural(int(d.spooled), "record"), d.apart, unit))
+	}
 	if d.lost > 0 {
 		code := sysexits.CantCreate
 		if sysexits.Code(err) == sysexits.TempFail {

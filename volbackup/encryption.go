@@ -94,6 +94,9 @@ func (f identityFlags) identitiesFor(m *repository.Manifest) ([]age.Identity, er
 }
 
 func badIdentity(err error) error {
+	if e, ok := errors.AsType[*sysexits.Error](err); ok {
+		return e // it has a hint of its own
+	}
 	return sysexits.New(sysexits.Config, "bad_identity", fmt.Errorf("identity: %w", err)).
 		WithHint("pass --identity FILE, a file made by age-keygen, or set the credential age_identity")
 }

@@ -38,6 +38,9 @@ type Command struct {
 	Help    string
 	Default bool // run if no command is named
 	Hidden  bool // not shown in --help
+	// Unit is the unit whose environment file the command reads, in addition to that
+	// of the family, if root runs it by hand. "" if that is the file of the family.
+	Unit string
 	// Grammar is a pointer to a struct of flags for kong. It has a method
 	// Run(context.Context, *Env) error. A signal cancels the context. If Grammar
 	// or a struct in it has a method Validate() error, kong calls it after parsing.
@@ -70,10 +73,25 @@ func Main(app App, args []string, stdin io.Reader, stdout, stderr *os.File) int 
 		raise(died.Signal)
 	}
 	if err != nil {
-		env.Diag.Error(err)
+		env.Diag.Error(unseen(err))
 		retry(sysexits.Code(err))
 	}
 	return sysexits.Code(err)
+}
+
+// unseen adds to the hint of bad configuration that this user cannot see the settings
+// of the units.
+func unseen(err error) error {
+	e, ok := errors.AsType[*sysexits.Error](err)
+	hint := credential.Unseen()
+	if !ok || e.Code != sysexits.Config || hint == "" {
+		return err
+	}
+	if e.Hint != "" {
+		hint = e.Hint + "; " + hint
+	}
+	e.Hint = hint
+	return err
 }
 
 // exited is the panic with which kong's --help and --version leave the parser.
@@ -137,7 +155,11 @@ func parse(env *Env, args []string, stderr io.Writer) (*kong.Context, error) {
 	}{}
 	commands, helpful := env.called(args)
 	if !helpful && !slices.Contains(args, "--version") {
-		if err := credential.AsUnit(env.Service); err != nil {
+		units := []string{env.Service}
+		if len(commands) == 1 && commands[0].Unit != "" {
+			units = append(units, commands[0].Unit)
+		}
+		if err := credential.AsUnit(units...); err != nil {
 			return nil, err
 		}
 	}

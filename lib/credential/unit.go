@@ -20,35 +20,56 @@ func stores() []string {
 	return []string{"run/credentials/@system", "etc/credstore", "run/credstore", "usr/lib/credstore"}
 }
 
-// AsUnit gives a tool that root runs by hand the settings that the unit of family
-// gets from systemd. It sets the variables of /etc/observability-hub/family.env
-// that the environment does not have. [Lookup] and [Path] then also find the
-// credentials in the stores for which the environment has no variable. AsUnit does
-// nothing in a unit, or for other users, because they cannot read these files.
-func AsUnit(family string) error {
+// AsUnit gives a tool that root runs by hand the settings that a unit gets from
+// systemd. It sets the variables of the files /etc/observability-hub/NAME.env that
+// the environment does not have. The last name wins, as in the unit. [Lookup] and
+// [File] then also find the credentials in the stores for which the environment has
+// no variable. AsUnit does nothing in a unit, or for other users, because they cannot
+// read these files.
+func AsUnit(names ...string) error {
 	if !byHand() {
 		return nil
 	}
-	return asUnit("/", family)
+	return asUnit("/", names...)
 }
+
+// Unseen returns a hint for a user who runs a tool by hand, and who may not read the
+// settings of the units: what the tool lacks may be there. It returns "" for root, in
+// a unit, and on a host without such settings.
+func Unseen() string {
+	if os.Getenv("INVOCATION_ID") != "" || os.Getenv("CREDENTIALS_DIRECTORY") != "" {
+		return ""
+	}
+	if _, err := os.ReadDir(settingsDir); !errors.Is(err, fs.ErrPermission) {
+		return ""
+	}
+	return "only root can read the settings in " + settingsDir + ": run it as root, or with hub-run as the unit does"
+}
+
+// settingsDir is the directory of the units' environment files.
+const settingsDir = "/etc/observability-hub"
 
 // byHand reports whether this process is root and not in a unit.
 func byHand() bool {
 	return os.Geteuid() == 0 && os.Getenv("INVOCATION_ID") == "" && os.Getenv("CREDENTIALS_DIRECTORY") == ""
 }
 
-func asUnit(root, family string) error {
-	path := filepath.Join(root, "etc/observability-hub", family+".env")
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		b, err = nil, nil
-	}
-	if err == nil && (!utf8.Valid(b) || slices.Contains(b, 0)) {
-		err = fmt.Errorf("read %s: not valid UTF-8 text", path) // systemd rejects it too
-	}
-	if err != nil {
-		return sysexits.New(sysexits.Config, "bad_configuration", err).
-			WithHint("correct the file: it must be readable for root and hold UTF-8 text, because the unit reads it too")
+func asUnit(root string, names ...string) error {
+	var settings []variable
+	for _, name := range names {
+		path := filepath.Join(root, settingsDir, name+".env")
+		b, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil && (!utf8.Valid(b) || slices.Contains(b, 0)) {
+			err = fmt.Errorf("read %s: not valid UTF-8 text", path) // systemd rejects it too
+		}
+		if err != nil {
+			return sysexits.New(sysexits.Config, "bad_configuration", err).
+				WithHint("correct the file: it must be readable for root and hold UTF-8 text, because the unit reads it too")
+		}
+		settings = append(settings, parseEnvironment(string(b))...)
 	}
 	// If libpq's variables in the environment name a database, the store and the
 	// file must not name another one. An empty variable hides both.
@@ -63,30 +84,37 @@ func asUnit(root, family string) error {
 		name, _, _ := strings.Cut(v, "=")
 		have[name] = true
 	}
-	for _, v := range parseEnvironment(string(b)) {
+	for _, v := range settings {
 		if have[v.name] {
 			continue
 		}
 		// In the unit, the credential wins over the variable.
-		if _, ok := stored(root, strings.ToLower(v.name)); ok {
+		if _, _, ok := stored(root, strings.ToLower(v.name)); ok {
 			continue
 		}
 		if err := os.Setenv(v.name, v.value); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
+			return err
 		}
 	}
 	return nil
 }
 
-// stored returns the file of a credential in the first store that has it.
-func stored(root, name string) (path string, ok bool) {
-	for _, dir := range stores() {
-		path = filepath.Join(root, dir, name)
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
-			return path, true
+// stored returns the file of a credential in the first store that has it. The stores
+// of encrypted credentials come last, because LoadCredential= of the unit finds the
+// others without a drop-in.
+func stored(root, name string) (path string, encrypted, ok bool) {
+	for _, suffix := range []string{"", ".encrypted"} {
+		for _, dir := range stores() {
+			if suffix != "" && !strings.HasSuffix(dir, "credstore") {
+				continue
+			}
+			path = filepath.Join(root, dir+suffix, name)
+			if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+				return path, suffix != "", true
+			}
 		}
 	}
-	return "", false
+	return "", false, false
 }
 
 // variable is an assignment in an environment file.

@@ -147,3 +147,27 @@ func TestEnvironmentFileCannotBeRead(t *testing.T) {
 		t.Errorf("no UTF-8: %v; want status 78 and the path", err)
 	}
 }
+
+// A unit with two environment files takes the second value of a variable.
+func TestTwoFiles(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: make test runs it")
+	}
+	unset(t, "A", "B", "C", "INVOCATION_ID", "CREDENTIALS_DIRECTORY")
+	root := t.TempDir()
+	dir := filepath.Join(root, settingsDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"family.env": "A=1\nB=1\n", "unit.env": "B=2\nC=2\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := asUnit(root, "family", "none", "unit"); err != nil {
+		t.Fatal(err)
+	}
+	if got := os.Getenv("A") + os.Getenv("B") + os.Getenv("C"); got != "122" {
+		t.Errorf("A, B and C are %s; want 122", got)
+	}
+}

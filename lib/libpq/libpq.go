@@ -102,6 +102,9 @@ func Parse(dsn string) (Config, error) {
 
 // BadConfiguration adds the exit status and hint of bad configuration to an error.
 func BadConfiguration(err error) error {
+	if e, ok := errors.AsType[*sysexits.Error](err); ok {
+		return e // it has a hint of its own
+	}
 	return sysexits.New(sysexits.Config, "bad_configuration", err).
 		WithHint("the form of database_url is postgres://user:password@host/database?sslmode=verify-full, or user=… host=… dbname=…")
 }

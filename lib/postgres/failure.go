@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io/fs"
 	"net"
+	"os"
 	"strings"
 	"syscall"
 
@@ -104,7 +105,7 @@ func answer(e *pq.Error, needs Needs) (code int, hint string) {
 func authorization(message string) string {
 	switch {
 	case strings.Contains(message, "Peer authentication"), strings.Contains(message, "Ident authentication"):
-		return "the server requires the system user of that name: run the tool as that user (runuser -u), or use host=localhost and a password"
+		return "the server requires the system user of that name: run the tool as that user, in a unit's place with hub-run UNIT COMMAND, or use host=localhost and a password"
 	case strings.Contains(message, "pg_hba.conf") && (strings.Contains(message, "no encryption") || strings.Contains(message, "SSL off")):
 		return "pg_hba.conf on the server has no line for this user, database and address without TLS: add one, or set sslmode=verify-full"
 	case strings.Contains(message, "pg_hba.conf"):
@@ -112,6 +113,9 @@ func authorization(message string) string {
 	case strings.Contains(message, "not permitted to log in"):
 		return "as a superuser: ALTER ROLE … LOGIN"
 	case strings.Contains(message, "does not exist"):
+		if os.Geteuid() == 0 && strings.Contains(message, `"root"`) {
+			return "root has no role: run the tool as the user of the unit with hub-run UNIT COMMAND, or name a user in database_url"
+		}
 		return "the server has no such role: correct the user in database_url, or create the role: createuser"
 	case strings.Contains(message, "certificate"):
 		return "the server requires a client certificate: set sslcert and sslkey to its files"

@@ -32,7 +32,7 @@ func TestFailure(t *testing.T) {
 		{server("28P01", "password authentication failed"), sysexits.Config, "password"},
 		{server("28000", `no pg_hba.conf entry for host "::1", user "u", database "d", no encryption`), sysexits.Config, "sslmode=verify-full"},
 		{server("28000", `no pg_hba.conf entry for host "::1", user "u", database "d", SSL encryption`), sysexits.Config, "add one"},
-		{server("28000", `Peer authentication failed for user "u"`), sysexits.Config, "runuser"},
+		{server("28000", `Peer authentication failed for user "u"`), sysexits.Config, "hub-run UNIT COMMAND"},
 		{server("28000", `role "u" does not exist`), sysexits.Config, "createuser"},
 		{server("28000", `role "u" is not permitted to log in`), sysexits.Config, "ALTER ROLE"},
 		{server("3D000", `database "d" does not exist`), sysexits.Config, "createdb"},

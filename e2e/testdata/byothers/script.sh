@@ -73,6 +73,25 @@ gives $other 1 "$denied" readsync retry /var/lib/reading-sync/dead-letters.jsonl
 gives $other 73 '"msg":"repository_unwritable".*"hint":"run it as the owner' volbackup put v --repo /var/lib/volume-backup/repository
 gives $other 73 '"msg":"state_unwritable".*"hint":"ls -ld' gitsync pull --state-dir /var/lib/gitops-sync --repo hub
 
+# A hold of another state than that of the units would hold nothing. Records in another spool are inserted by no unit.
+mine="home-$other/.local/state"
+as $other mkdir -p "$mine/gitops-sync"
+gives $other 78 '"msg":"other_state".*/var/lib/gitops-apply' gitsync hold
+gives $other 73 '"msg":"state_unwritable".*/var/lib/gitops-apply' gitsync hold
+sample='{"time":"2026-01-01T00:00:00Z","host":"h","metric_type":"cpu","payload":{}}'
+gives $other 0 '"msg":"spooled_apart".*1 record kept in /mnt/home-.*/var/lib/system-metrics' sh -c "echo '$sample' | sysmetrics flush"
+gives $other 0 '^1$' sh -c "echo '$sample' | sysmetrics flush --state-dir ~/own 2>&1 | wc -l" # no warning if the user names it
+
+# What this user lacks may be in the settings, which root alone can read.
+mkdir etc work
+mount -t overlay -o lowerdir=/etc,upperdir=etc,workdir=work overlay /etc # the test adds a directory that the host may not have
+install -d -m 700 /etc/observability-hub
+unseen='"hint":"[^"]*only root can read the settings in /etc/observability-hub: run it as root, or with hub-run'
+for command in 'gitsync pull' 'readsync run' 'readsync verify' 'sysmetrics prune --keep 90d'; do
+  # shellcheck disable=SC2086 # words
+  gives $unit 78 "$unseen" $command
+done
+
 # The directories can be entered, but the files cannot be read.
 chmod 755 /var/lib/*/ /var/lib/volume-backup/{repository,repository/v}
 find /var/lib -type f -exec chmod 600 {} +

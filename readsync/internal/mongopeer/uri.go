@@ -122,6 +122,9 @@ func allLocal(hosts []string) bool {
 
 // BadConfiguration returns an error of mongo_uri, MONGO_DB_NAME or MONGO_COLLECTION.
 func BadConfiguration(err error) error {
+	if e, ok := errors.AsType[*sysexits.Error](err); ok {
+		return e // it has a hint of its own
+	}
 	return sysexits.New(sysexits.Config, "bad_configuration", err).
 		WithHint("mongo_uri has the form mongodb://user:password@host/?tls=true; MONGO_DB_NAME and MONGO_COLLECTION name the collection")
 }
