@@ -96,7 +96,7 @@ install: $(addprefix bin/,$(TOOLS)) $$(call tool_pages,$(TOOLS)) $(common_pages)
 	$(if $(common_pages),install -m 644 $(call tool_pages,$(TOOLS)) $(common_pages) $(mandir))
 	install -m 644 systemd/80-observability-hub.preset $(libdir)/systemd/system-preset
 	install -m 644 systemd/sysusers.d/observability-hub.conf $(call tool_sysusers,$(TOOLS)) $(libdir)/sysusers.d
-	$(if $(call tool_scripts,$(TOOLS)),sed -i 's|^readonly version=.*|readonly version=$(VERSION)|' $(addprefix $(bindir)/,$(notdir $(call tool_scripts,$(TOOLS)))))
+	$(if $(strip $(call tool_scripts,$(TOOLS))),sed -i 's|^readonly version=.*|readonly version=$(VERSION)|' $(addprefix $(bindir)/,$(notdir $(call tool_scripts,$(TOOLS)))))
 	install -m 644 systemd/tmpfiles.d/observability-hub.conf $(libdir)/tmpfiles.d
 
 # On a running host the units are stopped and disabled first. Otherwise a timer without
