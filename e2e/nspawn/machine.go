@@ -115,6 +115,57 @@ func (m *Machine) Command(name string, arguments ...string) *exec.Cmd {
 	return exec.Command("nsenter", append(enter, arguments...)...)
 }
 
+// Reboot shuts the machine down in order, boots it again, and returns when its script has begun again.
+func (m *Machine) Reboot() {
+	m.t.Helper()
+	m.again(func() error {
+		if out, err := m.Command("systemctl", "exit", "0").CombinedOutput(); err != nil {
+			return fmt.Errorf("%w\n%s", err, out)
+		}
+		return nil
+	})
+}
+
+// CutPower kills all processes of the machine with SIGKILL, as if its power had failed, boots it again, and returns when its
+// script has begun again. What processes have written to files is kept, as the kernel goes on.
+func (m *Machine) CutPower() {
+	m.t.Helper()
+	// The death of PID 1 is the death of all processes of its namespace, see pid_namespaces(7).
+	m.again(func() error { return syscall.Kill(m.leader, syscall.SIGKILL) })
+}
+
+// again ends the machine and waits for its next boot.
+func (m *Machine) again(end func() error) {
+	m.t.Helper()
+	err := os.WriteFile(filepath.Join(m.dir, "again"), nil, 0o644)
+	if err == nil {
+		err = os.Remove(filepath.Join(m.dir, "e2e/started"))
+	}
+	if err == nil {
+		err = end()
+	}
+	if err == nil {
+		err = m.awaitScript()
+	}
+	if err != nil {
+		m.t.Fatalf("boot the machine again: %v\n%s", err, m.remains())
+	}
+}
+
+// Busy says whether a unit of the machine has a process. It asks the kernel from outside, so the machine does not notice.
+func (m *Machine) Busy(unit string) bool {
+	for cgroup := range strings.Lines(m.read("cgroups")) {
+		// systemd-nspawn may have put a level between, for itself and for the machine.
+		for _, between := range []string{"", "payload"} {
+			content, _ := os.ReadFile(filepath.Join(strings.TrimSpace(cgroup), between, "system.slice", unit, "cgroup.procs"))
+			if len(content) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // Stop shuts the machine down in order, without waiting for its script, and returns its result.
 func (m *Machine) Stop() *Result {
 	m.t.Helper()

@@ -11,6 +11,7 @@
 # DIR/status    exit status of systemd-nspawn, or "limit" if it ran longer than LIMIT seconds
 # DIR/journal   the machine's journal, one JSON object per line
 # DIR/cgroups   cgroups that were created for the machine
+# DIR/again     exists if the machine has to boot again, however it ends; removed at that boot
 set -euo pipefail
 
 # enter_cgroup DIR: moves this process into a new cgroup. Machines in one cgroup would manage each other's services.
@@ -76,7 +77,11 @@ inner() {
       --register=no --keep-unit --settings=no --link-journal=no --resolv-conf=off --timezone=off \
       --private-network --console=pipe --bind="$dir/e2e:/e2e" "$@" \
       --boot systemd.unit=e2e.service </dev/null >>"$dir/console" 2>&1 || status=$?
-    if ((status != 133)); then break; fi
+    if [[ -e $dir/again ]]; then
+      rm "$dir/again"
+    elif ((status != 133)); then
+      break
+    fi
   done
   journalctl --directory="$dir/root/var/log/journal" --output=json --all --no-pager --quiet >"$dir/journal" || :
   # The script in the machine may itself exit with a status of timeout(1).

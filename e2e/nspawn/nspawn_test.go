@@ -81,6 +81,48 @@ func TestCommandAndStop(t *testing.T) {
 	}
 }
 
+// TestAgain reboots a machine, and cuts its power. Files are kept, processes are not, and only a reboot stops units in order.
+func TestAgain(t *testing.T) {
+	m := Start(t, Config{})
+	run := func(arguments ...string) string {
+		t.Helper()
+		out, err := m.Command(arguments[0], arguments[1:]...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%q: %v\n%s", arguments, err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	for _, again := range []struct {
+		name    string
+		boot    func()
+		stopped string
+	}{{"reboot", m.Reboot, "stopped"}, {"power", m.CutPower, ""}} {
+		id := run("cat", "/proc/sys/kernel/random/boot_id")
+		run("systemd-run", "--quiet", "--unit="+again.name+".service", "--property=ExecStopPost=sh -c 'echo stopped >/"+again.name+"'", "sleep", "infinity")
+		if !m.Busy(again.name + ".service") {
+			t.Errorf("%s: the unit that runs is not busy", again.name)
+		}
+		run("touch", "/"+again.name)
+		again.boot()
+		if got := run("cat", "/proc/sys/kernel/random/boot_id"); got == id {
+			t.Errorf("%s: the machine has not booted again", again.name)
+		}
+		if m.Busy(again.name + ".service") {
+			t.Errorf("%s: the unit still has a process", again.name)
+		}
+		if got := run("cat", "/"+again.name); got != again.stopped {
+			t.Errorf("%s: the unit left %q; want %q", again.name, got, again.stopped)
+		}
+	}
+	boots := map[string]bool{}
+	for _, entry := range m.Stop().Journal {
+		boots[entry["_BOOT_ID"]] = true
+	}
+	if len(boots) != 3 {
+		t.Errorf("the journal has %d boots; want 3", len(boots))
+	}
+}
+
 // TestApart runs two machines at once. Each has its own processes and journal.
 func TestApart(t *testing.T) {
 	a, b := Start(t, Config{}), Start(t, Config{})

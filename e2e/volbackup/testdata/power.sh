@@ -21,10 +21,7 @@ await_state() {
 
 if [ ! -e /booted ]; then
   touch /booted
-  mkdir -p /image/bin
-  cp /busybox /image/bin/busybox
-  /image/bin/busybox --install /image/bin
-  tar -C /image -c . | docker import --change 'ENV PATH=/bin' - busybox >/dev/null
+  make-image
   docker volume create data >/dev/null
   docker run --detach --network none --name one --restart unless-stopped --volume data:/data busybox sh -c 'trap exit TERM; sleep 10000 & wait' >/dev/null
   docker run --detach --network none --name two --volume data:/data busybox sh -c 'trap exit TERM; sleep 10000 & wait' >/dev/null

@@ -12,15 +12,7 @@ records() {
   journalctl --quiet --unit volume-backup.service --output=cat | grep '^{'
 }
 
-# systemd-nspawn mounts read-only the cgroup hierarchies that do not belong to the machine.
-while read -r hierarchy; do
-  mount -o remount,bind,rw "$hierarchy"
-done < <(findmnt --noheadings --list --output TARGET --types cgroup,tmpfs,cgroup2 | grep ^/sys/fs/cgroup | sort)
-systemctl start docker.service
-mkdir -p /image/bin
-cp /busybox /image/bin/busybox
-/image/bin/busybox --install /image/bin
-tar -C /image -c . | docker import --change 'ENV PATH=/bin' - busybox >/dev/null
+make-image
 
 docker volume create data >/dev/null
 data=/var/lib/docker/volumes/data/_data
