@@ -1,3 +1,4 @@
+#!/bin/bash
 # Makes a host with all four unit families, as an administrator does after `make install`: settings, credentials, presets.
 # Nothing is started but Docker, whose containers are to be backed up, and the Git server. The timers start at the next boot.
 set -euo pipefail
