@@ -62,7 +62,7 @@ func sources(tb testing.TB) map[string][]string {
 					note(n, n.Args[1])
 				case on == "record" && f.Sel.Name == "New":
 					note(n, n.Args[2])
-				case (strings.EqualFold(on, "diag") || on == "d") && (f.Sel.Name == "Warn" || f.Sel.Name == "Debug"):
+				case (strings.EqualFold(on, "diag") || on == "d") && (f.Sel.Name == "Warn" || f.Sel.Name == "Info" || f.Sel.Name == "Debug"):
 					note(n, n.Args[0])
 				}
 			case *ast.AssignStmt: // event, hint := "failed", ""

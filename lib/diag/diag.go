@@ -79,6 +79,12 @@ func (l *Logger) Warn(event, text string, fields ...Field) {
 	l.write(record.Warn, event, text, "", fields)
 }
 
+// Info reports something that a person at a terminal should know and that needs no
+// action.
+func (l *Logger) Info(event, text string, fields ...Field) {
+	l.write(record.Info, event, text, "", fields)
+}
+
 // Debug reports details. It writes nothing to a terminal.
 func (l *Logger) Debug(event, text string, fields ...Field) {
 	if !l.Terminal {
@@ -105,7 +111,7 @@ func (l *Logger) Error(err error) {
 func (l *Logger) write(level, event, text, hint string, fields []Field) {
 	text = clean(text) // not the hint: it is a constant, and may show an example URL with a password
 	if l.Terminal {
-		word := map[string]string{record.Warn: "warning", record.Error: "error"}[level]
+		word := map[string]string{record.Info: "note", record.Warn: "warning", record.Error: "error"}[level]
 		out := l.Name + ": " + word + ": " + oneLine(text) + "\n"
 		if hint != "" {
 			out += l.Name + ": hint: " + oneLine(hint) + "\n"
