@@ -91,6 +91,19 @@ func provokeGitsync(t *testing.T, look func(from, output string)) {
 	put("state/pulled.json", "damaged")
 	provoke("state_unreadable", nil, "pull")
 
+	w.git("commit", "-q", "--allow-empty", "-m", "later")
+	staggered := []string{"GITSYNC_STAGGER=1h", "GITSYNC_TURN=1", "GITSYNC_HOST=web1"}
+	provoke("pulled", staggered, "pull")
+	provoke("commit_waits", staggered, "plan")
+	provoke("status", staggered, "status")
+	w.git("update-ref", "refs/hosts/web2/bad", "HEAD")
+	provoke("rollout_stopped", nil, "pull", "--stop-after", "1")
+	provoke("verdict", staggered, "verdict")
+	w.git("config", "transfer.hideRefs", "refs/hosts")
+	w.git("update-ref", "refs/hosts/web3/bad", "HEAD")
+	provoke("verdict_refused", []string{"GITSYNC_HOST=web3"}, "verdict")
+	w.git("config", "--unset", "transfer.hideRefs")
+
 	refused("commit_refused", "systemd/a b.service", "", "pull")
 	w.git("commit", "-q", "--allow-empty", "-m", "ahead")
 	provoke("pulled", nil, "pull")

@@ -15,6 +15,10 @@ allowed-signers    Accept only commits signed by a key in this file, as in ssh-k
 gpg-home           Accept only commits signed by an OpenPGP key in this GnuPG home.
 timeout            Maximum time for all communication with the remote (${default}).
 keep-trees         Number of published trees to keep (${default}).
+stagger            Take a new commit within this time, at the turn of this host: 30m (default: at once).
+turn               The turn of this host, from 0 (first) to 1 (last) (default: computed from its name).
+stop-after         Do not take a commit that this many hosts have rolled back: 1 (default: do not ask the remote).
+host               Name of this host in the roll-out (default: the host name).
 source             State directory of gitsync pull, if it is not --state-dir.
 root               Work on the system in this directory, as systemctl --root does (${default}).
 scripts-dir        Directory that scripts/ is deployed to (${default}).

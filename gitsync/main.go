@@ -11,6 +11,7 @@
 //	gitsync rollback
 //	gitsync hold [--for D]
 //	gitsync resume
+//	gitsync verdict
 //
 // pull fetches into a bare repository and checks the commit. apply reads that
 // commit file by file, checks every hash, and changes the host. Under systemd the
@@ -139,6 +140,7 @@ func app() cli.App {
 			{Name: "rollback", Help: "Apply the commit before the applied one, and quarantine the newer one.", Grammar: &rollbackCmd{}},
 			{Name: "hold", Help: "Keep apply from changing anything, for a time or until resume.", Grammar: &holdCmd{}},
 			{Name: "resume", Help: "End a hold.", Grammar: &resumeCmd{}},
+			{Name: "verdict", Help: "Publish on the remote that this host rolled a commit back.", Grammar: &verdictCmd{}},
 		},
 		Flags: flagHelp,
 		Examples: `  gitsync pull --repo https://git.example.org/hub.git --ref main

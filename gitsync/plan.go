@@ -12,6 +12,7 @@ import (
 
 	"observability-hub/gitsync/internal/unit"
 	"observability-hub/lib/cli"
+	"observability-hub/lib/diag"
 	"observability-hub/lib/record"
 	"observability-hub/lib/table"
 )
@@ -49,6 +50,9 @@ func (c *planCmd) Run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	defer p.stage.remove()
+	if w := p.pulled.Waiting; w != nil {
+		env.Diag.Info("commit_waits", "commit "+w.Commit+" is not in this plan: "+w.why(), diag.Field{Key: "commit", Value: w.Commit})
+	}
 	if err := guard(a.ledger, p.want, false); err != nil {
 		env.Diag.Warn("prune_ahead", err.Error()+"; apply will refuse this without --allow-prune")
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -27,6 +28,7 @@ type pulled struct {
 	Tip     string    `json:"tip"`            // the object that FullRef points to: the commit, or a tag
 	Time    time.Time `json:"time"`           // when Commit was found
 	Checked time.Time `json:"checked"`        // when the objects of Commit were last read
+	Waiting *waiting  `json:"waiting,omitempty"`
 
 	secret bool // the file contains a URL with a user or password, as files of older versions may
 }
@@ -51,6 +53,9 @@ func readPulled(source string) (pulled, error) {
 	}
 	bare := bareURL(p.Repo)
 	p.secret, p.Repo = bare != p.Repo, bare
+	if p.Waiting != nil && !gitobj.IsHash(p.Waiting.Commit) {
+		p.Waiting = nil // the next pull sees the commit anew
+	}
 	return p, nil
 }
 
@@ -93,9 +98,10 @@ type pullCmd struct {
 	stateFlags
 	originFlags
 	pullFlags
+	rolloutFlags
 }
 
-func (c *pullCmd) Validate() error { return validate(c.originFlags, c.pullFlags) }
+func (c *pullCmd) Validate() error { return validate(c.originFlags, c.pullFlags, c.rolloutFlags) }
 
 func (c *pullCmd) Run(ctx context.Context, env *cli.Env) error {
 	dir, err := c.openSource(ctx, timerWait)
@@ -103,7 +109,7 @@ func (c *pullCmd) Run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	defer dir.Close()
-	return (&pull{env, dir, c.originFlags, c.pullFlags}).run(ctx)
+	return (&pull{env, dir, c.originFlags, c.pullFlags, c.rolloutFlags}).run(ctx)
 }
 
 // pull is one run of pull, which holds the lock of its state directory.
@@ -112,6 +118,7 @@ type pull struct {
 	dir *statedir.Dir
 	originFlags
 	pullFlags
+	rolloutFlags
 }
 
 func (p *pull) run(ctx context.Context) error {
@@ -154,14 +161,20 @@ func (p *pull) run(ctx context.Context) error {
 	}
 	err = p.fetch(ctx, repo, from.url, &now)
 	if err == nil {
-		err = p.check(ctx, repo, was, &now)
+		err = p.check(ctx, repo, from.url, was, &now)
 	}
 	if err != nil && repo.corrupt(ctx, err) {
 		err = repo.replace(func(fresh *repository) error {
 			if err := p.fetch(ctx, fresh, from.url, &now); err != nil {
 				return err
 			}
-			return p.check(ctx, fresh, pulled{anchor: was.anchor}, &now)
+			again := was
+			again.Checked = time.Time{} // read the objects of the new repository
+			if was.Waiting != nil {
+				first := *was.Waiting
+				first.Commit, again.Waiting = "", &first
+			}
+			return p.check(ctx, fresh, from.url, again, &now)
 		})
 	}
 	if err != nil {
@@ -182,10 +195,12 @@ func (p *pull) fetch(ctx context.Context, repo *repository, url string, now *pul
 	return err
 }
 
-// check decides whether the fetched commit is accepted. The commit must descend
-// from the one before, it must be signed if the flags require that, and everything
-// that it wants must be deployable.
-func (p *pull) check(ctx context.Context, repo *repository, was pulled, now *pulled) error {
+// check decides whether the fetched commit is accepted, and publishes its tree. The
+// commit must be acceptable, and the turn of this host must have come.
+func (p *pull) check(ctx context.Context, repo *repository, url string, was pulled, now *pulled) error {
+	if err := p.postpone(ctx, repo, url, was, now); err != nil {
+		return err
+	}
 	unchanged := now.Repo == was.Repo && now.Ref == was.Ref && now.Path == was.Path && now.Tip == was.Tip
 	if unchanged && time.Since(was.Checked) < recheckAfter && !p.signers.wanted() && p.published(was.Commit) {
 		now.Commit, now.Time, now.Checked = was.Commit, was.Time, was.Checked
@@ -200,7 +215,7 @@ func (p *pull) check(ctx context.Context, repo *repository, was pulled, now *pul
 		return err
 	}
 	defer o.Close()
-	c, err := o.Peel(now.Tip)
+	c, d, err := p.examine(ctx, o, reader, was, *now)
 	if err != nil {
 		return err
 	}
@@ -208,20 +223,32 @@ func (p *pull) check(ctx context.Context, repo *repository, was pulled, now *pul
 	if unchanged {
 		now.Time = was.Time
 	}
-	if err := p.signers.verify(ctx, reader, c); err != nil {
-		return err
-	}
-	if err := checkAnchor(o, was.anchor, now.anchor, p.AllowRewind); err != nil {
-		return err
-	}
-	if c, err = o.At(c, p.part()); err != nil {
-		return err
-	}
-	d, err := readWant(o, c, "/usr/local/bin")
-	if err != nil || p.Publish == "" {
-		return err
+	if p.Publish == "" {
+		return nil
 	}
 	return publisher{o, p.Publish, p.KeepTrees, slices.Compact([]string{p.part(), was.Path, ""}), was.Commit != "" && was.Path != p.part(), p.env.Diag}.publish(c, d.rules)
+}
+
+// examine returns the commit that now.Tip names, with what it wants. The commit must
+// descend from the one before, it must be signed if the flags require that, and
+// everything that it wants must be deployable.
+func (p *pull) examine(ctx context.Context, o *gitobj.Store, reader gitobj.Reader, was, now pulled) (*gitobj.Commit, *want, error) {
+	c, err := o.Peel(now.Tip)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := p.signers.verify(ctx, reader, c); err != nil {
+		return nil, nil, err
+	}
+	now.Commit = c.ID
+	if err := checkAnchor(o, was.anchor, now.anchor, p.AllowRewind); err != nil {
+		return nil, nil, err
+	}
+	if c, err = o.At(c, p.part()); err != nil {
+		return nil, nil, err
+	}
+	d, err := readWant(o, c, "/usr/local/bin")
+	return c, d, err
 }
 
 // rewindHint is the hint of pull and of apply, under the units and by hand.
@@ -263,7 +290,7 @@ func (p *pull) published(commit string) bool {
 // finish records what the pull found, and prints it.
 func (p *pull) finish(ctx context.Context, repo *repository, was, now pulled, began time.Time) error {
 	changed := now.anchor != was.anchor || now.Path != was.Path
-	if changed || was.secret || now.Checked != was.Checked || now.FullRef != was.FullRef || now.Tip != was.Tip {
+	if changed || was.secret || now.Checked != was.Checked || now.FullRef != was.FullRef || now.Tip != was.Tip || !reflect.DeepEqual(now.Waiting, was.Waiting) {
 		step("pulled")
 		if err := writeState(p.dir, pulledFile, now); err != nil {
 			return err
@@ -288,6 +315,9 @@ func (p *pull) finish(ctx context.Context, repo *repository, was, now pulled, be
 		l.Null("previous")
 	}
 	l.Bool("changed", changed)
+	if w := now.Waiting; w != nil {
+		w.record(l)
+	}
 	l.Bool("verified", p.signers.wanted())
 	if p.Publish != "" {
 		l.String("tree", publishedTree(p.Publish, now.Commit))

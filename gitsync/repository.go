@@ -242,6 +242,29 @@ func (r *repository) list(ctx context.Context, url string, refs []string, kinds 
 	return "", "", nil
 }
 
+// badOn asks the remote which hosts rolled a commit back; see verdict.go. There is no
+// way to have git ask for these refs alone (ls-remote sends ref-prefix only for
+// --heads and --tags), so the remote lists all of its refs. A pull asks only before it
+// takes a new commit.
+func (r *repository) badOn(ctx context.Context, url, commit string) ([]string, error) {
+	out, err := r.run(ctx, "ls-remote", "--quiet", "--refs", "--", url, badRef("*"))
+	return parseBad(out, commit), err
+}
+
+// parseBad returns the hosts whose verdict is about a commit. The remote, and every
+// host that may push a verdict, decide what is in out.
+func parseBad(out, commit string) []string {
+	var hosts []string
+	for line := range strings.Lines(out) {
+		id, name, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
+		host := strings.TrimSuffix(strings.TrimPrefix(name, hostRefs), badSuffix)
+		if id == commit && host != "" && checkHost(host) == nil && name == badRef(host) {
+			hosts = append(hosts, host)
+		}
+	}
+	return hosts
+}
+
 // sha256Refused returns the error for a repository with SHA-256 names, which gitsync
 // cannot check.
 func sha256Refused(url string) error {

@@ -167,6 +167,7 @@ func (s *status) record(level, service string, stale bool) []byte {
 	}
 	text("applied", s.ledger.Commit)
 	text("fetched", s.pulled.Commit)
+	s.pulled.Waiting.record(l)
 	text("quarantined", s.quarantine.Commit)
 	text("quarantine_reason", s.quarantine.Reason)
 	l.Bool("held", s.held)

@@ -14,12 +14,13 @@ type syncCmd struct {
 	stateFlags
 	originFlags
 	pullFlags
+	rolloutFlags
 	hostFlags
 	applyFlags
 }
 
 func (c *syncCmd) Validate() error {
-	return validate(c.originFlags, c.pullFlags, c.hostFlags, c.applyFlags)
+	return validate(c.originFlags, c.pullFlags, c.rolloutFlags, c.hostFlags, c.applyFlags)
 }
 
 // Run pulls into the source directory and applies in the state directory. If the
@@ -41,7 +42,7 @@ func (c *syncCmd) Run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	defer func() { dir.Close() }() // the directory that is locked at that time
-	pullErr := (&pull{env, dir, c.originFlags, c.pullFlags}).run(ctx)
+	pullErr := (&pull{env, dir, c.originFlags, c.pullFlags, c.rolloutFlags}).run(ctx)
 	if pullErr != nil && (ctx.Err() != nil || !c.pulledBefore()) {
 		return pullErr
 	}

@@ -316,6 +316,18 @@ ails() {
   ails system-metrics 'the database has refused 1 record: '
 }
 
+@test "a commit that waits" {
+  commit '{"waiting": "feedface000000000000", "waiting_until": "2026-01-02T05:04:05.678Z"}'
+  run -0 --separate-stderr "$script" --json gitops-sync
+  records=$output
+  has gitops-sync '.waiting == "feedface000000000000" and .ok'
+  run -0 --separate-stderr "$script" --table gitops-sync
+  [[ ${lines[1]} == *'  1a2b3c4d5e6f applied 4min ago, feedface0000 waits until 2026-01-02T05:04Z' ]]
+  commit '{"waiting": "feedface000000000000"}'
+  look 1
+  ails gitops-sync 'commit feedface0000 is not taken, because other hosts rolled it back: correct it with a new commit'
+}
+
 @test "a commit in quarantine" {
   commit '{"quarantined": "feedface000000000000", "quarantine_reason": "web.service: \"failed\" \\ exit-code"}'
   look 1

@@ -30,6 +30,20 @@ type Commit struct {
 // Signed reports whether the commit has a signature, which may be bad.
 func (c *Commit) Signed() bool { return bytes.Contains(c.raw, []byte("\ngpgsig ")) }
 
+// Trailer returns the value of a trailer of the commit message: a line "key: value" in
+// its last paragraph, as git-interpret-trailers(1) reads it. It is empty if there is
+// none.
+func (c *Commit) Trailer(key string) string {
+	_, message, _ := bytes.Cut(c.raw, []byte("\n\n"))
+	lines := strings.Split(strings.TrimSpace(string(message)), "\n")
+	for i := len(lines) - 1; i > 0 && strings.TrimSpace(lines[i]) != ""; i-- { // not the subject
+		if name, value, ok := strings.Cut(lines[i], ":"); ok && strings.EqualFold(name, key) {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
 // Entry is one entry of a tree.
 type Entry struct {
 	Mode string // as git stores it: 100644, 100755, 120000, 160000, 40000

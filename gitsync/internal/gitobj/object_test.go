@@ -22,6 +22,18 @@ func TestParseCommit(t *testing.T) {
 	}
 }
 
+func TestTrailer(t *testing.T) {
+	header := "tree " + someHash + "\ngpgsig -----BEGIN\n \n Key: signature\n -----END\n\n"
+	for message, want := range map[string]string{
+		"": "", "subject": "", "Key: subject": "", "subject\n\nKey: now": "now", "subject\n\nbody\n\nother: x\nkey:now  \n\n": "now",
+		"subject\n\nKey: now\n\nlast paragraph": "", "subject\n\nKeys: now": "", "subject\n\nKey: a\nKey: b": "b", "subject\n\n Key: now": "",
+	} {
+		if got := (&Commit{raw: []byte(header + message)}).Trailer("Key"); got != want {
+			t.Errorf("Trailer of %q = %q; want %q", message, got, want)
+		}
+	}
+}
+
 func TestParseTree(t *testing.T) {
 	raw := []byte("100644 a\x0001234567890123456789" + "40000 b c\x00abcdefghijklmnopqrst")
 	entries, err := parseTree(raw)
