@@ -1,0 +1,137 @@
+package e2e
+
+import (
+	"crypto/rand"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"observability-hub/e2e/workspace"
+)
+
+// verdictServer is a bare repository that hosts reach through deploy/git/git-host, as they would through sshd.
+type verdictServer struct {
+	t    *testing.T
+	w    *gitsyncWorld
+	bare string
+}
+
+func newVerdictServer(t *testing.T) *verdictServer {
+	t.Helper()
+	binary, err := workspace.Binary("gitsync")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newGitsyncWorld(t, binary)
+	w.push()
+	s := &verdictServer{t, w, filepath.Join(w.dir, "bare.git")}
+	w.git("clone", "-q", "--bare", ".", s.bare)
+	w.git("remote", "add", "server", s.bare)
+	root, err := workspace.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// sshd runs the forced command of the key with the client's command in SSH_ORIGINAL_COMMAND. HOST stands for the key.
+	write(t, filepath.Join(w.dir, "ssh"), `#!/bin/sh
+for last; do :; done
+SSH_ORIGINAL_COMMAND=$last exec `+filepath.Join(root, "deploy/git/git-host")+` "$HOST" `+s.bare+"\n")
+	if err := os.Chmod(filepath.Join(w.dir, "ssh"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// publish pushes the next commit of the world to the server, and returns it.
+func (s *verdictServer) publish() string {
+	s.t.Helper()
+	s.w.push()
+	s.w.git("push", "-q", "server", "main")
+	return s.refs("refs/heads/main")
+}
+
+// refs returns the objects of the refs that match a pattern.
+func (s *verdictServer) refs(pattern string) string {
+	s.t.Helper()
+	out, err := exec.Command("git", "-C", s.bare, "for-each-ref", "--format=%(objectname)", pattern).Output()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// run runs gitsync on a host, with its own state directory and root.
+func (s *verdictServer) run(host string, args ...string) outcome {
+	s.t.Helper()
+	root := filepath.Join(s.w.dir, "root-"+host)
+	if err := os.MkdirAll(filepath.Join(root, "etc/systemd/system"), 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+	return finish(s.t, s.w.command([]string{"HOST=" + host, "GITSYNC_HOST=" + host, "GITSYNC_ROOT=" + root, "GITSYNC_PUBLISH=",
+		"GITSYNC_STATE_DIR=" + filepath.Join(s.w.dir, "state-"+host), "GIT_SSH_COMMAND=" + filepath.Join(s.w.dir, "ssh"), "GITSYNC_REPO=ssh://git@server/any.git"}, args...))
+}
+
+func (s *verdictServer) want(status int, text, host string, args ...string) {
+	s.t.Helper()
+	if got := s.run(host, args...); got.status != status || !strings.Contains(got.stdout+got.stderr, text) {
+		s.t.Errorf("%s: gitsync %s: exit status %d; want %d and %s\n%s%s", host, strings.Join(args, " "), got.status, status, text, got.stdout, got.stderr)
+	}
+}
+
+// A host may write its own verdict and nothing else, and its verdict stops other hosts.
+func TestGitsyncVerdictServer(t *testing.T) {
+	s := newVerdictServer(t)
+	for _, host := range []string{"web1", "web2"} {
+		s.want(0, `"msg":"applied"`, host, "sync")
+	}
+	first := s.refs("refs/heads/main")
+	bad := s.publish()
+	s.want(0, `"msg":"applied"`, "web1", "sync")
+	s.want(0, `"msg":"applied"`, "web1", "rollback")
+	s.want(0, `"bad":"`+bad, "web1", "verdict")
+	s.want(0, `"bad_on":["web1"]`, "web2", "pull", "--stop-after", "1")
+	s.want(78, "may write only refs/hosts/web2/bad, not refs/hosts/web3/bad", "web2", "verdict", "--host", "web3", "--state-dir", filepath.Join(s.w.dir, "state-web1"))
+
+	// What a host can push with its key and git itself.
+	push := func(text string, refs ...string) {
+		t.Helper()
+		cmd := exec.Command("git", append([]string{"-C", filepath.Join(s.w.dir, "hub"), "push", "-q", "ssh://git@server/any.git"}, refs...)...)
+		cmd.Env = append(os.Environ(), "HOST=web2", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_SSH_COMMAND="+filepath.Join(s.w.dir, "ssh"), "GIT_SSH_VARIANT=ssh")
+		if out, err := cmd.CombinedOutput(); !strings.Contains(string(out), text) || (err == nil) != (text == "") {
+			t.Errorf("git push %s: %v: %s; want %q", strings.Join(refs, " "), err, out, text)
+		}
+	}
+	s.w.push() // a commit that the server does not have
+	push("may write only", "main:main")
+	push("may write only", ":main")
+	push("may write only", "main:refs/tags/v1")
+	push("may write only", "+"+first+":refs/hosts/web1/bad")
+	push("may write only", ":refs/hosts/web1/bad")
+	push("may write only", first+":refs/hosts/web2/good")
+	push("may write only", first+":refs/hosts/web2/bad", first+":refs/heads/x")
+	push("may name only a commit of a branch", "main:refs/hosts/web2/bad")
+	push("may name only a commit of a branch", first+"^{tree}:refs/hosts/web2/bad")
+	before := contents(t, s.bare)
+	noise := make([]byte, 100_000)
+	_, _ = rand.Read(noise) // never fails
+	write(t, filepath.Join(s.w.dir, "hub/large"), string(noise))
+	s.w.git("add", "-A")
+	s.w.git("commit", "-q", "-m", "large")
+	push("exceeds maximum allowed size", "main:refs/hosts/web2/bad")
+	if after := contents(t, s.bare); !slices.Equal(after, before) {
+		t.Errorf("the server keeps what it refused: %q; before: %q", after, before)
+	}
+	push("", first+":refs/hosts/web2/bad")
+	push("", ":refs/hosts/web2/bad")
+
+	// The correction: the host applies it and withdraws its verdict.
+	s.publish()
+	s.want(0, `"msg":"applied"`, "web1", "sync")
+	s.want(0, `"changed":true`, "web2", "pull", "--stop-after", "1")
+	s.want(0, `"bad":null,"changed":true`, "web1", "verdict")
+	if refs := s.refs("refs/hosts"); refs != "" {
+		t.Errorf("the verdict is still there: %s", refs)
+	}
+}
