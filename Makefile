@@ -68,7 +68,15 @@ common_pages   = $(if $(scdoc),$(addprefix bin/,$(common_manuals)))
 
 # build always runs the go command, which knows what is up to date and sets the version of this commit.
 build: $(call tool_pages,$(TOOLS)) $(common_pages)
+	$(check_go)
 	$(foreach t,$(TOOLS),$(call go_build,$(t),bin/$(t))$(newline))
+	$(if $(scdoc),,@echo 'make: scdoc is not installed, so there are no man pages' >&2)
+
+# A go command before 1.21, such as Debian 12's, cannot parse go.work and does not say which version it needs. Later
+# versions say it, or download what they need.
+check_go = @have=$$(go env GOVERSION 2>&1) || have=; case $$have in '' | go1.[0-9] | go1.[0-9].* | go1.1[0-9]* | go1.20*) \
+	echo "make: Go $(needed_go) is needed, not $${have:-none}. README.md, \"From source\", says where to get it." >&2; exit 69 ;; esac
+needed_go = $(shell sed -n 's/^go \(1[.][0-9]*\).*/\1/p' go.work)
 
 # $(1) = tool, $(2) = file to write, relative to this directory
 go_build = cd $(1) && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X observability-hub/lib/cli.Version=$(VERSION)" -o ../$(2) .
@@ -82,6 +90,7 @@ endef
 # root needs no compiler for `make install` after `make build` as another user.
 .SECONDEXPANSION:
 $(addprefix bin/,$(ALL)): bin/%: $$(wildcard $$*/*.go $$*/go.mod lib/*/*.go lib/go.mod lib/*/go.mod)
+	$(check_go)
 	$(call go_build,$*,$@)
 
 bin/%.1: $$(wildcard $(addsuffix /$$*.1.scd,$(ALL) docs))

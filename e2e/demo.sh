@@ -69,6 +69,7 @@ main() {
   local name
   for name in $(compgen -e); do
     case $name in
+      SYSMETRICS_HOST) ;;
       PG* | SYSMETRICS_* | DATABASE_URL | CREDENTIALS_DIRECTORY | STATE_DIRECTORY | JOURNAL_STREAM) unset "$name" ;;
     esac
   done
