@@ -118,12 +118,12 @@ func fleetLogs(t *testing.T) *journal {
 				consistency = "changed"
 			}
 			if host == "db1" && i == 1 {
-				j.add(at(1, 3, i), host, "volume-backup.service", "ERROR", "backed_up", "volume-backup", `"volume":"`+volume+`","outcome":"failed","error":"tar could not read all of it","pruned":0,"duration_s":3.1`)
+				j.add(at(1, 3, i), host, "volume-backup.service", "ERROR", "backed_up", "volume-backup", `"volume":"`+volume+`","outcome":"failed","error":"tar could not read all of it","pruned":0,"downtime_s":null,"duration_s":3.1`)
 				j.add(at(1, 3, i), host, "volume-backup.service", "WARN", "container_killed", "volume-backup", `"detail":"Docker killed it after 10 s","volume":"`+volume+`","container":"postgres"`)
 				continue
 			}
 			j.add(at(1, 2, i), host, "volume-backup.service", "INFO", "backed_up", "volume-backup",
-				fmt.Sprintf(`"volume":%q,"outcome":"stored","id":"20260302T010200Z","bytes":%d,"stored_bytes":%d,"entries":312,"consistency":%q,"pruned":1,"duration_s":%d.5`, volume, 4_000_000<<i, 1_000_000<<i, consistency, 8<<i))
+				fmt.Sprintf(`"volume":%q,"outcome":"stored","id":"20260302T010200Z","bytes":%d,"stored_bytes":%d,"entries":312,"consistency":%q,"pruned":1,"downtime_s":%d.2,"duration_s":%d.5`, volume, 4_000_000<<i, 1_000_000<<i, consistency, 2<<i, 8<<i))
 		}
 		level, failed := "INFO", 0
 		if host == "db1" {

@@ -274,21 +274,42 @@ on_signal() {
   exit 1
 }
 
+# down_since JOURNAL: prints when the containers of the journal began to stop, or nothing if it lists none.
+down_since() {
+  sed -n '/^at /h; /^\(stop\|pause\) /{g; s/^at //p; q}' "$1"
+}
+
+# say_up SINCE: tells volbackup, which sets SAY_DOWNTIME, how long the containers of this run were down. SINCE is from
+# down_since.
+say_up() {
+  if [[ -z ${SAY_DOWNTIME:-} || -z $1 ]]; then return 0; fi
+  local down=$((${EPOCHREALTIME/[.,]/} - ${1/./}))
+  if ((down < 0)); then down=0; fi # the clock was set back
+  printf -v down '%d.%03d' $((down / 1000000)) $((down / 1000 % 1000))
+  say DEBUG containers_up "the containers of ${volumes[*]} are running again after $down s" '' "\"downtime_s\":$down"
+}
+
 # finish: the trap for EXIT. It starts the containers that this run stopped. After a signal the run has five seconds,
 # but a container may take longer to stop: then a `resume` in the background waits for it. Functions that finish calls
 # use "return 0", because in a trap a plain "return" returns the status from before the trap.
 finish() {
   status=$?
+  local since
   set +e
   # If the caller was killed, nothing reads stderr any more. A message must not end this function by SIGPIPE.
   trap '' TERM HUP INT PIPE
   if [[ -n $journal && -e $journal ]]; then
+    since=$(down_since "$journal")
     if [[ -z $caught ]]; then
-      resume_journal "$journal" "$at_rest"
+      if resume_journal "$journal" "$at_rest"; then say_up "$since"; fi
     else
       drop_locks
       setsid "$BASH" "$0" --state-dir "$state_dir" resume </dev/null >/dev/null &
-      ended "$!" 20 || say WARN still_resuming "containers of ${volumes[*]} are still stopping; a background process starts them as soon as they have stopped"
+      if ! ended "$!" 20; then
+        say WARN still_resuming "containers of ${volumes[*]} are still stopping; a background process starts them as soon as they have stopped"
+      elif [[ ! -e $journal ]]; then
+        say_up "$since"
+      fi
     fi
   fi
   if [[ -n $created ]]; then query volume rm "$created"; fi

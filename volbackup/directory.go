@@ -73,10 +73,11 @@ func (d *directory) backUp(ctx context.Context, group []volume, done func(outcom
 		return
 	}
 	for _, v := range group {
-		d.each(ctx, v, done, func(ctx context.Context, m *repository.Manifest) (bool, error) {
+		d.each(ctx, v, done, func(ctx context.Context, o *outcome) (bool, error) {
 			p := d.producer("export", v.Volume)
 			p.tar, p.trees, p.holds, p.dir = true, true, v.held(), v.Mountpoint
-			return d.s.put(ctx, m, p)
+			defer o.wasDown(p)
+			return d.s.put(ctx, o.m, p)
 		})
 		if ctx.Err() != nil {
 			return
@@ -86,7 +87,7 @@ func (d *directory) backUp(ctx context.Context, group []volume, done func(outcom
 
 // each backs up one volume with put and reads the archive back. Only then it removes
 // expired archives.
-func (d *directory) each(ctx context.Context, v volume, done func(outcome), put func(context.Context, *repository.Manifest) (bool, error)) {
+func (d *directory) each(ctx context.Context, v volume, done func(outcome), put func(context.Context, *outcome) (bool, error)) {
 	o := outcome{v: v, started: time.Now()}
 	end := progress(d.env, v.name, 0, d.s.progressed)
 	func() {
@@ -94,7 +95,7 @@ func (d *directory) each(ctx context.Context, v volume, done func(outcome), put 
 		defer cancel()
 		for again := true; again; again = errors.Is(o.err, errBaseDamaged) {
 			o.m = v.manifest()
-			o.unchanged, o.err = put(ctx, o.m)
+			o.unchanged, o.err = put(ctx, &o)
 		}
 		if o.err != nil {
 			return
@@ -133,12 +134,17 @@ func (d *directory) together(ctx context.Context, group []volume, done func(outc
 	timed, cancel := context.WithTimeoutCause(ctx, d.run.Timeout*time.Duration(len(group)), fmt.Errorf("not done within %v", d.run.Timeout))
 	defer cancel()
 	started := time.Now()
+	var p *producer
 	failed := func(err error) bool {
 		if ctx.Err() != nil { // the whole run is ending
 			return true
 		}
 		for _, v := range group {
-			done(outcome{v: v, started: started, err: err})
+			o := outcome{v: v, started: started, err: err}
+			if p != nil {
+				o.wasDown(p)
+			}
+			done(o)
 		}
 		return true
 	}
@@ -154,7 +160,7 @@ func (d *directory) together(ctx context.Context, group []volume, done func(outc
 	if err := d.s.checkRoom(true, needs...); err != nil {
 		return failed(err)
 	}
-	p := d.producer(slices.Concat([]string{"with"}, names, []string{"--", "bash", "-c", readAll, d.run.ManageVolume}, names)...)
+	p = d.producer(slices.Concat([]string{"with"}, names, []string{"--", "bash", "-c", readAll, d.run.ManageVolume}, names)...)
 	for i := range group {
 		if spools[i], err = d.s.stage(); err != nil {
 			return failed(err)
@@ -179,9 +185,11 @@ func (d *directory) together(ctx context.Context, group []volume, done func(outc
 	}
 	p.said.passOn()
 	for i, v := range group {
-		d.each(ctx, v, done, func(ctx context.Context, m *repository.Manifest) (bool, error) {
+		d.each(ctx, v, done, func(ctx context.Context, o *outcome) (bool, error) {
+			m := o.m
 			m.Time = started
 			d.s.name(m)
+			o.wasDown(p)
 			status, err := strconv.Atoi(statuses[i])
 			if err != nil || status > 1 {
 				last, _ := p.said.last()

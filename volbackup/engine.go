@@ -63,7 +63,16 @@ type outcome struct {
 	unchanged bool
 	pruned    int
 	started   time.Time
+	downtime  float64 // for how many seconds containers were down
+	down      bool    // they may still be down, so downtime is not known
 	err       error
+}
+
+// wasDown sets the downtime to what the program says that has read the volume.
+func (o *outcome) wasDown(p *producer) {
+	var known bool
+	o.downtime, known = p.downtime()
+	o.down = !known
 }
 
 // report prints the record. It ignores a failing stdout, which must not prevent the
@@ -94,6 +103,11 @@ func (o outcome) report(env *cli.Env) {
 		l.String("consistency", o.m.Consistency)
 	}
 	l.Int("pruned", int64(o.pruned))
+	if o.down {
+		l.Null("downtime_s")
+	} else {
+		l.Float("downtime_s", o.downtime)
+	}
 	l.Float("duration_s", now.Sub(o.started).Seconds())
 	_ = env.Stdout.Record(level, l.End())
 }

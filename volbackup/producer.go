@@ -133,9 +133,7 @@ func (p *producer) start(ctx context.Context, stdin, stdout *os.File) error {
 		p.cmd.Stdout = stdout
 	}
 	p.cmd.ExtraFiles = p.extra
-	if len(p.env) > 0 {
-		p.cmd.Env = append(os.Environ(), p.env...)
-	}
+	p.cmd.Env = append(append(os.Environ(), "SAY_DOWNTIME=yes"), p.env...)
 	p.cmd.Stderr = &p.said
 	p.cmd.WaitDelay = stopAfter
 	// The program gets its own process group, which is signalled as a whole. If volbackup is killed, the kernel sends
@@ -215,6 +213,22 @@ func (p *producer) consistency(changed bool) string {
 		return repository.Changed
 	}
 	return repository.Consistent
+}
+
+// downtime returns for how many seconds containers were down. known is false if some of them may still be down, or if the
+// program was killed before it could say. It waits for the program.
+func (p *producer) downtime() (seconds float64, known bool) {
+	ended := p.wait()
+	if p.said.saw("not_resumed", "still_resuming") {
+		return 0, false
+	}
+	killed := false
+	if exit, ok := errors.AsType[*exec.ExitError](ended); ok {
+		killed = !exit.Exited() && !p.said.saw(containersUp)
+	}
+	p.said.mu.Lock()
+	defer p.said.mu.Unlock()
+	return p.said.down, !killed
 }
 
 // readFD3 returns what the program wrote to descriptor 3. The program has ended.

@@ -54,6 +54,37 @@ func TestProducerWarns(t *testing.T) {
 	}
 }
 
+// The downtime of a backup is what manage_volume.sh says. It is not known if a container may still be down.
+func TestProducerDowntime(t *testing.T) {
+	for script, want := range map[string]struct {
+		seconds float64
+		known   bool
+	}{
+		`true`:   {0, true},
+		`exit 2`: {0, true}, // no container was down
+		`printf '{"level":"DEBUG","msg":"containers_up","detail":"x","downtime_s":1.25}' >&2`:              {1.25, true},
+		`echo '{"level":"DEBUG","msg":"containers_up","detail":"x","downtime_s":1.25}' >&2; exit 2`:        {1.25, true},
+		`echo '{"level":"DEBUG","msg":"containers_up","detail":"x","downtime_s":1.25}' >&2; kill -TERM $$`: {1.25, true},
+		`kill -KILL $$`: {0, false},
+		`echo '{"level":"ERROR","msg":"not_resumed","error":"x"}' >&2`:                   {0, false},
+		`echo '{"level":"WARN","msg":"still_resuming","detail":"x"}' >&2; kill -TERM $$`: {0, false},
+	} {
+		var out bytes.Buffer
+		p := &producer{args: []string{"sh", "-c", script}, said: said{Diag: &diag.Logger{W: &out, Now: time.Now}}}
+		if _, err := p.open(t.Context(), "", nil); err != nil {
+			t.Fatal(err)
+		}
+		seconds, known := p.downtime()
+		p.close()
+		if seconds != want.seconds && known || known != want.known {
+			t.Errorf("%s: %v, %v; want %v", script, seconds, known, want)
+		}
+		if strings.Contains(out.String(), "containers_up") {
+			t.Errorf("%s: the message is passed on: %s", script, &out)
+		}
+	}
+}
+
 // The program keeps running when the thread that called open ends, as threads of the
 // compressor do. Pdeathsig would be sent if that thread had started the program.
 func TestProducerOutlivesThread(t *testing.T) {

@@ -251,6 +251,9 @@ func (r *restic) backUp(ctx context.Context, group []volume, _ func(outcome)) {
 		defer p.close()
 		text, readErr := io.ReadAll(io.LimitReader(out, 1<<20))
 		ended := p.wait()
+		for i := range outcomes {
+			outcomes[i].wasDown(p)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)

@@ -20,8 +20,12 @@ type said struct {
 	error string // the last error, else the last line
 	hint  string
 	event string          // of the last error, if it was a JSON record of the toolkit
-	seen  map[string]bool // events of warnings
+	seen  map[string]bool // events
+	down  float64         // for how many seconds containers were down, which manage_volume.sh says when they run again
 }
+
+// containersUp is the event of manage_volume.sh that says how long containers were down.
+const containersUp = "containers_up"
 
 // maxSaid limits the length of a line. A longer line is split.
 const maxSaid = 8 << 10
@@ -48,7 +52,10 @@ func (s *said) line(line string) {
 	if line == "" {
 		return
 	}
-	var envelope struct{ Level, Msg, Detail, Error, Hint string }
+	var envelope struct {
+		Level, Msg, Detail, Error, Hint string
+		Downtime                        float64 `json:"downtime_s"`
+	}
 	if json.Unmarshal([]byte(line), &envelope) != nil || envelope.Msg == "" {
 		if s.event == "" {
 			s.error = line
@@ -63,6 +70,8 @@ func (s *said) line(line string) {
 	}
 	s.seen[envelope.Msg] = true
 	switch {
+	case envelope.Msg == containersUp: // part of the record of the backup
+		s.down += envelope.Downtime
 	case envelope.Level == "ERROR":
 		s.error, s.hint, s.event = envelope.Error, envelope.Hint, envelope.Msg
 	case s.Diag == nil:

@@ -63,6 +63,7 @@ func TestDockerEvents(t *testing.T) {
 	provoke("imported", `"$M" import --stop vol <vol.tar`)
 	provoke("container_gone", `"$M" with vol -- docker rm one >container`)
 	provoke("pause_instead", run("--volume vol:/data --rm")+`"$M" export vol >vol.tar; `+gone)
+	provoke("containers_up", run("--volume vol:/data")+`SAY_DOWNTIME=yes "$M" export vol >vol.tar; `+gone)
 	provoke("container_killed", `docker run --detach --network none --stop-timeout 1 --volume vol:/data busybox sleep 1000 >container; "$M" export vol >vol.tar; `+gone)
 	provoke("not_healthy", run("--name db --volume vol:/data --label com.docker.compose.project=p --label com.docker.compose.service=db --health-cmd false --health-interval 100ms")+
 		run("--volume vol:/data --label com.docker.compose.project=p --label com.docker.compose.service=app --label com.docker.compose.depends_on=db:service_healthy:false")+

@@ -388,6 +388,15 @@ tree() { UNLESS_TREE=- "$script" export "$1" 3>&1 >/dev/null; }
   is running one
 }
 
+@test "how long the containers were down is said to a caller that asks" {
+  container one
+  SAY_DOWNTIME=yes run -0 --separate-stderr "$script" with "$v" -- sleep 0.5
+  said '.msg == "containers_up" and .downtime_s >= 0.5 and .downtime_s < 60'
+  docker stop one >/dev/null
+  SAY_DOWNTIME=yes run -0 --separate-stderr "$script" with "$v" -- true
+  [ -z "$stderr" ]
+}
+
 @test "a container that is removed during the run is reported, and the others are started again" {
   container one
   container two

@@ -29,6 +29,9 @@ func backups() *builder {
 		WithPanel(marks("Duration of a backup", "s",
 			logSeries("{{host}} {{volume}}", largest("host, volume", "duration_s", each+` | json volume="volume", duration_s="duration_s"`))).
 			Description("The containers of a volume are down for a part of this time.")).
+		WithPanel(marks("Downtime of the containers", "s",
+			logSeries("{{host}} {{volume}}", largest("host, volume", "downtime_s", each+` | json volume="volume", downtime_s="downtime_s"`))).
+			Description("For how long containers of a volume were stopped or paused. Volumes that share containers show the same time.")).
 		WithPanel(bars("Volumes of a run", "short", counted("stored"), counted("unchanged"), counted("failed"), counted("left_out"))).
 		WithPanel(bars("Not consistent", "short",
 			logSeries("{{host}} {{volume}} {{consistency}}", count("host, volume, consistency", each+` | level="INFO" | json volume="volume", consistency="consistency" | consistency != "consistent"`, "$__interval"))).

@@ -24,7 +24,7 @@ docker run --detach --network none --name one --volume data:/data busybox sh -c 
 started=$(docker inspect --format '{{.State.StartedAt}}' one)
 
 systemctl start volume-backup.service || fail "the unit failed: $(systemctl show --property=Result,ExecMainStatus volume-backup)"
-records | jq -es 'any(.msg == "backed_up" and .volume == "data" and .outcome == "stored" and .consistency == "consistent")' >/dev/null \
+records | jq -es 'any(.msg == "backed_up" and .volume == "data" and .outcome == "stored" and .consistency == "consistent" and .downtime_s > 0)' >/dev/null \
   || fail 'there is no record of the backup'
 [ "$(systemctl show --property=User --value volume-backup.service)" = server ] || fail 'the unit does not run as server'
 echo 'ok the unit, as User=server, backs up a volume of uid 999 with mode 0700'
