@@ -2,7 +2,7 @@
 # manage_volume.sh - read and replace Docker volumes as tar streams while nothing writes to them.
 #
 # This script does everything that involves Docker. volbackup does everything that involves backups. The manual is
-# manage_volume(1). The script needs bash 5, coreutils, GNU tar, util-linux and the docker client. It pulls no image,
+# manage_volume.sh(1). The script needs bash 5, coreutils, GNU tar, util-linux and the docker client. It pulls no image,
 # and starts only containers that it has stopped.
 #
 # READER'S GUIDE. What `export VOLUME` and `with VOLUME... -- CMD` do to the containers of a volume:
@@ -110,7 +110,7 @@ Commands:
 
 Containers that use the volume are stopped while it is read, unless their label
 hub.backup.quiesce is pause or none. import fails if containers that use the
-volume run; with --stop it stops and starts them. See manage_volume(1).
+volume run; with --stop it stops and starts them. See manage_volume.sh(1).
 
 Example:
     $ manage_volume.sh list | jq -r .volume

@@ -131,7 +131,7 @@ func TestOperationsNamesWhatExists(t *testing.T) {
 	}
 	pages := map[string]string{
 		"sysmetrics": "sysmetrics/sysmetrics.1.scd", "gitsync": "gitsync/gitsync.1.scd", "readsync": "readsync/readsync.1.scd",
-		"volbackup": "volbackup/volbackup.1.scd", "manage_volume.sh": "volbackup/manage_volume.1.scd",
+		"volbackup": "volbackup/volbackup.1.scd", "manage_volume.sh": "volbackup/manage_volume.sh.1.scd",
 	}
 	for tool, path := range pages {
 		b, err := os.ReadFile(filepath.Join(root, path))

@@ -23,7 +23,7 @@ type Manifest struct {
 	Bytes       int64             `json:"bytes"` // of the tar stream
 	Entries     int64             `json:"entries"`
 	Content     string            `json:"content_sha256"`        // of the tar stream
-	Tree        string            `json:"tree_sha256,omitempty"` // of the volume's metadata; see export in manage_volume(1)
+	Tree        string            `json:"tree_sha256,omitempty"` // of the volume's metadata; see export in manage_volume.sh(1)
 	Consistency string            `json:"consistency"`
 	LinkOf      string            `json:"link_of,omitempty"`    // the archive whose file this one shares
 	Recipients  []string          `json:"recipients,omitempty"` // of age; none: not encrypted
