@@ -48,7 +48,8 @@ endif
 bindir  = $(DESTDIR)$(PREFIX)/bin
 unitdir = $(DESTDIR)$(PREFIX)/lib/systemd/system
 libdir  = $(DESTDIR)$(PREFIX)/lib
-mandir  = $(DESTDIR)$(PREFIX)/share/man/man1
+datadir = $(DESTDIR)$(PREFIX)/share
+mandir  = $(datadir)/man/man1
 
 # scdoc makes the man pages. Without scdoc everything else is built.
 scdoc := $(shell command -v scdoc)
@@ -57,17 +58,25 @@ scdoc := $(shell command -v scdoc)
 tool_units   = $(foreach t,$(1),$(foreach kind,service timer socket,$(wildcard systemd/$(units.$(t))*.$(kind))))
 tool_scripts = $(foreach t,$(1),$(wildcard $(addprefix scripts/,$(scripts.$(t)))))
 tool_sysusers = $(foreach t,$(1),$(addprefix systemd/sysusers.d/,$(sysusers.$(t))))
+tool_completions = $(foreach t,$(1),$(addprefix bin/$(t).,$(shells)))
 tool_pages   = $(if $(scdoc),$(foreach t,$(1),$(patsubst $(t)/%.scd,bin/%,$(wildcard $(t)/*.1.scd))))
+# The shells with completion: each tool writes its own. A shell looks for the completion of a tool, $(t), in this file.
+shells = bash zsh fish
+completion.bash = $(datadir)/bash-completion/completions/$(t)
+completion.zsh  = $(datadir)/zsh/site-functions/_$(t)
+completion.fish = $(datadir)/fish/vendor_completions.d/$(t).fish
 # The files that every tool needs.
 common_units   = systemd/hub-failure@.service systemd/hub-notify@.service systemd/hub-status.service systemd/hub-status.timer
 common_scripts = scripts/hub-failure scripts/hub-notify scripts/hub-run scripts/hub-status
-common_manuals = hub-notify.1 hub-run.1 hub-status.1
+common_manuals = hub-failure.1 hub-notify.1 hub-run.1 hub-status.1
 common_pages   = $(if $(scdoc),$(addprefix bin/,$(common_manuals)))
 
 .PHONY: build install uninstall demo check test lint torture bench cover dist release modules help
 
+.SECONDEXPANSION:
+
 # build always runs the go command, which knows what is up to date and sets the version of this commit.
-build: $(call tool_pages,$(TOOLS)) $(common_pages)
+build: $(call tool_pages,$(TOOLS)) $(common_pages) $$(call tool_completions,$(TOOLS))
 	$(check_go)
 	$(foreach t,$(TOOLS),$(call go_build,$(t),bin/$(t))$(newline))
 	$(if $(scdoc),,@echo 'make: scdoc is not installed, so there are no man pages' >&2)
@@ -86,23 +95,34 @@ define newline
 
 endef
 
+# The sources of a binary: $* is the tool.
+sources = $(wildcard $*/*.go $*/internal/*/*.go $*/go.mod lib/*/*.go lib/go.mod lib/*/go.mod)
+
 # `make install` builds only binaries that are missing or older than their sources. So
 # root needs no compiler for `make install` after `make build` as another user.
-.SECONDEXPANSION:
-$(addprefix bin/,$(ALL)): bin/%: $$(wildcard $$*/*.go $$*/go.mod lib/*/*.go lib/go.mod lib/*/go.mod)
+$(addprefix bin/,$(ALL)): bin/%: $$(sources)
 	$(check_go)
 	$(call go_build,$*,$@)
+
+# The binary must be one for this machine: packaging/build makes the completion before it builds for another.
+define completion_rule
+$(ALL:%=bin/%.$(1)): bin/%.$(1): $$$$(sources) | bin/%
+	bin/$$* --completion $(1) >$$@.tmp
+	mv $$@.tmp $$@
+endef
+$(foreach shell,$(shells),$(eval $(call completion_rule,$(shell))))
 
 bin/%.1: $$(wildcard $(addsuffix /$$*.1.scd,$(ALL) docs))
 	@mkdir -p bin
 	scdoc <$< >$@.tmp
 	mv $@.tmp $@
 
-install: $(addprefix bin/,$(TOOLS)) $$(call tool_pages,$(TOOLS)) $(common_pages)
+install: $(addprefix bin/,$(TOOLS)) $$(call tool_pages,$(TOOLS)) $(common_pages) $$(call tool_completions,$(TOOLS))
 	install -d $(bindir) $(unitdir) $(mandir) $(libdir)/systemd/system-preset $(libdir)/sysusers.d $(libdir)/tmpfiles.d
 	install -m 755 $(addprefix bin/,$(TOOLS)) $(call tool_scripts,$(TOOLS)) $(common_scripts) $(bindir)
 	install -m 644 $(call tool_units,$(TOOLS)) $(common_units) $(unitdir)
 	$(if $(common_pages),install -m 644 $(call tool_pages,$(TOOLS)) $(common_pages) $(mandir))
+	$(foreach t,$(TOOLS),$(foreach shell,$(shells),install -D -m 644 bin/$(t).$(shell) $(completion.$(shell))$(newline)	))
 	install -m 644 systemd/80-observability-hub.preset $(libdir)/systemd/system-preset
 	install -m 644 systemd/sysusers.d/observability-hub.conf $(call tool_sysusers,$(TOOLS)) $(libdir)/sysusers.d
 	$(if $(strip $(call tool_scripts,$(TOOLS))),sed -i 's|^readonly version=.*|readonly version=$(VERSION)|' $(addprefix $(bindir)/,$(notdir $(call tool_scripts,$(TOOLS)))))
@@ -118,6 +138,7 @@ uninstall:
 	rm -f $(addprefix $(unitdir)/,$(notdir $(call tool_units,$(TOOLS))))
 	rm -f $(addprefix $(libdir)/sysusers.d/,$(notdir $(call tool_sysusers,$(TOOLS))))
 	rm -f $(foreach t,$(TOOLS),$(patsubst $(t)/%.scd,$(mandir)/%,$(wildcard $(t)/*.1.scd)))
+	rm -f $(foreach t,$(TOOLS),$(foreach shell,$(shells),$(completion.$(shell))))
 	for tool in $(ALL); do [ ! -e $(bindir)/$$tool ] || exit 0; done; \
 	if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then \
 		systemctl disable --now $(filter-out %@.service,$(notdir $(common_units))) || :; fi; \
@@ -126,7 +147,8 @@ uninstall:
 		$(libdir)/systemd/system-preset/80-observability-hub.preset \
 		$(libdir)/sysusers.d/observability-hub.conf $(libdir)/tmpfiles.d/observability-hub.conf
 	if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
-	for dir in $(unitdir) $(libdir)/systemd/system-preset $(libdir)/systemd $(libdir)/sysusers.d $(libdir)/tmpfiles.d $(mandir); do \
+	for dir in $(unitdir) $(libdir)/systemd/system-preset $(libdir)/systemd $(libdir)/sysusers.d $(libdir)/tmpfiles.d $(mandir) \
+		$(foreach shell,$(shells),$(dir $(completion.$(shell)))); do \
 		[ ! -d $$dir ] || rmdir --ignore-fail-on-non-empty $$dir; done
 
 # Tests need root (systemd-nspawn, users, mounts). Other users run them with sudo. env

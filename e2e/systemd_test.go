@@ -430,10 +430,14 @@ func TestInstall(t *testing.T) {
 		"lib/systemd/system-preset/80-observability-hub.preset",
 		"lib/sysusers.d/observability-hub.conf",
 		"lib/tmpfiles.d/observability-hub.conf",
+		"share/bash-completion/completions/sysmetrics",
+		"share/fish/vendor_completions.d/sysmetrics.fish",
+		"share/man/man1/hub-failure.1",
 		"share/man/man1/hub-notify.1",
 		"share/man/man1/hub-run.1",
 		"share/man/man1/hub-status.1",
 		"share/man/man1/sysmetrics.1",
+		"share/zsh/site-functions/_sysmetrics",
 	}
 	if got := files(); !slices.Equal(got, want) {
 		t.Errorf("installed: %q; want %q", got, want)
@@ -469,6 +473,7 @@ func TestInstall(t *testing.T) {
 		"lib/systemd/system-preset/80-observability-hub.preset",
 		"lib/sysusers.d/observability-hub.conf",
 		"lib/tmpfiles.d/observability-hub.conf",
+		"share/man/man1/hub-failure.1",
 		"share/man/man1/hub-notify.1",
 		"share/man/man1/hub-run.1",
 		"share/man/man1/hub-status.1",

@@ -22,7 +22,7 @@ type retryCmd struct {
 	datesFlag
 	StateDir string `placeholder:"DIR"`
 	NUL      string `name:"nul" enum:"reject,replace" default:"reject"`
-	File     string `arg:"" name:"deadletter" help:"The dead letter file."`
+	File     string `arg:"" name:"deadletter" placeholder:"FILE" help:"The dead letter file."`
 }
 
 func (r *retryCmd) Validate() error { return r.peerFlags.Validate() }

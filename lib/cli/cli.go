@@ -107,6 +107,9 @@ func run(env *Env, args []string, stderr io.Writer) (err error) {
 			panic(r)
 		}
 	}()
+	if len(args) == 2 && args[0] == completionFlag {
+		return writeCompletion(env, args[1], stderr)
+	}
 	call, err := parse(env, args, stderr)
 	if err != nil {
 		return err
@@ -150,9 +153,6 @@ func immediate(call *kong.Context) bool {
 // than everything else. So parse passes only the called command to kong, and help
 // texts only if they are to be shown.
 func parse(env *Env, args []string, stderr io.Writer) (*kong.Context, error) {
-	base := &struct {
-		Version versionFlag `help:"Print the version and exit."`
-	}{}
 	commands, helpful := env.called(args)
 	if !helpful && !slices.Contains(args, "--version") {
 		units := []string{env.Service}
@@ -163,6 +163,25 @@ func parse(env *Env, args []string, stderr io.Writer) (*kong.Context, error) {
 			return nil, err
 		}
 	}
+	parser, err := newParser(env, commands, helpful, stderr)
+	if err != nil {
+		return nil, err
+	}
+	call, err := parser.Parse(args)
+	if _, ok := errors.AsType[*sysexits.Error](err); ok {
+		return nil, err // writing --help failed
+	}
+	if err != nil {
+		return nil, sysexits.New(sysexits.Usage, "usage", err).WithHint(env.Name + " --help lists the commands and flags")
+	}
+	return call, nil
+}
+
+// newParser builds kong's model of the commands, with their help texts if helpful.
+func newParser(env *Env, commands []Command, helpful bool, stderr io.Writer) (*kong.Kong, error) {
+	base := &struct {
+		Version versionFlag `help:"Print the version and exit."`
+	}{}
 	options := []kong.Option{
 		kong.Name(env.Name),
 		kong.Description(env.Description),
@@ -192,14 +211,7 @@ func parse(env *Env, args []string, stderr io.Writer) (*kong.Context, error) {
 	if err != nil {
 		return nil, fmt.Errorf("command line: %w", err)
 	}
-	call, err := parser.Parse(args)
-	if _, ok := errors.AsType[*sysexits.Error](err); ok {
-		return nil, err // writing --help failed
-	}
-	if err != nil {
-		return nil, sysexits.New(sysexits.Usage, "usage", err).WithHint(env.Name + " --help lists the commands and flags")
-	}
-	return call, nil
+	return parser, nil
 }
 
 // describe sets the help of a flag from App.Flags, if it is there, and adds the
