@@ -104,8 +104,8 @@ var provocations = []provocation{
 
 const goodCommit, badCommit = "8c0f3a1d5b7e9f2046a8c1d3e5f7091b2d4f6a8c", "1f2e3d4c5b6a79880716253443526170a9b8c7d6"
 
-// alertLogs makes the logs of web01, where all is well, of web02, where one thing after the other fails, and of web03, which is new
-// and whose first backup has not ended.
+// alertLogs makes the logs of web01, where all is well, of web02, where one thing after the other fails, of web03, which is new and
+// whose first backup has not ended, and of web04, which sends its samples every 10 minutes.
 func alertLogs(t *testing.T) *journal {
 	t.Helper()
 	j := newJournal(t)
@@ -158,6 +158,15 @@ func alertLogs(t *testing.T) *journal {
 			}
 			j.add(at, host, "gitops-apply.service", "INFO", "applied", "gitops-sync",
 				`"commit":"`+goodCommit+`","previous":null,"actions":0,"foreign":0,"reloaded":false,"duration_s":0.4`)
+		}
+	}
+	// web04 sends every 10 minutes.
+	for m := range 60 {
+		at := fleetEnd.Add(time.Duration(m-60) * time.Minute)
+		if m%10 == 3 {
+			j.add(at, "web04", "system-metrics.service", "INFO", "flushed", "system-metrics", `"inserted":40,"duplicates":0,"rejected":0,"spooled":0,"dropped":0,"lost":0,"spool_bytes":0`)
+		} else {
+			j.add(at, "web04", "system-metrics.service", "INFO", "spooled", "system-metrics", `"spooled":4,"spool_bytes":9000,"next_flush":"`+at.Add(5*time.Minute).Format("2006-01-02T15:04:05.000Z")+`"`)
 		}
 	}
 	j.add(fleetEnd.Add(-2*time.Hour), "web01", "volume-backup.service", "INFO", "archive_verified", "volume-backup", `"volume":"grafana_data","id":"20260302T010200Z","ok":true,"deep":false`)

@@ -82,6 +82,13 @@ func TestEvents(t *testing.T) {
 	put(there, "spool.jsonl", strings.Repeat(records("web1", 1), 2000)[:1<<20])
 	provoke("spool_full", there, "", "--flush", "--spool-max", "1")
 
+	for range 2 { // the first run sends
+		host.tick(t)
+		got := there.run("", append([]string{"--flush", "--flush-every", "30m"}, host.args()...)...)
+		look("spooled", got.stdout)
+	}
+	provoke("spooled", there, "", append([]string{"--flush", "--flush-every", "30m"}, host.args()...)...)
+
 	provoke("spool_status", here, "", "status")
 
 	provoke("usage", here, "", "--no-such-flag")

@@ -465,22 +465,25 @@ func TestKillAtEveryStep(t *testing.T) {
 			m := sysmetrics(t, "DATABASE_URL="+c.URL())
 			host := newFixtureHost(t, "web1")
 			l := newLedger(t, c, m)
+			rarely := append([]string{"SYSMETRICS_FLUSH_EVERY=30m"}, m.env...)
 			for _, scene := range []struct {
-				name    string
-				backlog bool
-				env     []string
+				name   string
+				before *tool // makes a run before each kill
+				env    []string
 			}{
-				{"nothing spooled", false, m.env},
-				{"a backlog", true, m.env},
-				{"the server away", false, []string{"DATABASE_URL=postgres://hub@/hub?host=/nowhere"}},
-				{"no server configured", false, nil},
+				{"nothing spooled", nil, m.env},
+				{"a backlog", m.with(), m.env},
+				{"the server away", nil, []string{"DATABASE_URL=postgres://hub@/hub?host=/nowhere"}},
+				{"no server configured", nil, nil},
+				// The run before sent, so most of the killed ones wait for their time to send.
+				{"not yet time to send", m.with(rarely...), rarely},
 			} {
 				before := l.kills
 				for _, call := range calls {
 					// strace counts per thread, and the call may be made by a thread with fewer calls. If three runs have no hit, there is no such call.
 					for n, missed := 1, 0; missed < 3; {
-						if scene.backlog {
-							l.whole(m.with(), host, "backlog")
+						if scene.before != nil {
+							l.whole(scene.before, host, "before "+scene.name)
 						}
 						host.tick(t)
 						cmd := m.with(scene.env...).command("", collect(host)...)

@@ -21,9 +21,10 @@ import (
 type collectCmd struct {
 	stateFlags
 	databaseFlags
-	Flush    bool
-	Interval time.Duration `placeholder:"D"`
-	Host     string        `placeholder:"NAME"`
+	Flush      bool
+	FlushEvery time.Duration `placeholder:"D"`
+	Interval   time.Duration `placeholder:"D"`
+	Host       string        `placeholder:"NAME"`
 
 	Interfaces        []string `placeholder:"PATTERN"`
 	InterfacesExclude []string `default:"auto" placeholder:"PATTERN"`
@@ -46,6 +47,9 @@ func (c *collectCmd) Validate() error {
 	if c.Interval < 0 || c.Interval > time.Hour {
 		return fmt.Errorf("--interval must be from 0 to 1h, got %v", c.Interval)
 	}
+	if c.FlushEvery != 0 && (c.FlushEvery < time.Minute || c.FlushEvery > maxFlushEvery) {
+		return fmt.Errorf("--flush-every must be 0, or from 1m to %v, got %v", maxFlushEvery, c.FlushEvery)
+	}
 	if _, err := c.wall(); err != nil {
 		return err
 	}
@@ -54,6 +58,10 @@ func (c *collectCmd) Validate() error {
 	}
 	return validate(c.stateFlags, c.databaseFlags)
 }
+
+// maxFlushEvery is less than the age at which hub-status reports the records in
+// the spool as a problem, so that waiting for the time to send is never one.
+const maxFlushEvery = 30 * time.Minute
 
 // maxName is the maximum length of host and os, which precede the payload, in
 // bytes.
@@ -192,6 +200,10 @@ func (c *collectCmd) sample(ctx context.Context, env *cli.Env, h *host, dir *sta
 	if err != nil {
 		return err
 	}
+	wait := false
+	if c.Flush {
+		wait = c.sendLater(prev, cur)
+	}
 	// The state is kept only after the records were printed or stored. If they
 	// were not, the next run's window covers this run's window too.
 	keep := nothing
@@ -206,6 +218,9 @@ func (c *collectCmd) sample(ctx context.Context, env *cli.Env, h *host, dir *sta
 			batch[i] = entry{line: line, host: c.Host, time: cur.clock.wall}
 		}
 		d := delivery{env: env, stateFlags: c.stateFlags, databaseFlags: c.databaseFlags, sampled: time.Now()}
+		if wait {
+			d.waitUntil = c.slots(cur).next(cur.clock.wall)
+		}
 		return d.finish(d.deliver(ctx, dir, batch, keep))
 	}
 	if err := env.Stdout.Record(record.Info, slices.Concat(lines...)); err != nil {
@@ -215,6 +230,27 @@ func (c *collectCmd) sample(ctx context.Context, env *cli.Env, h *host, dir *sta
 		return keep()
 	}
 	return cli.Uninterrupted(keep)
+}
+
+// slots returns the slots of --flush-every.
+func (c *collectCmd) slots(r *reading) slots { return newSlots(c.FlushEvery, r.machineID, c.Host) }
+
+// sendLater reports whether the records of this run wait in the spool for this
+// host's next slot. In each slot the first run sends the whole spool, also if the
+// database then fails: when a database is back after an hour, its hosts must not
+// all come at once. cur gets the time of the last run that sent. sendLater needs
+// that time and no other state, so a lost state only makes one run send early.
+func (c *collectCmd) sendLater(prev *snapshot, cur *reading) bool {
+	if c.FlushEvery == 0 {
+		return false
+	}
+	// The state keeps milliseconds.
+	if now := cur.clock.wall.Truncate(time.Millisecond); prev == nil || prev.sent.IsZero() || !c.slots(cur).same(prev.sent, now) {
+		cur.sent = now
+		return false
+	}
+	cur.sent = prev.sent
+	return true
 }
 
 // read makes one pass over the kernel's files. From the previous pass it takes

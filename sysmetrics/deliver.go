@@ -24,12 +24,14 @@ type delivery struct {
 
 	db       *database // the session of the current batch
 	offUntil time.Time // until then a database that failed is not tried again
+	waits    bool      // the records wait for waitUntil
 	failed   bool      // a database is configured, and some records are not in it
 	aside    string    // path of the file of rejected records, "" if there are none
 	settled  int       // number of records at the start of the current batch that are inserted or set aside
 
-	apart   string    // the state directory in which records wait for a later run of this user, "" if they do not
-	sampled time.Time // when this run took the batch; zero for records from stdin
+	apart     string    // the state directory in which records wait for a later run of this user, "" if they do not
+	sampled   time.Time // when this run took the batch; zero for records from stdin
+	waitUntil time.Time // until then the records wait in the spool; zero if they are sent at once
 
 	known map[uint64]bool // hashes of the lines in rejectedFile; nil until first needed
 
@@ -40,7 +42,8 @@ type delivery struct {
 // deliver spools a batch and then inserts all records of the spool, oldest
 // first. If no database is configured, or if the database fails, the batch stays
 // in the spool. dir is nil if there is no state directory: then there is no
-// spool, and only the batch itself can be inserted. deliver calls keep as soon
+// spool, and only the batch itself can be inserted. If waitUntil is set, the
+// batch stays in the spool too, unless that is half full. deliver calls keep as soon
 // as the batch is safe: when it is in the spool or, if it could not be spooled,
 // when it is in the database.
 func (d *delivery) deliver(ctx context.Context, dir *statedir.Dir, batch []entry, keep func() error) error {
@@ -53,6 +56,10 @@ func (d *delivery) deliver(ctx context.Context, dir *statedir.Dir, batch []entry
 		if before, spoolErr = d.spool(spool, batch); spoolErr == nil {
 			safe, alone, keepErr = true, before == 0, keep()
 		}
+		if size := before + bytesOf(batch); safe && !d.waitUntil.IsZero() && size <= spool.max/2 {
+			d.waits, d.spooled, d.spoolBytes = true, d.spooled+int64(len(batch)), size
+			return keepErr
+		}
 	}
 	err := d.session(ctx, func() error {
 		switch {
@@ -64,14 +71,11 @@ func (d *delivery) deliver(ctx context.Context, dir *statedir.Dir, batch []entry
 		case alone:
 			return d.insertSampled(spool, batch, safe)
 		case safe:
-			if err := d.checkClock(spool, batch); err != nil {
-				return err
-			}
-			return d.drain(spool)
+			return d.drainSampled(spool, batch)
 		}
 		// The spool cannot be written, and perhaps not read. The batch is inserted
 		// even if draining the spool fails.
-		spoolErr = errors.Join(spoolErr, d.drain(spool))
+		spoolErr = errors.Join(spoolErr, d.drain(spool, time.Time{}))
 		return d.insertSampled(spool, batch, safe)
 	})
 	inserted := err == nil
@@ -112,6 +116,14 @@ func keptInSpool(err error) error {
 	return err
 }
 
+// bytesOf returns the size of a batch in the spool.
+func bytesOf(batch []entry) (size int64) {
+	for _, e := range batch {
+		size += int64(len(e.line))
+	}
+	return size
+}
+
 // plural returns a count with its noun.
 func plural(n int, noun string) string {
 	if n == 1 {
@@ -120,10 +132,18 @@ func plural(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// finish prints the flushed record and returns err, the joined error of the
-// batches. It puts the error for lost records before err, because the first
-// error decides the exit status, and the error for rejected records after it.
+// finish prints the flushed record, or the spooled record if the records wait for
+// the time to send them. It returns err, the joined error of the batches. It puts
+// the error for lost records before err, because the first error decides the exit
+// status, and the error for rejected records after it.
 func (d *delivery) finish(err error) error {
+	if d.waits {
+		l := record.New(time.Now(), record.Info, "spooled", d.env.Service)
+		l.Int("spooled", d.spooled)
+		l.Int("spool_bytes", d.spoolBytes)
+		l.String("next_flush", d.waitUntil.UTC().Format(record.TimeFormat))
+		return errors.Join(err, d.env.Stdout.Record(record.Info, l.End()))
+	}
 	level := record.Info
 	if d.failed || d.rejected+d.dropped+d.lost > 0 {
 		level = record.Warn

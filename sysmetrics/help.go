@@ -7,6 +7,7 @@ state-dir           Directory for counters and spool (default: $STATE_DIRECTORY,
 spool-max           Maximum size of the spool; when it is full, the oldest records are dropped (${default} MiB).
 timeout             Maximum time for all work on the database (${default}).
 flush               Insert the records, and those in the spool, instead of printing them.
+flush-every         With --flush: send only once in this time, at a moment of this host; until then the records wait in the spool (10m).
 interval            Sample twice, this far apart, and print the rates of the time between.
 host                Host name to record (default: the kernel's).
 interfaces          Report only these interfaces.

@@ -40,14 +40,14 @@ func (d *delivery) session(ctx context.Context, work func() error) error {
 }
 
 // drain inserts the records of the spool in batches, and removes from the spool
-// those that are inserted or set aside.
-func (d *delivery) drain(q queue) error {
+// those that are inserted or set aside. sampled is that of [database.insert].
+func (d *delivery) drain(q queue, sampled time.Time) error {
 	var done int64
 	var failure error
 	err := q.batches(func(batch []entry, end int64, damaged int) bool {
 		d.settled = 0
 		d.dropped += int64(damaged)
-		if failure = d.insert(q.dir, batch); failure == nil {
+		if failure = d.insertAt(q.dir, batch, sampled); failure == nil {
 			done = end
 			return true
 		}
@@ -78,20 +78,18 @@ func (d *delivery) insertSampled(q queue, batch []entry, spooled bool) error {
 	return d.insert(q.dir, batch)
 }
 
-// checkClock marks the batch of this run if the server's clock differs from this
-// host's. It is for a batch that is spooled after other records.
-func (d *delivery) checkClock(q queue, batch []entry) error {
-	if d.sampled.IsZero() {
-		return nil
+// drainSampled inserts the records of the spool. The last of them are the batch
+// of this run: they are marked as insertSampled does it.
+func (d *delivery) drainSampled(q queue, batch []entry) error {
+	err := d.drain(q, d.sampled)
+	differs, ok := errors.AsType[errClock](err)
+	if !ok {
+		return err
 	}
-	server, err := d.db.now()
-	if err != nil {
-		return databaseError(err)
+	if err := d.mark(q, batch, true, differs); err != nil {
+		return err
 	}
-	if differs, ok := errors.AsType[errClock](compareClocks(time.Now(), server)); ok {
-		return d.mark(q, batch, true, differs)
-	}
-	return nil
+	return d.drain(q, time.Time{})
 }
 
 // insert inserts a batch. Records that the database refuses because of their

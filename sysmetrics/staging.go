@@ -31,9 +31,8 @@ func (d *delivery) spool(q queue, batch []entry) (before int64, err error) {
 // payload.
 func (d *delivery) mark(q queue, batch []entry, spooled bool, differs errClock) error {
 	d.env.Diag.Warn("clock_differs", differs.Error()+"; the records are marked with clock_skew_s", diag.Field{Key: "skew_s", Value: int64(differs.ahead.Seconds())})
-	var size int64
+	size := bytesOf(batch)
 	for i, e := range batch {
-		size += int64(len(e.line))
 		if at := bytes.LastIndex(e.line, []byte(metaStart)); at >= 0 {
 			field := fmt.Appendf(nil, `"clock_skew_s":%.0f,`, differs.ahead.Seconds())
 			batch[i].line = slices.Insert(slices.Clone(e.line), at+len(metaStart), field...)

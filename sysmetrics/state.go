@@ -16,12 +16,13 @@ import (
 const stateFile = "counters"
 
 // snapshot is the state that one run keeps for the next: the counters, the clocks
-// when they were read, and the mounts that hang.
+// when they were read, the mounts that hang, and when the spool was last sent.
 type snapshot struct {
 	bootID   string
 	clock    clock // the wall clock is not kept, because rates do not use it
 	counters counters
 	hung     []hung
+	sent     time.Time // with --flush-every: when a run last tried to send the spool; else zero
 }
 
 const stateHeader = "sysmetrics-counters 1"
@@ -30,12 +31,16 @@ const stateHeader = "sysmetrics-counters 1"
 //
 //	sysmetrics-counters 1
 //	boot BOOT-ID MONOTONIC-NS BOOTTIME-NS
+//	sent UNIX-MS
 //	hung RETRY-NS FAILURES "DEVICE" "TYPE" "POINT"
 //	counter VALUE NAME
 //	end
 func (s *snapshot) encode() []byte {
 	b := make([]byte, 0, 64*(len(s.counters)+4))
 	b = fmt.Appendf(b, "%s\nboot %s %d %d\n", stateHeader, s.bootID, s.clock.monotonic, s.clock.boottime)
+	if !s.sent.IsZero() {
+		b = fmt.Appendf(b, "sent %d\n", s.sent.UnixMilli())
+	}
 	for _, h := range s.hung {
 		b = fmt.Appendf(b, "hung %d %d %q %q %q\n", h.retry, h.failures, h.mount.device, h.mount.fstype, h.mount.point)
 	}
@@ -94,6 +99,13 @@ func (s *snapshot) decodeLine(line []byte) error {
 			return fmt.Errorf("not a boot id and two clocks: %v", err)
 		}
 		s.bootID, s.clock = string(id), clock{monotonic: time.Duration(monotonic), boottime: time.Duration(boottime)}
+		return nil
+	case "sent":
+		ms, err := f.uint()
+		if err != nil || len(f) > 0 || ms > math.MaxInt64 {
+			return fmt.Errorf("not a time: %v", err)
+		}
+		s.sent = time.UnixMilli(int64(ms))
 		return nil
 	case "hung":
 		var h hung

@@ -15,12 +15,13 @@ import (
 
 func sameState(a, b *snapshot) bool {
 	return a.bootID == b.bootID && a.clock.monotonic == b.clock.monotonic && a.clock.boottime == b.clock.boottime &&
-		maps.Equal(a.counters, b.counters) && slices.Equal(a.hung, b.hung)
+		a.sent.Equal(b.sent) && maps.Equal(a.counters, b.counters) && slices.Equal(a.hung, b.hung)
 }
 
 func TestStateRoundTrip(t *testing.T) {
 	for _, s := range []*snapshot{
 		{bootID: "a", counters: counters{}},
+		{bootID: "a", counters: counters{}, sent: time.UnixMilli(1767323117250)},
 		{bootID: "0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0", clock: clock{monotonic: 1, boottime: math.MaxInt64},
 			counters: counters{"cpu user": 0, "net eth0:1 rx_bytes": math.MaxUint64, "disk a  b reads": 7},
 			hung: []hung{
@@ -51,7 +52,7 @@ func TestDecodeStateRefuses(t *testing.T) {
 		{"boot a 1 2", "boot a -1 2"}, {"boot a 1 2", "boot a 1 -2"}, {"boot a 1 2", "boot a 1 2 3"},
 		{"counter 5 cpu user", "counter -5 cpu user"}, {"counter 5 cpu user", "counter 5"}, {"counter 5 cpu user", "counter 5 "},
 		{"counter 5 cpu user", "other 5 cpu user"}, {"counter 5 cpu user", `hung 1 2 "a" "b" "c`}, {"counter 5 cpu user", `hung -1 2 "a" "b" "c"`},
-		{"counter 5 cpu user", `hung 1 -2 "a" "b" "c"`}, {"counter 5 cpu user", "\x00"}, {"end\n", "end\n\n"},
+		{"counter 5 cpu user", `hung 1 -2 "a" "b" "c"`}, {"counter 5 cpu user", "\x00"}, {"counter 5 cpu user", "sent"}, {"counter 5 cpu user", "sent -1"}, {"counter 5 cpu user", "sent 1 2"}, {"end\n", "end\n\n"},
 	} {
 		text := strings.Replace(good, tc.from, tc.to, 1)
 		if s, err := decodeState([]byte(text)); err == nil {
