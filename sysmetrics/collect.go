@@ -161,13 +161,22 @@ func (c *collectCmd) clock(h *host) (clock, error) {
 	return k, err
 }
 
+// stagingWait is how long collect --flush waits for another run to release the
+// lock. hub-status.timer starts a run that holds it while it adds records to the
+// spool. The unit has 10 seconds, of which the database may take 7.
+const stagingWait = time.Second
+
 // open resolves and locks the state directory.
 func (c *collectCmd) open(ctx context.Context, env *cli.Env) (*statedir.Dir, error) {
 	path, err := statedir.Resolve(c.StateDir, env.Service)
 	if err != nil {
 		return nil, err
 	}
-	return statedir.Open(ctx, path, 0)
+	wait := time.Duration(0)
+	if c.Flush {
+		wait = stagingWait
+	}
+	return statedir.Open(ctx, path, wait)
 }
 
 // sample reads the host, makes the records, and prints or delivers them. dir is

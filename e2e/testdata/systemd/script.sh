@@ -97,7 +97,7 @@ BASH
 systemd-run --quiet --unit=hostile.service --property=Type=oneshot \
   --property=OnFailure=hub-failure@hostile.service.service bash /run/hostile || :
 
-await 70 in_state system-metrics.service failed
+await 80 in_state system-metrics.service failed
 await 10 flushes 1
 jobs down hub-status
 jobs nobody runuser -u nobody -- hub-status
