@@ -47,6 +47,11 @@ func (d *database) insert(batch []entry, sampled time.Time, reject func(entry, e
 	case err == nil && n == int64(len(batch)):
 		return n, nil
 	case err == nil:
+		if n == 0 {
+			if err := d.confirm(); err != nil {
+				return 0, databaseError(err)
+			}
+		}
 		return n, d.discarded(batch, n, reject)
 	}
 	if err := guarded(err); err != nil {
@@ -74,6 +79,17 @@ func (d *database) insert(batch []entry, sampled time.Time, reject func(entry, e
 		}
 	}
 	return inserted, nil
+}
+
+// confirm returns after the synchronous standbys have all that is committed.
+//
+// A crashed primary shows the rows that it had committed locally after its
+// restart, although no standby may have them yet. A transaction that finds these
+// rows writes nothing, so its COMMIT waits for no standby. A message in the WAL
+// makes it wait.
+func (d *database) confirm() error {
+	_, err := d.exec("SELECT CASE WHEN current_setting('synchronous_standby_names') <> '' THEN pg_logical_emit_message(true, 'sysmetrics', '') END")
+	return err
 }
 
 // discarded calls reject for the entries that the server accepted but that are

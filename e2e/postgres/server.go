@@ -22,7 +22,12 @@ type server struct {
 }
 
 // Start starts the stopped or crashed server and returns after it accepts connections. It does nothing if the server runs already.
-func (c *Cluster) Start() error {
+func (c *Cluster) Start() error { return c.start() }
+
+// StartAlone starts the server without TCP: only DB can reach it. So a test can read the data of a primary that was replaced.
+func (c *Cluster) StartAlone() error { return c.start("-c", "listen_addresses=") }
+
+func (c *Cluster) start(args ...string) error {
 	if c.Running() {
 		return nil
 	}
@@ -31,7 +36,7 @@ func (c *Cluster) Start() error {
 		return err
 	}
 	defer log.Close()
-	cmd := c.command("postgres", "-D", c.data())
+	cmd := c.command("postgres", append([]string{"-D", c.data()}, args...)...)
 	if delay := c.config.SlowSync; delay > 0 {
 		if err := slowSync(cmd, delay); err != nil {
 			return err
@@ -140,6 +145,7 @@ func (c *Cluster) Kill9() error {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
 	<-c.server.done
+	c.frozen = nil
 	for _, pid := range children {
 		if err := awaitDeath(pid); err != nil {
 			return err
