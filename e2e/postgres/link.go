@@ -10,14 +10,15 @@ import (
 // Link is the network between a primary and its standby. It can be slow, and it can be cut.
 type Link struct {
 	listener net.Listener
+	delay    time.Duration
 
 	mu    sync.Mutex
-	delay time.Duration
 	down  bool
+	quiet bool
 	conns map[net.Conn]bool
 }
 
-// NewLink returns a link whose data from the primary arrives after the delay. The caller must call Close.
+// NewLink returns a link on which everything arrives late by the delay, in both directions. The caller must call Close.
 func NewLink(delay time.Duration) (*Link, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -41,8 +42,8 @@ func (l *Link) serve(socket string) {
 		if !l.add(near, far) {
 			continue
 		}
-		go l.forward(far, near, 0)
-		go l.forward(near, far, l.delay)
+		go l.forward(far, near, l.silent)
+		go l.forward(near, far, func(net.Conn) bool { return false })
 	}
 }
 
@@ -60,9 +61,9 @@ func (l *Link) add(ends ...net.Conn) bool {
 	return !l.down
 }
 
-// forward copies from src to dst, with the delay. If one of them is closed, it closes the other one at once: data that is
-// still on its way is lost.
-func (l *Link) forward(dst, src net.Conn, delay time.Duration) {
+// forward copies from src to dst, late by the delay. If one of them is closed, it closes the other one at once: data that is
+// still on its way is lost. While waits returns true, nothing arrives.
+func (l *Link) forward(dst, src net.Conn, waits func(dst net.Conn) bool) {
 	type chunk struct {
 		data []byte
 		due  time.Time
@@ -75,7 +76,7 @@ func (l *Link) forward(dst, src net.Conn, delay time.Duration) {
 			buf := make([]byte, 32<<10)
 			n, err := src.Read(buf)
 			if n > 0 {
-				way <- chunk{buf[:n], time.Now().Add(delay)}
+				way <- chunk{buf[:n], time.Now().Add(l.delay)}
 			}
 			if err != nil {
 				return
@@ -84,6 +85,9 @@ func (l *Link) forward(dst, src net.Conn, delay time.Duration) {
 	}()
 	for c := range way {
 		time.Sleep(time.Until(c.due))
+		for waits(dst) {
+			time.Sleep(5 * time.Millisecond)
+		}
 		if _, err := dst.Write(c.data); err != nil {
 			go func() {
 				for range way { // lets the reader end
@@ -103,11 +107,25 @@ func (l *Link) hangUp(ends ...net.Conn) {
 	}
 }
 
+// Mute keeps what the standby answers from the primary until the link is cut. The standby still receives everything.
+func (l *Link) Mute() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.quiet = true
+}
+
+// silent reports whether the link is mute and the connection is still open.
+func (l *Link) silent(dst net.Conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.quiet && l.conns[dst]
+}
+
 // Cut ends all connections and accepts no new ones until Mend is called. Data that is on its way is lost.
 func (l *Link) Cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.down = true
+	l.down, l.quiet = true, false
 	for c := range l.conns {
 		_ = c.Close()
 	}
