@@ -20,6 +20,7 @@ func databaseConfig() (cfg libpq.Config, ok bool, err error) { return libpq.Conf
 type database struct {
 	*postgres.Conn
 	deadline time.Time // of the session
+	shadowed bool      // a temporary table system_metrics hides the real one
 }
 
 // connect opens a session that ends with ctx, even if the server does not answer.
@@ -32,7 +33,7 @@ func connect(ctx context.Context, cfg libpq.Config) (*database, error) {
 		return nil, err
 	}
 	deadline, _ := ctx.Deadline()
-	return &database{conn, deadline}, nil
+	return &database{Conn: conn, deadline: deadline}, nil
 }
 
 func (d *database) close() error { return d.Close() }

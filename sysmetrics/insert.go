@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -26,13 +27,13 @@ import (
 func (d *database) insert(batch []entry, sampled time.Time, reject func(entry, error) error) (inserted int64, err error) {
 	n, err := int64(0), errNUL
 	if !slices.ContainsFunc(batch, entry.hasNUL) {
-		n, err = d.exec(insertSQL(batch, sampled))
+		n, err = d.send(batch, sampled)
 	}
 	var unmade error // why a partition could not be made
 	var now time.Time
 	if hasCode(err, "42P01") { // undefined_table
 		if err = d.makeTable(err); err == nil {
-			n, err = d.exec(insertSQL(batch, sampled))
+			n, err = d.send(batch, sampled)
 		}
 	}
 	if noPartition(err) {
@@ -40,7 +41,7 @@ func (d *database) insert(batch []entry, sampled time.Time, reject func(entry, e
 			unmade, err = d.makePartitions(partitionSQL(batch, now))
 		}
 		if err == nil {
-			n, err = d.exec(insertSQL(batch, sampled))
+			n, err = d.send(batch, sampled)
 		}
 	}
 	switch {
@@ -159,6 +160,19 @@ func compareClocks(here, server time.Time) error {
 	return nil
 }
 
+// send sends the message that inserts a batch. PostgreSQL searches pg_temp first
+// unless the search_path names it, and rows of a temporary table are lost when the
+// session ends. If there is a temporary table of that name, the message is sent
+// again with a search_path that ends in pg_temp.
+func (d *database) send(batch []entry, sampled time.Time) (int64, error) {
+	n, err := d.exec(insertSQL(batch, sampled, d.shadowed))
+	if !d.shadowed && stoppedBy(err, guardTemporary) {
+		d.shadowed = true
+		return d.exec(insertSQL(batch, sampled, true))
+	}
+	return n, err
+}
+
 // The guards of an insert stop it with a cast that fails. The server's error
 // message quotes the text that could not be cast, in every language.
 const (
@@ -166,38 +180,49 @@ const (
 	guardClock     = "sysmetrics-clock "
 )
 
-// guardSQL returns statements that precede an insert. They make the insert fail
-// if system_metrics is a temporary table and, if sampled is not zero, if the
-// server's clock differs from this host's. PostgreSQL searches pg_temp first
-// unless the search_path names it, and rows of a temporary table are lost when
-// the session ends.
-func guardSQL(sampled time.Time) string {
-	clock := ""
-	if !sampled.IsZero() {
-		clock = fmt.Sprintf("\nWHEN abs(extract(epoch FROM now() - %s::timestamptz)) > %.0f THEN ('%s' || extract(epoch FROM now()))::int",
-			timeLiteral(sampled), clockSlack.Seconds(), guardClock)
+// guardSQL returns an expression that precedes an insert. It makes the insert fail
+// if there is a temporary table system_metrics and, if sampled is not zero, if the
+// server's clock differs from this host's. If shadowed, the search_path ends in
+// pg_temp, and only a temporary table without a real one makes the insert fail.
+//
+// A session looks up each function, operator and type once in the catalogs. Most
+// sessions insert only once, so a guard with fewer of them is a cheaper guard.
+func guardSQL(sampled time.Time, shadowed bool) string {
+	temporary := "to_regclass('pg_temp.system_metrics') IS NOT NULL"
+	if shadowed {
+		temporary = "(SELECT relpersistence FROM pg_class WHERE oid = to_regclass('system_metrics')) = 't'"
 	}
-	return "SELECT set_config('search_path', concat_ws(', ', (SELECT string_agg(quote_ident(s), ', ')" +
-		" FROM unnest(current_schemas(false)) s WHERE s !~ '^pg_temp'), 'pg_temp'), true);\n" +
-		"SELECT CASE WHEN (SELECT relpersistence FROM pg_class WHERE oid = to_regclass('system_metrics')) = 't' THEN ('" + guardTemporary + "' || now())::int" +
-		clock + " END;\n"
+	sql := "CASE WHEN " + temporary + " THEN ('" + guardTemporary + "' || extract(epoch FROM now()))::int"
+	if !sampled.IsZero() {
+		sql += fmt.Sprintf("\nWHEN now() NOT BETWEEN %s AND %s THEN ('%s' || extract(epoch FROM now()))::int",
+			timeLiteral(sampled.Add(-clockSlack)), timeLiteral(sampled.Add(clockSlack)), guardClock)
+	}
+	return sql + " END"
+}
+
+// shadowedSQL sets a search_path that ends in pg_temp, until the end of the
+// transaction.
+const shadowedSQL = "SELECT set_config('search_path', concat_ws(', ', (SELECT string_agg(quote_ident(s), ', ')" +
+	" FROM unnest(current_schemas(false)) s WHERE s !~ '^pg_temp'), 'pg_temp'), true);\n"
+
+// stoppedBy reports whether err is from the guard whose text begins with mark.
+func stoppedBy(err error, mark string) bool {
+	pe, ok := errors.AsType[*pq.Error](err)
+	return ok && pe.Code == "22P02" && strings.Contains(pe.Message, mark)
 }
 
 // guarded returns the error for the guard that stopped an insert, or nil if err
 // is not from a guard.
 func guarded(err error) error {
-	pe, ok := errors.AsType[*pq.Error](err)
-	if !ok || pe.Code != "22P02" {
-		return nil
-	}
-	if strings.Contains(pe.Message, guardTemporary) {
+	if stoppedBy(err, guardTemporary) {
 		return sysexits.New(sysexits.Config, "database_refused", errors.New("insert into system_metrics: in this session it is a temporary table, and its rows would be lost")).
 			WithHint("give the role a search_path with the schema of the real table: ALTER ROLE … SET search_path = …")
 	}
-	_, text, ok := strings.Cut(pe.Message, guardClock)
-	if !ok {
+	if !stoppedBy(err, guardClock) {
 		return nil
 	}
+	pe, _ := errors.AsType[*pq.Error](err)
+	_, text, _ := strings.Cut(pe.Message, guardClock)
 	if end := strings.IndexFunc(text, func(r rune) bool { return r != '.' && (r < '0' || r > '9') }); end >= 0 {
 		text = text[:end] // the quotation marks depend on the server's language
 	}
@@ -302,9 +327,8 @@ func refusesContent(err error) bool {
 // A record is in the table if a row has its time, host and metric type. If the
 // time is a whole second, the payload must be the same too: in the tables of
 // older hubs every time is a whole second, and two samples may share it. The
-// records are first cast to the types of the table, so that a time is compared
-// as it would be stored. Only the five fields of each record are cast, because
-// the table may have another column with the name of another field.
+// server casts the records to the types of the table, so that a time is compared
+// as it would be stored.
 //
 // The table need not have a unique index, so the check must not race with
 // another session. In particular it must not race with the session of a killed
@@ -312,7 +336,7 @@ func refusesContent(err error) bool {
 // host makes the sessions take turns. The INSERT is a separate statement after
 // the lock, so it sees what the previous session committed. The condition on
 // time lets the server skip partitions, chunks and parts of indexes.
-func insertSQL(batch []entry, sampled time.Time) string {
+func insertSQL(batch []entry, sampled time.Time, shadowed bool) string {
 	var b strings.Builder
 	locks := make([]string, len(batch))
 	for i, e := range batch {
@@ -323,19 +347,68 @@ func insertSQL(batch []entry, sampled time.Time) string {
 	locks = slices.Compact(locks)
 	// With repeatable read, which may be the database's default, the snapshot
 	// would be older than the lock.
-	fmt.Fprintf(&b, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;\n%sSELECT %s;\n", guardSQL(sampled), strings.Join(locks, ", "))
-	b.WriteString("INSERT INTO system_metrics (time, host, os, metric_type, payload)\n" +
-		"SELECT DISTINCT r.time, r.host, coalesce(r.os, ''), r.metric_type, r.payload\n" +
-		"FROM json_to_recordset(")
-	b.WriteString(recordsLiteral(batch))
-	fmt.Fprintf(&b, ") AS e(time json, host json, os json, metric_type json, payload json),\n"+
-		"json_populate_record(NULL::system_metrics, row_to_json(e)) r\n"+
+	b.WriteString("SET TRANSACTION ISOLATION LEVEL READ COMMITTED;\n")
+	if shadowed {
+		b.WriteString(shadowedSQL)
+	}
+	fmt.Fprintf(&b, "SELECT %s, %s;\n", strings.Join(locks, ", "), guardSQL(sampled, shadowed))
+	records, repeated := rowsLiteral(batch)
+	distinct, order := "", ""
+	if repeated {
+		distinct, order = "DISTINCT ", "ORDER BY 1\n"
+	}
+	fmt.Fprintf(&b, "INSERT INTO system_metrics (time, host, os, metric_type, payload)\n"+
+		"SELECT %sr.time, r.host, coalesce(r.os, ''), r.metric_type, r.payload\n"+
+		"FROM json_populate_recordset(NULL::system_metrics, %s) r\n"+
 		"WHERE NOT EXISTS (SELECT FROM system_metrics m\n"+
 		"WHERE m.time = r.time AND m.host = r.host AND m.metric_type = r.metric_type\n"+
 		"AND (m.payload = r.payload OR r.time <> date_trunc('second', r.time))\n"+
-		"AND %s)\n"+
-		"ORDER BY 1\nON CONFLICT DO NOTHING", timeBounds(batch))
+		"AND %s)\n%sON CONFLICT DO NOTHING", distinct, records, timeBounds(batch), order)
 	return b.String()
+}
+
+// rowsLiteral returns the records of a batch as an SQL literal that holds a JSON
+// array. Each object has only the fields that become columns, because the table
+// may have another column with the name of another field. A record that is not
+// valid JSON is passed on as it is, so that the server refuses it. repeated
+// reports whether two of the records may become the same row. The samples of one
+// host never do, and then the server need not sort and compare the payloads.
+func rowsLiteral(batch []entry) (literal string, repeated bool) {
+	var b bytes.Buffer
+	last := make(map[string]time.Time) // by host and metric type
+	for i, e := range batch {
+		b.WriteByte("[,"[min(i, 1)])
+		var all map[string]json.RawMessage
+		if json.Unmarshal(e.line, &all) != nil || all == nil {
+			b.Write(e.line)
+			repeated = true
+			continue
+		}
+		var kind string
+		if e.host == "" || e.time.IsZero() || json.Unmarshal(all["metric_type"], &kind) != nil {
+			repeated = true // not known
+		}
+		key := e.host + "\x00" + kind
+		// A table may store whole seconds.
+		if before, ok := last[key]; ok && e.time.Sub(before) < 2*time.Second {
+			repeated = true
+		}
+		last[key] = e.time
+		sep := byte('{')
+		for _, name := range []string{"time", "host", "os", "metric_type", "payload"} {
+			if value, ok := all[name]; ok {
+				b.WriteByte(sep)
+				fmt.Fprintf(&b, "%q:%s", name, value)
+				sep = ','
+			}
+		}
+		if sep == '{' {
+			b.WriteByte(sep)
+		}
+		b.WriteByte('}')
+	}
+	b.WriteByte(']')
+	return pq.QuoteLiteral(b.String()), repeated
 }
 
 // missingSQL returns a query for the numbers, counted from 1, of the records

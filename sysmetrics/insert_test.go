@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -84,22 +85,26 @@ func split(batch []entry) (parts [][]entry) {
 // literal, and that the statement contains them nowhere else.
 func wantQuoted(t *testing.T, batch []entry) {
 	t.Helper()
-	sql := insertSQL(batch, time.Time{})
+	sql := insertSQL(batch, time.Time{}, false)
 	value, rest := literal(t, sql[strings.Index(sql, "INSERT"):])
 	if value != "" { // coalesce(r.os, '')
 		t.Fatalf("the first literal is %q in %s", value, sql)
 	}
 	value, rest = literal(t, rest)
-	var got, want []json.RawMessage
-	for _, e := range batch {
-		want = append(want, json.RawMessage(strings.TrimSpace(string(e.line))))
+	var got []map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(value), &got); err != nil || len(got) != len(batch) {
+		t.Fatalf("the literal is %d records, %v; want %d: %s", len(got), err, len(batch), value)
 	}
-	if err := json.Unmarshal([]byte(value), &got); err != nil || len(got) != len(want) {
-		t.Fatalf("the literal is %d records, %v; want %d: %s", len(got), err, len(want), value)
-	}
-	for i := range want {
-		if string(got[i]) != string(want[i]) {
-			t.Errorf("record %d reads %s; want %s", i, got[i], want[i])
+	for i, e := range batch {
+		var want map[string]json.RawMessage
+		if err := json.Unmarshal(e.line, &want); err != nil {
+			t.Fatal(err)
+		}
+		maps.DeleteFunc(want, func(name string, _ json.RawMessage) bool {
+			return !slices.Contains([]string{"time", "host", "os", "metric_type", "payload"}, name)
+		})
+		if !maps.EqualFunc(got[i], want, func(a, b json.RawMessage) bool { return string(a) == string(b) }) {
+			t.Errorf("record %d reads %s; want %s", i, got[i], want)
 		}
 	}
 	// After it there are only our own text and the two time bounds.
@@ -119,7 +124,7 @@ func TestInsertSQLBounds(t *testing.T) {
 	batch := []entry{
 		rec("b", "2026-01-02T03:05:00.25Z", "{}"), rec("a", "2026-01-02T01:00:00+02:00", "{}"), rec("b", "2026-01-03T00:00:00Z", "{}"), rec("a", "2026-01-02T03:00:00Z", "{}"),
 	}
-	sql := insertSQL(batch, time.Time{})
+	sql := insertSQL(batch, time.Time{}, false)
 	if want := "BETWEEN '2026-01-01 22:59:59+00' AND '2026-01-03 00:00:01+00'"; !strings.Contains(sql, want) {
 		t.Errorf("no %q in %s", want, sql)
 	}
@@ -128,11 +133,40 @@ func TestInsertSQLBounds(t *testing.T) {
 	locks := func(sql string) string {
 		return sql[strings.Index(sql, "SELECT pg_advisory"):strings.Index(sql, "INSERT")]
 	}
-	if a, b := locks(sql), locks(insertSQL(batch, time.Time{})); a != b || strings.Count(a, "pg_advisory_xact_lock(") != 2 {
+	if a, b := locks(sql), locks(insertSQL(batch, time.Time{}, false)); a != b || strings.Count(a, "pg_advisory_xact_lock(") != 2 {
 		t.Errorf("locks are %q in one order of the records and %q in another; want the same two", a, b)
 	}
 	if lockKey("a") == lockKey("b") {
 		t.Error("two hosts share one lock")
+	}
+}
+
+// The server removes repeated records only if there may be some.
+func TestInsertSQLRepeated(t *testing.T) {
+	a := rec("a", "2026-01-02T03:04:05Z", "{}")
+	other := entry{line: []byte(strings.Replace(string(a.line), `"cpu"`, `"disk"`, 1)), host: "a", time: a.time}
+	escaped := entry{line: []byte(strings.Replace(string(a.line), `"cpu"`, `"c\u0070u"`, 1)), host: "a", time: a.time}
+	damaged := entry{line: []byte("{\n")}
+	for _, tc := range []struct {
+		name  string
+		batch []entry
+		want  bool
+	}{
+		{"one", []entry{a}, false},
+		{"another host", []entry{a, rec("b", "2026-01-02T03:04:05Z", "{}")}, false},
+		{"another type", []entry{a, other}, false},
+		{"a minute later", []entry{a, other, rec("a", "2026-01-02T03:05:05Z", "{}")}, false},
+		{"the same", []entry{a, a}, true},
+		{"the same, spelt otherwise", []entry{a, escaped}, true},
+		{"a table of whole seconds rounds both to one", []entry{a, rec("a", "2026-01-02T03:04:05.4Z", "{}")}, true},
+		{"not in the order of time", []entry{a, rec("a", "2026-01-02T03:05:05Z", "{}"), a}, true},
+		{"damaged", []entry{a, damaged}, true},
+		{"without a type", []entry{{line: []byte(`{"host":"a"}`), host: "a", time: a.time}}, true},
+	} {
+		sql := insertSQL(tc.batch, time.Time{}, false)
+		if got := strings.Contains(sql, "DISTINCT"); got != tc.want {
+			t.Errorf("%s: DISTINCT is %v; want %v", tc.name, got, tc.want)
+		}
 	}
 }
 
