@@ -14,8 +14,16 @@ import (
 	"observability-hub/sysmetrics/internal/statfs"
 )
 
-// TestMain keeps variables that configure the tool from the tests.
+// TestMain keeps variables that configure the tool from the tests. As a fleet,
+// the test binary runs no test.
 func TestMain(m *testing.M) {
+	if os.Getenv(fleetVariable) != "" {
+		if err := runFleet(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
 		if strings.HasPrefix(name, "SYSMETRICS_") || strings.HasPrefix(name, "PG") ||
