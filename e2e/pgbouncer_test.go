@@ -1,69 +1,17 @@
 package e2e
 
 import (
-	"bytes"
-	"fmt"
-	"net"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"observability-hub/e2e/await"
 	"observability-hub/e2e/postgres"
 )
-
-// pgbouncer starts Debian's pooler in transaction mode in front of a cluster. Each transaction may get another session, and each
-// session serves many clients. It returns the URL of the database hub through the pooler.
-func pgbouncer(tb testing.TB, c *postgres.Cluster) string {
-	tb.Helper()
-	dir, err := os.MkdirTemp("", "pgbouncer")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { os.RemoveAll(dir) })
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	port := listener.Addr().(*net.TCPAddr).Port
-	listener.Close()
-	conf := fmt.Sprintf("[databases]\nhub = host=%s port=%d dbname=hub user=hub\n[pgbouncer]\nlisten_addr=127.0.0.1\nlisten_port=%d\nunix_socket_dir=\nauth_type=any\npool_mode=transaction\ndefault_pool_size=1\n",
-		filepath.Dir(c.Socket()), c.Port, port)
-	path := filepath.Join(dir, "pgbouncer.ini")
-	if err := os.WriteFile(path, []byte(conf), 0o644); err != nil {
-		tb.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		tb.Fatal(err)
-	}
-	cmd := exec.Command("pgbouncer", "-u", "postgres", path)
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Start(); err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	address := fmt.Sprintf("127.0.0.1:%d", port)
-	await.Until(tb, "pgbouncer listens", func() bool {
-		conn, err := net.Dial("tcp", address)
-		if err != nil {
-			return false
-		}
-		conn.Close()
-		return true
-	})
-	return "postgres://hub@" + address + "/hub"
-}
 
 // sysmetrics works through a pooler in transaction mode, and does not change the session for the next client.
 func TestPgbouncerInTransactionMode(t *testing.T) {
 	c := postgres.Run(t, postgres.Config{})
-	pooled := pgbouncer(t, c)
+	pooled := postgres.RunPooler(t, c, "default_pool_size = 1").URL()
 	// transaction_isolation is reset at the end of the transaction, but keeps the source that SET TRANSACTION set.
 	state := func() string {
 		t.Helper()

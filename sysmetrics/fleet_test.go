@@ -3,12 +3,12 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -19,7 +19,6 @@ import (
 	"observability-hub/lib/diag"
 	"observability-hub/lib/record"
 	"observability-hub/lib/statedir"
-	"observability-hub/lib/sysexits"
 )
 
 // fleetVariable makes the test binary act as a fleet of hosts. e2e/fleet builds the
@@ -82,6 +81,7 @@ func runFleet() error {
 	report := fleetReport{Began: time.Now(), Errors: map[string]int{}}
 	var mu sync.Mutex
 	var took []time.Duration
+	addresses := regexp.MustCompile(` (at )?[0-9.]+:[0-9]+(->[0-9.]+:[0-9]+)?`) // they differ, and the messages are counted
 	send := func(h *simulated) (failed bool) {
 		start := time.Now()
 		d, err := h.send()
@@ -90,12 +90,7 @@ func runFleet() error {
 		took = append(took, time.Since(start))
 		report.Inserted, report.Duplicates, report.Lost = report.Inserted+d.inserted, report.Duplicates+d.duplicates, report.Lost+d.lost
 		if err != nil {
-			e, _ := errors.AsType[*sysexits.Error](err)
-			text := strings.ReplaceAll(fmt.Sprintf("%s: %v", e.Event, err), filepath.Dir(h.dir), "")
-			if at := strings.Index(text, "127.0.0.1:"); at >= 0 { // followed by the client's port
-				text = text[:at] + text[at+min(len(text)-at, len("127.0.0.1:12345")):]
-			}
-			report.Errors[text[:min(len(text), 120)]]++
+			report.Errors[addresses.ReplaceAllString(err.Error(), "")]++
 		}
 		return err != nil
 	}
@@ -130,7 +125,7 @@ func runFleet() error {
 			}
 		}
 	}
-	for range 5 {
+	for round := 0; round < 50 && len(todo) > 0; round++ {
 		var rest []*simulated
 		slots := make(chan struct{}, 8)
 		for _, h := range todo {
