@@ -71,6 +71,9 @@ func run(seconds float64) error {
 
 	fmt.Printf("Measured with `make bench-fleet` at %s: %s, %d CPUs, %s. %g seconds for each row.\n",
 		time.Now().UTC().Format("2006-01-02 15:04 UTC"), b.version(), runtime.NumCPU(), memory(), seconds)
+	if err := steps(hosts, dir); err != nil {
+		return err
+	}
 	for _, table := range []struct {
 		title   string
 		pooled  bool
