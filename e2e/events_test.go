@@ -89,6 +89,8 @@ func TestEvents(t *testing.T) {
 	}
 	provoke("spooled", there, "", append([]string{"--flush", "--flush-every", "30m"}, host.args()...)...)
 
+	look("spooled_apart", finish(t, besideUnits(t, here.with("SYSMETRICS_STATE_DIR=").command(records("web1", 1), "flush"), "system-metrics", "system-metrics")).stderr)
+
 	provoke("spool_status", here, "", "status")
 
 	provoke("usage", here, "", "--no-such-flag")

@@ -201,6 +201,7 @@ func provokeGitsync(t *testing.T, look func(from, output string)) {
 		t.Fatal(err)
 	}
 	look("permission_denied", finish(t, denied).stderr)
+	look("other_state", finish(t, besideUnits(t, w.command([]string{"GITSYNC_STATE_DIR="}, "hold"), "gitops-apply", "gitops-sync")).stderr)
 
 	provoke("state_unwritable", []string{"GITSYNC_STATE_DIR=/proc/nowhere"}, "pull")
 	provoke("no_state_directory", []string{"GITSYNC_STATE_DIR=", "HOME="}, "pull")

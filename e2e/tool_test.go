@@ -59,6 +59,22 @@ func (t *tool) command(stdin string, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// besideUnits returns a command as another user runs it by hand, with a state directory called own, on a host on which the
+// unit has the state directory called unit.
+func besideUnits(tb testing.TB, cmd *exec.Cmd, unit, own string) *exec.Cmd {
+	tb.Helper()
+	const script = `
+mount -t tmpfs tmpfs /var/lib
+mkdir -p "/var/lib/$0" /var/lib/home/"$1"
+chown -R 1 /var/lib/home
+shift
+exec env XDG_STATE_HOME=/var/lib/home setpriv --reuid 1 --clear-groups --inh-caps +dac_read_search --ambient-caps +dac_read_search "$@"`
+	args := append([]string{"--mount", "sh", "-ec", script, unit, own, cmd.Path}, cmd.Args[1:]...)
+	other := exec.Command("unshare", args...)
+	other.Dir, other.Env, other.Stdin = cmd.Dir, cmd.Env, cmd.Stdin
+	return other
+}
+
 // run runs the tool to its end.
 func (t *tool) run(stdin string, args ...string) outcome {
 	t.tb.Helper()

@@ -1377,8 +1377,8 @@ create_volumes() {
 resume() {
   local unseen=''
   takes 0 0 resume "$@"
-  if [[ -z $state_dir${STATE_DIRECTORY:-} && -d $unit_state ]] && ! ls "$unit_state/quiesced" &>/dev/null &&
-    [[ ! -x $unit_state || -e $unit_state/quiesced ]]; then
+  if [[ -z $state_dir${STATE_DIRECTORY:-} && -d $unit_state ]] && ! ls "$unit_state/quiesced" &>/dev/null \
+    && [[ ! -x $unit_state || -e $unit_state/quiesced ]]; then
     unseen=$unit_state/quiesced
   fi
   open_state

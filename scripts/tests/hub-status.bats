@@ -605,7 +605,8 @@ SH
 
 @test "a secret that every user can read is a problem of its families" {
   mkdir -p "$HUB_ETC/credstore" "$HUB_ETC/observability-hub"
-  touch "$HUB_ETC"/credstore/{database_url,age_identity,known_hosts,mongo_uri} "$HUB_ETC/observability-hub/gitops-sync.env"
+  touch "$HUB_ETC"/credstore/{database_url,age_identity,known_hosts,mongo_uri}
+  echo 'GITSYNC_REPO=https://u:token@git.example.org/hub' >"$HUB_ETC/observability-hub/gitops-sync.env"
   chmod 644 "$HUB_ETC"/*/*
   chmod 600 "$HUB_ETC/credstore/mongo_uri"
   run -1 "$script" --json
@@ -616,6 +617,49 @@ volume-backup every user can read $HUB_ETC/credstore/age_identity: chmod 600 $HU
   # In a directory that nobody else may enter, nobody else reads them.
   chmod 700 "$HUB_ETC"/*
   run -0 "$script" --json
+}
+
+@test "a settings file that every user can read is a problem if it holds a secret" {
+  local line name
+  mkdir -p "$HUB_ETC/observability-hub"
+  while IFS= read -r line; do
+    for name in reading-sync-api.env hub-notify.env; do
+      rm -f "$HUB_ETC"/observability-hub/*
+      printf '# a comment\n%s\n' "$line" >"$HUB_ETC/observability-hub/$name"
+      run -1 "$script" --json
+      [ "$(jq -r '.payload.problems[]' <<<"$output")" = "every user can read $HUB_ETC/observability-hub/$name: chmod 600 $HUB_ETC/observability-hub/$name" ] || {
+        echo "$line in $name"
+        false
+      }
+    done
+  done <<'END'
+PGPASSWORD=x
+DATABASE_URL=postgres://hub:x@db/hub
+DATABASE_URL="host=db password=x"
+MONGO_URI=mongodb://hub:x@db/?tls=true
+ PROXY_AUTH = user:x
+RESTIC_PASSWORD=x
+AWS_SECRET_ACCESS_KEY=x
+NTFY_TOKEN=x
+END
+  # Other settings are no secret, and a comment is no setting.
+  printf '%s\n' '# PGPASSWORD=x' ';DATABASE_URL=postgres://hub:x@db/hub' 'PGHOST=/run/postgresql' 'DATABASE_URL=postgres://hub@db:5432/hub' \
+    'GITSYNC_REPO=git@git.example.org:hub.git' 'RESTIC_PASSWORD_FILE=/etc/restic' 'PGPASSWORD=' >"$HUB_ETC/observability-hub/reading-sync-api.env"
+  rm -f "$HUB_ETC/observability-hub/hub-notify.env"
+  run -0 "$script" --json
+}
+
+@test "an encrypted credential that the unit does not decrypt is a problem" {
+  mkdir -p "$HUB_ETC/credstore.encrypted" "$HUB_ETC/credstore"
+  touch "$HUB_ETC"/credstore.encrypted/{mongo_uri,age_identity,deploy_key} "$HUB_ETC/credstore/deploy_key"
+  chmod 600 "$HUB_ETC"/credstore*/*
+  stand_in systemctl <<'SH'
+if [[ $* == 'cat -- reading-sync-api@.service' ]]; then printf '[Service]\nLoadCredential=mongo_uri\nLoadCredentialEncrypted=mongo_uri2\n'; exit; fi
+if [[ $* == 'cat -- volume-backup.service' ]]; then printf '[Service]\nLoadCredentialEncrypted=age_identity\n'; exit; fi
+cat "$BATS_TEST_TMPDIR"/units.*
+SH
+  run -1 "$script" --json
+  [ "$(jq -r '.payload.problems[]' <<<"$output")" = "reading-sync-api@.service does not decrypt $HUB_ETC/credstore.encrypted/mongo_uri: systemctl edit reading-sync-api@.service, [Service], LoadCredentialEncrypted=mongo_uri" ]
 }
 
 @test "hub-status knows each credential of the units" {
