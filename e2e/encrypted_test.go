@@ -39,6 +39,7 @@ func TestEncryptedCredentials(t *testing.T) {
 				"status":         "system-metrics.service does not decrypt /etc/credstore.encrypted/database_url: systemctl edit",
 				"drop-in":        "127.0.0.1:1",
 				"hub-run":        "127.0.0.1:1",
+				"ssh-unit":       "server\nthe key\n",
 				"ssh-by-hand":    "server\nthe key\n",
 				"readsync":       "connect to MongoDB at 127.0.0.1:1",
 				"foreign":        `"error":"decrypt /etc/credstore.encrypted/database_url: exit status 1: `,

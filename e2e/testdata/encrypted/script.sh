@@ -13,7 +13,7 @@ install -m 755 /dev/stdin /usr/local/bin/ssh <<'SSH'
 #!/bin/bash
 for word; do
   if [[ $word == IdentityFile=* ]]; then word=${word#*\"} && id -un && cat "${word%\"}"; fi
-done >>/tmp/ssh
+done >>/var/lib/gitops-sync/ssh
 exit 255
 SSH
 seal database_url <<<'postgres://hub@127.0.0.1:1/hub'
@@ -35,7 +35,7 @@ by_hand sysmetrics --flush >/e2e/by-hand 2>&1 || :
 hub-status --json system-metrics >/e2e/status || :
 mkdir -p /etc/systemd/system/{system-metrics,gitops-sync}.service.d
 printf '[Service]\nLoadCredentialEncrypted=database_url\n' >/etc/systemd/system/system-metrics.service.d/encrypted.conf
-printf '[Service]\nLoadCredentialEncrypted=deploy_key\n' >/etc/systemd/system/gitops-sync.service.d/encrypted.conf
+printf '[Service]\nLoadCredentialEncrypted=deploy_key\nEnvironment=HUB_TRIES=1\n' >/etc/systemd/system/gitops-sync.service.d/encrypted.conf
 systemctl daemon-reload
 run drop-in system-metrics.service
 hub-status --json system-metrics >/e2e/status-drop-in || :
@@ -44,9 +44,9 @@ hub-run system-metrics sysmetrics flush </dev/null >/e2e/hub-run 2>&1 || :
 # A key for git, which is a file of the user of git.
 install -m 600 /dev/stdin /etc/observability-hub/gitops-sync.env <<<'GITSYNC_REPO=git@127.0.0.1:hub.git'
 systemctl start gitops-sync.service || :
-mv /tmp/ssh /e2e/ssh-unit 2>/dev/null || cp /tmp/systemd-private-*/tmp/ssh /e2e/ssh-unit 2>/dev/null || :
+mv /var/lib/gitops-sync/ssh /e2e/ssh-unit
 by_hand gitsync pull >/e2e/pull 2>&1 || :
-cp /tmp/ssh /e2e/ssh-by-hand || :
+mv /var/lib/gitops-sync/ssh /e2e/ssh-by-hand
 ls -d /run/gitsync-* >/e2e/left 2>/dev/null || :
 
 # The endpoint's settings and credential, for the commands of the endpoint alone.
