@@ -20,14 +20,20 @@ import (
 
 // answer is the answer of the endpoint: {"service":"reading-sync",
 // "status":"success","processed_count":N,"timestamp":"…"}, or status "error" and
-// a message.
+// a message. readsync serve adds left_behind if the sync could not sync or mark all
+// documents. Proxy Services do not have it, and other callers ignore it.
 type answer struct {
-	Service   string `json:"service"`
-	Status    string `json:"status"`
-	Processed *int64 `json:"processed_count,omitempty"`
-	Message   string `json:"message,omitempty"`
-	Timestamp string `json:"timestamp"`
+	Service    string `json:"service"`
+	Status     string `json:"status"`
+	Processed  *int64 `json:"processed_count,omitempty"`
+	Message    string `json:"message,omitempty"`
+	LeftBehind string `json:"left_behind,omitempty"`
+	Timestamp  string `json:"timestamp"`
 }
+
+// reportsHeader is the header of a call whose caller itself fails if the answer has
+// left_behind. Then the unit of serve need not fail too.
+const reportsHeader = "Readsync-Reports-Left-Behind"
 
 // Values of an answer's status.
 const (
@@ -51,28 +57,31 @@ type proxy struct {
 
 // failure is a call that did not succeed.
 type failure struct {
-	err   error         // with its exit status
-	again bool          // a retry may succeed
-	busy  bool          // another sync is running
-	after time.Duration // minimum wait before a retry
+	err        error         // with its exit status
+	again      bool          // a retry may succeed
+	busy       bool          // another sync is running
+	after      time.Duration // minimum wait before a retry
+	leftBehind string        // of the answer
 }
 
 // errSlow cancels the reading of an answer whose body takes longer than bodyWait.
 var errSlow = errors.New("the answer started but did not end in time")
 
-// call makes one call and returns the number of documents that it processed.
-func (p *proxy) call(ctx context.Context) (int64, *failure) {
+// call makes one call. It returns the number of documents that it processed, and
+// left_behind of the answer.
+func (p *proxy) call(ctx context.Context) (processed int64, leftBehind string, f *failure) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url.String(), http.NoBody)
 	if err != nil {
-		return 0, &failure{err: errors.New("--url: cannot be called")}
+		return 0, "", &failure{err: errors.New("--url: cannot be called")}
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", name+"/"+cli.Version)
+	req.Header.Set(reportsHeader, "yes")
 	resp, err := p.client.Do(req)
 	if err != nil {
-		return 0, p.lost(ctx, err)
+		return 0, "", p.lost(ctx, err)
 	}
 	defer resp.Body.Close()
 	// The header arrives when the sync is done, which may take until the deadline. The
@@ -80,48 +89,49 @@ func (p *proxy) call(ctx context.Context) (int64, *failure) {
 	defer time.AfterFunc(p.bodyWait, func() { cancel(errSlow) }).Stop()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
-		return 0, p.lost(ctx, err)
+		return 0, "", p.lost(ctx, err)
 	}
 	if resp.StatusCode/100 != 2 {
-		return 0, p.refusal(resp, body)
+		return 0, "", p.refusal(resp, body)
 	}
-	n, err := processedCount(body)
+	n, leftBehind, err := parseAnswer(body)
 	if err != nil {
 		if errors.Is(err, errSyncFailed) {
-			return 0, &failure{err: sysexits.New(sysexits.Failed, "sync_failed", fmt.Errorf("POST %s: %w", shownURL(p.url), err)).
+			return 0, "", &failure{err: sysexits.New(sysexits.Failed, "sync_failed", fmt.Errorf("POST %s: %w", shownURL(p.url), err)).
 				WithHint("read the log of the Proxy Service")}
 		}
-		return 0, &failure{err: sysexits.New(sysexits.DataErr, "bad_answer", fmt.Errorf("POST %s: status %d, but %w", shownURL(p.url), resp.StatusCode, err)).
+		return 0, "", &failure{err: sysexits.New(sysexits.DataErr, "bad_answer", fmt.Errorf("POST %s: status %d, but %w", shownURL(p.url), resp.StatusCode, err)).
 			WithHint(`check --url, and any proxy between this host and the Proxy Service, which answers {"status":"success","processed_count":N}`)}
 	}
-	return n, nil
+	return n, leftBehind, nil
 }
 
 // errSyncFailed is the error of an answer with HTTP status 2xx and status "error".
 var errSyncFailed = errors.New("the sync failed")
 
-// processedCount parses an answer of HTTP status 2xx. It does not depend on the
-// content type, because servers that do not set it send JSON as text/plain.
-func processedCount(body []byte) (int64, error) {
+// parseAnswer returns processed_count and left_behind of an answer of HTTP status 2xx.
+// It does not depend on the content type, because servers that do not set it send JSON
+// as text/plain.
+func parseAnswer(body []byte) (processed int64, leftBehind string, err error) {
 	if len(body) > maxAnswer {
-		return 0, fmt.Errorf("an answer of more than %d bytes", maxAnswer)
+		return 0, "", fmt.Errorf("an answer of more than %d bytes", maxAnswer)
 	}
 	if len(bytes.TrimSpace(body)) == 0 {
-		return 0, errors.New("an empty answer")
+		return 0, "", errors.New("an empty answer")
 	}
 	var a answer
 	if err := json.Unmarshal(body, &a); err != nil {
-		return 0, fmt.Errorf("an answer that is not the JSON of a sync: %s", excerpt(body))
+		return 0, "", fmt.Errorf("an answer that is not the JSON of a sync: %s", excerpt(body))
 	}
 	switch {
 	case a.Status == answerError:
-		return 0, fmt.Errorf("%w: %s", errSyncFailed, excerpt([]byte(a.Message)))
+		return 0, "", fmt.Errorf("%w: %s", errSyncFailed, excerpt([]byte(a.Message)))
 	case a.Status != answerSuccess:
-		return 0, fmt.Errorf("an answer without status success: %s", excerpt(body))
+		return 0, "", fmt.Errorf("an answer without status success: %s", excerpt(body))
 	case a.Processed == nil || *a.Processed < 0 || *a.Processed > maxProcessed:
-		return 0, fmt.Errorf("an answer without a valid processed_count: %s", excerpt(body))
+		return 0, "", fmt.Errorf("an answer without a valid processed_count: %s", excerpt(body))
 	}
-	return *a.Processed, nil
+	return *a.Processed, a.LeftBehind, nil
 }
 
 // excerpt returns the beginning of a peer's text as one quoted line.
@@ -166,7 +176,7 @@ func (p *proxy) refusal(resp *http.Response, body []byte) *failure {
 	} else if len(bytes.TrimSpace(body)) > 0 {
 		text += ": " + excerpt(body)
 	}
-	f := &failure{after: retryAfter(resp.Header.Get("Retry-After"), time.Now())}
+	f := &failure{after: retryAfter(resp.Header.Get("Retry-After"), time.Now()), leftBehind: a.LeftBehind}
 	switch status := resp.StatusCode; {
 	case status == http.StatusConflict:
 		f.again, f.busy = true, true

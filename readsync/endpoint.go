@@ -38,6 +38,7 @@ type endpoint struct {
 	stopping context.Context
 
 	leftBehind bool // the sync could not sync or mark all documents
+	reported   bool // the caller reports that itself, if it gets the answer
 }
 
 // ServeHTTP answers one call.
@@ -79,14 +80,16 @@ func (e *endpoint) call(w http.ResponseWriter, r *http.Request) {
 		e.env.Diag.Error(err)
 	}
 	code := sysexits.Code(err)
+	left := ""
 	if code == sysexits.Partial || code == sysexits.DataErr {
-		e.leftBehind = true
+		e.leftBehind, e.reported = true, r.Header.Get(reportsHeader) != ""
+		left = shortened(err.Error(), 200)
 	}
 	switch {
 	case err == nil, code == sysexits.Partial:
 		// Rejected and differing documents do not make the call fail, because calling
 		// again would not change them.
-		e.answer(w, http.StatusOK, answer{Status: answerSuccess, Processed: &n})
+		e.answer(w, http.StatusOK, answer{Status: answerSuccess, Processed: &n, LeftBehind: left})
 	case e.stopping.Err() != nil:
 		w.Header().Set("Retry-After", "1")
 		e.refuse(w, http.StatusServiceUnavailable, "the service is stopping; committed rows are kept")
@@ -95,15 +98,16 @@ func (e *endpoint) call(w http.ResponseWriter, r *http.Request) {
 	case code == sysexits.Unavailable:
 		e.refuse(w, http.StatusServiceUnavailable, err.Error())
 	default:
-		e.refuse(w, http.StatusInternalServerError, err.Error())
+		e.answer(w, http.StatusInternalServerError, answer{Status: answerError, Message: shortened(err.Error(), maxMessage), LeftBehind: left})
 	}
 }
 
 // verdict returns an error if the sync could not sync or mark all documents, because
-// the caller may have got a success. It returns nil after other failures: the caller
-// got an error, and retries or fails itself.
-func (e *endpoint) verdict() error {
-	if !e.leftBehind {
+// the caller may have got a success. It returns nil if the caller reports that itself,
+// as readsync trigger does: one unit fails, not two. It returns nil after other
+// failures: the caller got an error, and retries or fails itself.
+func (e *endpoint) verdict(delivered bool) error {
+	if !e.leftBehind || e.reported && delivered {
 		return nil
 	}
 	return sysexits.New(sysexits.Partial, "left_behind", errors.New("the sync could not sync or mark all documents")).
@@ -144,13 +148,21 @@ func (e *endpoint) addressed(host string) bool {
 	return slices.ContainsFunc(e.hosts, func(h string) bool { return strings.EqualFold(h, host) })
 }
 
-// refuse answers with an error, whose text it redacts and shortens.
+// refuse answers with an error.
 func (e *endpoint) refuse(w http.ResponseWriter, status int, message string) {
+	e.answer(w, status, answer{Status: answerError, Message: shortened(message, maxMessage)})
+}
+
+// maxMessage limits the message of an answer, in bytes.
+const maxMessage = 1000
+
+// shortened returns a text for an answer, redacted and with at most limit bytes.
+func shortened(message string, limit int) string {
 	message = redact.Text(message)
-	if len(message) > 1000 {
-		message = strings.ToValidUTF8(message[:1000], "") + "…"
+	if len(message) > limit {
+		message = strings.ToValidUTF8(message[:limit], "") + "…"
 	}
-	e.answer(w, status, answer{Status: answerError, Message: message})
+	return message
 }
 
 // answer writes the answer a.

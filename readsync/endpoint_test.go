@@ -68,12 +68,12 @@ func TestServeAnswer(t *testing.T) {
 		if a.status != 200 || a.body != want || err != nil || time.Since(stamp) > time.Minute {
 			t.Errorf("status %d, %s", a.status, a.body)
 		}
-		if n, err := processedCount([]byte(a.body)); n != 42 || err != nil {
+		if n, _, err := parseAnswer([]byte(a.body)); n != 42 || err != nil {
 			t.Errorf("trigger parses the answer as %d, %v", n, err)
 		}
 	})
 	withEndpoint(t, func(context.Context) (int64, error) { return 0, nil }, func(e *endpoint) {
-		if n, err := processedCount([]byte(ask(t, e, aCall()).body)); n != 0 || err != nil {
+		if n, _, err := parseAnswer([]byte(ask(t, e, aCall()).body)); n != 0 || err != nil {
 			t.Errorf("trigger parses the answer with 0 documents as %d, %v", n, err)
 		}
 	})
@@ -176,7 +176,23 @@ func TestServeFailures(t *testing.T) {
 				if a.status == 409 && a.header.Get("Retry-After") == "" {
 					t.Error("409 without Retry-After")
 				}
-				exit = sysexits.Code(e.verdict())
+				if (a.LeftBehind != "") != (c.exit != 0) {
+					t.Errorf("left_behind is %q", a.LeftBehind)
+				}
+				exit = sysexits.Code(e.verdict(true))
+				// A caller that reports left_behind itself, such as trigger, gets the same answer.
+				reports := aCall()
+				reports.Header.Set(reportsHeader, "yes")
+				b := ask(t, e, reports)
+				if b.status != a.status || b.LeftBehind != a.LeftBehind {
+					t.Errorf("with %s: status %d, %s", reportsHeader, b.status, b.body)
+				}
+				if got := sysexits.Code(e.verdict(true)); got != 0 {
+					t.Errorf("the service exits with status %d although its caller reports", got)
+				}
+				if got := sysexits.Code(e.verdict(false)); got != c.exit {
+					t.Errorf("the service exits with status %d although the answer was not delivered; want %d", got, c.exit)
+				}
 			})
 			if exit != c.exit {
 				t.Errorf("the service exits with status %d; want %d", exit, c.exit)

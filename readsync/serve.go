@@ -43,8 +43,7 @@ func (s *serveCmd) Run(ctx context.Context, env *cli.Env) error {
 		return a.inserted + a.identical + a.replaced, err
 	}}
 	e.stopping = ctx
-	c.serve(ctx, e)
-	return e.verdict()
+	return e.verdict(c.serve(ctx, e))
 }
 
 // Limits of one call. The sync itself has no time limit.
@@ -104,15 +103,15 @@ func passedCall() (*call, error) {
 }
 
 // serve reads the request, lets e handle it, and writes the answer. A caller that
-// sends nothing gets no answer.
-func (c *call) serve(ctx context.Context, e *endpoint) {
+// sends nothing gets no answer. delivered reports whether the answer could be sent.
+func (c *call) serve(ctx context.Context, e *endpoint) (delivered bool) {
 	limited := &io.LimitedReader{R: c.in, N: maxHeader}
 	in := bufio.NewReader(limited)
 	request, err := c.read(ctx, in)
 	answer := &reply{header: http.Header{}}
 	switch {
 	case ctx.Err() != nil || errors.Is(err, io.EOF):
-		return
+		return false
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		e.refuse(answer, http.StatusRequestTimeout, "the request did not end in time")
 	case err != nil && limited.N <= 0:
@@ -127,7 +126,7 @@ func (c *call) serve(ctx context.Context, e *endpoint) {
 		request.Body = io.NopCloser(&deadlineReader{request.Body, time.Now().Add(readWait)})
 		e.ServeHTTP(answer, request)
 	}
-	c.write(answer, request)
+	return c.write(answer, request)
 }
 
 // read reads the header of the request.
@@ -176,9 +175,9 @@ func (t *deadlineReader) Read(p []byte) (n int, err error) {
 	}
 }
 
-// write writes the answer. It ignores errors, because the caller may have
+// write writes the answer and reports whether it succeeded. The caller may have
 // disconnected.
-func (c *call) write(answer *reply, request *http.Request) {
+func (c *call) write(answer *reply, request *http.Request) bool {
 	var head bytes.Buffer
 	fmt.Fprintf(&head, "HTTP/1.1 %d %s\r\n", answer.status, http.StatusText(answer.status))
 	answer.header.Set("Content-Length", fmt.Sprint(answer.body.Len()))
@@ -192,14 +191,17 @@ func (c *call) write(answer *reply, request *http.Request) {
 	if conn, ok := c.out.(net.Conn); ok {
 		_ = conn.SetWriteDeadline(time.Now().Add(writeWait))
 	}
-	_, _ = c.out.Write(head.Bytes())
+	_, err := c.out.Write(head.Bytes())
 	if c.tcp != nil {
 		// If the caller still sends data, the kernel resets the connection, and the
 		// caller may lose the answer. Read that data first.
 		_ = c.tcp.CloseWrite()
 		_ = c.tcp.SetReadDeadline(time.Now().Add(lingerWait))
-		_, _ = io.Copy(io.Discard, io.LimitReader(c.tcp, 1<<20))
+		if _, gone := io.Copy(io.Discard, io.LimitReader(c.tcp, 1<<20)); errors.Is(gone, syscall.ECONNRESET) {
+			err = gone // the caller had closed the connection before the answer came
+		}
 	}
+	return err == nil
 }
 
 // reply is an http.ResponseWriter that holds the answer until it is sent.

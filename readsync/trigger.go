@@ -73,6 +73,8 @@ type triggering struct {
 	processed int64
 	calls     int // calls that succeeded
 	attempts  int
+	left      int    // answers with left_behind
+	leftFirst string // left_behind of the first of them
 }
 
 // drain makes calls until a call processes no documents.
@@ -101,7 +103,15 @@ func (t *triggering) call(ctx context.Context, deadline time.Time) (processed in
 	wait, failed := t.pace.first, 0
 	for {
 		t.attempts++
-		n, f := t.proxy.call(ctx)
+		n, left, f := t.proxy.call(ctx)
+		if f != nil {
+			left = f.leftBehind
+		}
+		if left != "" {
+			if t.left++; t.left == 1 {
+				t.leftFirst = left
+			}
+		}
 		if f == nil {
 			return n, nil
 		}
@@ -140,7 +150,18 @@ func notDrained(err error) error {
 		WithHint("run again, because documents may be left; for a large backlog use a longer --deadline")
 }
 
-// finish prints the triggered record and returns err.
+// leftBehind returns an error if the endpoint could not sync or mark all documents. A
+// later call does not change that, so the run was otherwise a success.
+func (t *triggering) leftBehind() error {
+	if t.left == 0 {
+		return nil
+	}
+	return sysexits.New(sysexits.Partial, "left_behind", fmt.Errorf("the endpoint could not sync or mark all documents, in %d of %s; at first: %s", t.left, plural(int64(t.attempts), "call"), excerpt([]byte(t.leftFirst)))).
+		WithHint("the errors and warnings of the endpoint name them: journalctl -u 'reading-sync-api@*' -p warning")
+}
+
+// finish prints the triggered record and returns err, joined with the error of documents
+// that were left behind.
 func (t *triggering) finish(ctx context.Context, err error) error {
 	if ctx.Err() != nil { // a signal
 		err = context.Cause(ctx)
@@ -155,7 +176,8 @@ func (t *triggering) finish(ctx context.Context, err error) error {
 	l.Int("attempts", int64(t.attempts))
 	l.Float("duration_s", seconds(t.began))
 	l.String("url", shownURL(t.proxy.url))
-	return errors.Join(err, t.env.Stdout.Record(level, l.End()))
+	l.Bool("left_behind", t.left > 0)
+	return errors.Join(err, t.leftBehind(), t.env.Stdout.Record(level, l.End()))
 }
 
 // shownURL returns a URL for messages. It replaces the user and the values of the

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"observability-hub/lib/cli"
+	"observability-hub/lib/record"
 	"observability-hub/lib/sysexits"
 )
 
@@ -82,6 +83,7 @@ func nameless(t *testing.T) *os.File {
 type triggered struct {
 	Level, Msg, URL string
 	Processed       int64 `json:"processed_count"`
+	LeftBehind      bool  `json:"left_behind"`
 	Calls, Attempts int
 }
 
@@ -258,7 +260,7 @@ func TestTriggerSlowDrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.bodyWait = 20 * time.Millisecond
-	if _, f := p.call(t.Context()); f == nil || !f.again || !strings.Contains(f.err.Error(), errSlow.Error()) {
+	if _, _, f := p.call(t.Context()); f == nil || !f.again || !strings.Contains(f.err.Error(), errSlow.Error()) {
 		t.Errorf("a slow answer gives %+v", f)
 	}
 }
@@ -463,5 +465,47 @@ func TestTriggerSignalled(t *testing.T) {
 	}
 	if out := c.stdout(); !strings.Contains(out, `"msg":"triggered"`) {
 		t.Errorf("stdout: %s", out)
+	}
+}
+
+// The unit of the timer fails if the endpoint left documents behind, whatever a later call answers. Nothing is tried again
+// because of it.
+func TestTriggerLeftBehind(t *testing.T) {
+	const aside = `"left_behind":"set 1 document aside in /letters"`
+	success := func(n int, more string) http.HandlerFunc {
+		return says(200, fmt.Sprintf(`{"service":"reading-sync","status":"success","processed_count":%d%s,"timestamp":"2026-01-01T00:00:00Z"}`, n, more))
+	}
+	for name, tc := range map[string]struct {
+		answers           []http.HandlerFunc
+		status, processed int
+		left              bool
+	}{
+		"nothing":       {[]http.HandlerFunc{success(5, ""), success(0, "")}, 0, 5, false},
+		"in a success":  {[]http.HandlerFunc{success(5, ","+aside), success(0, "")}, sysexits.Partial, 5, true},
+		"in the last":   {[]http.HandlerFunc{success(5, ""), success(0, ","+aside)}, sysexits.Partial, 5, true},
+		"in an error":   {[]http.HandlerFunc{says(500, `{"status":"error","message":"stopped",`+aside+`}`), success(3, ""), success(0, "")}, sysexits.Partial, 3, true},
+		"always errors": {[]http.HandlerFunc{says(500, `{"status":"error","message":"stopped",`+aside+`}`)}, sysexits.Unavailable, 0, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			reports := ""
+			first := tc.answers[0]
+			tc.answers[0] = func(w http.ResponseWriter, r *http.Request) {
+				reports = r.Header.Get(reportsHeader)
+				first(w, r)
+			}
+			url, _ := proxyOf(t, tc.answers...)
+			r := hurry(t, "--url", url)
+			rec := r.triggered(t)
+			level := record.Info
+			if tc.status == sysexits.Unavailable {
+				level = record.Warn
+			}
+			if r.status != tc.status || rec.LeftBehind != tc.left || rec.Processed != int64(tc.processed) || rec.Level != level || reports == "" {
+				t.Errorf("status %d, %+v, %s: %q", r.status, rec, reportsHeader, reports)
+			}
+			if got := strings.Contains(r.stderr, `"msg":"left_behind"`) && strings.Contains(r.stderr, "aside in /letters"); got != tc.left {
+				t.Errorf("stderr: %s", r.stderr)
+			}
+		})
 	}
 }

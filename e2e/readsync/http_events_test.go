@@ -75,5 +75,20 @@ func TestHTTPEvents(t *testing.T) {
 	if !leftBehind {
 		t.Error("no call exited with status 11 and left_behind")
 	}
+	// trigger reports the same itself. Then the call succeeds.
+	h.put(document(t, "bad too", bson.E{Key: "source", Value: "\x00"}))
+	serving = h.serve()
+	got := finish(t, h.command("trigger", "--url", serving.url))
+	docs.Check(t, "trigger", got.stdout)
+	docs.Check(t, "trigger", got.stderr)
+	if got.status != exitPartial || !strings.Contains(got.stdout, `"left_behind":true`) || !strings.Contains(got.stderr, `"msg":"left_behind"`) {
+		t.Errorf("trigger exits with status %d\n%s%s", got.status, got.stdout, clip(got.stderr))
+	}
+	await.Until(t, "the calls end", func() bool { return serving.running() == 0 })
+	for _, got := range serving.stop() {
+		if got.status != 0 || strings.Contains(got.stderr, `"msg":"left_behind"`) {
+			t.Errorf("a call of trigger exits with status %d\n%s", got.status, clip(got.stderr))
+		}
+	}
 	docs.Demand(t, "readsync/trigger.go", "readsync/answer.go", "readsync/serve.go", "readsync/endpoint.go")
 }
