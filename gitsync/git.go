@@ -98,7 +98,7 @@ func (g git) listen(ctx context.Context, args ...string) (out, said string, err 
 	}
 	if g.progress != nil {
 		c.Watch = g.progress
-		defer g.progress.end()
+		defer g.progress.diag.EndProgress()
 	}
 	stdout, messages, err := c.Run(ctx)
 	if g.progress != nil {

@@ -2,15 +2,14 @@ package main
 
 import (
 	"bytes"
-	"io"
+
+	"observability-hub/lib/diag"
 )
 
-// fetchProgress shows the progress of git fetch on a terminal, in one line that is
-// overwritten.
+// fetchProgress shows the progress of git fetch on a terminal.
 type fetchProgress struct {
-	w     io.Writer
-	line  []byte // the line that git is writing
-	shown bool
+	diag *diag.Logger
+	line []byte // the line that git is writing
 }
 
 // Write receives the stderr of git. In it, \r ends a line that the next line
@@ -22,21 +21,11 @@ func (p *fetchProgress) Write(b []byte) (int, error) {
 			continue
 		}
 		if isProgress(p.line) {
-			p.shown = true
-			const width = 79 // a line that wraps cannot be overwritten
-			line := append([]byte(name+": "), p.line...)
-			_, _ = p.w.Write(append([]byte("\r\x1b[K"), line[:min(len(line), width)]...)) // a failure of stderr cannot be reported anywhere
+			p.diag.Progress(string(p.line))
 		}
 		p.line = p.line[:0]
 	}
 	return len(b), nil
-}
-
-// end removes the line.
-func (p *fetchProgress) end() {
-	if p.shown {
-		_, _ = io.WriteString(p.w, "\r\x1b[K")
-	}
 }
 
 // isProgress reports whether a line is about the progress of a fetch. The prefixes

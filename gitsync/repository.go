@@ -171,7 +171,7 @@ func wholePack(path string) bool {
 func (r *repository) fetch(ctx context.Context, url string, refspecs ...string) (messages string, err error) {
 	g, volume := r.git, "--quiet"
 	if r.Diag.Terminal {
-		g.progress, volume = &fetchProgress{w: r.Diag.W}, "--progress"
+		g.progress, volume = &fetchProgress{diag: r.Diag}, "--progress"
 	}
 	args := []string{"fetch", volume, "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--force", "--", url}
 	_, messages, err = g.listen(ctx, append(args, refspecs...)...)

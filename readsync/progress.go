@@ -3,12 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"observability-hub/lib/cli"
+	"observability-hub/lib/diag"
 )
 
 // progress is the line that a run shows on a terminal: documents, rate, time left.
@@ -16,11 +16,12 @@ type progress struct {
 	began, shown time.Time
 	total, done  int64
 	off          bool
+	diag         *diag.Logger
 }
 
 // newProgress counts the documents, if stderr is a terminal.
 func newProgress(ctx context.Context, env *cli.Env, s *source) *progress {
-	p := &progress{began: time.Now(), off: !env.Diag.Terminal}
+	p := &progress{began: time.Now(), off: !env.Diag.Terminal, diag: env.Diag}
 	if p.off {
 		return p
 	}
@@ -38,17 +39,10 @@ func (p *progress) at(n int64) {
 	}
 	p.shown = time.Now()
 	rate := float64(n) / max(p.shown.Sub(p.began).Seconds(), 0.001)
-	text := fmt.Sprintf("%s: %d documents, %.0f a second", name, n, rate)
+	text := fmt.Sprintf("%d documents, %.0f a second", n, rate)
 	if p.total > n && rate > 0 {
 		left := time.Duration(float64(p.total-n) / rate * float64(time.Second))
-		text = fmt.Sprintf("%s: %d of %d documents, %.0f a second, %v left", name, n, p.total, rate, left.Round(time.Second))
+		text = fmt.Sprintf("%d of %d documents, %.0f a second, %v left", n, p.total, rate, left.Round(time.Second))
 	}
-	fmt.Fprintf(os.Stderr, "\r\x1b[K%s", text) // an error cannot be reported if stderr fails
-}
-
-// end removes the line.
-func (p *progress) end() {
-	if !p.off && !p.shown.IsZero() {
-		fmt.Fprint(os.Stderr, "\r\x1b[K")
-	}
+	p.diag.Progress(text)
 }

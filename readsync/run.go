@@ -114,7 +114,7 @@ func (s *syncing) run(ctx context.Context, aside *letters) error {
 	s.session = opened
 	defer s.close()
 	s.progress = newProgress(ctx, s.env, s.source)
-	defer s.progress.end()
+	defer s.env.Diag.EndProgress()
 
 	untilStop, stop := context.WithCancel(ctx)
 	defer stop()

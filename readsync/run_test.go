@@ -440,7 +440,8 @@ func TestOtherForms(t *testing.T) {
 // A run shows its progress on a terminal, at most twice a second.
 func TestProgress(t *testing.T) {
 	h := newHub(t, many(3, false)...)
-	env := &cli.Env{Diag: &diag.Logger{Terminal: true}}
+	var said strings.Builder
+	env := &cli.Env{Diag: &diag.Logger{Name: name, Terminal: true, W: &said}}
 	p := newProgress(t.Context(), env, &source{collection: h.docs, timeout: time.Minute})
 	if p.off || p.total != 3 {
 		t.Errorf("%+v; want progress of 3 documents", p)
@@ -451,7 +452,9 @@ func TestProgress(t *testing.T) {
 	} else if p.at(2); p.done != 2 || p.shown != first {
 		t.Errorf("%+v: at has shown the line more than twice a second", p)
 	}
-	p.end()
+	if got := said.String(); !strings.HasPrefix(got, "\r\x1b[Kreadsync: 1 of 3 documents, ") || strings.Count(got, "\r") != 1 {
+		t.Errorf("the terminal shows %q", got)
+	}
 	if q := newProgress(t.Context(), &cli.Env{Diag: &diag.Logger{}}, nil); !q.off {
 		t.Error("progress is shown without a terminal")
 	}

@@ -2,14 +2,12 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"time"
 
 	"observability-hub/lib/cli"
 )
 
-// progress shows on a terminal how many bytes are done, in one line that it overwrites.
-// total is the number of all bytes, 0 if it is unknown. The caller calls end to remove
+// progress shows on a terminal how many bytes are done. total is the number of all bytes, 0 if it is unknown. The caller calls end to remove
 // the line.
 func progress(env *cli.Env, what string, total int64, done func() int64) (end func()) {
 	if !env.Diag.Terminal {
@@ -18,19 +16,16 @@ func progress(env *cli.Env, what string, total int64, done func() int64) (end fu
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
-		begun, shown := time.Now(), false
+		begun := time.Now()
+		defer env.Diag.EndProgress()
 		tick := time.NewTicker(500 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			select {
 			case <-stop:
-				if shown {
-					io.WriteString(env.Diag.W, "\r\x1b[K") // a failing stderr cannot be reported
-				}
 				return
 			case now := <-tick.C:
-				shown = true
-				fmt.Fprint(env.Diag.W, "\r\x1b[K", progressLine(env.Name, what, done(), total, now.Sub(begun)))
+				env.Diag.Progress(progressText(what, done(), total, now.Sub(begun)))
 			}
 		}
 	}()
@@ -40,23 +35,22 @@ func progress(env *cli.Env, what string, total int64, done func() int64) (end fu
 	}
 }
 
-// progressLine returns a line that is shorter than the width of a terminal, because a line
-// that wraps cannot be overwritten.
-func progressLine(name, what string, done, total int64, took time.Duration) string {
-	const mib, width, longest = 1 << 20, 79, 32 // longest limits what
+// progressText returns what the line says.
+func progressText(what string, done, total int64, took time.Duration) string {
+	const mib, longest = 1 << 20, 32 // longest limits what
 	if len(what) > longest {
 		what = what[:longest-3] + "..."
 	}
 	rate := float64(done) / mib / max(took.Seconds(), 0.001)
-	line := fmt.Sprintf("%s: %s: %d MiB, %.0f MiB/s", name, what, done/mib, rate)
+	line := fmt.Sprintf("%s: %d MiB, %.0f MiB/s", what, done/mib, rate)
 	if total > 0 {
-		line = fmt.Sprintf("%s: %s: %d of %d MiB, %.0f MiB/s", name, what, done/mib, total/mib, rate)
+		line = fmt.Sprintf("%s: %d of %d MiB, %.0f MiB/s", what, done/mib, total/mib, rate)
 		if left := total - done; left > 0 && done > 0 {
 			rest := time.Duration(float64(took) * float64(left) / float64(done))
 			line += fmt.Sprintf(", %v left", rest.Round(time.Second))
 		}
 	}
-	return line[:min(len(line), width)]
+	return line
 }
 
 // progressed returns how many bytes of the current stream have been read.

@@ -19,6 +19,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -41,6 +42,8 @@ type Logger struct {
 	Journal  bool             // prefix lines with the journal's priority
 	Now      func() time.Time // the clock of the envelope
 	W        io.Writer
+
+	progress atomic.Bool // a line of Progress is on the terminal
 }
 
 // New returns a logger that writes to stderr, in the form that suits stderr.
@@ -116,6 +119,9 @@ func (l *Logger) write(level, event, text, hint string, fields []Field) {
 		if hint != "" {
 			out += l.Name + ": hint: " + oneLine(hint) + "\n"
 		}
+		if l.progress.Swap(false) {
+			out = eraseLine + out
+		}
 		io.WriteString(l.W, out) // if stderr fails, there is no place to report that
 		return
 	}
@@ -145,6 +151,28 @@ func (l *Logger) write(level, event, text, hint string, fields []Field) {
 		out = append([]byte(journal.Prefix(level)), out...)
 	}
 	l.W.Write(out) // if stderr fails, there is no place to report that
+}
+
+// eraseLine moves the cursor to the start of its line and erases the line.
+const eraseLine = "\r\x1b[K"
+
+// Progress shows a line on a terminal. The next call, and the next diagnostic,
+// overwrite it. It writes nothing if stderr is no terminal.
+func (l *Logger) Progress(text string) {
+	if !l.Terminal {
+		return
+	}
+	const width = 79 // a line that wraps cannot be overwritten
+	line := []rune(oneLine(l.Name + ": " + text))
+	l.progress.Store(true)
+	io.WriteString(l.W, eraseLine+string(line[:min(len(line), width)])) // if stderr fails, there is no place to report that
+}
+
+// EndProgress removes the line of Progress, if one is shown.
+func (l *Logger) EndProgress() {
+	if l.progress.Swap(false) {
+		io.WriteString(l.W, eraseLine)
+	}
 }
 
 func clean(s string) string {

@@ -79,3 +79,36 @@ func TestIsTerminal(t *testing.T) {
 		t.Error("IsTerminal(/dev/null) = true; want false")
 	}
 }
+
+// The line of progress is cut to the width of a terminal. A diagnostic and the end remove it, and nothing else is removed.
+func TestProgress(t *testing.T) {
+	var said strings.Builder
+	l := &Logger{Name: "tool", Terminal: true, W: &said, Now: time.Now}
+	wants := func(what, want string) {
+		t.Helper()
+		if got := said.String(); got != want {
+			t.Errorf("%s: %q; want %q", what, got, want)
+		}
+		said.Reset()
+	}
+	l.EndProgress()
+	wants("nothing was shown", "")
+	l.Progress("1 of 2\n")
+	wants("a line", "\r\x1b[Ktool: 1 of 2 ")
+	l.Progress(strings.Repeat("é", 100))
+	wants("a long line", "\r\x1b[Ktool: "+strings.Repeat("é", 73))
+	l.Warn("w", "text")
+	wants("a diagnostic", "\r\x1b[Ktool: warning: text\n")
+	l.Warn("w", "text")
+	wants("another diagnostic", "tool: warning: text\n")
+	l.EndProgress()
+	wants("the end after a diagnostic", "")
+	l.Progress("2 of 2")
+	said.Reset()
+	l.EndProgress()
+	wants("the end", "\r\x1b[K")
+	l.Terminal = false
+	l.Progress("3")
+	l.EndProgress()
+	wants("no terminal", "")
+}
