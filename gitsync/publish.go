@@ -121,19 +121,14 @@ func (p publisher) write(c *gitobj.Commit) error {
 // give makes the owner of the publish directory the owner of a tree or link that
 // root has written. That user must be able to remove it later.
 func (p publisher) give(tree string) error {
-	info, err := os.Stat(p.dir)
-	if err != nil || os.Geteuid() != 0 {
-		return err
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || st.Uid == 0 {
+	if os.Geteuid() != 0 {
 		return nil
 	}
 	return filepath.WalkDir(tree, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		return os.Lchown(path, int(st.Uid), int(st.Gid))
+		return statedir.Inherit(path, p.dir)
 	})
 }
 

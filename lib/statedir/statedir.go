@@ -380,14 +380,32 @@ func (d *Dir) Give(f *os.File) error {
 	return give(f, d.uid, d.gid)
 }
 
-// give changes the owner of f. It is not an error if the file system has no owners,
-// or if it does not allow root to change them, as with NFS.
+// give changes the owner of f.
 func give(f *os.File, uid, gid int) error {
-	err := f.Chown(uid, gid)
-	if err == nil || errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
+	if err := f.Chown(uid, gid); !withoutOwners(err) {
+		return Unwritable(err)
+	}
+	return nil
+}
+
+// Inherit makes the owner of dir the owner of path, which this process has created
+// there or further down, and which may be a link. It does nothing unless this process
+// is root and dir belongs to another user, who must be able to replace or remove path.
+func Inherit(path, dir string) error {
+	uid, gid, foreign := foreignOwner(dir)
+	if !foreign {
 		return nil
 	}
-	return Unwritable(err)
+	if err := os.Lchown(path, uid, gid); !withoutOwners(err) {
+		return err
+	}
+	return nil
+}
+
+// withoutOwners reports whether err is nil, or means that the file system has no owners
+// or does not allow root to change them, as with NFS.
+func withoutOwners(err error) bool {
+	return err == nil || errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP)
 }
 
 // Owner returns the user and group of the state directory, for programs that write

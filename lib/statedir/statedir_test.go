@@ -400,3 +400,34 @@ func TestReadFile(t *testing.T) {
 		t.Errorf("ReadFile = %q, %v", b, err)
 	}
 }
+
+// What root writes into the directory of another user belongs to that user, a link too.
+func TestInherit(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: make test runs it")
+	}
+	dir := t.TempDir()
+	theirs := filepath.Join(dir, "theirs")
+	if err := errors.Join(os.Mkdir(theirs, 0o700), os.Chown(theirs, 12345, 12346), os.Mkdir(filepath.Join(theirs, "below"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(theirs, "below", "link")
+	if err := os.Symlink("/etc/hostname", link); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(Inherit(link, theirs), Inherit(theirs, dir)); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string][2]int{link: {12345, 12346}, theirs: {12345, 12346}} {
+		info, err := os.Lstat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if uid, gid := owner(info); uid != want[0] || gid != want[1] {
+			t.Errorf("%s belongs to %d:%d; want %v", path, uid, gid, want)
+		}
+	}
+	if err := Inherit(filepath.Join(theirs, "none"), theirs); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("Inherit of a missing file: %v", err)
+	}
+}

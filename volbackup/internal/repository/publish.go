@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"observability-hub/lib/durable"
+	"observability-hub/lib/statedir"
 	"observability-hub/lib/sysexits"
 )
 
@@ -336,7 +337,7 @@ func makeDir(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	return errors.Join(handOver(filepath.Dir(dir), dir), openUp(dir))
+	return errors.Join(statedir.Inherit(dir, filepath.Dir(dir)), openUp(dir))
 }
 
 // openUp lets the group enter a new directory if it may enter its parent directory, so
@@ -354,26 +355,9 @@ func openUp(dir string) error {
 // directory can read it. Only the owner can read an archive.
 func publicly(f *os.File) error { return errors.Join(belong(f), f.Chmod(0o644)) }
 
-// belong calls [handOver] for an open file.
-func belong(f *os.File) error { return handOver(filepath.Dir(f.Name()), f.Name()) }
-
-// handOver changes the owner of a file or directory that root has created to the owner of
-// its parent directory, because the next run of the service must be able to read and
-// replace it.
-func handOver(dir, path string) error {
-	if os.Geteuid() != 0 {
-		return nil
-	}
-	info, err := os.Stat(dir)
-	if err != nil {
-		return err
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || st.Uid == 0 {
-		return nil
-	}
-	return os.Lchown(path, int(st.Uid), int(st.Gid))
-}
+// belong makes the owner of its directory the owner of a new file, because the next run
+// of the service must be able to read and replace it.
+func belong(f *os.File) error { return statedir.Inherit(f.Name(), filepath.Dir(f.Name())) }
 
 // Unnamed creates a file without a name. If the file system does not support that, the
 // file has a name for a moment.
