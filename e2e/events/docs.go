@@ -21,6 +21,7 @@ type Docs struct {
 	sections map[string]string // the text below the heading of each event
 	schema   *jsonSchema
 	seen     map[string]bool
+	reported map[string]bool // errors, by event
 }
 
 // Read reads both.
@@ -34,7 +35,7 @@ func Read(tb testing.TB) *Docs {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	d := &Docs{map[string]string{}, readSchema(tb, filepath.Join(root, "docs", "events.schema.json")), map[string]bool{}}
+	d := &Docs{map[string]string{}, readSchema(tb, filepath.Join(root, "docs", "events.schema.json")), map[string]bool{}, map[string]bool{}}
 	for _, part := range regexp.MustCompile(`(?m)^##+ `).Split(string(page), -1) {
 		heading, text, _ := strings.Cut(part, "\n")
 		if event := strings.Trim(heading, "`"); event != heading {
@@ -50,17 +51,21 @@ func (d *Docs) Documents(event string) bool {
 	return ok
 }
 
-// Check fails the test for each line of an output that does not match the schema, or is too long for the journal. from names
-// the source of the output, for the message. Records that carry a document may have any length.
+// Check fails the test if a line of an output does not match the schema, or is too long for the journal. It reports the same
+// error of one event once, with the first line that has it. from names the source of the output, for the message. Records
+// that carry a document may have any length.
 func (d *Docs) Check(tb testing.TB, from, output string) {
 	tb.Helper()
 	for line := range strings.Lines(output) {
-		for _, wrong := range d.schema.check(line) {
-			tb.Errorf("%s: %s\n%s", from, wrong, line)
-		}
 		var event struct{ Msg string }
 		if json.Unmarshal([]byte(line), &event) == nil {
 			d.seen[event.Msg] = true
+		}
+		for _, wrong := range d.schema.check(line) {
+			if key := event.Msg + ": " + wrong; !d.reported[key] {
+				d.reported[key] = true
+				tb.Errorf("%s: %s\n%s", from, wrong, line)
+			}
 		}
 		if len(line) > maxLine && event.Msg != "extract" && event.Msg != "dead_letter" {
 			tb.Errorf("%s: a line of %d bytes", from, len(line))

@@ -1,6 +1,7 @@
 package events
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -49,5 +50,27 @@ func TestEventsAreDocumented(t *testing.T) {
 				t.Errorf("%s: docs/events.md lacks the field %s", event, field)
 			}
 		}
+	}
+}
+
+// failures collects what a test would report.
+type failures struct {
+	testing.TB
+	said []string
+}
+
+func (f *failures) Errorf(format string, args ...any) { f.said = append(f.said, fmt.Sprintf(format, args...)) }
+
+// A key that the schema lacks is reported once for each event, not once for each line.
+func TestCheckReportsOnce(t *testing.T) {
+	f := &failures{TB: t}
+	d := Read(t)
+	pruned := `{"time":"2026-01-02T03:04:05.678Z","level":"INFO","msg":"pruned","service":"system-metrics","before":"2026-01-02T03:04:05.678Z","partitions":1,"rows":%d,"more":1}` + "\n"
+	resumed := `{"time":"2026-01-02T03:04:05.678Z","level":"INFO","msg":"resumed","service":"gitops-sync","was_held":true,"more":%d}` + "\n"
+	for n := range 3 {
+		d.Check(f, "a run", fmt.Sprintf(pruned+resumed, n, n))
+	}
+	if len(f.said) != 2 || !strings.Contains(f.said[0], `"rows":0,`) || !strings.Contains(f.said[0], "more is not in docs/events.schema.json") || !strings.Contains(f.said[1], "resumed") {
+		t.Errorf("%q", f.said)
 	}
 }
