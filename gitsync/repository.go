@@ -206,18 +206,23 @@ func (r *repository) tip() string {
 // branch and a tag have the same name, the branch is used: a person who may push
 // tags must not be able to replace a branch.
 func (r *repository) advertised(ctx context.Context, url, ref, full string) (name, id string, err error) {
-	candidates, kinds := []string{"refs/heads/" + ref, "refs/tags/" + ref}, []string{"--heads", "--tags"}
-	if strings.HasPrefix(ref, "refs/") || ref == "HEAD" {
-		candidates, kinds = []string{ref}, nil
+	switch {
+	case strings.HasPrefix(ref, "refs/heads/"):
+		return r.list(ctx, url, []string{ref}, "--heads")
+	case strings.HasPrefix(ref, "refs/tags/"):
+		return r.list(ctx, url, []string{ref}, "--tags")
+	case strings.HasPrefix(ref, "refs/") || ref == "HEAD":
+		return r.list(ctx, url, []string{ref})
 	}
-	if full == candidates[0] && kinds != nil {
+	branch, tag := "refs/heads/"+ref, "refs/tags/"+ref
+	if full == branch {
 		// Ask for the branch first: then the server need not list its tags.
-		name, id, err = r.list(ctx, url, candidates[:1], "--heads")
+		name, id, err = r.list(ctx, url, []string{branch}, "--heads")
 		if err != nil || id != "" {
 			return name, id, err
 		}
 	}
-	return r.list(ctx, url, candidates, kinds...)
+	return r.list(ctx, url, []string{branch, tag}, "--heads", "--tags")
 }
 
 // list returns the first of the given refs that a remote has, and its object.
