@@ -6,7 +6,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"observability-hub/e2e/workspace"
@@ -133,5 +135,78 @@ func TestGitsyncVerdictServer(t *testing.T) {
 	s.want(0, `"bad":null,"changed":true`, "web1", "verdict")
 	if refs := s.refs("refs/hosts"); refs != "" {
 		t.Errorf("the verdict is still there: %s", refs)
+	}
+}
+
+// TestGitsyncRollOutKills kills a pull that sees a new commit, a pull at the turn of its host, and a verdict, at every boundary
+// between two steps. The next run must reach the state of a run that was not killed.
+func TestGitsyncRollOutKills(t *testing.T) {
+	w := newGitsyncWorld(t, buildGitsync(t))
+	env := []string{"GITSYNC_STAGGER=1h", "GITSYNC_TURN=1", "GITSYNC_HOST=web1", "GITSYNC_STOP_AFTER=1"}
+	must := func(more []string, args ...string) string {
+		t.Helper()
+		got := finish(t, w.command(append(more, env...), args...))
+		if got.status != 0 {
+			t.Fatalf("gitsync %s: exit status %d: %s%s", strings.Join(args, " "), got.status, got.stdout, got.stderr)
+		}
+		return got.stdout
+	}
+	state, saved, hub := filepath.Join(w.dir, "state"), filepath.Join(w.dir, "saved"), filepath.Join(w.dir, "hub")
+	copyTo := func(from, to string) {
+		t.Helper()
+		if err := os.RemoveAll(to); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {
+			t.Fatalf("cp: %v: %s", err, out)
+		}
+	}
+	refs := func() string {
+		out, err := exec.Command("git", "-C", hub, "for-each-ref", "--format=%(refname) %(objectname)", "refs/hosts").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	kills := 0
+	// everyStep kills the command at each of its steps. Each time it begins with the saved state, and met is true after the next run.
+	everyStep := func(what string, met func(output string) bool, args ...string) {
+		t.Helper()
+		for n := 1; ; n++ {
+			copyTo(saved, state)
+			got := finish(t, w.command(append([]string{"GITSYNC_FAULT_AT=" + strconv.Itoa(n)}, env...), args...))
+			killed := got.status == 128+int(syscall.SIGKILL)
+			if !killed && got.status != 0 {
+				t.Fatalf("%s, step %d: exit status %d: %s%s", what, n, got.status, got.stdout, got.stderr)
+			}
+			if output := must(nil, args...); !met(output) {
+				t.Errorf("%s: after a kill at step %d: %s", what, n, output)
+			}
+			if !killed {
+				return
+			}
+			kills++
+		}
+	}
+	waits := func(output string) bool { return strings.Contains(output, `"waiting":"`) }
+	w.push()
+	must(nil)
+	w.push()
+	copyTo(state, saved)
+	everyStep("a new commit", waits, "pull")
+	everyStep("the turn of the host", func(output string) bool { return !waits(output) }, "pull", "--stagger", "0")
+	must(nil, "pull", "--stagger", "0")
+	must(nil, "apply")
+	must(nil, "rollback")
+	copyTo(state, saved)
+	bad := func(string) bool { return strings.HasPrefix(refs(), "refs/hosts/web1/bad ") }
+	everyStep("a verdict", bad, "verdict")
+	if err := os.Remove(filepath.Join(state, "quarantine.json")); err != nil {
+		t.Fatal(err)
+	}
+	copyTo(state, saved)
+	everyStep("a verdict that is withdrawn", func(string) bool { return refs() == "" }, "verdict")
+	if kills < 8 {
+		t.Errorf("only %d kills: the steps have moved", kills)
 	}
 }
