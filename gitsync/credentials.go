@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,8 +20,10 @@ type credentials struct {
 // findCredentials returns the credentials for git. If as is not nil, git runs as
 // that user, who cannot read the files in /etc/credstore. Then the user gets copies
 // in a directory below dir, as a unit gets them from systemd. Decrypted credentials
-// are there, too. The caller must remove the copies.
-func findCredentials(as *syscall.Credential, dir string) (*credentials, error) {
+// are there, too. The caller must remove the copies. The caller holds the lock of the
+// state directory, so copies for that state directory that exist already are from a
+// run that was killed, and are removed.
+func findCredentials(as *syscall.Credential, state, dir string) (*credentials, error) {
 	c := &credentials{files: map[string]string{}}
 	copies := map[string][]byte{}
 	for _, name := range []string{"git_credentials", "deploy_key", "known_hosts"} {
@@ -42,22 +45,25 @@ func findCredentials(as *syscall.Credential, dir string) (*credentials, error) {
 	if len(copies) == 0 {
 		return c, nil
 	}
+	place := filepath.Join(dir, "gitsync-credentials-"+ownerName(realState(state)))
 	uid, gid := os.Geteuid(), os.Getegid()
 	if as != nil {
 		uid, gid = int(as.Uid), int(as.Gid)
 	}
-	if err := c.copyTo(dir, copies, uid, gid); err != nil {
+	if err := c.copyTo(place, copies, uid, gid); err != nil {
 		return c, sysexits.New(sysexits.CantCreate, "state_unwritable", fmt.Errorf("copy the credentials: %w", err)).
 			WithHint("run by root, gitsync copies the credentials there for git: check that " + dir + " is writable and has space")
 	}
 	return c, nil
 }
 
-// copyTo writes copies into a new directory below dir that belongs to the user.
-func (c *credentials) copyTo(dir string, copies map[string][]byte, uid, gid int) (err error) {
-	if c.copies, err = os.MkdirTemp(dir, "gitsync-credentials-"); err != nil {
+// copyTo writes copies into a directory that belongs to the user. It removes an old
+// directory of that name.
+func (c *credentials) copyTo(dir string, copies map[string][]byte, uid, gid int) error {
+	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
 		return err
 	}
+	c.copies = dir
 	for name, content := range copies {
 		c.files[name] = filepath.Join(c.copies, name)
 		if err := writeNew(c.files[name], content, 0o400, uid, gid); err != nil {

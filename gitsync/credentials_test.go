@@ -15,7 +15,7 @@ func TestFindCredentials(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(store, "deploy_key"), []byte("key"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	own, err := findCredentials(nil, dir)
+	own, err := findCredentials(nil, "/state", dir)
 	if err != nil || len(own.files) != 1 || own.files["deploy_key"] != filepath.Join(store, "deploy_key") {
 		t.Fatalf("for this user: %v, %v", own, err)
 	}
@@ -23,10 +23,28 @@ func TestFindCredentials(t *testing.T) {
 	if as.Uid == 0 {
 		as = &syscall.Credential{Uid: 65534, Gid: 65534}
 	}
-	lent, err := findCredentials(as, dir)
+	killed, err := findCredentials(as, "/state", dir) // a run that cannot remove its copies
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(killed.copies, "old"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	other, err := findCredentials(as, "/other", dir) // a run of another state directory, at the same time
+	if err != nil {
+		t.Fatal(err)
+	}
+	lent, err := findCredentials(as, "/state", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(lent.copies, "old")); err == nil || lent.copies == other.copies {
+		t.Errorf("the copies of the killed run are still there: %v", err)
+	}
+	if _, err := os.Stat(other.files["deploy_key"]); err != nil {
+		t.Errorf("the copies of another run: %v", err)
+	}
+	other.remove()
 	b, err := os.ReadFile(lent.files["deploy_key"])
 	if err != nil || string(b) != "key" {
 		t.Errorf("the copy: %q, %v", b, err)

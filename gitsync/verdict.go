@@ -122,10 +122,10 @@ func (c *verdictCmd) publish(ctx context.Context, env *cli.Env, dir *statedir.Di
 	if err != nil {
 		return err
 	}
-	keys, err := findCredentials(repo.as, "/run")
+	keys, err := findCredentials(repo.as, dir.Path, "/run")
 	defer keys.remove()
 	if err != nil {
-		return sysexits.New(sysexits.CantCreate, "state_unwritable", err).WithHint("check that /run is writable and has space")
+		return err
 	}
 	from, extra, err := repo.open(ctx, c.Repo, keys)
 	if err != nil {

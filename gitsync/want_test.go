@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"observability-hub/gitsync/internal/gitobj"
 )
 
 // readWant returns files with their paths, modes and units.
@@ -76,6 +78,18 @@ func TestReadWantLimits(t *testing.T) {
 		w.commit(all)
 		if _, err := w.want(); err == nil || !strings.Contains(err.Error(), "in all") {
 			t.Errorf("too many %s: %v", name, err)
+		}
+	}
+}
+
+func TestIsDropInDir(t *testing.T) {
+	entries := []gitobj.Entry{{Name: "web.network"}, {Name: "web.container"}}
+	for dir, want := range map[string]bool{
+		"web.service.d": true, "service.d": true, "web-.service.d": true, "web.device.d": false, "web.d": false,
+		"web.network.d": true, "db.network.d": false, "web.container.d": true, "db.container.d": false, "container.d": true, "a b.service.d": false,
+	} {
+		if got := isDropInDir(dir, entries); got != want {
+			t.Errorf("isDropInDir(%s) = %v; want %v", dir, got, want)
 		}
 	}
 }

@@ -362,3 +362,19 @@ func FuzzExpand(f *testing.F) {
 		}
 	})
 }
+
+func TestCunescape(t *testing.T) {
+	for _, tc := range []struct {
+		text, plain string
+		used        int
+	}{
+		{"", "", 0}, {"n", "\n", 1}, {"s", " ", 1}, {"q", "", 0},
+		{"x41", "A", 3}, {"x4", "", 0}, {"x4g", "", 0}, {"xfF", "\xff", 3}, {"x00", "", 0},
+		{"101", "A", 3}, {"10", "", 0}, {"128", "", 0}, {"377", "\xff", 3}, {"400", "", 0}, {"000", "", 0},
+		{"u00e4", "ä", 5}, {"u00e", "", 0}, {"ud800", "", 0}, {"U0001F600", "😀", 9}, {"U0001F60", "", 0}, {"U00110000", "", 0},
+	} {
+		if plain, used := cunescape(tc.text); plain != tc.plain || used != tc.used {
+			t.Errorf("cunescape(%q) = %q, %d; want %q, %d", tc.text, plain, used, tc.plain, tc.used)
+		}
+	}
+}
