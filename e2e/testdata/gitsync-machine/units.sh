@@ -114,7 +114,7 @@ prepare() {
   git init -q --bare -b main /srv/git/hub
   git init -q -b main $hub
   git -C $hub remote add origin /srv/git/hub
-  git daemon --export-all --base-path=/srv/git --listen=127.0.0.1 --reuseaddr --detach --pid-file=/run/git-daemon.pid
+  git daemon --export-all --enable=receive-pack --base-path=/srv/git --listen=127.0.0.1 --reuseaddr --detach --pid-file=/run/git-daemon.pid
   printf '%s\n' GITSYNC_REPO=git://127.0.0.1/hub GITSYNC_HEALTH_WINDOW=1s GITSYNC_PUBLISH=/srv/gitops-sync GITSYNC_ON_CHANGE_TIMEOUT=3s \
     >/etc/observability-hub/gitops-sync.env
   install -d -o server -g server /srv/gitops-sync
@@ -567,6 +567,53 @@ JSON
   [[ $(records action) == '' ]]
 }
 
+# gitops-verdict.service publishes what the host rolled back, and withdraws that. The host does not take a commit that
+# another host rolled back, and takes others at its turn.
+a_roll_out() {
+  local settings good
+  settings=$(</etc/observability-hub/gitops-sync.env)
+  mkdir $units/gitops-apply.service.d
+  printf '[Unit]\nOnSuccess=gitops-verdict.service\nOnFailure=gitops-verdict.service\n' >$units/gitops-apply.service.d/verdict.conf
+  systemctl daemon-reload
+  good=$(newest)
+  unit probe-bad.service <<<$'[Service]\nType=oneshot\nExecStart=false\n[X-Gitsync]\nProbe=yes'
+  push 'bad here'
+  deploy 10
+  await verdict_is "$(newest)"
+  git -C $hub rm -q systemd/probe-bad.service
+  push 'the correction'
+  deploy 0
+  await verdict_is ''
+  [[ $(applied) == "$(newest)" ]]
+
+  echo GITSYNC_STOP_AFTER=1 >>/etc/observability-hub/gitops-sync.env
+  good=$(newest)
+  push 'bad elsewhere'
+  git -C /srv/git/hub update-ref refs/hosts/web9/bad "$(newest)"
+  deploy 0
+  [[ $(applied) == "$good" && $(gitsync status | jq -r '.waiting, .bad_on[]') == "$(newest)"$'\nweb9' ]]
+  runuser -u server -- gitsync status --state-dir $apply_state | jq -e '.waiting_until == null' >/dev/null
+  git -C /srv/git/hub update-ref -d refs/hosts/web9/bad
+  deploy 0
+  [[ $(applied) == "$(newest)" ]]
+
+  printf '%s\n' GITSYNC_STAGGER=1h GITSYNC_TURN=1 >>/etc/observability-hub/gitops-sync.env
+  good=$(newest)
+  push 'not yet'
+  deploy 0
+  [[ $(applied) == "$good" && $(gitsync status | jq -r .waiting) == "$(newest)" ]]
+  hub-status --json gitops-sync | jq -e '.payload.ok and .payload.waiting != null' >/dev/null
+  sed -i /GITSYNC_STAGGER/d /etc/observability-hub/gitops-sync.env
+  deploy 0
+  [[ $(applied) == "$(newest)" ]]
+
+  await ended gitops-verdict.service
+  echo "$settings" >/etc/observability-hub/gitops-sync.env
+  rm -r $units/gitops-apply.service.d
+  systemctl daemon-reload
+}
+verdict_is() { [[ $(git -C /srv/git/hub for-each-ref --format='%(objectname)' "refs/hosts/$(hostname)/bad") == "$1" ]]; }
+
 # Nothing is started by hand here. The timer also goes back to its old interval by itself.
 by_the_timer() {
   unit gitops-sync.timer.d/often.conf <<<$'[Timer]\nOnCalendar=\nOnCalendar=*:*:*\nRandomizedDelaySec=0\nAccuracySec=1ms'
@@ -597,7 +644,7 @@ main() {
   for part in scores a_pull_that_is_tried_again an_empty_host a_second_run a_program_that_comes_and_goes drop_ins_of_our_own \
     units_of_every_kind a_template a_changed_timer a_changed_drop_in a_changed_socket drift \
     a_removed_unit a_service_that_dies rollback_by_hand a_failing_probe two_at_once its_binary_replaced 'stopped 2073' 'killed 2074' \
-    hold_and_resume its_own_units on_change another_repository by_the_timer; do
+    hold_and_resume its_own_units on_change a_roll_out another_repository by_the_timer; do
     # shellcheck disable=SC2086 # a function with its arguments
     $part
     echo "ok ${part//_/ } ($SECONDS s)"
