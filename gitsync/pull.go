@@ -56,6 +56,11 @@ func readPulled(source string) (pulled, error) {
 	if p.Waiting != nil && !gitobj.IsHash(p.Waiting.Commit) {
 		p.Waiting = nil // the next pull sees the commit anew
 	}
+	if w := p.Waiting; w != nil {
+		// Root prints these names, and the owner of the file is another user.
+		w.BadOn = slices.DeleteFunc(w.BadOn, func(name string) bool { return name == "" || checkHost(name) != nil })
+		w.BadOn = w.BadOn[:min(len(w.BadOn), maxNamed)]
+	}
 	return p, nil
 }
 

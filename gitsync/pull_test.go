@@ -128,6 +128,14 @@ func TestReadPulled(t *testing.T) {
 	if err != nil || p.Repo != "https://h/r" || !p.secret {
 		t.Errorf("readPulled = %+v, %v", p, err)
 	}
+	w.write("s/pulled.json", `{"commit":"`+someHash+`","waiting":{"commit":"`+someHash+`","bad_on":["a","\u001b[2J","","b/c","d","e","f","g","h"]}}`)
+	if p, err := readPulled(w.path("s")); err != nil || p.Waiting == nil || strings.Join(p.Waiting.BadOn, " ") != "a d e f g" {
+		t.Errorf("readPulled = %+v, %v", p.Waiting, err)
+	}
+	w.write("s/pulled.json", `{"commit":"`+someHash+`","waiting":{"commit":"../x"}}`)
+	if p, err := readPulled(w.path("s")); err != nil || p.Waiting != nil {
+		t.Errorf("readPulled = %+v, %v", p.Waiting, err)
+	}
 	for _, bad := range []string{`{"commit":"x"}`, `{"path":"../x"}`, "nonsense"} {
 		w.write("s/pulled.json", bad)
 		if _, err := readPulled(w.path("s")); err == nil {

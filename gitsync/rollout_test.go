@@ -160,6 +160,21 @@ func TestStaggerPublishes(t *testing.T) {
 	}
 }
 
+// A host cannot wait at a commit that its new clone does not have, because the branch was rewritten.
+func TestStaggerWithoutTheAcceptedCommit(t *testing.T) {
+	w := newCommands(t)
+	w.push()
+	w.want(0, "", "pull")
+	w.git("reset", "-q", "--hard", "HEAD^")
+	w.git("commit", "-q", "--allow-empty", "-m", "rewritten")
+	w.git("reflog", "expire", "--expire=now", "--all")
+	w.git("gc", "-q", "--prune=now")
+	if err := os.RemoveAll(w.path("state/repo.git/objects/pack")); err != nil {
+		t.Fatal(err)
+	}
+	w.want(0, `"changed":true`, "pull", "--allow-rewind", "--stagger", "1h", "--turn", "1")
+}
+
 func TestTurn(t *testing.T) {
 	at := func(minutes int) time.Time {
 		return time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(minutes) * time.Minute)
