@@ -164,19 +164,24 @@ func (r result) failure() string {
 	return strings.TrimSpace(fmt.Sprint(r.status) + " " + strings.Join(events, " "))
 }
 
-// down returns the names of containers that do not run.
-func (h *host) down() ([]string, error) {
-	out, err := h.Command("ps", "--all", "--format", "{{.Names}}={{.State}}").Output()
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, line := range strings.Fields(string(out)) {
-		if name, state, _ := strings.Cut(line, "="); state != "running" {
-			names = append(names, name+" is "+state)
+// down returns the names of containers that do not run. A run that its time limit ends leaves containers that are still
+// stopping to a background process, so this waits for half a minute.
+func (h *host) down() (names []string, err error) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		out, err := h.Command("ps", "--all", "--format", "{{.Names}}={{.State}}").Output()
+		if err != nil {
+			return nil, err
+		}
+		names = nil
+		for _, line := range strings.Fields(string(out)) {
+			if name, state, _ := strings.Cut(line, "="); state != "running" {
+				names = append(names, name+" is "+state)
+			}
+		}
+		if len(names) == 0 || time.Now().After(deadline) {
+			return names, nil
 		}
 	}
-	return names, nil
 }
 
 // pause returns how long the container was down at its last stop.
