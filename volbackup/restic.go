@@ -35,6 +35,7 @@ type restic struct {
 	run     *runCmd // of run: its flags
 
 	outcomes []outcome // of run: volumes that settle still has to verify
+	ahead    bool      // of run: there are snapshots with the tag aheadTag
 }
 
 func newRestic(env *cli.Env, state repositoryFlags, staging stagingFlags, script scriptFlags) (*restic, error) {
@@ -80,6 +81,7 @@ func (r *restic) within(ctx context.Context, step func(context.Context) error) e
 const (
 	resticTag = "volume-backup"
 	volumeTag = "volume="
+	aheadTag  = "volume-backup-ahead" // of the snapshots that sendAhead makes
 )
 
 // snapshot is a snapshot as restic snapshots --json prints it.
@@ -104,9 +106,17 @@ func (s snapshot) volume() string {
 
 // call runs restic and returns what it prints.
 func (r *restic) call(ctx context.Context, args ...string) ([]byte, error) {
+	return r.callUnless(ctx, 0, args...)
+}
+
+// callUnless does the same. It also accepts the exit status but.
+func (r *restic) callUnless(ctx context.Context, but int, args ...string) ([]byte, error) {
 	// Dependent: if the run is killed, restic is killed too. restic's own lock is then
 	// stale, and the next unlock removes it.
 	out, messages, err := command.Cmd{Args: append([]string{"restic"}, args...), Dependent: true}.Run(ctx)
+	if err != nil && ctx.Err() == nil && but != 0 && command.Status(err) == but {
+		return out, nil
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -226,6 +236,50 @@ done`
 // resticIncomplete is restic's exit status for a snapshot that lacks files.
 const resticIncomplete = 3
 
+// sendAhead makes a snapshot of each volume while its containers still run. The snapshot
+// is not a backup, and settle removes it. It is restic's parent for the backup, which
+// then sends only what has changed since. So containers are not down while a large
+// volume is sent, and are not stopped at all if the repository does not take data.
+func (r *restic) sendAhead(ctx context.Context, group []volume) error {
+	for _, v := range group {
+		if !v.held() || v.Mountpoint == "" || v.Refused != "" {
+			continue
+		}
+		dir, err := os.Open(v.Mountpoint)
+		if err != nil { // manage_volume.sh gives the reason
+			continue
+		}
+		dir.Close()
+		r.ahead = true
+		// Files that change or vanish meanwhile are left to the backup.
+		if _, err := r.callUnless(ctx, resticIncomplete, "backup", "--quiet", "--tag", aheadTag, "--", v.Mountpoint); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forgetAhead removes the snapshots of sendAhead, also those that killed runs left.
+func (r *restic) forgetAhead(ctx context.Context) error {
+	out, err := r.call(ctx, "snapshots", "--json", "--no-lock", "--tag", aheadTag, "--host", r.host)
+	if err != nil {
+		return err
+	}
+	var all []snapshot
+	if err := json.Unmarshal(out, &all); err != nil {
+		return fmt.Errorf("restic snapshots: %w", err)
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	args := []string{"forget"}
+	for _, s := range all {
+		args = append(args, s.ID)
+	}
+	_, err = r.call(ctx, args...)
+	return err
+}
+
 // backUp stops the containers of the volumes once, and makes a snapshot of each volume.
 func (r *restic) backUp(ctx context.Context, group []volume, _ func(outcome)) {
 	started := time.Now()
@@ -241,6 +295,11 @@ func (r *restic) backUp(ctx context.Context, group []volume, _ func(outcome)) {
 	var named, names []string
 	for _, v := range group {
 		named, names = append(named, v.Volume), append(names, v.name)
+	}
+	if err := r.within(ctx, func(ctx context.Context) error { return r.sendAhead(ctx, group) }); err != nil {
+		fail(err)
+		r.outcomes = append(r.outcomes, outcomes...)
+		return
 	}
 	err := r.within(ctx, func(ctx context.Context) error {
 		p := &producer{args: slices.Concat([]string{r.script.ManageVolume, "with"}, named, []string{"--", "bash", "-c", resticBackup, "bash"}, names), said: said{Diag: r.env.Diag}}
@@ -316,7 +375,9 @@ func (r *restic) snapshotted(ctx context.Context, m *repository.Manifest, text, 
 	return nil
 }
 
-// settle checks the repository once, and only then removes expired snapshots.
+// settle checks the repository once, and only then removes expired snapshots. If no
+// volume was backed up, the repository is probably unreachable, and is left to the
+// next run.
 func (r *restic) settle(ctx context.Context, done func(outcome)) error {
 	good := slices.ContainsFunc(r.outcomes, func(o outcome) bool { return o.err == nil })
 	var checked error
@@ -339,6 +400,11 @@ func (r *restic) settle(ctx context.Context, done func(outcome)) error {
 		}
 		pruned += o.pruned
 		done(o)
+	}
+	if good && r.ahead {
+		if err := r.within(ctx, r.forgetAhead); err != nil {
+			return err
+		}
 	}
 	if pruned == 0 {
 		return nil
@@ -438,7 +504,7 @@ func (r *restic) check(ctx context.Context, deep bool) error {
 	}
 	_, err := r.call(ctx, args...)
 	if e, ok := errors.AsType[*sysexits.Error](err); ok && e.Code == sysexits.Unavailable && strings.Contains(e.Error(), "repository contains errors") {
-		return sysexits.New(sysexits.DataErr, "archives_damaged", e.Err).WithHint("for details run restic check; restic rebuild-index and a new backup repair what can be repaired")
+		return sysexits.New(sysexits.DataErr, "archives_damaged", e.Err).WithHint("restic check --read-data says what is damaged; RESTIC in volbackup(1) says how to repair it")
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -19,6 +20,7 @@ type restServer struct {
 	requests atomic.Int64
 	breaks   atomic.Int64 // the connection breaks at every breaks-th request; 0: never
 	dead     atomic.Bool  // the server answers no request
+	full     atomic.Bool  // the connection breaks whenever data is stored
 }
 
 func (s *restServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -27,7 +29,7 @@ func (s *restServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	n, every := s.requests.Add(1), s.breaks.Load()
-	if every > 0 && n%every == 0 {
+	if every > 0 && n%every == 0 || s.full.Load() && r.Method == http.MethodPost && strings.Contains(r.URL.Path, "/data/") {
 		panic(http.ErrAbortHandler)
 	}
 	path := filepath.Join(s.dir, filepath.Clean("/"+r.URL.Path))
@@ -114,5 +116,44 @@ func TestResticBehindFaults(t *testing.T) {
 	w.want(0, "restore", "v")
 	if after, err := os.ReadFile(filepath.Join(w.volumes, "v", "file")); err != nil || string(after) != string(before) {
 		t.Errorf("%d bytes restored, %v", len(after), err)
+	}
+}
+
+// Files are sent before a container is stopped, and again while it is stopped. So if the repository does not take the
+// files, no container is stopped. The first snapshot is no backup, and is removed.
+func TestResticSendsFirst(t *testing.T) {
+	w := newWorld(t)
+	rest := &restServer{dir: filepath.Join(w.dir, "rest")}
+	server := httptest.NewServer(rest)
+	defer server.Close()
+	log := filepath.Join(w.dir, "log")
+	w.env = append(w.env, "RESTIC_REPOSITORY=rest:"+server.URL+"/hub", "RESTIC_PASSWORD=secret", "RESTIC_CACHE_DIR="+filepath.Join(w.dir, "cache"), "VOLBACKUP_ENGINE=restic", "LOG="+log)
+	if got := w.finish(w.command("restic", "init", "--quiet")); got.status != 0 {
+		t.Fatal(got.stderr)
+	}
+	w.fill("v", 100_000, 1)
+	if err := os.WriteFile(filepath.Join(w.volumes, "v.containers"), []byte(`["db"]`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	rest.full.Store(true)
+	if got := w.want(69, "run", "--timeout", "5s"); !strings.Contains(got.stderr, "not done within 5s") {
+		t.Error(got.stderr)
+	}
+	if calls, err := os.ReadFile(log); err != nil || strings.Contains(string(calls), "with v") {
+		t.Errorf("containers were stopped although the repository does not take data: %s, %v", calls, err)
+	}
+	rest.full.Store(false)
+	// A run that was killed between the two leaves the first.
+	if got := w.finish(w.command("restic", "backup", "--quiet", "--tag", "volume-backup-ahead", filepath.Join(w.volumes, "v"))); got.status != 0 {
+		t.Fatal(got.stderr)
+	}
+	w.want(0, "run")
+	got := w.finish(w.command("restic", "snapshots", "--json"))
+	var snapshots []struct{ Tags []string }
+	if err := json.Unmarshal([]byte(got.stdout), &snapshots); err != nil || len(snapshots) != 1 || !slices.Contains(snapshots[0].Tags, "volume=v") {
+		t.Errorf("snapshots after a run: %s%s", got.stdout, got.stderr)
+	}
+	if calls, err := os.ReadFile(log); err != nil || !strings.Contains(string(calls), "with v") {
+		t.Errorf("the volume was not read while its container was stopped: %s, %v", calls, err)
 	}
 }
