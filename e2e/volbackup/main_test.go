@@ -7,10 +7,14 @@ import (
 	"os"
 	"testing"
 
+	"observability-hub/e2e/dependent"
 	"observability-hub/e2e/workspace"
 )
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == dependent.ReapArgument {
+		os.Exit(dependent.Reap(os.Args[2:]))
+	}
 	status := m.Run()
 	if err := workspace.Clean(); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -3,6 +3,7 @@ package volbackup
 import (
 	"encoding/json"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -11,6 +12,10 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"observability-hub/e2e/dependent"
+	"observability-hub/e2e/link"
 )
 
 // restServer implements the REST backend of restic (doc/REST_backend.rst, version 2) on
@@ -155,5 +160,68 @@ func TestResticSendsFirst(t *testing.T) {
 	}
 	if calls, err := os.ReadFile(log); err != nil || !strings.Contains(string(calls), "with v") {
 		t.Errorf("the volume was not read while its container was stopped: %s, %v", calls, err)
+	}
+}
+
+// A sample of make bench-elsewhere: a network that cuts, dies or stalls at a random byte. A run that reports a backup has
+// one that is whole, and the next run succeeds.
+func TestResticThroughBadNetwork(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	w := newWorld(t)
+	rest := &restServer{dir: filepath.Join(w.dir, "rest")}
+	server := httptest.NewServer(rest)
+	defer server.Close()
+	network, err := link.New(server.Listener.Addr().String(), seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer network.Close()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.env = append(w.env, "RESTIC_REPOSITORY=rest:http://"+network.Addr+"/hub", "RESTIC_PASSWORD=secret", "RESTIC_CACHE_DIR="+filepath.Join(w.dir, "cache"), "VOLBACKUP_ENGINE=restic")
+	if got := w.finish(w.command("restic", "init", "--quiet")); got.status != 0 {
+		t.Fatal(got.stderr)
+	}
+	const size = 600_000 // bytes of the volume; a run sends about as much
+	w.fill("v", size, 0)
+	if err := os.WriteFile(filepath.Join(w.volumes, "v.containers"), []byte(`["db"]`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for i, fault := range []link.Fault{
+		{CutAfter: size/2 + random.Int64N(size)},
+		{DeadAfter: 1 + random.Int64N(size)},
+		{StallAfter: 1 + random.Int64N(size)},
+	} {
+		w.fill("v", size, uint64(i+1))
+		network.Set(fault)
+		got := w.finish(w.command(self, dependent.ReapArgument, w.binary, "run", "--timeout", "4s"))
+		passed, struck := network.Set(link.Fault{})
+		t.Logf("%+v: status %d, %d bytes, struck %d times", fault, got.status, passed, struck)
+		if got.status != 0 && (got.status != 69 || !strings.Contains(got.stderr, `"level":"ERROR"`)) {
+			t.Errorf("%+v: status %d: %s", fault, got.status, got.stderr)
+		}
+		if strings.Contains(got.stdout, `"outcome":"stored"`) {
+			w.holds("v", fault)
+		}
+		w.want(0, "run")
+	}
+	w.want(0, "verify", "--deep")
+	w.holds("v", "at the end")
+}
+
+// holds fails the test unless the newest backup of a volume has the content of the volume.
+func (w *world) holds(volume string, when any) {
+	w.tb.Helper()
+	want, err := os.ReadFile(filepath.Join(w.volumes, volume, "file"))
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	got := w.finish(w.command("sh", "-c", `"$0" cat "$1" | tar -xO ./file`, w.binary, volume))
+	if got.status != 0 || got.stdout != string(want) {
+		w.tb.Errorf("%+v: the newest backup has %d bytes, not the content of the volume: %s", when, len(got.stdout), got.stderr)
 	}
 }

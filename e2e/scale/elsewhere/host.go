@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"observability-hub/e2e/dependent"
 	"observability-hub/e2e/docker"
 	"observability-hub/e2e/workspace"
 )
@@ -109,7 +110,7 @@ func (h *host) try(env []string, line string) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	cmd := exec.CommandContext(ctx, self, reapArgument, "unshare", "--uts", "--", "bash", "-c", `hostname "$0" && set -o pipefail && eval "$1"`, h.name, line)
+	cmd := exec.CommandContext(ctx, self, dependent.ReapArgument, "unshare", "--uts", "--", "bash", "-c", `hostname "$0" && set -o pipefail && eval "$1"`, h.name, line)
 	cmd.Dir, cmd.Env = h.dir, slices.Concat(h.env, env)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	var out, errs bytes.Buffer

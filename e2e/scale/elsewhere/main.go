@@ -26,12 +26,13 @@ import (
 	"strings"
 	"time"
 
+	"observability-hub/e2e/dependent"
 	"observability-hub/e2e/workspace"
 )
 
 func main() {
-	if len(os.Args) > 2 && os.Args[1] == reapArgument {
-		os.Exit(reap(os.Args[2:]))
+	if len(os.Args) > 2 && os.Args[1] == dependent.ReapArgument {
+		os.Exit(dependent.Reap(os.Args[2:]))
 	}
 	b := &bench{}
 	flag.IntVar(&b.rounds, "rounds", 1, "how often each fault is tried with each server")
@@ -48,9 +49,6 @@ func main() {
 		os.Exit(1)
 	}
 }
-
-// reapArgument is the first argument with which a host runs its commands in this program.
-const reapArgument = "-reap"
 
 // bench is one run of this program.
 type bench struct {

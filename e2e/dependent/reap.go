@@ -1,4 +1,4 @@
-package main
+package dependent
 
 import (
 	"errors"
@@ -8,10 +8,13 @@ import (
 	"time"
 )
 
-// reap runs a command and collects the processes that it leaves behind, as PID 1 of a host does. PID 1 of a container may
-// not do that, and restic takes a lock for live as long as the process of the lock has not been waited for. It returns the
-// exit status.
-func reap(argv []string) int {
+// ReapArgument is the first argument with which a program calls itself to run a command in Reap.
+const ReapArgument = "-reap"
+
+// Reap runs a command and collects the processes that it leaves behind, as PID 1 of a host does. PID 1 of a container may
+// not do that, and restic takes a lock for live as long as the process of the lock has not been waited for. It changes this
+// process, so the caller must exit with the exit status that it returns.
+func Reap(argv []string) (status int) {
 	const subreaper = 36 // PR_SET_CHILD_SUBREAPER of prctl(2)
 	if _, _, errno := syscall.Syscall(syscall.SYS_PRCTL, subreaper, 1, 0); errno != 0 {
 		return 125
@@ -24,7 +27,7 @@ func reap(argv []string) int {
 	if err != nil {
 		return 125
 	}
-	status := 125
+	status = 125
 	options, deadline := 0, time.Time{}
 	for {
 		var ended syscall.WaitStatus
