@@ -58,6 +58,7 @@ type bench struct {
 
 	work, tool string
 	pg         *postgres.Cluster
+	bytes      int64 // of the table and its indexes after the last way
 }
 
 // way is a way to sync all documents.
@@ -134,7 +135,8 @@ func (b *bench) run(w io.Writer) (err error) {
 			fmt.Fprintf(w, "| %s | %d | %.1f | %d | %d | %d | %d | %d | %.1f | %.1f | %.1f |\n", ways[i].name, k+1, r.wall.Seconds(), r.Read, r.Inserted, r.Identical, r.Marked, r.Unmarked, mib(r.early), mib(r.late), mib(r.peak))
 		}
 	}
-	fmt.Fprintf(w, "\nEach way ended with %d rows, one for each document, and no document left as ingested. It took %.0f s.\n", b.documents, time.Since(began).Seconds())
+	fmt.Fprintf(w, "\nEach way ended with %d rows, one for each document, and no document left as ingested. The table takes %d bytes a row with its indexes. It took %.0f s.\n",
+		b.documents, b.bytes/int64(b.documents), time.Since(began).Seconds())
 	return nil
 }
 
@@ -197,10 +199,11 @@ func (b *bench) measure(one way) (m measured, err error) {
 		m.client += cpu[i]
 		inserted += r.Inserted
 	}
-	rows, err := b.pg.Query("SELECT count(*), count(DISTINCT mongo_id) FROM reading_analytics")
+	rows, err := b.pg.Query("SELECT count(*), count(DISTINCT mongo_id), pg_total_relation_size('reading_analytics') FROM reading_analytics")
 	if err != nil {
 		return m, err
 	}
+	b.bytes, _ = strconv.ParseInt(rows[0][2], 10, 64)
 	want := strconv.Itoa(b.documents)
 	if rows[0][0] != want || rows[0][1] != want || inserted != int64(b.documents) {
 		return m, fmt.Errorf("%s rows with %s ids, %d inserted; want %s", rows[0][0], rows[0][1], inserted, want)
