@@ -185,23 +185,21 @@ func (h *host) down() (names []string, err error) {
 	}
 }
 
-// pause returns how long the container was down at its last stop.
-func (h *host) pause(container string) (time.Duration, error) {
+// stop is the last time that a container was stopped and started again.
+type stop struct{ from, to time.Time }
+
+// lastStop returns the last stop of a container.
+func (h *host) lastStop(container string) (s stop, err error) {
 	out, err := h.Command("inspect", "--format", "{{.State.FinishedAt}} {{.State.StartedAt}}", container).Output()
 	if err != nil {
-		return 0, err
+		return s, err
 	}
-	fields := strings.Fields(string(out))
-	var at [2]time.Time
-	for i := range at {
-		if at[i], err = time.Parse(time.RFC3339Nano, fields[i]); err != nil {
-			return 0, err
-		}
+	from, to, _ := strings.Cut(strings.TrimSpace(string(out)), " ")
+	if s.from, err = time.Parse(time.RFC3339Nano, from); err != nil {
+		return s, err
 	}
-	if at[0].Year() < 2000 { // it was never stopped
-		return 0, nil
-	}
-	return at[1].Sub(at[0]), nil
+	s.to, err = time.Parse(time.RFC3339Nano, to)
+	return s, err
 }
 
 // digest returns the digest of the tar stream of a volume as it is now.

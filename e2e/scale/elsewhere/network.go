@@ -50,6 +50,13 @@ type cell struct {
 	took                     time.Duration
 }
 
+func (c *cell) stopped() string {
+	if c.longest == 0 {
+		return "not stopped"
+	}
+	return fmt.Sprintf("%.1f s", c.longest.Seconds())
+}
+
 // network runs volbackup through each fault to each server.
 func (b *bench) network(w io.Writer) error {
 	if err := b.web1.container("database", "data"); err != nil {
@@ -80,7 +87,7 @@ func (b *bench) network(w io.Writer) error {
 				}
 			}
 			rows = append(rows, []string{s.name, f.name, fmt.Sprint(c.struck), c.outcomes.String(), fmt.Sprint(c.claimed), fmt.Sprint(c.lost), fmt.Sprint(c.down),
-				fmt.Sprintf("%.1f s", c.longest.Seconds()), c.next.String(), c.verified.String()})
+				c.stopped(), c.next.String(), c.verified.String()})
 		}
 	}
 	fmt.Fprintf(w, "\nvolbackup run --engine restic of a volume of %d MB, of which %d MB changed; %d runs with each fault. --timeout is %v, or %v if connections are cut or changed:\n\n",
@@ -113,6 +120,10 @@ func (b *bench) round(c *cell, s *server, f fault, total int64) (passed int64, e
 	if f.limit > 0 {
 		line += fmt.Sprintf(" --timeout %v", f.limit)
 	}
+	before, err := h.lastStop("database")
+	if err != nil {
+		return 0, err
+	}
 	s.link.Set(f.make(b, max(total, 1<<20)))
 	r, err := h.try(env, line)
 	passed, struck := s.link.Set(link.Fault{})
@@ -141,11 +152,13 @@ func (b *bench) round(c *cell, s *server, f fault, total int64) (passed int64, e
 	if c.down += len(down); len(down) > 0 {
 		b.wrong("%s, %s: %s", s.name, f.name, strings.Join(down, ", "))
 	}
-	pause, err := h.pause("database")
+	after, err := h.lastStop("database")
 	if err != nil {
 		return passed, err
 	}
-	c.longest = max(c.longest, pause)
+	if after != before { // else the run did not stop it
+		c.longest = max(c.longest, after.to.Sub(after.from))
+	}
 
 	// What the run reported must be there.
 	for _, one := range r.records() {
