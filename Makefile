@@ -66,7 +66,8 @@ completion.bash = $(datadir)/bash-completion/completions/$(t)
 completion.zsh  = $(datadir)/zsh/site-functions/_$(t)
 completion.fish = $(datadir)/fish/vendor_completions.d/$(t).fish
 # The files that every tool needs.
-common_units   = systemd/hub-failure@.service systemd/hub-notify@.service systemd/hub-status.service systemd/hub-status.timer
+common_units   = systemd/hub-failure@.service systemd/hub-notify@.service systemd/hub-status.service systemd/hub-status.timer \
+	systemd/hub-textfile.service systemd/hub-textfile.timer
 common_scripts = scripts/hub-failure scripts/hub-notify scripts/hub-run scripts/hub-status
 common_manuals = hub-failure.1 hub-notify.1 hub-run.1 hub-status.1
 common_pages   = $(if $(scdoc),$(addprefix bin/,$(common_manuals)))

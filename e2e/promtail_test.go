@@ -154,6 +154,10 @@ func TestPromtail(t *testing.T) {
 		{"a report", unit("hub-failure@volume-backup.service.service", "3", `{"level":"ERROR"}`), "hub-failure@volume-backup.service.service volume-backup ERROR"},
 		{"of an instance", unit("hub-failure@gitops-sync@web.service.service", "3", "x"), "hub-failure@gitops-sync@web.service.service gitops-sync ERROR"},
 
+		{"a unit of the same family", unit("volume-backup-verify.service", "3", `{"level":"ERROR"}`), "volume-backup-verify.service volume-backup ERROR"},
+		{"its timer", systemd("system-metrics-prune.timer", "6", "Started"), "system-metrics-prune.timer system-metrics INFO"},
+		{"a report of it", unit("hub-failure@volume-backup-verify.service.service", "3", "x"), "hub-failure@volume-backup-verify.service.service volume-backup ERROR"},
+
 		{"another unit", unit("ssh.service", "3", "x"), ""},
 		{"systemd on another unit", systemd("ssh.service", "3", "x"), ""},
 		{"one that begins like ours", unit("system-metrics-else.service", "3", "x"), ""},

@@ -429,6 +429,10 @@ func TestInstall(t *testing.T) {
 		"lib/systemd/system/hub-notify@.service",
 		"lib/systemd/system/hub-status.service",
 		"lib/systemd/system/hub-status.timer",
+		"lib/systemd/system/hub-textfile.service",
+		"lib/systemd/system/hub-textfile.timer",
+		"lib/systemd/system/system-metrics-prune.service",
+		"lib/systemd/system/system-metrics-prune.timer",
 		"lib/systemd/system/system-metrics.service",
 		"lib/systemd/system/system-metrics.timer",
 		"lib/systemd/system-preset/80-observability-hub.preset",
@@ -446,7 +450,7 @@ func TestInstall(t *testing.T) {
 	if got := files(); !slices.Equal(got, want) {
 		t.Errorf("installed: %q; want %q", got, want)
 	}
-	for _, unit := range []string{"system-metrics.service", "system-metrics.timer", "hub-status.timer"} {
+	for _, unit := range []string{"system-metrics.service", "system-metrics.timer", "system-metrics-prune.timer", "hub-status.timer", "hub-textfile.timer"} {
 		// It exits 1 for a unit that is not enabled.
 		if out, _ := exec.Command("systemctl", "--root="+dest, "is-enabled", unit).CombinedOutput(); string(out) != "disabled\n" {
 			t.Errorf("%s is %s", unit, out)
@@ -474,6 +478,8 @@ func TestInstall(t *testing.T) {
 		"lib/systemd/system/hub-notify@.service",
 		"lib/systemd/system/hub-status.service",
 		"lib/systemd/system/hub-status.timer",
+		"lib/systemd/system/hub-textfile.service",
+		"lib/systemd/system/hub-textfile.timer",
 		"lib/systemd/system-preset/80-observability-hub.preset",
 		"lib/sysusers.d/observability-hub.conf",
 		"lib/tmpfiles.d/observability-hub.conf",
