@@ -26,7 +26,7 @@ var systemdScript string
 var systemdProbe string
 
 // hubPackages are those of the machines with a database, which share one root.
-var hubPackages = []string{"git", "iproute2", "make", "man-db", "postgresql", "sudo", "zstd"}
+var hubPackages = []string{"curl", "git", "iproute2", "make", "man-db", "postgresql", "sudo", "zstd"}
 
 // TestSystemd boots a machine with systemd and PostgreSQL, in which the timer of system-metrics fires three times: while the
 // database is down, after it is up again, and once more. It takes two to three minutes, mostly waiting for the clock.
