@@ -12,11 +12,12 @@
 #   make bench                             compare the cost with that of other tools, as ratios
 #   make bench-PART                        measure how a part scales, for docs/scale.md: PART is a directory in e2e/scale
 #   make cover [TOOLS="sysmetrics …"]      print coverage per package: by unit tests, and with end-to-end tests
+#   make packages                          build a .deb and a .rpm of each tool, bills of materials and checksums in dist/
 #   make dist                              build static binaries with checksums in dist/
 #   make release VERSION=X.Y.Z             build binaries, packages, source and the text of the tag in dist/; tag and push nothing
 #
 # install only copies files: enabling a unit is the administrator's decision. demo,
-# test, lint, torture, bench, cover and release install the Debian packages that they
+# test, lint, torture, bench, cover, packages and release install the Debian packages that they
 # need (e2e/install-packages).
 
 PREFIX  = /usr/local
@@ -72,7 +73,7 @@ common_scripts = scripts/hub-failure scripts/hub-notify scripts/hub-run scripts/
 common_manuals = hub-failure.1 hub-notify.1 hub-run.1 hub-status.1
 common_pages   = $(if $(scdoc),$(addprefix bin/,$(common_manuals)))
 
-.PHONY: build install uninstall demo check test lint torture bench cover dist release modules help
+.PHONY: build install uninstall demo check test lint torture bench cover dist packages release modules help
 
 .SECONDEXPANSION:
 
@@ -239,6 +240,11 @@ dist:
 	rm -rf dist && mkdir dist
 	$(foreach arch,amd64 arm64,$(foreach t,$(TOOLS),export GOARCH=$(arch); $(call go_build,$(t),dist/$(t)-$(VERSION)-linux-$(arch))$(newline)))
 	cd dist && sha256sum * >SHA256SUMS && cat SHA256SUMS
+
+packages:
+	e2e/install-packages build
+	rm -rf dist
+	packaging/build deb rpm
 
 release:
 	e2e/install-packages build

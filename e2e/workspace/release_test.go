@@ -34,7 +34,7 @@ func newTree(t *testing.T) tree {
 	w.write("scripts/manage_volume.sh", "readonly version=0.1.0-dev\n")
 	w.write(".gitignore", "/dist/\n")
 	w.write("Makefile", "check:\n\t$(CHECK)\ndist:\n\trm -rf dist && mkdir dist && echo tool >dist/tool-$(VERSION)-linux-amd64 && echo stale >dist/SHA256SUMS\n")
-	w.write("packaging/build", "#!/bin/sh\nmkdir -p dist/stage && echo package >dist/hub-tool_${VERSION}_$ARCH.$1\n")
+	w.write("packaging/build", "#!/bin/sh\nfor kind; do echo package >dist/hub-tool_${VERSION}_$ARCH.$kind; done\n")
 	return w
 }
 
@@ -197,11 +197,11 @@ func TestRelease(t *testing.T) {
 	if tags := w.must("git", "tag"); tags != "" {
 		t.Errorf("release made the tags %q", tags)
 	}
-	if got, want := w.must("ls", "dist"), "SHA256SUMS\nTAG_MESSAGE\nhub-tool_0.1.0_amd64.deb\nhub-tool_0.1.0_arm64.deb\nobservability-hub-0.1.0.tar.gz\ntool-0.1.0-linux-amd64\n"; got != want {
+	if got, want := w.must("ls", "dist"), "SHA256SUMS\nTAG_MESSAGE\nhub-tool_0.1.0_amd64.deb\nhub-tool_0.1.0_amd64.rpm\nhub-tool_0.1.0_arm64.deb\nhub-tool_0.1.0_arm64.rpm\nobservability-hub-0.1.0.tar.gz\ntool-0.1.0-linux-amd64\n"; got != want {
 		t.Errorf("dist holds %q; want %q", got, want)
 	}
-	if got := w.must("sh", "-c", "cd dist && sha256sum --check --strict SHA256SUMS"); strings.Count(got, ": OK\n") != 4 {
-		t.Errorf("SHA256SUMS: %q; want 4 files", got)
+	if got := w.must("sh", "-c", "cd dist && sha256sum --check --strict SHA256SUMS"); strings.Count(got, ": OK\n") != 6 {
+		t.Errorf("SHA256SUMS: %q; want 6 files", got)
 	}
 
 	// The command that it prints makes the tag, with the words of the CHANGELOG, headings included.
