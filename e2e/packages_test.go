@@ -32,6 +32,7 @@ var packageNames = []string{"common", "gitsync", "readsync", "sysmetrics", "volb
 // TestPackages builds the packages in one directory, and some of them in another one. It checks that these are the same, what
 // lintian and rpm say, and the life of the packages in a Debian machine.
 func TestPackages(t *testing.T) {
+	t.Parallel()
 	dist := buildPackages(t, "gitsync readsync sysmetrics volbackup", "TZ=UTC")
 	debs := packageFiles(t, dist, ".deb")
 	rpms := packageFiles(t, dist, ".rpm")

@@ -84,7 +84,7 @@ only_sysmetrics() {
 upgraded() {
   local run mark=/run/mark
   mkdir -p $links/system-metrics.{timer,service}.d
-  printf '[Timer]\nOnCalendar=*:*:*\nAccuracySec=1ms\n' >$links/system-metrics.timer.d/often.conf
+  printf '[Timer]\nOnCalendar=\nOnCalendar=*:*:*\nAccuracySec=1ms\nRandomizedDelaySec=0\n' >$links/system-metrics.timer.d/often.conf
   printf '[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=\nExecStart=/bin/sh -c %s\n' \
     "'while [ -e \$\$STATE_DIRECTORY/wait ]; do touch \$\$STATE_DIRECTORY/waits; sleep 0.05; done; exec sysmetrics collect --flush'" \
     >$links/system-metrics.service.d/slow.conf
