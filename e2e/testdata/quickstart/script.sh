@@ -30,10 +30,10 @@ run() { systemctl start system-metrics.service; }
 rows >/e2e/rows-of-packages
 systemctl is-enabled system-metrics.timer >/e2e/enabled
 
-# The same host from source.
-apt-get purge --quiet=2 --yes hub-sysmetrics hub-common >/e2e/purge 2>&1
+# The same host from source. The removal keeps the environment file.
+apt-get remove --quiet=2 --yes hub-sysmetrics hub-common >/e2e/removal 2>&1
 rm -rf /var/lib/system-metrics
-runuser -u postgres -- psql --no-psqlrc --quiet --dbname=hub --command='DROP TABLE system_metrics' >>/e2e/purge
+runuser -u postgres -- psql --no-psqlrc --quiet --dbname=hub --command='DROP TABLE system_metrics' >>/e2e/removal
 {
   walk src from-source-1
   systemctl enable --now system-metrics.timer
