@@ -184,7 +184,13 @@ func (h *house) pending() string {
 // until waits until a condition is met, for at most two minutes. The condition returns what is missing, or "".
 func (h *house) until(what string, missing func() string) {
 	h.t.Helper()
-	for began := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+	h.untilEvery(100*time.Millisecond, what, missing)
+}
+
+// untilEvery is until with another time between two looks.
+func (h *house) untilEvery(pause time.Duration, what string, missing func() string) {
+	h.t.Helper()
+	for began := time.Now(); ; time.Sleep(pause) {
 		lacks := missing()
 		if lacks == "" {
 			return
