@@ -513,3 +513,46 @@ func TestInstall(t *testing.T) {
 		}
 	}
 }
+
+// TestInstallSome installs some of the tools into an empty directory. The presets enable the timers of these tools, and no others.
+func TestInstallSome(t *testing.T) {
+	root, err := workspace.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// make install needs only tools that are built.
+	if out, err := exec.Command("make", "-C", root, "build").CombinedOutput(); err != nil {
+		t.Fatalf("make build: %v\n%s", err, out)
+	}
+	for tools, want := range map[string][]string{
+		"sysmetrics":           {"system-metrics.timer"},
+		"gitsync":              {"gitops-sync.timer"},
+		"readsync":             {"reading-sync-api.socket", "reading-sync.timer"},
+		"volbackup":            {"volume-backup-resume.service", "volume-backup.timer"},
+		"sysmetrics volbackup": {"system-metrics.timer", "volume-backup-resume.service", "volume-backup.timer"},
+		"gitsync readsync":     {"gitops-sync.timer", "reading-sync-api.socket", "reading-sync.timer"},
+	} {
+		t.Run(tools, func(t *testing.T) {
+			dest := t.TempDir()
+			if out, err := exec.Command("make", "-C", root, "install", "TOOLS="+tools, "DESTDIR="+dest).CombinedOutput(); err != nil {
+				t.Fatalf("make install: %v\n%s", err, out)
+			}
+			if out, err := exec.Command("systemctl", "--root="+dest, "preset-all").CombinedOutput(); err != nil {
+				t.Fatalf("systemctl preset-all: %v\n%s", err, out)
+			}
+			links, err := filepath.Glob(filepath.Join(dest, "etc/systemd/system/*.wants/*"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var enabled []string
+			for _, link := range links {
+				enabled = append(enabled, filepath.Base(link))
+			}
+			slices.Sort(enabled)
+			enabled = slices.Compact(enabled) // a unit may be wanted by several others
+			if !slices.Equal(enabled, want) {
+				t.Errorf("enabled: %q; want %q", enabled, want)
+			}
+		})
+	}
+}
