@@ -8,7 +8,7 @@ for volume in data logs; do docker volume create "$volume" >/dev/null; done
 # Two containers share a volume: one writes into it all the time, one does not end on SIGTERM. The third is paused for a backup.
 docker run --detach --network none --name writer --restart unless-stopped --volume data:/data busybox \
   sh -c 'trap exit TERM; while :; do date >/data/new && mv /data/new /data/now; sleep 0.1 & wait; done' >/dev/null
-docker run --detach --network none --name slow --restart unless-stopped --stop-timeout 1 --volume data:/data busybox \
+docker run --detach --network none --name slow --restart unless-stopped --stop-timeout 2 --volume data:/data busybox \
   sh -c 'trap "" TERM; while :; do sleep 1; done' >/dev/null
 docker run --detach --network none --name quiet --restart unless-stopped --label hub.backup.quiesce=pause --volume logs:/logs busybox \
   sh -c 'trap exit TERM; sleep 100000 & wait' >/dev/null
