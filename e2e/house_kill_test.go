@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"observability-hub/e2e/nspawn"
 	"observability-hub/e2e/torture"
 )
 
@@ -25,15 +26,18 @@ var houseTimes = map[string]time.Duration{
 // The kernel goes on, so what a process has written to a file is there after the cut. The tests of lost writes are others.
 func TestHouseKill(t *testing.T) {
 	t.Parallel()
-	cuts := 3
-	if torture.Full {
-		cuts = 20
+	if !torture.Full {
+		houseKill(t, nspawn.Bookworm, 3)
+		return
 	}
+	for _, suite := range []string{nspawn.Bookworm, nspawn.Trixie} {
+		t.Run(suite, func(t *testing.T) { houseKill(t, suite, 20) })
+	}
+}
+
+func houseKill(t *testing.T, suite string, cuts int) {
 	random := torture.Random(t, 14)
-	h := newHouse(t, "*:*:0/5")
-	// system-metrics runs more often too, so that cuts hit it.
-	h.run("bash", "-c", `mkdir -p /etc/systemd/system/system-metrics.timer.d && printf "$0" >/etc/systemd/system/system-metrics.timer.d/often.conf && systemctl daemon-reload`,
-		"[Timer]\nOnCalendar=*:*:0/2\nAccuracySec=100ms\n")
+	h := newHouse(t, suite, "*:*:0/5")
 	h.check()
 
 	var done, hit, aimed, rebooting, down int

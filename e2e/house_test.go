@@ -46,8 +46,8 @@ type house struct {
 	often     string // a drop-in that adds to a timer's schedule, and removes its delay
 }
 
-// newHouse boots a machine, sets it up, and boots it again. every is how often the jobs run, beside their own schedule.
-func newHouse(t *testing.T, every string) *house {
+// newHouse boots a machine of a suite, sets it up, and boots it again. every is how often the jobs run, beside their own schedule.
+func newHouse(t *testing.T, suite, every string) *house {
 	t.Helper()
 	shared := t.TempDir()
 	for dir := shared; dir != "/" && dir != os.TempDir(); dir = filepath.Dir(dir) {
@@ -66,6 +66,7 @@ func newHouse(t *testing.T, every string) *house {
 	h.git("", "clone", "--quiet", filepath.Join(shared, "git", "hub"), h.clone)
 	h.work()
 	config := docker.Machine(t, nspawn.Config{
+		Suite: suite,
 		Tools: []string{"gitsync", "readsync", "sysmetrics", "volbackup"},
 		Files: []nspawn.File{
 			{Path: "/srv/credentials/mongo_uri", Content: "mongodb://" + url.PathEscape("/shared/mongo.sock") + "/\n"},
@@ -76,15 +77,17 @@ ExecStart=git daemon --export-all --base-path=/shared/git --listen=127.0.0.1 --r
 WantedBy=multi-user.target
 `},
 			{Path: "/etc/systemd/system/copy.service", Content: "[Service]\nType=oneshot\nExecStart=true\n"},
-			// gitops-sync is to run every few seconds, and the catch-up of the others not to wait half an hour.
+			// gitops-sync and system-metrics are to run every few seconds, and the first runs of the others are not to wait for half an
+			// hour.
 			{Path: "/etc/systemd/system/gitops-sync.timer.d/often.conf", Content: h.often},
+			{Path: "/etc/systemd/system/system-metrics.timer.d/often.conf", Content: h.often},
 			{Path: "/etc/systemd/system/reading-sync.timer.d/now.conf", Content: "[Timer]\nRandomizedDelaySec=0\n"},
 			{Path: "/etc/systemd/system/volume-backup.timer.d/now.conf", Content: "[Timer]\nRandomizedDelaySec=0\n"},
 		},
 		Binds:   []nspawn.Bind{{From: shared, To: "/shared"}, {From: filepath.Dir(h.pg.Socket()), To: "/postgres"}},
 		Timeout: 30 * time.Minute,
 	})
-	for _, name := range houseCopies {
+	for name := range houseCopies {
 		content, err := os.ReadFile(filepath.Join("..", "systemd", name))
 		if err != nil {
 			t.Fatal(err)
@@ -94,7 +97,7 @@ WantedBy=multi-user.target
 	h.machine = nspawn.Start(t, config)
 	presets := append([]string{"reading-sync-api.socket", "volume-backup-resume.service"}, houseTimers...)
 	h.run("bash", append([]string{"-c", houseSetup, "setup"}, presets...)...)
-	for _, name := range houseCopies {
+	for name := range houseCopies {
 		h.run("systemctl", "enable", "--quiet", "--now", "copy-"+name)
 	}
 	h.jitter = h.delays()
@@ -104,13 +107,15 @@ WantedBy=multi-user.target
 }
 
 // houseCopies are the timers with a random delay. The machine has a copy of each, which no test changes.
-var houseCopies = []string{"gitops-sync.timer", "reading-sync.timer", "volume-backup.timer"}
+var houseCopies = map[string]time.Duration{ // the values are the times between two runs
+	"gitops-sync.timer": 15 * time.Minute, "reading-sync.timer": 24 * time.Hour, "system-metrics.timer": time.Minute, "volume-backup.timer": 24 * time.Hour,
+}
 
 // delays returns the random delays of the copies: how much later than their schedule they run next.
 func (h *house) delays() string {
 	h.t.Helper()
 	var all []string
-	for name, period := range map[string]time.Duration{"gitops-sync.timer": 15 * time.Minute, "reading-sync.timer": 24 * time.Hour, "volume-backup.timer": 24 * time.Hour} {
+	for name, period := range houseCopies {
 		// While the service runs, its timer has no next start.
 		next := h.run("bash", "-c", `until next=$(systemctl show --property=NextElapseUSecRealtime --value copy-`+name+`) && [[ -n $next ]]; do sleep 0.1; done; date --utc --date="$next" +%s`)
 		seconds, err := strconv.ParseInt(next, 10, 64)
@@ -204,6 +209,9 @@ func (h *house) pending() string {
 	if n := h.statuses()["processed"]; n != h.documents {
 		return fmt.Sprintf("%d of %d documents are processed", n, h.documents)
 	}
+	if h.query("SELECT to_regclass('system_metrics')") == "[[NULL]]" {
+		return "there is no sample"
+	}
 	if got, _ := h.try("jq", "--raw-output", ".commit", "/var/lib/gitops-apply/ledger.json"); got != h.git(h.clone, "rev-parse", "HEAD") {
 		return "the commit is not applied: " + got
 	}
@@ -275,7 +283,7 @@ func (h *house) check() {
 	for what, c := range map[string]struct{ got, want string }{
 		"rows of documents, and different ones": {h.query("SELECT count(*), count(DISTINCT mongo_id) FROM reading_analytics"), fmt.Sprintf("[[%d %d]]", h.documents, h.documents)},
 		"documents by status":                   {fmt.Sprint(h.statuses()), fmt.Sprint(map[string]int{"processed": h.documents})},
-		"samples that are not four rows":        {h.oddSamples(), "[]"},
+		"samples that are not four rows":        {h.query("SELECT time, host, count(*) FROM system_metrics GROUP BY time, host HAVING count(*) <> 4 OR count(DISTINCT metric_type) <> 4"), "[]"},
 		"records that wait":                     {h.run("bash", "-c", "cat /var/lib/system-metrics/spool.jsonl 2>/dev/null | wc -l"), "0"},
 		"containers":                            {h.run("bash", "-c", "docker ps --all --format '{{.Names}} {{.State}}' | sort"), "quiet running\nslow running\nwriter running"},
 		"journals of containers":                {h.run("bash", "-c", "ls /var/lib/volume-backup/quiesced 2>/dev/null || :"), ""},
@@ -300,15 +308,6 @@ func (h *house) start() {
 	h.run("systemctl", append([]string{"start"}, houseTimers...)...)
 }
 
-// oddSamples returns the samples in the table that are not one row of each kind. Before the first sample there is no table.
-func (h *house) oddSamples() string {
-	h.t.Helper()
-	if h.query("SELECT to_regclass('system_metrics')") == "[[NULL]]" {
-		return "[]"
-	}
-	return h.query("SELECT time, host, count(*) FROM system_metrics GROUP BY time, host HAVING count(*) <> 4 OR count(DISTINCT metric_type) <> 4")
-}
-
 func (h *house) query(query string) string {
 	h.t.Helper()
 	rows, err := h.pg.Query(query)
@@ -330,12 +329,13 @@ func (h *house) runs(unit string) int {
 }
 
 // TestHouse boots a host with all four unit families, beside a real PostgreSQL, a MongoDB stand-in, Docker and a Git server. No
-// service is started by hand. At boot the timers start the runs that the host has missed. After that they run by the clock:
-// system-metrics by its own schedule, the others by drop-ins that shorten theirs, two of which gitsync deploys.
+// service is started by hand. At boot the timers start the daily jobs, which the host has missed. After that all jobs run by the
+// clock, every ten seconds: drop-ins shorten the schedules, and gitsync deploys those of the daily jobs. TestSystemd waits for the
+// minutes of system-metrics. Drop-ins also turn off the random delays, which are checked with copies of the timers.
 func TestHouse(t *testing.T) {
 	t.Parallel()
 	began := time.Now()
-	h := newHouse(t, "*:*:0/10")
+	h := newHouse(t, nspawn.Bookworm, "*:*:0/10")
 	booted := time.Now()
 
 	// The schedules of the daily jobs are those of the units: what runs is what was missed.
@@ -359,12 +359,6 @@ func TestHouse(t *testing.T) {
 	h.start()
 	h.work()
 	h.mark()
-	h.until("system-metrics runs by the minute", func() string {
-		if h.runs("system-metrics.service") == 0 {
-			return "it has not run"
-		}
-		return ""
-	})
 	h.until("the jobs do their work", h.pending)
 	status, err := h.try("hub-status", "--json")
 	if err != nil || strings.Count(status, `"ok":true`) != 4 {
