@@ -40,6 +40,9 @@ func Machine(tb testing.TB, config nspawn.Config) nspawn.Config {
 		_ = exec.Command("find", "/sys/fs/cgroup", "-depth", "-type", "d", "(", "-path", "*/"+parent, "-o", "-path", "*/"+parent+"/*", ")", "-exec", "rmdir", "{}", "+").Run()
 	})
 	config.Packages = slices.Concat(config.Packages, machinePackages)
+	if config.Suite == nspawn.Trixie {
+		config.Packages = append(config.Packages, "docker-cli") // before Debian 13 it was a part of docker.io
+	}
 	config.Binds = append(config.Binds, nspawn.Bind{From: busybox, To: "/busybox", ReadOnly: true})
 	config.Files = append(config.Files,
 		nspawn.File{Path: "/etc/docker/daemon.json", Content: `{
