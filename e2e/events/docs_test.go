@@ -59,7 +59,9 @@ type failures struct {
 	said []string
 }
 
-func (f *failures) Errorf(format string, args ...any) { f.said = append(f.said, fmt.Sprintf(format, args...)) }
+func (f *failures) Errorf(format string, args ...any) {
+	f.said = append(f.said, fmt.Sprintf(format, args...))
+}
 
 // A key that the schema lacks is reported once for each event, not once for each line.
 func TestCheckReportsOnce(t *testing.T) {
