@@ -305,6 +305,6 @@ func checkFileList(t *testing.T, debs []string) {
 		}
 	}
 	if got, err := os.ReadFile(path); err != nil || string(got) != list.String() {
-		t.Errorf("packaging/files.md: %v; want\n%s", err, list.String())
+		t.Errorf("packaging/files.md: %v; -packages writes it again; want\n%s", err, list.String())
 	}
 }

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # packages.sh — the life of the packages in a Debian machine: install, enable, upgrade,
 # remove, purge. The packages are in /packages, those of a higher version in /higher.
 # packages_test.go runs it with bash.
