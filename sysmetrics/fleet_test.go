@@ -54,7 +54,8 @@ type fleetReport struct {
 type simulated struct {
 	dir     string
 	moment  time.Duration
-	batches [][]entry // the samples, oldest first; nil after the first attempt, which leaves them in the spool or in the table
+	newest  []entry   // the newest sample; nil after the first attempt, which leaves it in the spool or in the table
+	samples [][]entry // all samples, if they are sent again
 }
 
 // processCPU returns the CPU time of this process in seconds.
@@ -73,10 +74,6 @@ func runFleet() error {
 	hosts, err := order.prepare()
 	if err != nil {
 		return err
-	}
-	all := make([][][]entry, len(hosts))
-	for i, h := range hosts {
-		all[i] = h.batches
 	}
 	report := fleetReport{Began: time.Now(), Errors: map[string]int{}}
 	var mu sync.Mutex
@@ -120,7 +117,7 @@ func runFleet() error {
 			todo = append(todo, h)
 		}
 		if order.Replay {
-			if err := h.spool(all[i]); err != nil {
+			if err := h.spool(h.samples...); err != nil {
 				return err
 			}
 		}
@@ -168,19 +165,23 @@ func (o fleetOrder) prepare() ([]*simulated, error) {
 				line = strings.Replace(line, "HOST", name, 1)
 				batch = append(batch, entry{line: []byte(line + "\n"), host: name, time: at})
 			}
-			h.batches = append(h.batches, batch)
+			h.samples = append(h.samples, batch)
 		}
 		hosts[i] = h
-		if err := h.spool(h.batches[:o.Samples-1]); err != nil {
+		h.newest = h.samples[o.Samples-1]
+		if err := h.spool(h.samples[:o.Samples-1]...); err != nil {
 			return nil, err
+		}
+		if !o.Replay {
+			h.samples = nil
 		}
 	}
 	return hosts, nil
 }
 
 // spool adds samples to the spool of a host.
-func (h *simulated) spool(batches [][]entry) error {
-	if len(batches) == 0 {
+func (h *simulated) spool(samples ...[]entry) error {
+	if len(samples) == 0 {
 		return nil
 	}
 	dir, err := statedir.Open(context.Background(), h.dir, 0)
@@ -189,7 +190,7 @@ func (h *simulated) spool(batches [][]entry) error {
 	}
 	defer dir.Close()
 	d := h.delivery()
-	_, err = d.spool(queue{dir, spoolFile, d.SpoolMax << 20}, slices.Concat(batches...))
+	_, err = d.spool(queue{dir, spoolFile, d.SpoolMax << 20}, slices.Concat(samples...))
 	return err
 }
 
@@ -207,9 +208,7 @@ func (h *simulated) send() (*delivery, error) {
 		return d, err
 	}
 	defer dir.Close()
-	var batch []entry
-	if h.batches != nil {
-		batch, h.batches = h.batches[len(h.batches)-1], nil
-	}
+	batch := h.newest
+	h.newest = nil
 	return d, d.deliver(context.Background(), dir, batch, nothing)
 }

@@ -25,14 +25,15 @@ const spread = 50 * time.Second
 // server has the settings that matter here: those of a small server with Debian's defaults, which syncs each commit to disk.
 var server = []string{"fsync = on", "autovacuum = on", "max_connections = 100", "shared_buffers = '512MB'", "max_wal_size = '4GB'", "min_wal_size = '1GB'"}
 
-// pooler has as many sessions as a server with two CPUs can use, and a file descriptor for each host of a burst.
-var pooler = []string{"max_client_conn = 10000", "default_pool_size = 8", "log_connections = 0", "log_disconnections = 0"}
+// pooler has PgBouncer's default number of sessions, and a file descriptor for each host of a burst.
+var pooler = []string{"max_client_conn = 10000", "default_pool_size = 20", "log_connections = 0", "log_disconnections = 0"}
 
 // scene is one row of a table.
 type scene struct {
 	hosts   int
 	pooled  bool
 	minutes int // --flush-every, at least 1
+	samples int // that each host has to send
 }
 
 // rate is the number of flushes in a second, while the hosts of a minute send.
@@ -40,14 +41,15 @@ func (s scene) rate() float64 { return float64(s.hosts) / float64(s.minutes) / s
 
 func main() {
 	seconds := flag.Float64("seconds", 15, "length of each measurement")
+	only := flag.String("only", "", "measure only the tables whose titles contain this text")
 	flag.Parse()
-	if err := run(*seconds); err != nil {
+	if err := run(*seconds, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench-fleet:", err)
 		os.Exit(1)
 	}
 }
 
-func run(seconds float64) error {
+func run(seconds float64, only string) error {
 	dir, err := os.MkdirTemp("/dev/shm", "hub-fleet-")
 	if err != nil {
 		return err
@@ -71,23 +73,30 @@ func run(seconds float64) error {
 
 	fmt.Printf("Measured with `make bench-fleet` at %s: %s, %d CPUs, %s. %g seconds for each row.\n",
 		time.Now().UTC().Format("2006-01-02 15:04 UTC"), b.version(), runtime.NumCPU(), memory(), seconds)
-	if err := steps(hosts, dir); err != nil {
-		return err
+	if only == "" {
+		if err := steps(hosts, dir); err != nil {
+			return err
+		}
 	}
 	for _, table := range []struct {
 		title   string
 		pooled  bool
 		minutes int
+		samples int
 		hosts   []int
 	}{
-		{"Every minute, without a pooler", false, 1, []int{100, 1000, 2500, 5000, 10_000, 15_000}},
-		{"Every minute, through PgBouncer", true, 1, []int{100, 1000, 5000, 10_000, 20_000, 30_000, 50_000}},
-		{"`--flush-every 10m`, through PgBouncer", true, 10, []int{10_000, 50_000, 100_000, 150_000, 200_000, 300_000}},
+		{"Every minute, without a pooler", false, 1, 1, []int{100, 1000, 2500, 5000, 10_000, 15_000}},
+		{"Every minute, through PgBouncer", true, 1, 1, []int{100, 1000, 5000, 10_000, 20_000, 30_000, 50_000}},
+		{"`--flush-every 10m`, through PgBouncer", true, 10, 10, []int{10_000, 50_000, 100_000, 150_000, 200_000, 300_000}},
+		{"Every minute, through PgBouncer, in the first minute after the database was down for half an hour", true, 1, 30, []int{1000, 5000, 10_000}},
 	} {
+		if !strings.Contains(table.title, only) {
+			continue
+		}
 		fmt.Printf("\n%s:\n\n%s\n%s\n", table.title, header, strings.Repeat("|---", strings.Count(header, "|")-1)+"|")
 		var last *result
 		for _, n := range table.hosts {
-			r, err := b.measure(scene{n, table.pooled, table.minutes})
+			r, err := b.measure(scene{n, table.pooled, table.minutes, table.samples})
 			if err != nil {
 				return err
 			}
@@ -178,7 +187,7 @@ func thousands(n int) string {
 // measure lets a part of a minute's hosts send, at the rate of all of them.
 func (b *bench) measure(s scene) (*result, error) {
 	b.runs++
-	order := fleet.Order{Name: fmt.Sprintf("r%02d-", b.runs), Hosts: max(int(s.rate()*b.seconds), 1), Seconds: b.seconds, Samples: s.minutes, Seed: uint64(b.runs)}
+	order := fleet.Order{Name: fmt.Sprintf("r%02d-", b.runs), Hosts: max(int(s.rate()*b.seconds), 1), Seconds: b.seconds, Samples: s.samples, Seed: uint64(b.runs)}
 	url := b.c.TCPURL()
 	if s.pooled {
 		url = b.p.URL()
