@@ -125,7 +125,7 @@ func alertLogs(t *testing.T) *journal {
 			j.add(night.Add(604*time.Minute), host, "reading-sync-api@1-2-0.service", "INFO", "synced", "reading-sync",
 				`"read":40,"inserted":40,"identical":0,"differing":0,"rejected":0,"marked":40,"unmarked":0,"batches":1,"duration_s":1.2`)
 			j.add(night.Add(604*time.Minute), host, "reading-sync.service", "INFO", "triggered", "reading-sync",
-				`"processed_count":40,"calls":1,"attempts":1,"duration_s":1.4,"url":"http://localhost:8085/api/sync/reading"`)
+				`"processed_count":40,"calls":1,"attempts":1,"left_behind":false,"duration_s":1.4,"url":"http://localhost:8085/api/sync/reading"`)
 		}
 		for m := range 30 {
 			level, inserted := "INFO", 4

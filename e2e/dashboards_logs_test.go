@@ -139,7 +139,7 @@ func fleetLogs(t *testing.T) *journal {
 		j.add(at(10, 4, 0), host, "reading-sync-api@1-2-0.service", "WARN", "document_rejected", "reading-sync", `"detail":"a text holds a NUL","mongo_id":"65f0c0ffee0000000000000`+fmt.Sprint(n)+`","reason":"nul"`)
 		j.add(at(10, 4, 1), host, "reading-sync-api@1-2-0.service", "WARN", "synced", "reading-sync",
 			`"read":40,"inserted":36,"identical":2,"differing":1,"rejected":1,"marked":38,"unmarked":0,"batches":1,"duration_s":1.2`)
-		j.add(at(10, 4, 2), host, "reading-sync.service", "INFO", "triggered", "reading-sync", `"processed_count":38,"calls":2,"attempts":2,"duration_s":1.4,"url":"http://localhost:8085/api/sync/reading"`)
+		j.add(at(10, 4, 2), host, "reading-sync.service", "INFO", "triggered", "reading-sync", `"processed_count":38,"calls":2,"attempts":2,"left_behind":false,"duration_s":1.4,"url":"http://localhost:8085/api/sync/reading"`)
 	}
 	return j
 }
