@@ -74,7 +74,8 @@ func NewPooler(c *Cluster, conf ...string) (*Pooler, error) {
 		return nil, err
 	}
 	defer log.Close()
-	cmd := exec.Command("pgbouncer", ini)
+	// The soft limit is mostly 1024 descriptors, which is too low for many clients.
+	cmd := exec.Command("sh", "-c", `ulimit -Sn "$(ulimit -Hn)"; exec pgbouncer "$1"`, "sh", ini)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.user, Pdeathsig: syscall.SIGKILL}
 	if err := startFromLastingThread(cmd); err != nil {

@@ -10,9 +10,11 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/signal"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"observability-hub/e2e/fleet"
@@ -40,7 +42,7 @@ type scene struct {
 func (s scene) rate() float64 { return float64(s.hosts) / float64(s.minutes) / spread.Seconds() }
 
 func main() {
-	seconds := flag.Float64("seconds", 15, "length of each measurement")
+	seconds := flag.Float64("seconds", 10, "length of each measurement")
 	only := flag.String("only", "", "measure only the tables whose titles contain this text")
 	flag.Parse()
 	if err := run(*seconds, *only); err != nil {
@@ -55,6 +57,13 @@ func run(seconds float64, only string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	// After a signal, e2e/postgres stops the servers and ends this process.
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		_ = os.RemoveAll(dir)
+	}()
 	hosts, err := fleet.Build(dir)
 	if err != nil {
 		return err
@@ -90,7 +99,7 @@ func run(seconds float64, only string) error {
 		{"`--flush-every 10m`, through PgBouncer", true, 10, 10, []int{10_000, 50_000, 100_000, 150_000, 200_000, 300_000}},
 		{"Every minute, through PgBouncer, in the first minute after the database was down for half an hour", true, 1, 30, []int{1000, 5000, 10_000}},
 	} {
-		if !strings.Contains(table.title, only) {
+		if !strings.Contains(strings.ToLower(table.title), strings.ToLower(only)) {
 			continue
 		}
 		fmt.Printf("\n%s:\n\n%s\n%s\n", table.title, header, strings.Repeat("|---", strings.Count(header, "|")-1)+"|")
