@@ -81,6 +81,8 @@ func TestDockerEvents(t *testing.T) {
 	provoke("output_failed", `"$M" export vol >/dev/full`)
 	provoke("state_unwritable", `"$M" --state-dir /proc/nowhere export vol >vol.tar`)
 	provoke("no_state_directory", `STATE_DIRECTORY= HOME= "$M" export vol >vol.tar`)
+	provoke("permission_denied", `unshare --mount sh -c 'mount -t tmpfs tmpfs /var/lib && mkdir -m 700 /var/lib/volume-backup && install -d -o nobody /var/lib/home &&
+		STATE_DIRECTORY= HOME=/var/lib/home setpriv --reuid=nobody --regid=nogroup --clear-groups "$M" resume'`)
 	provoke("import_refused", `echo nonsense | "$M" import vol`)
 	provoke("import_interrupted", `D=$(dirname "$V"); mkdir -p "$D/.hub-import/new"; mv "$V" "$D/.hub-import/old"; mkdir "$V"
 		printf '%s\n' 'owner 1' 'at 1' "lock $D" "import $V" >state/quiesced/vol; "$M" resume; rmdir "$V"; "$M" resume`)
