@@ -670,3 +670,40 @@ SH
   done < <(sed -n 's/^LoadCredential=\([a-z_]*\).*/\1/p' "$BATS_TEST_DIRNAME"/../../systemd/*.service | sort -u)
   ((known >= 7))
 }
+
+# --- --textfile ---
+
+@test "--textfile writes a gauge for each number that is known, and exits 0 whatever needs a person" {
+  a_timer reading-sync.timer ActiveState=inactive NextElapseUSecRealtime=
+  run -0 --separate-stderr "$script" --textfile "$BATS_TEST_TMPDIR/hub.prom"
+  [ -z "$output$stderr" ]
+  grep -qx '# TYPE hub_job_ok gauge' "$BATS_TEST_TMPDIR/hub.prom"
+  grep -qx 'hub_job_ok{family="reading-sync"} 0' "$BATS_TEST_TMPDIR/hub.prom"
+  grep -qx 'hub_job_ok{family="system-metrics"} 1' "$BATS_TEST_TMPDIR/hub.prom"
+  grep -qx 'hub_job_last_run_duration_seconds{family="volume-backup"} 1.250' "$BATS_TEST_TMPDIR/hub.prom"
+  grep -qx "hub_job_last_success_timestamp_seconds{family=\"gitops-sync\"} $((now - 300))" "$BATS_TEST_TMPDIR/hub.prom"
+  run -1 grep -q 'hub_job_next_run_timestamp_seconds{family="reading-sync"}' "$BATS_TEST_TMPDIR/hub.prom"
+  # The samples of a metric stand together.
+  [ "$(grep -c '^# HELP' "$BATS_TEST_TMPDIR/hub.prom")" -eq "$(grep -v '^#' "$BATS_TEST_TMPDIR/hub.prom" | cut -d '{' -f 1 | uniq | wc -l)" ]
+  [ ! -e "$BATS_TEST_TMPDIR/hub.prom.new" ]
+}
+
+@test "--textfile keeps the last success while the job fails" {
+  "$script" --textfile "$BATS_TEST_TMPDIR/hub.prom" volume-backup
+  a_service volume-backup.service Result=exit-code ExecMainStatus=11 "ExecMainStartTimestamp=$(at -60)"
+  "$script" --textfile "$BATS_TEST_TMPDIR/hub.prom" volume-backup
+  grep -qx "hub_job_last_success_timestamp_seconds{family=\"volume-backup\"} $((now - 300))" "$BATS_TEST_TMPDIR/hub.prom"
+  grep -qx "hub_job_last_run_timestamp_seconds{family=\"volume-backup\"} $((now - 60))" "$BATS_TEST_TMPDIR/hub.prom"
+}
+
+@test "--textfile that cannot be written leaves the file alone and exits 73" {
+  mkdir "$BATS_TEST_TMPDIR/hub.prom.new"
+  echo old >"$BATS_TEST_TMPDIR/hub.prom"
+  run -73 --separate-stderr "$script" --textfile "$BATS_TEST_TMPDIR/hub.prom"
+  [[ $stderr == *"hub-status: cannot write $BATS_TEST_TMPDIR/hub.prom"* ]]
+  [ "$(cat "$BATS_TEST_TMPDIR/hub.prom")" = old ]
+  mkfifo "$BATS_TEST_TMPDIR/fifo"
+  run -73 --separate-stderr "$script" --textfile "$BATS_TEST_TMPDIR/fifo"
+  [ -p "$BATS_TEST_TMPDIR/fifo" ]
+  run -64 --separate-stderr "$script" --textfile
+}

@@ -5,7 +5,8 @@
 # makes all other checks that do not need the unit itself.
 set -euo pipefail
 
-units=(system-metrics.service system-metrics.timer hub-failure@example.service.service hub-status.service hub-status.timer)
+units=(system-metrics.service system-metrics.timer hub-failure@example.service.service hub-status.service hub-status.timer
+  hub-textfile.service hub-textfile.timer system-metrics-prune.service system-metrics-prune.timer)
 # Debian's postgresql.service only represents its clusters.
 postgres=postgresql@15-main.service
 
