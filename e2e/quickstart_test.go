@@ -23,28 +23,15 @@ var quickstartScript string
 // same from source. The machine has no network, so the packages are made before, and PostgreSQL is installed already.
 func TestQuickstart(t *testing.T) {
 	t.Parallel()
-	tree := copyTree(t)
-	build := exec.Command(filepath.Join(tree, "packaging/build"), "deb")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("packaging/build: %v\n%s", err, out)
-	}
-	dist := t.TempDir()
-	for _, name := range []string{"common", "sysmetrics"} {
-		found, err := filepath.Glob(filepath.Join(tree, "dist", "hub-"+name+"_*.deb"))
-		if err != nil || len(found) != 1 {
-			t.Fatalf("packages of %s: %v, %v", name, found, err)
-		}
-		if err := os.Rename(found[0], filepath.Join(dist, filepath.Base(found[0]))); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.RemoveAll(filepath.Join(tree, "dist")); err != nil {
+	dist := buildPackages(t, "sysmetrics", "TZ=UTC")
+	tree := filepath.Dir(dist)
+	if err := os.Rename(dist, tree+".dist"); err != nil { // the tree is copied in the machine
 		t.Fatal(err)
 	}
 	result := nspawn.Run(t, nspawn.Config{
 		Packages: hubPackages,
 		Files:    quickstartBlocks(t),
-		Binds:    []nspawn.Bind{{From: tree, To: "/src", ReadOnly: true}, {From: dist, To: "/dist", ReadOnly: true}},
+		Binds:    []nspawn.Bind{{From: tree, To: "/src", ReadOnly: true}, {From: tree + ".dist", To: "/dist", ReadOnly: true}},
 		Script:   quickstartScript,
 	})
 	left := func(name string) string {
