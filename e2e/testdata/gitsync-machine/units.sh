@@ -572,7 +572,7 @@ JSON
 a_roll_out() {
   local settings good
   settings=$(</etc/observability-hub/gitops-sync.env)
-  mkdir $units/gitops-apply.service.d
+  mkdir -p $units/gitops-apply.service.d
   printf '[Unit]\nOnSuccess=gitops-verdict.service\nOnFailure=gitops-verdict.service\n' >$units/gitops-apply.service.d/verdict.conf
   systemctl daemon-reload
   good=$(newest)
@@ -609,7 +609,7 @@ a_roll_out() {
 
   await ended gitops-verdict.service
   echo "$settings" >/etc/observability-hub/gitops-sync.env
-  rm -r $units/gitops-apply.service.d
+  rm $units/gitops-apply.service.d/verdict.conf
   systemctl daemon-reload
 }
 verdict_is() { [[ $(git -C /srv/git/hub for-each-ref --format='%(objectname)' "refs/hosts/$(hostname)/bad") == "$1" ]]; }
