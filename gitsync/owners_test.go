@@ -62,3 +62,13 @@ func TestOwners(t *testing.T) {
 		t.Error("realState does not resolve the link, or changes a path that does not exist")
 	}
 }
+
+// A directory of owners that cannot be read is an error: without it, files of others would count as ours.
+func TestOwnersUnreadable(t *testing.T) {
+	w := newWorld(t)
+	env, _ := testEnv(t)
+	w.onHost(ownersDir, "-> .gitsync", 0)
+	if all, err := readOwners(host{w.root}, w.state, nil, env.Diag); err == nil {
+		t.Errorf("readOwners = %v without an error", all)
+	}
+}

@@ -93,3 +93,17 @@ func TestIsDropInDir(t *testing.T) {
 		}
 	}
 }
+
+func TestAliased(t *testing.T) {
+	w := wantOf(map[string]string{
+		unitDir + "/a.service":          "[Service]\nExecStart=true\n[Install]\nAlias=b.service %p-x.service %Q.service\n",
+		unitDir + "/a.service.d/x.conf": "[Install]\nAlias=c.service\n",
+		unitDir + "/d.service":          "[Service]\nExecStart=true\n",
+	})
+	a := newAfter(host{root: t.TempDir()}, w, nil)
+	for name, want := range map[string]string{"b.service": "a.service", "a-x.service": "a.service", "c.service": "a.service", "d.service": "", "%Q.service": "", "": ""} {
+		if got := w.aliased(a, name); got != want {
+			t.Errorf("aliased(%q) = %q; want %q", name, got, want)
+		}
+	}
+}
