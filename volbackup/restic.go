@@ -36,6 +36,9 @@ type restic struct {
 
 	outcomes []outcome // of run: volumes that settle still has to verify
 	ahead    bool      // of run: there are snapshots with the tag aheadTag
+
+	// of run: how many bytes sendAhead added for each volume
+	added map[string]int64
 }
 
 func newRestic(env *cli.Env, state repositoryFlags, staging stagingFlags, script scriptFlags) (*restic, error) {
@@ -252,9 +255,14 @@ func (r *restic) sendAhead(ctx context.Context, group []volume) error {
 		dir.Close()
 		r.ahead = true
 		// Files that change or vanish meanwhile are left to the backup.
-		if _, err := r.callUnless(ctx, resticIncomplete, "backup", "--quiet", "--tag", aheadTag, "--", v.Mountpoint); err != nil {
+		out, err := r.callUnless(ctx, resticIncomplete, "backup", "--quiet", "--json", "--tag", aheadTag, "--", v.Mountpoint)
+		if err != nil {
 			return err
 		}
+		if r.added == nil {
+			r.added = map[string]int64{}
+		}
+		r.added[v.name] += summaryOf(string(out)).Added
 	}
 	return nil
 }
@@ -346,18 +354,25 @@ func (r *restic) backUp(ctx context.Context, group []volume, _ func(outcome)) {
 	r.outcomes = append(r.outcomes, outcomes...)
 }
 
+// summary is the last line that restic backup --json prints.
+type summary struct {
+	ID        string `json:"snapshot_id"`
+	Processed int64  `json:"total_bytes_processed"`
+	Added     int64  `json:"data_added"`
+}
+
+func summaryOf(output string) (s summary) {
+	for line := range strings.Lines(output) {
+		_ = json.Unmarshal([]byte(line), &s) // other lines have none of these fields
+	}
+	return s
+}
+
 // snapshotted sets the fields of m from restic's output. It removes a snapshot that
 // lacks files, because that one must never be the newest.
 func (r *restic) snapshotted(ctx context.Context, m *repository.Manifest, text, status string, said *said) error {
-	var summary struct {
-		ID        string `json:"snapshot_id"`
-		Processed int64  `json:"total_bytes_processed"`
-		Added     int64  `json:"data_added"`
-	}
-	for line := range strings.Lines(text) {
-		_ = json.Unmarshal([]byte(line), &summary) // other lines have none of these fields
-	}
-	m.ID, m.Bytes, m.StoredBytes = summary.ID, summary.Processed, summary.Added
+	summary := summaryOf(text)
+	m.ID, m.Bytes, m.StoredBytes = summary.ID, summary.Processed, summary.Added+r.added[m.Volume]
 	code, err := strconv.Atoi(status)
 	last, _ := said.last()
 	switch {

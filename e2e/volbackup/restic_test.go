@@ -152,7 +152,15 @@ func TestResticSendsFirst(t *testing.T) {
 	if got := w.finish(w.command("restic", "backup", "--quiet", "--tag", "volume-backup-ahead", filepath.Join(w.volumes, "v"))); got.status != 0 {
 		t.Fatal(got.stderr)
 	}
-	w.want(0, "run")
+	w.fill("v", 100_000, 2)
+	ran := w.want(0, "run")
+	var record struct {
+		Stored int64 `json:"stored_bytes"`
+	}
+	first, _, _ := strings.Cut(ran.stdout, "\n")
+	if err := json.Unmarshal([]byte(first), &record); err != nil || record.Stored < 100_000 {
+		t.Errorf("stored_bytes lacks what was sent ahead: %s", first)
+	}
 	got := w.finish(w.command("restic", "snapshots", "--json"))
 	var snapshots []struct{ Tags []string }
 	if err := json.Unmarshal([]byte(got.stdout), &snapshots); err != nil || len(snapshots) != 1 || !slices.Contains(snapshots[0].Tags, "volume=v") {

@@ -32,12 +32,12 @@ var faults = []fault{
 	{name: "none", make: func(*bench, int64) link.Fault { return link.Fault{} }},
 	{name: "every connection cut at random", make: func(b *bench, total int64) link.Fault {
 		return link.Fault{CutAfter: total/4 + b.random.Int64N(total/2)}
-	}, limit: 4 * patience},
+	}, limit: 2 * patience},
 	{name: "dead from a random byte on", make: func(b *bench, total int64) link.Fault { return link.Fault{DeadAfter: 1 + b.random.Int64N(total)} }, limit: patience},
 	{name: "stalled from a random byte on", make: func(b *bench, total int64) link.Fault { return link.Fault{StallAfter: 1 + b.random.Int64N(total)} }, limit: patience},
 	{name: "slow: 2 MB/s, 5 ms", make: func(*bench, int64) link.Fault { return link.Fault{Rate: 2 << 20, Delay: 5 * time.Millisecond} }},
-	{name: "bits flipped on the way there", make: func(b *bench, total int64) link.Fault { return link.Fault{FlipUp: total / 4} }, limit: 4 * patience, flips: true},
-	{name: "bits flipped on the way back", make: func(b *bench, total int64) link.Fault { return link.Fault{FlipDown: 20_000} }, limit: 4 * patience, flips: true},
+	{name: "bits flipped on the way there", make: func(b *bench, total int64) link.Fault { return link.Fault{FlipUp: total / 4} }, limit: 2 * patience, flips: true},
+	{name: "bits flipped on the way back", make: func(b *bench, total int64) link.Fault { return link.Fault{FlipDown: 20_000} }, limit: 2 * patience, flips: true},
 }
 
 // cell is a row of the table: a server and a fault.
@@ -91,7 +91,7 @@ func (b *bench) network(w io.Writer) error {
 		}
 	}
 	fmt.Fprintf(w, "\nvolbackup run --engine restic of a volume of %d MB, of which %d MB changed; %d runs with each fault. --timeout is %v, or %v if connections are cut or changed:\n\n",
-		volumeBytes>>20, changedBytes>>20, b.rounds, patience, 4*patience)
+		volumeBytes>>20, changedBytes>>20, b.rounds, patience, 2*patience)
 	markdown(w, rows)
 	return nil
 }
