@@ -3,15 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
-	"strconv"
 	"strings"
 	"time"
 
+	"github.com/lib/pq"
+
 	"observability-hub/e2e/fleet"
 	"observability-hub/e2e/postgres"
-	"observability-hub/lib/libpq"
-	session "observability-hub/lib/postgres"
 )
 
 // steps prints what the parts of a flush cost the server: its CPU time for a session alone and for a whole flush, and what
@@ -36,7 +34,7 @@ func steps(hosts *fleet.Binary, dir string) error {
 	names := []string{"a session that does nothing", "three SET", "the lock and the guards", "INSERT: plan", "INSERT: execute", "the whole flush"}
 	columns := [2][]string{}
 	for i, url := range []string{c.TCPURL(), p.URL()} {
-		if columns[i], err = stepsOf(hosts, dir, c, url); err != nil {
+		if columns[i], err = stepsOf(hosts, dir, c, []string{"direct", "pooled"}[i], url); err != nil {
 			return err
 		}
 	}
@@ -46,15 +44,13 @@ func steps(hosts *fleet.Binary, dir string) error {
 	return nil
 }
 
-func stepsOf(hosts *fleet.Binary, dir string, c *postgres.Cluster, url string) ([]string, error) {
+// stepsOf returns the column of one way to the server. name begins the names of the hosts.
+func stepsOf(hosts *fleet.Binary, dir string, c *postgres.Cluster, name, url string) ([]string, error) {
 	const n = 400
 	if _, err := hosts.Run(dir, url, fleet.Order{Name: "warm", Hosts: 20, Seconds: 0.5, Samples: 1}); err != nil {
 		return nil, err
 	}
-	if err := os.Setenv("DATABASE_URL", url); err != nil {
-		return nil, err
-	}
-	cfg, _, err := libpq.Configured("bench-fleet")
+	connector, err := pq.NewConnector(url + "?sslmode=disable")
 	if err != nil {
 		return nil, err
 	}
@@ -63,11 +59,11 @@ func stepsOf(hosts *fleet.Binary, dir string, c *postgres.Cluster, url string) (
 		return nil, err
 	}
 	for range n {
-		s, err := session.Connect(context.Background(), cfg, 0)
+		session, err := connector.Connect(context.Background())
 		if err != nil {
 			return nil, err
 		}
-		if err := s.Close(); err != nil {
+		if err := session.Close(); err != nil {
 			return nil, err
 		}
 	}
@@ -79,7 +75,7 @@ func stepsOf(hosts *fleet.Binary, dir string, c *postgres.Cluster, url string) (
 	if _, err := c.PSQL("SELECT pg_stat_statements_reset()"); err != nil {
 		return nil, err
 	}
-	if _, err := hosts.Run(dir, url, fleet.Order{Name: "steps" + strconv.Itoa(cfgPort(cfg)) + "-", Hosts: n, Seconds: 20, Samples: 1}); err != nil {
+	if _, err := hosts.Run(dir, url, fleet.Order{Name: name, Hosts: n, Seconds: 20, Samples: 1}); err != nil {
 		return nil, err
 	}
 	time.Sleep(200 * time.Millisecond)
@@ -96,5 +92,3 @@ func stepsOf(hosts *fleet.Binary, dir string, c *postgres.Cluster, url string) (
 	fields := strings.Split(strings.ReplaceAll(strings.TrimSpace(out), " ", ""), "|")
 	return append(append([]string{milliseconds(between - before)}, fields...), milliseconds(after-between)), nil
 }
-
-func cfgPort(cfg libpq.Config) int { return int(cfg.Hosts[0].Port) }
