@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -121,4 +122,14 @@ func houseKill(t *testing.T, suite string, cuts int) {
 		done, hit, strings.Join(units, ", "), rebooting, down, longest.Round(100*time.Millisecond))
 	t.Logf("%d commits, %d documents in as many rows, %d samples in the table, %d reported", h.round, h.documents, samples, flushed)
 	t.Logf("what the jobs did:\n%s", h.table(result.Journal))
+	for _, entry := range result.Journal {
+		if !slices.Contains(houseServices, entry["_SYSTEMD_UNIT"]) || !strings.HasPrefix(entry["MESSAGE"], "{") || entry["PRIORITY"] > "4" {
+			continue
+		}
+		if entry["_SYSTEMD_UNIT"] == "volume-backup.service" && entry["PRIORITY"] == "3" { // Docker was never down
+			t.Errorf("%.500s", entry["MESSAGE"])
+		} else {
+			t.Logf("%.500s", entry["MESSAGE"])
+		}
+	}
 }

@@ -34,7 +34,7 @@ echo 'ok the unit, as User=server, backs up a volume of uid 999 with mode 0700'
 echo 'ok the container was stopped and runs again'
 
 export HOME=/root VOLBACKUP_REPO=/var/lib/volume-backup/repository
-[ "$(stat -c '%U %a' "$VOLBACKUP_REPO")" = 'server 700' ] || fail "wrong owner or mode of the repository: $(stat -c '%U %a' "$VOLBACKUP_REPO")"
+[ "$(stat -c '%U %a' "$VOLBACKUP_REPO")" = 'server 750' ] || fail "wrong owner or mode of the repository: $(stat -c '%U %a' "$VOLBACKUP_REPO")"
 [ "$(volbackup cat data | tar -xO ./file)" = secret ] || fail 'the archive does not contain the file'
 volbackup cat data | manage_volume.sh import copy >/dev/null
 [ "$(stat -c '%u %a' /var/lib/docker/volumes/copy/_data)" = '999 700' ] || fail 'the root directory has another owner or mode'
@@ -44,6 +44,22 @@ docker volume rm copy >/dev/null
 systemctl start volume-backup.service
 records | jq -es 'map(select(.msg == "backed_up"))[-1].outcome == "unchanged"' >/dev/null || fail 'the second backup is not a link'
 echo 'ok an unchanged volume is a hard link'
+
+# At boot, a backup that was missed waits until the containers of an interrupted one are started, because both lock the volumes.
+slow=/etc/systemd/system/volume-backup-resume.service.d
+mkdir -p $slow
+printf '[Unit]\nConditionDirectoryNotEmpty=\n[Service]\nExecStartPre=flock /var/lib/docker/volumes/data sleep 5\n' >$slow/slow.conf
+systemctl daemon-reload
+systemctl start --no-block volume-backup-resume.service
+for ((try = 0; try < 100; try++)); do
+  if ! flock --nonblock /var/lib/docker/volumes/data true; then break; fi
+  sleep 0.1
+done
+systemctl start volume-backup.service || fail "the backup does not wait for the containers: $(records | tail -n 3)"
+[ "$(systemctl show --property=Result --value volume-backup-resume.service)" = success ] || fail 'the unit that starts containers failed'
+rm -r $slow
+systemctl daemon-reload
+echo 'ok a backup waits until the containers of an interrupted one are started'
 
 # The unit is killed in the middle of a backup. A container that stops slowly delays the backup.
 docker run --detach --network none --name slow --stop-timeout 30 --volume data:/data busybox sleep 10000 >/dev/null
