@@ -130,8 +130,41 @@ func (m *Machine) Reboot() {
 // script has begun again. What processes have written to files is kept, as the kernel goes on.
 func (m *Machine) CutPower() {
 	m.t.Helper()
-	// The death of PID 1 is the death of all processes of its namespace, see pid_namespaces(7).
-	m.again(func() error { return syscall.Kill(m.leader, syscall.SIGKILL) })
+	m.again(func() error {
+		// The death of PID 1 is the death of all processes of its namespace, see pid_namespaces(7).
+		if err := syscall.Kill(m.leader, syscall.SIGKILL); err != nil {
+			return err
+		}
+		for deadline := time.Now().Add(time.Minute); syscall.Kill(m.leader, 0) == nil; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				return errors.New("its processes do not end")
+			}
+			thaw(m.leader)
+		}
+		return nil
+	})
+}
+
+// thaw continues the processes below pid that the freezer of cgroup v1 has stopped, such as those of a paused container. Until
+// then they do not end, not even by SIGKILL.
+func thaw(pid int) {
+	children, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, path := range children {
+		list, _ := os.ReadFile(path) // all of this may end meanwhile
+		for _, field := range strings.Fields(string(list)) {
+			child, err := strconv.Atoi(field)
+			if err != nil {
+				continue
+			}
+			cgroups, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", child))
+			for line := range strings.Lines(string(cgroups)) {
+				if _, cgroup, found := strings.Cut(strings.TrimSpace(line), ":freezer:"); found && cgroup != "/" {
+					_ = os.WriteFile(filepath.Join("/sys/fs/cgroup/freezer", cgroup, "freezer.state"), []byte("THAWED"), 0)
+				}
+			}
+			thaw(child)
+		}
+	}
 }
 
 // again ends the machine and waits for its next boot.

@@ -103,6 +103,9 @@ func TestAgain(t *testing.T) {
 			t.Errorf("%s: the unit that runs is not busy", again.name)
 		}
 		run("touch", "/"+again.name)
+		if again.name == "power" {
+			freeze(t, m, again.name+".service")
+		}
 		again.boot()
 		if got := run("cat", "/proc/sys/kernel/random/boot_id"); got == id {
 			t.Errorf("%s: the machine has not booted again", again.name)
@@ -120,6 +123,31 @@ func TestAgain(t *testing.T) {
 	}
 	if len(boots) != 3 {
 		t.Errorf("the journal has %d boots; want 3", len(boots))
+	}
+}
+
+// freeze stops the processes of a unit by the freezer of cgroup v1, as Docker pauses a container. On a host without that freezer
+// it does nothing: there, stopped processes can be killed.
+func freeze(t *testing.T, m *Machine, unit string) {
+	t.Helper()
+	if _, err := os.Stat("/sys/fs/cgroup/freezer/tasks"); err != nil {
+		return
+	}
+	cgroup := "/sys/fs/cgroup/freezer/" + filepath.Base(m.dir)
+	if err := os.Mkdir(cgroup, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Remove(cgroup) })
+	for line := range strings.Lines(m.read("cgroups")) {
+		pids, _ := os.ReadFile(filepath.Join(strings.TrimSpace(line), "system.slice", unit, "cgroup.procs"))
+		for _, pid := range strings.Fields(string(pids)) {
+			if err := os.WriteFile(filepath.Join(cgroup, "cgroup.procs"), []byte(pid), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := os.WriteFile(filepath.Join(cgroup, "freezer.state"), []byte("FROZEN"), 0); err != nil {
+		t.Fatal(err)
 	}
 }
 
