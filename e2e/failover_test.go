@@ -21,7 +21,7 @@ func TestRecordsOfASynchronousPrimaryStaySpooledUntilTheStandbyHasThem(t *testin
 	standby := postgres.RunLinkedStandby(t, primary, link)
 	psql(t, primary, "ALTER SYSTEM SET synchronous_standby_names = '*'")
 	psql(t, primary, "SELECT pg_reload_conf()")
-	if err := primary.AwaitSync(); err != nil {
+	if err := primary.AwaitStreaming(true); err != nil {
 		t.Fatal(err)
 	}
 	host := newFixtureHost(t, "web1")

@@ -89,9 +89,9 @@ func (c *Cluster) follow(primary *Cluster, link *Link) error {
 	return c.Start()
 }
 
-// AwaitSync returns after the primary has a synchronous standby.
-func (c *Cluster) AwaitSync() error {
-	return c.await("there is no synchronous standby", "SELECT count(*) > 0 FROM pg_stat_replication WHERE state = 'streaming' AND sync_state IN ('sync', 'quorum')")
+// AwaitStreaming returns after a standby receives what the primary writes and, if sync is set, is a synchronous standby.
+func (c *Cluster) AwaitStreaming(sync bool) error {
+	return c.await("no standby is streaming", "SELECT count(*) > 0 FROM pg_stat_replication WHERE state = 'streaming' AND (sync_state IN ('sync', 'quorum') OR NOT $1)", sync)
 }
 
 // Promote makes the standby a primary and returns after it accepts writes.

@@ -28,6 +28,12 @@ func TestAsynchronousFailover(t *testing.T) {
 	}
 }
 
+// Rows that only the old primary has can be flushed into the new one, which recognizes the others.
+func TestRowsOfTheOldPrimaryAreSalvaged(t *testing.T) {
+	t.Parallel()
+	fail(t, scenario{delay: 500 * time.Millisecond, strike: killAfterCommit, salvage: true, lossless: true})
+}
+
 // killAfterCommit kills the primary immediately after the next commit, which is then still on the link.
 func killAfterCommit(s *site) error {
 	count := func() (string, error) {

@@ -66,6 +66,8 @@ type scenario struct {
 	strike func(*site) error
 	// after, if not nil, is called when the standby is promoted, before the old primary is fenced.
 	after func(*site) error
+	// salvage flushes the rows of the old primary into the new one.
+	salvage bool
 }
 
 func (s scenario) replication() string {
@@ -122,12 +124,20 @@ func thaw(s *site) error {
 	return nil
 }
 
+// hang lets the old primary hang on after the promotion, until the administrator has fenced it. The hosts that try it first wait
+// for connect_timeout, and have the rest of their own timeout for the new one.
+func hang(*site) error {
+	time.Sleep(8 * time.Second)
+	return nil
+}
+
 func scenarios() []scenario {
 	const near, far = 0, 500 * time.Millisecond
 	return []scenario{
 		{fault: "killed", delay: near, strike: kill},
 		{fault: "killed", delay: far, strike: kill},
-		{fault: "hangs, is killed after the promotion", delay: near, strike: freeze},
+		{fault: "killed, its rows are flushed into the new one", delay: far, strike: kill, salvage: true, lossless: true},
+		{fault: "hangs, is killed 8 s after the promotion", delay: near, strike: freeze, after: hang},
 		{fault: "hangs, works again beside the new one (no fencing)", delay: near, strike: freeze, after: thaw},
 		{sync: true, lossless: true, fault: "killed", delay: near, strike: kill},
 		{sync: true, lossless: true, fault: "killed", delay: far, strike: kill},
@@ -201,6 +211,11 @@ func (s scenario) round(site *site, fleet *fleet, old rows) (time.Duration, erro
 	}
 	if err := site.rebuild(); err != nil {
 		return 0, err
+	}
+	if s.salvage {
+		if err := site.salvage(); err != nil {
+			return 0, err
+		}
 	}
 	delivered, err := fleet.awaitDelivery(promoted)
 	return delivered.Sub(promoted), err

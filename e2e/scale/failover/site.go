@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
+	"os"
 	"os/exec"
 	"time"
 
@@ -16,6 +18,7 @@ type site struct {
 	link             *postgres.Link // from the primary to the standby
 	delay            time.Duration
 	sync             bool
+	saved            bytes.Buffer // the rows of the last old primary, as records
 }
 
 // newSite starts the two servers with the table of sysmetrics. The table has no unique index: a doubled record would be there.
@@ -52,9 +55,8 @@ func newSite(sync bool, delay time.Duration) (_ *site, err error) {
 				return nil, err
 			}
 		}
-		return s, s.primary.AwaitSync()
 	}
-	return s, s.standby.AwaitReplay(s.primary)
+	return s, s.primary.AwaitStreaming(sync)
 }
 
 // tableSQL is the output of sysmetrics schema.
@@ -88,7 +90,35 @@ func (s *site) fence(old rows) error {
 	for key := range found {
 		old[key] = 1
 	}
+	records, err := s.primary.Query("SELECT json_build_object('time', time, 'host', host, 'os', os, 'metric_type', metric_type, 'payload', payload) FROM system_metrics")
+	if err != nil {
+		return err
+	}
+	s.saved.Reset()
+	for _, r := range records {
+		s.saved.WriteString(r[0] + "\n")
+	}
 	return s.primary.Crash()
+}
+
+// salvage flushes the rows of the old primary's disk into the new primary.
+func (s *site) salvage() error {
+	tool, err := workspace.Binary("sysmetrics")
+	if err != nil {
+		return err
+	}
+	state, err := os.MkdirTemp("", "hub-failover-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(state)
+	cmd := exec.Command(tool, "flush")
+	cmd.Env = []string{"PATH=/usr/bin:/bin", "HOME=" + state, "SYSMETRICS_STATE_DIR=" + state, "DATABASE_URL=" + s.url(0)}
+	cmd.Stdin = &s.saved
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("flush the rows of the old primary: %w: %s", err, out)
+	}
+	return nil
 }
 
 // rebuild makes the old primary the standby of the new one.
@@ -104,8 +134,8 @@ func (s *site) rebuild() error {
 	if err := s.standby.Rebuild(s.primary, s.link); err != nil {
 		return err
 	}
-	if s.sync {
-		return s.primary.AwaitSync()
+	if err := s.primary.AwaitStreaming(s.sync); err != nil {
+		return err
 	}
 	return s.standby.AwaitReplay(s.primary)
 }
