@@ -857,3 +857,12 @@ func TestClientWritesPerFlush(t *testing.T) {
 		})
 	}
 }
+
+// Each partition gets the indexes of the table, with their settings.
+func TestPartitionsHaveTheIndexes(t *testing.T) {
+	c := postgres.Run(t, postgres.Config{})
+	psql(t, c, "SET ROLE hub;\n"+schema(t))
+	sysmetrics(t, "DATABASE_URL="+c.URL()).want(0, records("web1", 1), "flush")
+	expect(t, c, "SELECT string_agg(a.amname || coalesce(' ' || array_to_string(i.reloptions, ' '), ''), ', ' ORDER BY a.amname) FROM pg_inherits p JOIN pg_index x ON x.indrelid = p.inhrelid JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am a ON a.oid = i.relam WHERE p.inhparent = 'system_metrics'::regclass",
+		"brin autosummarize=on, btree")
+}

@@ -16,7 +16,7 @@ func TestHelp(t *testing.T) {
 		explained[name] = strings.TrimSpace(text) != ""
 	}
 	used := make(map[string]bool)
-	for _, command := range []string{"collect", "flush", "schema", "prune"} {
+	for _, command := range []string{"collect", "flush", "schema", "rollup", "prune"} {
 		r := run(t, nil, "", command, "--help")
 		if r.status != 0 || r.stderr != "" || !strings.HasSuffix(r.stdout, app().Examples) {
 			t.Fatalf("%s --help = %d, stderr %q; want it to end in the examples:\n%s", command, r.status, r.stderr, r.stdout)

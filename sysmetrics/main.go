@@ -6,6 +6,7 @@
 //	sysmetrics [collect] [--flush] [--interval D]
 //	sysmetrics flush < RECORDS
 //	sysmetrics schema | psql
+//	sysmetrics rollup
 //	sysmetrics prune --keep 90d
 //	sysmetrics status
 //
@@ -67,6 +68,7 @@ func app() cli.App {
 			{Name: "collect", Help: "Sample this host and print the records (the default).", Default: true, Grammar: &collectCmd{}},
 			{Name: "flush", Help: "Insert the records on stdin, from this host or from other hosts.", Grammar: &flushCmd{}},
 			{Name: "schema", Help: "Print the SQL that creates the table, for psql.", Grammar: &schemaCmd{}},
+			{Name: "rollup", Help: "Sum up hours in the table system_metrics_hourly.", Grammar: &rollupCmd{}},
 			{Name: "prune", Help: "Delete the rows that are older than --keep.", Grammar: &pruneCmd{}},
 			{Name: "status", Help: "Count the records that wait in the spool.", Grammar: &statusCmd{}},
 		},

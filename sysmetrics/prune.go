@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"observability-hub/lib/cli"
@@ -14,7 +15,8 @@ import (
 // pruneCmd deletes old rows, of all hosts.
 type pruneCmd struct {
 	databaseFlags
-	Keep cli.Age `required:"" placeholder:"AGE"`
+	Keep       cli.Age `required:"" placeholder:"AGE"`
+	KeepHourly cli.Age `placeholder:"AGE"`
 }
 
 // Validate is called by kong after parsing. It rejects an age of less than an
@@ -26,6 +28,9 @@ func (p *pruneCmd) Validate() error {
 	if time.Duration(p.Keep) < time.Hour {
 		return fmt.Errorf("--keep must be at least 1h, got %v", time.Duration(p.Keep))
 	}
+	if p.KeepHourly != 0 && p.KeepHourly < p.Keep {
+		return fmt.Errorf("--keep-hourly must be at least --keep, got %v and %v", time.Duration(p.KeepHourly), time.Duration(p.Keep))
+	}
 	return p.databaseFlags.Validate()
 }
 
@@ -36,17 +41,9 @@ func (p *pruneCmd) Run(ctx context.Context, env *cli.Env) error {
 }
 
 func (p *pruneCmd) run(ctx context.Context, env *cli.Env) error {
-	cfg, ok, err := databaseConfig()
-	if err != nil {
-		return err
-	}
-	if !ok {
-		return sysexits.New(sysexits.Config, "no_database", fmt.Errorf("no database is configured")).
-			WithHint("set DATABASE_URL, or PGHOST and PGDATABASE")
-	}
 	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
-	db, err := connect(ctx, cfg)
+	db, err := configured(ctx)
 	if err != nil {
 		return err
 	}
@@ -61,6 +58,9 @@ func (p *pruneCmd) run(ctx context.Context, env *cli.Env) error {
 			WithHint("correct the clock that is wrong: timedatectl shows this host's clock, SELECT now() shows the server's")
 	}
 	cutoff := server.Add(-time.Duration(p.Keep))
+	if err := p.rollUp(env, db, server, cutoff); err != nil {
+		return err
+	}
 	partitions, err := db.oldPartitions(cutoff)
 	if err != nil {
 		return databaseError(err)
@@ -79,6 +79,45 @@ func (p *pruneCmd) run(ctx context.Context, env *cli.Env) error {
 	l.Int("partitions", int64(len(partitions)))
 	l.Int("rows", rows)
 	return env.Stdout.Record(record.Info, l.End())
+}
+
+// rollUp brings the hourly means up to date, if the database has them, and deletes
+// the old means. The hours that prune is about to delete are summed up first.
+func (p *pruneCmd) rollUp(env *cli.Env, db *database, server, cutoff time.Time) error {
+	there, err := db.hasRollup()
+	if err != nil {
+		return databaseError(err)
+	}
+	if !there {
+		return nil
+	}
+	oldest, err := db.column("SELECT coalesce(extract(epoch FROM min(time)), extract(epoch FROM now()))::text FROM system_metrics")
+	if err != nil {
+		return databaseError(err)
+	}
+	from, err := parseEpoch(strings.Join(oldest, ""))
+	if err != nil {
+		return err
+	}
+	since := server.Add(-recent).Truncate(time.Hour)
+	condition := between(since, server)
+	if from.Before(cutoff) {
+		// The hour of cutoff is deleted in part.
+		condition += " OR " + between(from.Truncate(time.Hour), cutoff.Truncate(time.Hour).Add(time.Hour))
+		since = minTime(since, from)
+	}
+	if err := db.rollUp(env, since, condition); err != nil {
+		return err
+	}
+	if p.KeepHourly == 0 {
+		return nil
+	}
+	before := timeLiteral(server.Add(-time.Duration(p.KeepHourly)))
+	_, err = db.exec("DELETE FROM system_metrics_hours WHERE time < " + before + ";\nDELETE FROM system_metrics_hourly WHERE time < " + before)
+	if err != nil {
+		return databaseError(err)
+	}
+	return nil
 }
 
 // oldPartitions returns the partitions whose rows are all before cutoff. It

@@ -16,10 +16,16 @@ var schemaSQL string
 const partitionPrefix = "system_metrics_p"
 
 // schemaCmd prints the SQL that creates the table.
-type schemaCmd struct{}
+type schemaCmd struct {
+	Rollup bool
+}
 
-// Run prints schema.sql.
-func (*schemaCmd) Run(_ context.Context, env *cli.Env) error {
-	_, err := io.WriteString(env.Stdout, schemaSQL)
+// Run prints schema.sql and, on request, rollup.sql.
+func (s *schemaCmd) Run(_ context.Context, env *cli.Env) error {
+	sql := schemaSQL
+	if s.Rollup {
+		sql += rollupSQL
+	}
+	_, err := io.WriteString(env.Stdout, sql)
 	return err
 }

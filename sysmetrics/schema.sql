@@ -46,5 +46,6 @@ END
 $$;
 
 -- For ranges of time over all hosts. A BRIN index needs a few pages for months
--- of rows.
-CREATE INDEX IF NOT EXISTS system_metrics_time ON system_metrics USING brin (time);
+-- of rows. Without autosummarize it would not know new pages before the next
+-- vacuum, and queries of the last minutes would read them all.
+CREATE INDEX IF NOT EXISTS system_metrics_time ON system_metrics USING brin (time) WITH (autosummarize = on);
