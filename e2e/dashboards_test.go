@@ -231,6 +231,9 @@ func fleetDatabase(t *testing.T) *postgres.Cluster {
 	c := postgres.Run(t, postgres.Config{})
 	psql(t, c, "SET TIME ZONE 'UTC'; CREATE TABLE system_metrics (time timestamptz NOT NULL, host text NOT NULL, os text NOT NULL, metric_type text NOT NULL, payload jsonb NOT NULL);"+
 		"CREATE UNIQUE INDEX ON system_metrics (host, metric_type, time);"+readingAnalytics+fleetSamples)
+	m := sysmetrics(t, "DATABASE_URL="+c.SocketURL("postgres", "hub"))
+	psql(t, c, m.want(0, "", "schema", "--rollup").stdout+"ANALYZE system_metrics_hourly")
+	m.want(0, "", "rollup", "--since", time.Since(fleetDay.Add(-time.Hour)).Round(time.Second).String())
 	return c
 }
 
@@ -288,6 +291,7 @@ func TestDashboardsSQL(t *testing.T) {
 		{"backups.json: Oldest backup of each host", "host", 0, "db3"},
 		{"gitops.json: State of each host", "host", 0, "web09"},
 		{"gitops.json: State of each host", "host", 1, "web05"},
+		{"weeks.json: File systems, the first to be full first", "host", 0, "db2"},
 		{"reading-sync.json: Dead letters", "dead letters", 0, 3.0},
 		{"reading-sync.json: Rows", "rows", 0, 2281.0},
 	} {

@@ -17,7 +17,7 @@ func backups() *builder {
 			logValues(count("host, volume, error", each+` | level="ERROR" | json volume="volume", error="error"`, "$__range"))).Span(12).
 			OverrideByName("host", linkToHost())).
 		WithPanel(list("Oldest backup of each host", rows(`SELECT host, (payload->>'oldest_backup_s')::float8 AS "oldest backup", (payload->>'stale_volumes')::int AS "stale volumes", (payload->>'volumes')::int AS "volumes", time AS "reported" FROM (
-  `+lastJobs("payload->>'family' = 'volume-backup'")+`
+  `+lastJobs("true", "payload->>'family' = 'volume-backup'")+`
 ) jobs ORDER BY "stale volumes" DESC NULLS LAST, "oldest backup" DESC NULLS FIRST, host`)).Span(12).
 			Description("From hub-status: the age of the newest verified backup of the volume whose backup is the oldest.").
 			OverrideByName("host", linkToHost()).OverrideByName("oldest backup", limits("s", 90000, 172800)).OverrideByName("stale volumes", limits("short", 1, 2))).

@@ -8,14 +8,13 @@ func fleet() *builder {
   SELECT host, max(time) AS last FROM system_metrics WHERE metric_type = 'cpu' AND $__timeFilter(time) GROUP BY host
 ) hosts`)).Description("Hosts that sent rows in the range of time, and none in its last 5 minutes.")).
 		WithPanel(number("Jobs that need a person", "short", rows(`SELECT count(*) FILTER (WHERE NOT (payload->>'ok')::boolean) AS "jobs" FROM (
-  `+lastJobs("true")+`
+  `+lastJobs("true", "true")+`
 ) jobs`)).Description("From hub-status. The list below names them.")).
 		WithPanel(number("Fullest file system", "percent", rows(`SELECT max((m.value->>'used_percent')::float8) AS "used" FROM (
-  SELECT DISTINCT ON (host) payload FROM system_metrics WHERE metric_type = 'disk' AND $__timeFilter(time) ORDER BY host, time DESC
+  `+newest("'disk'", "host, metric_type")+`
 ) latest, jsonb_each(payload) m WHERE left(m.key, 1) <> '_'`))).
 		WithPanel(list("Hosts, worst first", rows(`WITH latest AS (
-  SELECT DISTINCT ON (host, metric_type) host, os, metric_type, time, payload FROM system_metrics
-  WHERE metric_type IN ('cpu', 'memory', 'disk') AND $__timeFilter(time) ORDER BY host, metric_type, time DESC
+  `+newest("'cpu', 'memory', 'disk'", "host, metric_type")+`
 ), busy AS (
   SELECT host, avg((payload->>'usage')::float8) AS percent FROM system_metrics
   WHERE metric_type = 'cpu' AND $__timeFilter(time) AND time > $__timeTo()::timestamptz - interval '15 minutes' GROUP BY host
@@ -24,7 +23,7 @@ func fleet() *builder {
   WHERE metric_type = 'disk' AND left(m.key, 1) <> '_' ORDER BY host, percent DESC NULLS LAST
 ), jobs AS (
   SELECT host, count(*) FILTER (WHERE NOT (payload->>'ok')::boolean) AS bad FROM (
-    `+lastJobs("true")+`
+    `+lastJobs("true", "true")+`
   ) last GROUP BY host
 )
 SELECT c.host, c.os, extract(epoch FROM $__timeTo()::timestamptz - c.time)::float8 AS "last seen", coalesce(jobs.bad, 0) AS "bad jobs",
@@ -44,9 +43,11 @@ ORDER BY c.time < $__timeTo()::timestamptz - interval '5 minutes' DESC, "bad job
 		WithPanel(list("File systems, the first to be full first", rows(`SELECT host, mount, used_percent AS "used", free, per_day AS "growth per day", CASE WHEN per_day > 0 THEN free / per_day END AS "days until full" FROM (
   SELECT host, m.key AS mount, 86400 * regr_slope((m.value->>'used')::float8, extract(epoch FROM time)::float8) AS per_day,
     (array_agg((m.value->>'used_percent')::float8 ORDER BY time DESC))[1] AS used_percent, (array_agg((m.value->>'free')::float8 ORDER BY time DESC))[1] AS free
-  FROM system_metrics, jsonb_each(payload) m WHERE metric_type = 'disk' AND $__timeFilter(time) AND left(m.key, 1) <> '_' GROUP BY host, m.key
+  FROM (
+    `+newest("'disk'", "host, metric_type, date_trunc('hour', time)")+`
+  ) hours, jsonb_each(payload) m WHERE left(m.key, 1) <> '_' GROUP BY host, m.key
 ) growth ORDER BY "days until full" NULLS LAST, used_percent DESC LIMIT 50`)).
-			Description("The growth is a straight line through the range of time. A longer range of time gives a steadier estimate.").
+			Description("The growth is a straight line through the newest sample of each hour of the range of time. A longer range of time gives a steadier estimate.").
 			OverrideByName("host", linkToHost()).OverrideByName("used", limits("percent", 80, 90)).
 			OverrideByName("free", unit("bytes")).OverrideByName("growth per day", unit("bytes")).OverrideByName("days until full", unit("d"))).
 		WithPanel(chart("CPU busy, the 10 busiest hosts", "percent", busiest("cpu", "payload->>'usage'")).Min(0).Max(100)).
@@ -57,6 +58,13 @@ ORDER BY c.time < $__timeTo()::timestamptz - interval '5 minutes' DESC, "bad job
   SELECT time, host, sum((i.value->>'rx_bytes_per_s')::float8 + (i.value->>'tx_bytes_per_s')::float8) AS total FROM system_metrics, jsonb_each(payload) i
   WHERE metric_type = 'network' AND $__timeFilter(time) AND left(i.key, 1) <> '_' GROUP BY time, host
 ) traffic GROUP BY 1, 2 ORDER BY 1`)))
+}
+
+// newest is an SQL query of the newest row of each group of the given types. Their times come from the index (host, metric_type,
+// time), so that only these rows are read, and not the payload of every row of the range of time.
+func newest(types, groups string) string {
+	return "SELECT DISTINCT ON (" + groups + ") host, os, metric_type, time, payload FROM (SELECT host, metric_type, max(time) AS time FROM system_metrics WHERE metric_type IN (" + types + ") AND $__timeFilter(time) GROUP BY " + groups + ") last " +
+		"JOIN (SELECT host, os, metric_type, time, payload FROM system_metrics WHERE metric_type IN (" + types + ") AND $__timeFilter(time)) rows USING (host, metric_type, time)"
 }
 
 // busiest is a query of a number of all hosts, of the 10 hosts with the highest mean.

@@ -16,7 +16,7 @@ func gitops() *builder {
 			OverrideByName("host", linkToHost())).
 		WithPanel(values("Hosts of each commit", "hosts", "short", logValues("count by (commit) ("+newest+")")).Span(12)).
 		WithPanel(list("State of each host", rows(`SELECT host, payload->>'instance' AS "instance", left(payload->>'commit', 12) AS "commit", (payload->>'apply_age_s')::float8 AS "applied", payload->>'held' = 'true' AS "held", (payload->>'held_until')::timestamptz AS "held until", left(payload->>'quarantined', 12) AS "quarantined", time AS "reported" FROM (
-  `+lastJobs("payload->>'family' = 'gitops-sync'")+`
+  `+lastJobs("true", "payload->>'family' = 'gitops-sync'")+`
 ) jobs ORDER BY payload->>'quarantined' IS NULL, "held" DESC, "applied" DESC NULLS FIRST, host`)).
 			Description("From hub-status.").
 			OverrideByName("host", linkToHost()).OverrideByName("applied", limits("s", 2700, 7200))).

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"github.com/grafana/grafana-foundation-sdk/go/cog"
 	"github.com/grafana/grafana-foundation-sdk/go/common"
 	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 	"github.com/grafana/grafana-foundation-sdk/go/stat"
@@ -22,8 +23,7 @@ func host() *builder {
 		return chart(title, "percent", queries...).Min(0).Max(100)
 	}
 	return board(hostUID, "Host: system metrics", "6h", "1m", databaseVariable(),
-		dashboard.NewQueryVariableBuilder("host").Label("Host").Datasource(database).
-			Query(dashboard.StringOrMap{String: &hosts}).Refresh(dashboard.VariableRefreshOnTimeRangeChanged).Sort(dashboard.VariableSortDisabled)).
+		hostVariable(hosts)).
 		WithPanel(percent("CPU busy",
 			samples("cpu", `(payload->>'usage')::float8 AS "busy", (payload->'modes'->>'iowait')::float8 AS "waiting for I/O", (payload->'modes'->>'steal')::float8 AS "stolen"`))).
 		WithPanel(percent("Pressure: time that tasks waited",
@@ -56,6 +56,12 @@ func host() *builder {
 			rows("SELECT time, metric_type, f.key AS what, f.value AS why FROM system_metrics, jsonb_each_text(payload->'_meta'->'failed') f WHERE host = ${host:sqlstring} AND $__timeFilter(time) ORDER BY time DESC LIMIT 100")).
 			Span(12).Height(8).Description("Hanging mounts, for example.")).
 		WithPanel(jobList("Jobs", "host = ${host:sqlstring}"))
+}
+
+// hostVariable chooses one of the hosts that a query returns.
+func hostVariable(hosts string) cog.Builder[dashboard.VariableModel] {
+	return dashboard.NewQueryVariableBuilder("host").Label("Host").Datasource(database).
+		Query(dashboard.StringOrMap{String: &hosts}).Refresh(dashboard.VariableRefreshOnTimeRangeChanged).Sort(dashboard.VariableSortDisabled)
 }
 
 func rootFileSystem() *stat.PanelBuilder {

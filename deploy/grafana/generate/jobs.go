@@ -10,10 +10,12 @@ const (
 	ends     = "flushed|pulled|applied|held|triggered|synced|backup_finished"
 )
 
-// lastJobs is an SQL query of the newest report of hub-status about each job, on the hosts for which where is true.
-func lastJobs(where string) string {
-	return "SELECT DISTINCT ON (host, payload->>'family', payload->>'instance') time, host, payload FROM system_metrics " +
-		"WHERE metric_type = 'jobs' AND " + where + " AND $__timeFilter(time) ORDER BY host, payload->>'family', payload->>'instance', time DESC"
+// lastJobs is an SQL query of what hub-status reported last about each job. hosts and jobs are conditions for hosts and for the
+// rows. The newest report of a host is found in the index (host, metric_type, time); its rows are some milliseconds apart.
+func lastJobs(hosts, jobs string) string {
+	from := "FROM system_metrics WHERE metric_type = 'jobs' AND " + hosts + " AND $__timeFilter(time)"
+	return "SELECT DISTINCT ON (host, payload->>'family', payload->>'instance') time, host, payload FROM (SELECT host, max(time) AS newest " + from + " GROUP BY host) reports " +
+		"JOIN (SELECT time, host, payload " + from + " AND " + jobs + ") rows USING (host) WHERE time > newest - interval '1 minute' ORDER BY host, payload->>'family', payload->>'instance', time DESC"
 }
 
 // jobList shows what hub-status says about each job. It needs no Loki.
@@ -22,7 +24,7 @@ func jobList(title, where string) *table.PanelBuilder {
   payload->>'result' AS "result", (payload->>'last_run')::timestamptz AS "last run", (payload->>'duration_s')::float8 AS "took", (payload->>'next_run')::timestamptz AS "next run",
   (SELECT string_agg(p, '; ') FROM jsonb_array_elements_text(payload->'problems') p) AS "problems"
 FROM (
-  `+lastJobs(where)+`
+  `+lastJobs(where, "true")+`
 ) jobs ORDER BY (payload->>'ok')::boolean, "last run" NULLS FIRST, host, "job"`)).
 		Description("From hub-status --json | sysmetrics flush. Empty on hosts that do not run it.").
 		OverrideByName("host", linkToHost()).OverrideByName("took", unit("s"))

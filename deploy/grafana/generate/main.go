@@ -17,6 +17,7 @@ import (
 var dashboards = map[string]func() *builder{
 	"dashboards/fleet.json":        fleet,
 	"dashboards/host.json":         host,
+	"dashboards/weeks.json":        weeks,
 	"dashboards/jobs.json":         jobs,
 	"dashboards/backups.json":      backups,
 	"dashboards/gitops.json":       gitops,

@@ -14,7 +14,7 @@ func readingSync() *builder {
 			Description("Time since the newest event that has a row: the age of the newest data in a report.")).
 		WithPanel(number("Rows", "short", rows(`SELECT count(*) AS "rows" FROM reading_analytics WHERE $__timeFilter(created_at)`))).
 		WithPanel(number("Dead letters", "short", rows(`SELECT sum((payload->>'dead_letters')::int) AS "dead letters" FROM (
-  `+lastJobs("payload->>'family' = 'reading-sync'")+`
+  `+lastJobs("true", "payload->>'family' = 'reading-sync'")+`
 ) jobs`)).Description("Documents that were set aside on all hosts, from hub-status.")).
 		WithPanel(bars("Documents of a sync", "short", documents("inserted"), documents("identical"), documents("differing"), documents("rejected")).
 			Description("From readsync. A Proxy Service has no such record, see the next panel.")).
