@@ -140,7 +140,8 @@ func freeze(t *testing.T, m *Machine, unit string) {
 	t.Cleanup(func() { _ = os.Remove(cgroup) })
 	for line := range strings.Lines(m.read("cgroups")) {
 		pids, _ := os.ReadFile(filepath.Join(strings.TrimSpace(line), "system.slice", unit, "cgroup.procs"))
-		for _, pid := range strings.Fields(string(pids)) {
+		below, _ := os.ReadFile(filepath.Join(strings.TrimSpace(line), "payload", "system.slice", unit, "cgroup.procs"))
+		for _, pid := range strings.Fields(string(pids) + string(below)) {
 			if err := os.WriteFile(filepath.Join(cgroup, "cgroup.procs"), []byte(pid), 0); err != nil {
 				t.Fatal(err)
 			}
@@ -148,6 +149,9 @@ func freeze(t *testing.T, m *Machine, unit string) {
 	}
 	if err := os.WriteFile(filepath.Join(cgroup, "freezer.state"), []byte("FROZEN"), 0); err != nil {
 		t.Fatal(err)
+	}
+	if frozen, err := os.ReadFile(filepath.Join(cgroup, "cgroup.procs")); err != nil || len(frozen) == 0 {
+		t.Errorf("no process of %s is frozen: %v", unit, err)
 	}
 }
 
