@@ -12,10 +12,11 @@ func weeks() *builder {
 		WithPanel(chart("Network: bytes per second, all hosts together", "Bps", series(`SELECT $__timeGroupAlias(time, $__interval), metric, sum(mean) / count(DISTINCT time) AS value FROM system_metrics_hourly WHERE metric IN ('rx_bytes_per_s', 'tx_bytes_per_s') AND $__timeFilter(time) GROUP BY 1, 2 ORDER BY 1`)).
 			Description(hour)).
 		WithPanel(list("File systems, the first to be full first", rows(`SELECT host, name AS mount, used_percent AS "used", free, per_day AS "growth per day", CASE WHEN per_day > 0 THEN free / per_day END AS "days until full" FROM (
-  SELECT host, name, 86400 * regr_slope(last, extract(epoch FROM time)::float8) FILTER (WHERE metric = 'disk_used') AS per_day,
-    (array_agg(last ORDER BY time DESC) FILTER (WHERE metric = 'disk_used_percent'))[1] AS used_percent, (array_agg(last ORDER BY time DESC) FILTER (WHERE metric = 'disk_free'))[1] AS free
-  FROM system_metrics_hourly WHERE metric IN ('disk_used', 'disk_free', 'disk_used_percent') AND $__timeFilter(time) GROUP BY host, name
-) growth ORDER BY "days until full" NULLS LAST, used_percent DESC LIMIT 50`)).
+  SELECT host, name, 86400 * regr_slope(last, extract(epoch FROM time)::float8) AS per_day, max(time) AS time FROM system_metrics_hourly WHERE metric = 'disk_used' AND $__timeFilter(time) GROUP BY host, name
+) growth
+JOIN (SELECT host, name, time, last AS used_percent FROM system_metrics_hourly WHERE metric = 'disk_used_percent' AND $__timeFilter(time)) percents USING (host, name, time)
+JOIN (SELECT host, name, time, last AS free FROM system_metrics_hourly WHERE metric = 'disk_free' AND $__timeFilter(time)) frees USING (host, name, time)
+ORDER BY "days until full" NULLS LAST, used_percent DESC LIMIT 50`)).
 			Description("The growth is a straight line through the newest sample of each hour.").
 			OverrideByName("host", linkToHost()).OverrideByName("used", limits("percent", 80, 90)).
 			OverrideByName("free", unit("bytes")).OverrideByName("growth per day", unit("bytes")).OverrideByName("days until full", unit("d"))).
