@@ -17,6 +17,17 @@ import (
 // user, who can put a pipe where git expects a file.
 const readTimeout = 2 * time.Minute
 
+// openObjects opens the objects of a repository. state is the state directory of this
+// process, which holds its lock. The caller must close the store.
+func openObjects(ctx context.Context, state, repo string) (gitobj.Reader, *gitobj.Store, error) {
+	reader, err := gitobj.NewReader(state)
+	if err != nil {
+		return reader, nil, err
+	}
+	o, err := reader.Open(ctx, filepath.Join(repo, "objects"))
+	return reader, o, err
+}
+
 // readCommit reads what the commit to apply wants. It repeats the checks of pull
 // and does not trust pull's result. The want is nil if there is nothing to apply.
 func (a *apply) readCommit(ctx context.Context) (pulled, *want, error) {
@@ -40,11 +51,7 @@ func (a *apply) readCommit(ctx context.Context) (pulled, *want, error) {
 	}
 	bounded, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	reader, err := gitobj.NewReader(a.dir.Path)
-	if err != nil {
-		return p, nil, err
-	}
-	o, err := reader.Open(bounded, filepath.Join(a.Source, repoDir, "objects"))
+	reader, o, err := openObjects(bounded, a.dir.Path, filepath.Join(a.Source, repoDir))
 	if err != nil {
 		return p, nil, err
 	}

@@ -19,10 +19,11 @@ type credentials struct {
 
 // findCredentials returns the credentials for git. If as is not nil, git runs as
 // that user, who cannot read the files in /etc/credstore. Then the user gets copies
-// in a directory below dir, as a unit gets them from systemd. Decrypted credentials
-// are there, too. The caller must remove the copies. The caller holds the lock of the
-// state directory, so copies for that state directory that exist already are from a
-// run that was killed, and are removed.
+// in a directory below dir, as a unit gets them from systemd. A decrypted credential
+// is always such a copy. The caller must remove the copies.
+//
+// The caller holds the lock of the directory state. So copies for it that exist
+// already are from a run that was killed, and findCredentials replaces them.
 func findCredentials(as *syscall.Credential, state, dir string) (*credentials, error) {
 	c := &credentials{files: map[string]string{}}
 	copies := map[string][]byte{}

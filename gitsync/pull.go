@@ -54,7 +54,7 @@ func readPulled(source string) (pulled, error) {
 	bare := bareURL(p.Repo)
 	p.secret, p.Repo = bare != p.Repo, bare
 	if p.Waiting != nil && !gitobj.IsHash(p.Waiting.Commit) {
-		p.Waiting = nil // the next pull sees the commit anew
+		p.Waiting = nil // the next pull begins the wait again
 	}
 	if w := p.Waiting; w != nil {
 		// Root prints these names, and the owner of the file is another user.
@@ -200,8 +200,8 @@ func (p *pull) fetch(ctx context.Context, repo *repository, url string, now *pul
 	return err
 }
 
-// check decides whether the fetched commit is accepted, and publishes its tree. The
-// commit must be acceptable, and the turn of this host must have come.
+// check accepts the fetched commit if examine does and if the turn of this host has
+// come, and publishes its tree.
 func (p *pull) check(ctx context.Context, repo *repository, url string, was pulled, now *pulled) error {
 	if err := p.postpone(ctx, repo, url, was, now); err != nil {
 		return err
@@ -211,11 +211,7 @@ func (p *pull) check(ctx context.Context, repo *repository, url string, was pull
 		now.Commit, now.Time, now.Checked = was.Commit, was.Time, was.Checked
 		return nil
 	}
-	reader, err := gitobj.NewReader(p.dir.Path)
-	if err != nil {
-		return err
-	}
-	o, err := reader.Open(ctx, filepath.Join(repo.dir, "objects"))
+	reader, o, err := openObjects(ctx, p.dir.Path, repo.dir)
 	if err != nil {
 		return err
 	}

@@ -7,18 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
-	"observability-hub/gitsync/internal/gitobj"
 	"observability-hub/lib/diag"
 	"observability-hub/lib/record"
 	"observability-hub/lib/sysexits"
 )
 
-// rolloutFlags say when this host takes a new commit. A fleet takes it over the time
-// of Stagger, each host at its turn.
+// rolloutFlags say when this host takes a new commit. The hosts of a fleet take it
+// within the time Stagger, each at its turn.
 type rolloutFlags struct {
 	Stagger   time.Duration `placeholder:"D"`
 	Turn      *float64      `placeholder:"F"`
@@ -40,7 +38,8 @@ func (r rolloutFlags) Validate() error {
 	return errors.Join(err, checkHost(r.Host))
 }
 
-// checkHost refuses a --host that cannot be one component of a ref.
+// checkHost returns an error for a --host that cannot be one component of a ref. It
+// accepts the empty name, which stands for the host name.
 func checkHost(name string) error {
 	plain := func(c rune) bool {
 		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("-_.", c)
@@ -98,8 +97,8 @@ type waiting struct {
 }
 
 // see returns what waits after a pull has found tip at the time now. If the clock was
-// set back, the wait begins again: it then lasts one delay more, not until the clock
-// is right.
+// set back, the wait begins again. So it lasts one more delay, and does not wait until
+// the clock reaches the old time.
 func (w *waiting) see(tip string, now time.Time) waiting {
 	var next waiting
 	if w != nil {
@@ -158,9 +157,9 @@ func (w *waiting) why() string {
 // rolloutTrailer is the trailer of a commit that does not wait for turns.
 const rolloutTrailer = "Gitsync-Rollout"
 
-// postpone decides whether this host takes the fetched tip. If it does not, the pull
-// is one of the tip that was accepted before, and now records what waits. A commit
-// that is not acceptable is refused at once, not at the turn.
+// postpone decides whether this host takes the fetched tip. If it does not, postpone
+// puts the tip that was accepted before into now, with the commit that waits. A commit
+// that examine rejects is refused at once, not at the turn.
 //
 // The first commit of a host, and the first one after a change of the repository, ref
 // or path, does not wait: that change is not part of a roll-out.
@@ -181,11 +180,7 @@ func (p *pull) postpone(ctx context.Context, repo *repository, url string, was p
 	if w.Until = w.turn(delay, p.Stagger); w.Commit != "" && clock.Before(w.Until) {
 		return later()
 	}
-	reader, err := gitobj.NewReader(p.dir.Path)
-	if err != nil {
-		return err
-	}
-	o, err := reader.Open(ctx, filepath.Join(repo.dir, "objects"))
+	reader, o, err := openObjects(ctx, p.dir.Path, repo.dir)
 	if err != nil {
 		return err
 	}
@@ -195,7 +190,7 @@ func (p *pull) postpone(ctx context.Context, repo *repository, url string, was p
 		return err
 	}
 	if _, err := o.Peel(was.Tip); err != nil {
-		return nil // a repository that was cloned again need not have the accepted commit: there is nothing to stay at
+		return nil // a repository that was cloned again may lack the accepted commit, so the host cannot stay at it
 	}
 	w.Commit = c.ID
 	if c.Trailer(rolloutTrailer) == "now" {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -77,9 +76,6 @@ func (c *verdictCmd) Run(ctx context.Context, env *cli.Env) error {
 	}
 	if want.Repo, err = remoteURL(c.Repo); err != nil {
 		return err
-	}
-	if _, err := os.Stat(c.Source); err != nil {
-		return nothingPulled(c.Source)
 	}
 	dir, err := statedir.Open(ctx, c.Source, lockWait)
 	if err != nil {
