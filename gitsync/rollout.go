@@ -35,18 +35,21 @@ func (r rolloutFlags) Validate() error {
 	if r.StopAfter < 0 {
 		err = errors.Join(err, fmt.Errorf("--stop-after must not be negative, got %d", r.StopAfter))
 	}
-	return errors.Join(err, checkHost(r.Host))
+	if hostErr := checkHost(r.Host); hostErr != nil {
+		err = errors.Join(err, fmt.Errorf("--host: %w", hostErr))
+	}
+	return err
 }
 
-// checkHost returns an error for a --host that cannot be one component of a ref. It
-// accepts the empty name, which stands for the host name.
+// checkHost returns an error for the name of a host that cannot be one component of a
+// ref. It accepts the empty name, with which --host stands for the host name.
 func checkHost(name string) error {
 	plain := func(c rune) bool {
 		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("-_.", c)
 	}
 	if name != "" && (len(name) > 100 || strings.ContainsFunc(name, func(c rune) bool { return !plain(c) }) ||
 		name[0] == '.' || name[0] == '-' || strings.Contains(name, "..") || strings.HasSuffix(name, ".") || strings.HasSuffix(name, ".lock")) {
-		return fmt.Errorf("--host %q must have only letters, digits, dots, dashes and underscores, as in web1.example.org", name)
+		return fmt.Errorf("%q cannot be part of a ref; a name has at most 100 letters, digits, dots, dashes and underscores, as in web1.example.org", name)
 	}
 	return nil
 }
