@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"observability-hub/lib/libpq"
 	"observability-hub/lib/postgres"
+	"observability-hub/lib/sysexits"
 )
 
 // databaseConfig returns how to reach the database. ok is false if no database is
@@ -34,6 +36,27 @@ func connect(ctx context.Context, cfg libpq.Config) (*database, error) {
 	}
 	deadline, _ := ctx.Deadline()
 	return &database{Conn: conn, deadline: deadline}, nil
+}
+
+// configured opens a session with the database, which must be configured. It also
+// returns the time of the server, which decides how old a row is.
+func configured(ctx context.Context) (db *database, server time.Time, err error) {
+	cfg, ok, err := databaseConfig()
+	if err != nil {
+		return nil, server, err
+	}
+	if !ok {
+		return nil, server, sysexits.New(sysexits.Config, "no_database", errors.New("no database is configured")).
+			WithHint("set DATABASE_URL, or PGHOST and PGDATABASE")
+	}
+	if db, err = connect(ctx, cfg); err != nil {
+		return nil, server, err
+	}
+	if server, err = db.now(); err != nil {
+		_ = db.close() // the first error counts
+		return nil, server, databaseError(err)
+	}
+	return db, server, nil
 }
 
 func (d *database) close() error { return d.Close() }

@@ -19,7 +19,7 @@ mounts-exclude      Mount points to ignore (${default}).
 rootfs              Sample the host whose root is mounted here: its mounts, proc, sys and etc (for a container).
 fs-types            Also report these types, which may be pseudo, image, FUSE or network file systems (nfs4, fuse.sshfs).
 keep                Age up to which rows are kept: 90d, 12w, 36h.
-keep-hourly         Age up to which hourly means are kept (default: for ever).
+keep-hourly         Age up to which hourly means are kept (default: without limit).
 rollup              Print the tables of hourly means too.
-since               Age up to which hours are looked at (${default}).
+since               Age up to which hours are summed up (${default}).
 `

@@ -37,22 +37,14 @@ func (p *pruneCmd) Validate() error {
 // Run drops whole partitions and chunks if all their rows are old, and deletes
 // the other old rows.
 func (p *pruneCmd) Run(ctx context.Context, env *cli.Env) error {
-	return p.run(ctx, env)
-}
-
-func (p *pruneCmd) run(ctx context.Context, env *cli.Env) error {
 	ctx, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
-	db, err := configured(ctx)
+	db, server, err := configured(ctx)
 	if err != nil {
 		return err
 	}
 	defer db.close()
 	// With a wrong clock on either side, rows that are not old would be deleted.
-	server, err := db.now()
-	if err != nil {
-		return databaseError(err)
-	}
 	if err := compareClocks(time.Now(), server); err != nil {
 		return sysexits.New(sysexits.Config, "prune_refused", fmt.Errorf("%w: nothing is deleted", err)).
 			WithHint("correct the clock that is wrong: timedatectl shows this host's clock, SELECT now() shows the server's")

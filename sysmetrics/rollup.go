@@ -38,21 +38,13 @@ func (r *rollupCmd) Validate() error {
 
 // Run sums up each hour that has records which are not in its means yet.
 func (r *rollupCmd) Run(ctx context.Context, env *cli.Env) error {
-	return r.run(ctx, env)
-}
-
-func (r *rollupCmd) run(ctx context.Context, env *cli.Env) error {
 	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
-	db, err := configured(ctx)
+	db, server, err := configured(ctx)
 	if err != nil {
 		return err
 	}
 	defer db.close()
-	server, err := db.now()
-	if err != nil {
-		return databaseError(err)
-	}
 	there, err := db.hasRollup()
 	if err != nil {
 		return databaseError(err)
@@ -65,19 +57,6 @@ func (r *rollupCmd) run(ctx context.Context, env *cli.Env) error {
 	return db.rollUp(env, since, between(since.Truncate(time.Hour), server))
 }
 
-// configured opens a session with the database, which must be configured.
-func configured(ctx context.Context) (*database, error) {
-	cfg, ok, err := databaseConfig()
-	if err != nil {
-		return nil, err
-	}
-	if !ok {
-		return nil, sysexits.New(sysexits.Config, "no_database", fmt.Errorf("no database is configured")).
-			WithHint("set DATABASE_URL, or PGHOST and PGDATABASE")
-	}
-	return connect(ctx, cfg)
-}
-
 // hasRollup reports whether the database has the table of hourly means.
 func (d *database) hasRollup() (bool, error) {
 	found, err := d.column("SELECT to_regclass('system_metrics_hourly')::text")
@@ -85,12 +64,12 @@ func (d *database) hasRollup() (bool, error) {
 }
 
 // rollUp sums up the hours of the rows that meet a condition, and prints one
-// rolled_up record. since is the time of the first hour. Each hour is a transaction, oldest first, so a run that is killed or has no more time
-// keeps what it has done.
+// rolled_up record. since is the time of the first hour. Each hour is a transaction,
+// oldest first, so a run that is killed or has no more time keeps what it has done.
 //
 // An hour is summed up if it has more records than its means contain: the present
-// hour at each run, and an hour of a host whose spool arrived late. An hour with
-// fewer records is one that prune has reached, and keeps its means.
+// hour at each run, and an hour for which a host sent its spool late. prune has
+// deleted records of an hour that has fewer, and the hour keeps its means.
 func (d *database) rollUp(env *cli.Env, since time.Time, condition string) error {
 	hours, err := d.column("SELECT extract(epoch FROM r.hour)::bigint::text FROM (" +
 		"SELECT date_trunc('hour', time AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS hour, count(*) AS records FROM system_metrics WHERE " + sums + " AND (" + condition + ") GROUP BY 1" +
@@ -117,6 +96,8 @@ func (d *database) rollUp(env *cli.Env, since time.Time, condition string) error
 	return env.Stdout.Record(record.Info, l.End())
 }
 
+// between returns a condition for the rows of a range of time. The end is not part
+// of it.
 func between(from, to time.Time) string {
 	return "time >= " + timeLiteral(from) + " AND time < " + timeLiteral(to)
 }
