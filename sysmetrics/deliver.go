@@ -43,9 +43,9 @@ type delivery struct {
 // first. If no database is configured, or if the database fails, the batch stays
 // in the spool. dir is nil if there is no state directory: then there is no
 // spool, and only the batch itself can be inserted. If waitUntil is set, the
-// batch stays in the spool too, unless that is half full. deliver calls keep as soon
-// as the batch is safe: when it is in the spool or, if it could not be spooled,
-// when it is in the database.
+// batch stays in the spool too, unless the spool is half full. deliver calls keep
+// as soon as the batch is safe: when it is in the spool or, if it could not be
+// spooled, when it is in the database.
 func (d *delivery) deliver(ctx context.Context, dir *statedir.Dir, batch []entry, keep func() error) error {
 	var spoolErr, keepErr error
 	spool := queue{dir, spoolFile, d.SpoolMax << 20}

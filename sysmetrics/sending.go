@@ -78,8 +78,8 @@ func (d *delivery) insertSampled(q queue, batch []entry, spooled bool) error {
 	return d.insert(q.dir, batch)
 }
 
-// drainSampled inserts the records of the spool. The last of them are the batch
-// of this run: they are marked as insertSampled does it.
+// drainSampled inserts the records of the spool. The last of them are the batch of
+// this run. If the clocks differ, drainSampled marks that batch, as insertSampled does.
 func (d *delivery) drainSampled(q queue, batch []entry) error {
 	err := d.drain(q, d.sampled)
 	differs, ok := errors.AsType[errClock](err)

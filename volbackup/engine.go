@@ -68,7 +68,7 @@ type outcome struct {
 	err       error
 }
 
-// wasDown sets the downtime to what the program says that has read the volume.
+// wasDown sets the downtime to that of p, the program that has read the volume.
 func (o *outcome) wasDown(p *producer) {
 	var known bool
 	o.downtime, known = p.downtime()

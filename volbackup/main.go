@@ -38,14 +38,14 @@ type repositoryFlags struct {
 	StateDir string `placeholder:"DIR"`
 }
 
-// open returns the repository. If the command must not create one, because it reads
-// backups, and this user has none, it is that of the unit.
-func (f repositoryFlags) open(reads bool) (*repository.Repository, error) {
+// open returns the repository. existing is true for a command that does not create one:
+// such a command uses the unit's repository if this user has none.
+func (f repositoryFlags) open(existing bool) (*repository.Repository, error) {
 	if f.Repo != "" {
 		return repository.New(f.Repo)
 	}
 	resolve := statedir.Resolve
-	if reads {
+	if existing {
 		resolve = statedir.ResolveExisting
 	}
 	dir, err := resolve(f.StateDir, family)

@@ -215,8 +215,9 @@ func (p *producer) consistency(changed bool) string {
 	return repository.Consistent
 }
 
-// downtime returns for how many seconds containers were down. known is false if some of them may still be down, or if the
-// program was killed before it could say. It waits for the program.
+// downtime waits for the program, and returns for how many seconds containers were down.
+// known is false if some of them may still be down, or if the program was killed before
+// it printed the time.
 func (p *producer) downtime() (seconds float64, known bool) {
 	ended := p.wait()
 	if p.said.saw("not_resumed", "still_resuming") {

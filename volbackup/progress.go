@@ -7,8 +7,8 @@ import (
 	"observability-hub/lib/cli"
 )
 
-// progress shows on a terminal how many bytes are done. total is the number of all bytes, 0 if it is unknown. The caller calls end to remove
-// the line.
+// progress shows on a terminal how many bytes are done. total is the number of all
+// bytes, 0 if it is unknown. The caller calls end to remove the line.
 func progress(env *cli.Env, what string, total int64, done func() int64) (end func()) {
 	if !env.Diag.Terminal {
 		return func() {}

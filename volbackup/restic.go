@@ -34,11 +34,9 @@ type restic struct {
 	script  scriptFlags
 	run     *runCmd // of run: its flags
 
-	outcomes []outcome // of run: volumes that settle still has to verify
-	ahead    bool      // of run: there are snapshots with the tag aheadTag
-
-	// of run: how many bytes sendAhead added for each volume
-	added map[string]int64
+	outcomes []outcome        // of run: volumes that settle still has to verify
+	ahead    bool             // of run: there are snapshots with the tag aheadTag
+	added    map[string]int64 // of run: how many bytes sendAhead added for each volume
 }
 
 func newRestic(env *cli.Env, state repositoryFlags, staging stagingFlags, script scriptFlags) (*restic, error) {
@@ -109,15 +107,15 @@ func (s snapshot) volume() string {
 
 // call runs restic and returns what it prints.
 func (r *restic) call(ctx context.Context, args ...string) ([]byte, error) {
-	return r.callUnless(ctx, 0, args...)
+	return r.callAccepting(ctx, sysexits.OK, args...)
 }
 
-// callUnless does the same. It also accepts the exit status but.
-func (r *restic) callUnless(ctx context.Context, but int, args ...string) ([]byte, error) {
+// callAccepting is call, for which the exit status accepted is a success too.
+func (r *restic) callAccepting(ctx context.Context, accepted int, args ...string) ([]byte, error) {
 	// Dependent: if the run is killed, restic is killed too. restic's own lock is then
 	// stale, and the next unlock removes it.
 	out, messages, err := command.Cmd{Args: append([]string{"restic"}, args...), Dependent: true}.Run(ctx)
-	if err != nil && ctx.Err() == nil && but != 0 && command.Status(err) == but {
+	if err != nil && ctx.Err() == nil && accepted != sysexits.OK && command.Status(err) == accepted {
 		return out, nil
 	}
 	if err != nil {
@@ -182,18 +180,26 @@ func lastLine(text string) string {
 // snapshots returns the snapshots of the volumes, or of all volumes if none is
 // named, oldest first.
 func (r *restic) snapshots(ctx context.Context, volumes []string) ([]snapshot, error) {
-	out, err := r.call(ctx, "snapshots", "--json", "--no-lock", "--tag", resticTag)
+	all, err := r.tagged(ctx, resticTag)
 	if err != nil {
 		return nil, err
-	}
-	var all []snapshot
-	if err := json.Unmarshal(out, &all); err != nil {
-		return nil, fmt.Errorf("restic snapshots: %w", err)
 	}
 	all = slices.DeleteFunc(all, func(s snapshot) bool {
 		return len(volumes) > 0 && !slices.Contains(volumes, s.volume()) || repository.CheckVolume(s.volume()) != nil
 	})
 	slices.SortStableFunc(all, func(a, b snapshot) int { return a.Time.Compare(b.Time) })
+	return all, nil
+}
+
+// tagged returns the snapshots with a tag, in the order in which restic lists them.
+func (r *restic) tagged(ctx context.Context, tag string, options ...string) (all []snapshot, err error) {
+	out, err := r.call(ctx, append([]string{"snapshots", "--json", "--no-lock", "--tag", tag}, options...)...)
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(out, &all); err != nil {
+		return nil, fmt.Errorf("restic snapshots: %w", err)
+	}
 	return all, nil
 }
 
@@ -242,7 +248,7 @@ const resticIncomplete = 3
 // sendAhead makes a snapshot of each volume while its containers still run. The snapshot
 // is not a backup, and settle removes it. It is restic's parent for the backup, which
 // then sends only what has changed since. So containers are not down while a large
-// volume is sent, and are not stopped at all if the repository does not take data.
+// volume is sent. If the repository does not take data, no container is stopped.
 func (r *restic) sendAhead(ctx context.Context, group []volume) error {
 	for _, v := range group {
 		if !v.held() || v.Mountpoint == "" || v.Refused != "" {
@@ -255,7 +261,7 @@ func (r *restic) sendAhead(ctx context.Context, group []volume) error {
 		dir.Close()
 		r.ahead = true
 		// Files that change or vanish meanwhile are left to the backup.
-		out, err := r.callUnless(ctx, resticIncomplete, "backup", "--quiet", "--json", "--tag", aheadTag, "--", v.Mountpoint)
+		out, err := r.callAccepting(ctx, resticIncomplete, "backup", "--quiet", "--json", "--tag", aheadTag, "--", v.Mountpoint)
 		if err != nil {
 			return err
 		}
@@ -269,16 +275,9 @@ func (r *restic) sendAhead(ctx context.Context, group []volume) error {
 
 // forgetAhead removes the snapshots of sendAhead, also those that killed runs left.
 func (r *restic) forgetAhead(ctx context.Context) error {
-	out, err := r.call(ctx, "snapshots", "--json", "--no-lock", "--tag", aheadTag, "--host", r.host)
-	if err != nil {
+	all, err := r.tagged(ctx, aheadTag, "--host", r.host)
+	if err != nil || len(all) == 0 {
 		return err
-	}
-	var all []snapshot
-	if err := json.Unmarshal(out, &all); err != nil {
-		return fmt.Errorf("restic snapshots: %w", err)
-	}
-	if len(all) == 0 {
-		return nil
 	}
 	args := []string{"forget"}
 	for _, s := range all {
@@ -369,7 +368,7 @@ func summaryOf(output string) (s summary) {
 }
 
 // snapshotted sets the fields of m from restic's output. It removes a snapshot that
-// lacks files, because that one must never be the newest.
+// lacks files, because an incomplete snapshot must never be the newest.
 func (r *restic) snapshotted(ctx context.Context, m *repository.Manifest, text, status string, said *said) error {
 	summary := summaryOf(text)
 	m.ID, m.Bytes, m.StoredBytes = summary.ID, summary.Processed, summary.Added+r.added[m.Volume]
@@ -390,9 +389,9 @@ func (r *restic) snapshotted(ctx context.Context, m *repository.Manifest, text, 
 	return nil
 }
 
-// settle checks the repository once, and only then removes expired snapshots. If no
-// volume was backed up, the repository is probably unreachable, and is left to the
-// next run.
+// settle checks the repository once, and only then removes expired snapshots and those
+// of sendAhead. If no volume was backed up, the repository is probably unreachable, and
+// the next run removes them.
 func (r *restic) settle(ctx context.Context, done func(outcome)) error {
 	good := slices.ContainsFunc(r.outcomes, func(o outcome) bool { return o.err == nil })
 	var checked error

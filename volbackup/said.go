@@ -21,10 +21,11 @@ type said struct {
 	hint  string
 	event string          // of the last error, if it was a JSON record of the toolkit
 	seen  map[string]bool // events
-	down  float64         // for how many seconds containers were down, which manage_volume.sh says when they run again
+	down  float64         // for how many seconds containers were down
 }
 
-// containersUp is the event of manage_volume.sh that says how long containers were down.
+// containersUp is the event with which manage_volume.sh says how long containers were
+// down. It prints the event when they run again.
 const containersUp = "containers_up"
 
 // maxSaid limits the length of a line. A longer line is split.

@@ -38,8 +38,8 @@ type Command struct {
 	Help    string
 	Default bool // run if no command is named
 	Hidden  bool // not shown in --help
-	// Unit is the unit whose environment file the command reads, in addition to that
-	// of the family, if root runs it by hand. "" if that is the file of the family.
+	// Unit is another unit whose environment file the command reads after that of the
+	// family, if root runs it by hand. It is empty if there is no such unit.
 	Unit string
 	// Grammar is a pointer to a struct of flags for kong. It has a method
 	// Run(context.Context, *Env) error. A signal cancels the context. If Grammar

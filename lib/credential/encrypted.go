@@ -20,14 +20,14 @@ func decrypt(program, path, name string) ([]byte, error) {
 	out, err := output(program, "decrypt", "--name="+name, path, "-")
 	if err != nil {
 		return nil, sysexits.New(sysexits.Config, "bad_configuration", fmt.Errorf("decrypt %s: %w", path, err)).
-			WithHint("make it anew on this host: systemd-creds encrypt --name=" + name + " - " + path)
+			WithHint("create it again on this host: systemd-creds encrypt --name=" + name + " - " + path)
 	}
 	return out, nil
 }
 
-// output runs a program and returns its stdout. The error is the last line of its
-// stderr. os/exec would take a tenth of the time of a small run, even if it is not
-// used.
+// output runs a program and returns its stdout. The error has the last line of its
+// stderr. output does not use os/exec, because to import that package costs a tenth of
+// the time of a small run, even if the run decrypts nothing.
 func output(args ...string) ([]byte, error) {
 	stdout, outEnd, err := os.Pipe()
 	if err != nil {
@@ -47,7 +47,7 @@ func output(args ...string) ([]byte, error) {
 		return nil, err
 	}
 	out, err := io.ReadAll(stdout)
-	said, _ := io.ReadAll(io.LimitReader(stderr, maxSize)) // it is shorter than a pipe holds
+	said, _ := io.ReadAll(io.LimitReader(stderr, maxSize)) // the program does not wait for this: a pipe holds more than it prints there
 	state, waited := process.Wait()
 	if err = errors.Join(err, waited); err != nil {
 		return nil, err

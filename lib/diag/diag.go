@@ -157,7 +157,7 @@ func (l *Logger) write(level, event, text, hint string, fields []Field) {
 const eraseLine = "\r\x1b[K"
 
 // Progress shows a line on a terminal. The next call, and the next diagnostic,
-// overwrite it. It writes nothing if stderr is no terminal.
+// overwrite it. It writes nothing if stderr is not a terminal.
 func (l *Logger) Progress(text string) {
 	if !l.Terminal {
 		return

@@ -105,7 +105,7 @@ func answer(e *pq.Error, needs Needs) (code int, hint string) {
 func authorization(message string) string {
 	switch {
 	case strings.Contains(message, "Peer authentication"), strings.Contains(message, "Ident authentication"):
-		return "the server requires the system user of that name: run the tool as that user, in a unit's place with hub-run UNIT COMMAND, or use host=localhost and a password"
+		return "the server requires the system user of that name: run the tool as that user (hub-run UNIT COMMAND runs it as the user of a unit), or use host=localhost and a password"
 	case strings.Contains(message, "pg_hba.conf") && (strings.Contains(message, "no encryption") || strings.Contains(message, "SSL off")):
 		return "pg_hba.conf on the server has no line for this user, database and address without TLS: add one, or set sslmode=verify-full"
 	case strings.Contains(message, "pg_hba.conf"):

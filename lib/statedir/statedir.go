@@ -37,8 +37,8 @@ func ResolveUnit(flag, unit, family string) (string, error) {
 const varLib = "/var/lib"
 
 // ResolveExisting is [Resolve] for a command that does not create state. If the
-// directory is missing and no flag names it, it is that of the unit, so that a
-// monitor need not name it.
+// directory does not exist, and neither a flag nor systemd names it, ResolveExisting
+// returns that of the unit. So a monitor need not name it.
 func ResolveExisting(flag, family string) (string, error) {
 	return existing(varLib, os.Geteuid(), flag, family, family)
 }
