@@ -1377,6 +1377,7 @@ create_volumes() {
 resume() {
   local unseen=''
   takes 0 0 resume "$@"
+  # Without a named state directory a person means the unit's. If this user may not read it, resume must not look like a success.
   if [[ -z $state_dir${STATE_DIRECTORY:-} && -d $unit_state ]] && ! ls "$unit_state/quiesced" &>/dev/null \
     && [[ ! -x $unit_state || -e $unit_state/quiesced ]]; then
     unseen=$unit_state/quiesced
