@@ -28,15 +28,8 @@ func TestAdopting(t *testing.T) {
 		Script:   adoptingScript,
 		Timeout:  5 * time.Minute,
 	})
-	left := func(name string) string {
-		content, err := os.ReadFile(filepath.Join(result.Dir, name))
-		if err != nil {
-			t.Error(err)
-		}
-		return string(content)
-	}
 	if result.Status != 0 {
-		t.Fatalf("the script exited %d\n%s\n%s\n%s", result.Status, result.Stdout, result.Stderr, left("walk"))
+		t.Fatalf("the script exited %d\n%s\n%s\n%s", result.Status, result.Stdout, result.Stderr, result.Left(t, "walk"))
 	}
 	for name, want := range map[string]string{
 		"linked":   "0\n",
@@ -44,14 +37,14 @@ func TestAdopting(t *testing.T) {
 		"restored": "2024-06-01\n",
 		"enabled":  strings.Repeat("enabled\n", 4),
 	} {
-		if got := left(name); got != want {
+		if got := result.Left(t, name); got != want {
 			t.Errorf("%s: %q; want %q", name, got, want)
 		}
 	}
-	if got := left("archives"); strings.Count(got, `"made":"2024-05-31T00:00:00.000Z"`) == 0 || strings.Count(got, `"made":"2024-06-01T00:00:00.000Z"`) == 0 {
+	if got := result.Left(t, "archives"); strings.Count(got, `"made":"2024-05-31T00:00:00.000Z"`) == 0 || strings.Count(got, `"made":"2024-06-01T00:00:00.000Z"`) == 0 {
 		t.Errorf("the old archives are not there: %s", got)
 	}
-	if got := left("gitsync"); !strings.Contains(got, `"held":false`) || !strings.Contains(got, `"files":1`) || strings.Contains(got, `"applied":null`) {
+	if got := result.Left(t, "gitsync"); !strings.Contains(got, `"held":false`) || !strings.Contains(got, `"files":1`) || strings.Contains(got, `"applied":null`) {
 		t.Errorf("gitsync status: %s", got)
 	}
 }

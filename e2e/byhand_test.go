@@ -2,8 +2,6 @@ package e2e
 
 import (
 	_ "embed"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -31,11 +29,7 @@ func TestRootByHand(t *testing.T) {
 	}
 	left := func(name string) string {
 		t.Helper()
-		content, err := os.ReadFile(filepath.Join(result.Dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return strings.ReplaceAll(string(content), "\x00", "|\n")
+		return strings.ReplaceAll(result.Left(t, name), "\x00", "|\n")
 	}
 	unit, hand := left("environment-unit"), left("environment-by-hand")
 	if !strings.Contains(unit, "V15=unfinished") {

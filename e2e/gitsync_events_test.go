@@ -219,11 +219,7 @@ func provokeGitsync(t *testing.T, look func(from, output string)) {
 	if result.Status != 0 {
 		t.Errorf("the machine's script: exit status %d: %s", result.Status, result.Stderr)
 	}
-	lines, err := os.ReadFile(filepath.Join(result.Dir, "lines"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	look("the machine", string(lines))
+	look("the machine", result.Left(t, "lines"))
 }
 
 // onlyGit returns a PATH without systemd's tools.

@@ -80,13 +80,6 @@ func TestOptionalUnits(t *testing.T) {
 		},
 		Script: optionalScript,
 	})
-	left := func(name string) string {
-		content, err := os.ReadFile(filepath.Join(result.Dir, name))
-		if err != nil {
-			t.Error(err)
-		}
-		return string(content)
-	}
 	if result.Status != 0 {
 		for _, entry := range result.Journal {
 			if entry["SYSLOG_IDENTIFIER"] != "systemd" {
@@ -103,7 +96,7 @@ func TestOptionalUnits(t *testing.T) {
 		"pings":              "/key/volume-backup\n",
 		"trouble.status":     "1\n",
 	} {
-		if got := left(name); got != want {
+		if got := result.Left(t, name); got != want {
 			t.Errorf("%s: %q; want %q", name, got, want)
 		}
 	}
@@ -120,7 +113,7 @@ func TestOptionalUnits(t *testing.T) {
 		}
 	}
 
-	healthy, trouble := checkMetrics(t, left("healthy.prom")), checkMetrics(t, left("trouble.prom"))
+	healthy, trouble := checkMetrics(t, result.Left(t, "healthy.prom")), checkMetrics(t, result.Left(t, "trouble.prom"))
 	for _, family := range []string{"gitops-sync", "reading-sync", "system-metrics", "volume-backup"} {
 		label := `{family="` + family + `"}`
 		if healthy["hub_job_ok"+label] != "1" || trouble["hub_job_ok"+label] != "0" {
@@ -140,13 +133,13 @@ func TestOptionalUnits(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"healthy.jsonl", "trouble.jsonl"} {
-		events.Read(t).Check(t, "hub-status "+name, left(name))
+		events.Read(t).Check(t, "hub-status "+name, result.Left(t, name))
 	}
-	checkTerminal(t, "hub-status-healthy", left("healthy.term"))
-	checkTerminal(t, "hub-status-trouble", left("trouble.term"))
-	checkShown(t, "hub-status-healthy.jsonl", left("healthy.jsonl"), left("healthy.jsonl"))
-	checkShown(t, "hub-status-trouble.jsonl", left("trouble.jsonl"), left("trouble.jsonl"))
-	checkShown(t, "hub-status-kinds.txt", left("kinds"), left("kinds"))
+	checkTerminal(t, "hub-status-healthy", result.Left(t, "healthy.term"))
+	checkTerminal(t, "hub-status-trouble", result.Left(t, "trouble.term"))
+	checkShown(t, "hub-status-healthy.jsonl", result.Left(t, "healthy.jsonl"), result.Left(t, "healthy.jsonl"))
+	checkShown(t, "hub-status-trouble.jsonl", result.Left(t, "trouble.jsonl"), result.Left(t, "trouble.jsonl"))
+	checkShown(t, "hub-status-kinds.txt", result.Left(t, "kinds"), result.Left(t, "kinds"))
 }
 
 // checkMetrics checks a file for node_exporter as `promtool check metrics` does, and returns its samples.

@@ -92,10 +92,7 @@ func TestPackages(t *testing.T) {
 			if result.Status != 0 {
 				t.Fatalf("exit status %d\n%s\n%s", result.Status, result.Stdout, result.Stderr)
 			}
-			left, err := os.ReadFile(filepath.Join(result.Dir, "after-purge"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			left := result.Left(t, "after-purge")
 			// What purge keeps: backups wherever they are, dead letters, and trees with the data of programs.
 			want := `/var/lib/gitops-sync-web
 /var/lib/gitops-sync-web/trees
@@ -111,7 +108,7 @@ func TestPackages(t *testing.T) {
 /var/lib/volume-backup/repository/db
 /var/lib/volume-backup/repository/db/20260101T010000Z.tar.zst
 `
-			if string(left) != want {
+			if left != want {
 				t.Errorf("after the purge the machine has\n%s\nwant\n%s\n%s", left, want, result.Stdout)
 			}
 		})

@@ -34,28 +34,21 @@ func TestQuickstart(t *testing.T) {
 		Binds:    []nspawn.Bind{{From: tree, To: "/src", ReadOnly: true}, {From: tree + ".dist", To: "/dist", ReadOnly: true}},
 		Script:   quickstartScript,
 	})
-	left := func(name string) string {
-		content, err := os.ReadFile(filepath.Join(result.Dir, name))
-		if err != nil {
-			t.Error(err)
-		}
-		return string(content)
-	}
 	if result.Status != 0 {
-		t.Fatalf("the script exited %d\n%s\n%s\n%s", result.Status, result.Stdout, result.Stderr, left("packages")+left("source"))
+		t.Fatalf("the script exited %d\n%s\n%s\n%s", result.Status, result.Stdout, result.Stderr, result.Left(t, "packages")+result.Left(t, "source"))
 	}
 	for _, name := range []string{"rows-of-packages", "rows-of-source"} {
 		// The timer may have fired too.
-		if rows := left(name); rows != "4\n" && rows != "8\n" {
+		if rows := result.Left(t, name); rows != "4\n" && rows != "8\n" {
 			t.Errorf("%s: %q; want those of one run", name, rows)
 		}
 	}
 	for name, want := range map[string]string{"enabled": "enabled\n", "path": "/usr/local/bin/sysmetrics\n"} {
-		if got := left(name); got != want {
+		if got := result.Left(t, name); got != want {
 			t.Errorf("%s: %q; want %q", name, got, want)
 		}
 	}
-	if got := left("packages"); !strings.Contains(got, "| e2e  | cpu") {
+	if got := result.Left(t, "packages"); !strings.Contains(got, "| e2e  | cpu") {
 		t.Errorf("the last command of the first row does not show it:\n%s", got)
 	}
 }

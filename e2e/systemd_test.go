@@ -56,14 +56,6 @@ func TestSystemd(t *testing.T) {
 		}
 		return
 	}
-	left := func(name string) string {
-		t.Helper()
-		content, err := os.ReadFile(filepath.Join(result.Dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(content)
-	}
 	for name, want := range map[string]string{
 		"enabled-by-install": "disabled\ndisabled\n",
 		"enabled-by-preset":  "disabled\nenabled\n",
@@ -73,12 +65,12 @@ func TestSystemd(t *testing.T) {
 		"final-count": "20|20\n",
 		"jobs-rows":   "system-metrics|false|success|e2e\n",
 	} {
-		if got := left(name); got != want {
+		if got := result.Left(t, name); got != want {
 			t.Errorf("%s: %q; want %q", name, got, want)
 		}
 	}
-	t.Run("security", func(t *testing.T) { checkSecurity(t, left("security")) })
-	t.Run("sandbox", func(t *testing.T) { checkSandbox(t, result.Journal, left("home-size")) })
+	t.Run("security", func(t *testing.T) { checkSecurity(t, result.Left(t, "security")) })
+	t.Run("sandbox", func(t *testing.T) { checkSandbox(t, result.Journal, result.Left(t, "home-size")) })
 	t.Run("timer", func(t *testing.T) { checkTimer(t, result.Journal) })
 	t.Run("no database", func(t *testing.T) { checkRecords(t, of(result.Journal, "plain.service"), "inserted 0, spooled 4") })
 	t.Run("records", func(t *testing.T) {
@@ -92,10 +84,12 @@ func TestSystemd(t *testing.T) {
 			"inserted 0, spooled 4", "ERROR bad_configuration",
 			"inserted 8, spooled 0")
 	})
-	t.Run("rows", func(t *testing.T) { checkRows(t, left("rows"), left("home-size")) })
-	t.Run("hub-status", func(t *testing.T) { checkJobs(t, left("jobs-down"), left("jobs-nobody"), left("jobs-well")) })
+	t.Run("rows", func(t *testing.T) { checkRows(t, result.Left(t, "rows"), result.Left(t, "home-size")) })
+	t.Run("hub-status", func(t *testing.T) {
+		checkJobs(t, result.Left(t, "jobs-down"), result.Left(t, "jobs-nobody"), result.Left(t, "jobs-well"))
+	})
 	t.Run("hub-failure", func(t *testing.T) { checkFailures(t, result.Journal) })
-	t.Run("uninstall", func(t *testing.T) { checkUninstalled(t, left("after-uninstall")) })
+	t.Run("uninstall", func(t *testing.T) { checkUninstalled(t, result.Left(t, "after-uninstall")) })
 	t.Run("promtail", func(t *testing.T) { checkPromtail(t, result.Journal) })
 }
 

@@ -90,6 +90,16 @@ type Result struct {
 	Console string
 }
 
+// Left returns the content of a file that the script has left in /e2e. If there is none, the test fails and goes on.
+func (r *Result) Left(t testing.TB, name string) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(r.Dir, name))
+	if err != nil {
+		t.Error(err)
+	}
+	return string(content)
+}
+
 //go:embed machine.sh
 var machineScript string
 
