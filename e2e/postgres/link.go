@@ -121,7 +121,7 @@ func (l *Link) silent(dst net.Conn) bool {
 	return l.quiet && l.conns[dst]
 }
 
-// Cut ends all connections and accepts no new ones until Mend is called. Data that is on its way is lost.
+// Cut ends all connections and accepts no new ones. Data that is on its way is lost.
 func (l *Link) Cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -130,13 +130,6 @@ func (l *Link) Cut() {
 		_ = c.Close()
 	}
 	clear(l.conns)
-}
-
-// Mend ends a Cut.
-func (l *Link) Mend() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.down = false
 }
 
 // Close cuts the link for good.

@@ -42,9 +42,7 @@ func main() {
 	flag.StringVar(&b.fault, "fault", "", "only this fault")
 	flag.BoolVar(&b.verbose, "v", false, "print the exit status and the messages of each run to stderr")
 	flag.Parse()
-	err := b.run(os.Stdout)
-	err = errors.Join(err, workspace.Clean())
-	if err != nil {
+	if err := errors.Join(b.run(os.Stdout), workspace.Clean()); err != nil {
 		fmt.Fprintf(os.Stderr, "elsewhere: error: %v\n", err)
 		os.Exit(1)
 	}

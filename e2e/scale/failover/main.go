@@ -1,10 +1,10 @@
 // Failover shows what a failover of PostgreSQL does to the records of sysmetrics and to the documents of readsync. It runs a
 // primary and a streaming standby, and hosts that send samples to whichever of them accepts writes. It kills, freezes or
-// isolates the primary in several ways, promotes the standby, builds the old primary anew as the next standby, and counts at
+// isolates the primary in several ways, promotes the standby, makes the old primary the next standby, and counts at
 // the end: every record must be in the table once, unless the replication mode itself can lose it.
 //
-// Run it as root from the project's directory: go run ./e2e/scale/failover. It takes about four minutes and changes nothing else
-// on the host. It exits with 1 if a record was lost or doubled that should not have been.
+// Run it as root from the project's directory: make bench-failover, or go run ./e2e/scale/failover. It takes about four minutes and
+// changes nothing else on the host. It exits with status 1 if a record was lost or doubled that should not have been.
 package main
 
 import (
@@ -23,8 +23,7 @@ func main() {
 	period := flag.Duration("period", time.Second, "time between two samples of a host")
 	rounds := flag.Int("rounds", 2, "failovers of each kind")
 	flag.Parse()
-	err := show(os.Stdout, *hosts, *period, *rounds)
-	if err := errors.Join(err, workspace.Clean()); err != nil {
+	if err := errors.Join(show(os.Stdout, *hosts, *period, *rounds), workspace.Clean()); err != nil {
 		fmt.Fprintln(os.Stderr, "failover: error:", err)
 		os.Exit(1)
 	}
@@ -124,7 +123,7 @@ func thaw(s *site) error {
 	return nil
 }
 
-// hang lets the old primary hang on after the promotion, until the administrator has fenced it. The hosts that try it first wait
+// hang lets the old primary hang after the promotion too, until the administrator has fenced it. The hosts that try it first wait
 // for connect_timeout, and have the rest of their own timeout for the new one.
 func hang(*site) error {
 	time.Sleep(8 * time.Second)
@@ -151,7 +150,7 @@ func scenarios() []scenario {
 // The pauses of a round.
 const (
 	calm      = 1500 * time.Millisecond // samples arrive
-	detection = 1500 * time.Millisecond // the primary is away, and nobody has promoted the standby yet
+	detection = 1500 * time.Millisecond // the primary does not answer, and the standby is not promoted yet
 )
 
 // run makes rounds failovers while hosts send samples, and counts.

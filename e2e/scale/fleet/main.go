@@ -1,5 +1,7 @@
 // Fleet measures how many hosts one PostgreSQL server takes, for docs/scale.md. It prints tables in Markdown.
 //
+// Run it as root from the project's directory: make bench-fleet, or go run ./e2e/scale/fleet.
+//
 // Each host sends as the tool does: it opens a session with a SCRAM password, inserts in one statement, and closes the session. The
 // hosts send at random moments, as their timers make them, and none waits for another. Server, pooler and all hosts share this
 // machine, so the CPU time of each is shown. After each row every record must be in the table once.
@@ -46,7 +48,7 @@ func main() {
 	only := flag.String("only", "", "measure only the tables whose titles contain this text")
 	flag.Parse()
 	if err := run(*seconds, *only); err != nil {
-		fmt.Fprintln(os.Stderr, "bench-fleet:", err)
+		fmt.Fprintln(os.Stderr, "fleet: error:", err)
 		os.Exit(1)
 	}
 }
@@ -68,16 +70,11 @@ func run(seconds float64, only string) error {
 	if err != nil {
 		return err
 	}
-	c, err := postgres.New(postgres.Config{TCP: true, OnDisk: true, Conf: server})
+	c, p, stop, err := start(server)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	p, err := postgres.NewPooler(c, pooler...)
-	if err != nil {
-		return err
-	}
-	defer p.Close()
+	defer stop()
 	b := &bench{hosts: hosts, dir: dir, c: c, p: p, seconds: seconds}
 
 	fmt.Printf("Measured with `make bench-fleet` at %s: %s, %d CPUs, %s. %g seconds for each row.\n",
@@ -124,6 +121,23 @@ func run(seconds float64, only string) error {
 		}
 	}
 	return nil
+}
+
+// start starts a server, and a pooler before it. The caller calls stop after the last use of them.
+func start(conf []string) (c *postgres.Cluster, p *postgres.Pooler, stop func(), err error) {
+	c, err = postgres.New(postgres.Config{TCP: true, OnDisk: true, Conf: conf})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	p, err = postgres.NewPooler(c, pooler...)
+	if err != nil {
+		c.Close()
+		return nil, nil, nil, err
+	}
+	return c, p, func() {
+		p.Close()
+		c.Close()
+	}, nil
 }
 
 // bench is what all rows use.

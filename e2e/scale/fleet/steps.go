@@ -15,17 +15,11 @@ import (
 // steps prints what the parts of a flush cost the server: its CPU time for a session alone and for a whole flush, and what
 // pg_stat_statements says of the statements in between. Hosts send one after the other, so that the times are not those of a queue.
 func steps(hosts *fleet.Binary, dir string) error {
-	conf := append([]string{"shared_preload_libraries = 'pg_stat_statements'", "pg_stat_statements.track_planning = on"}, server...)
-	c, err := postgres.New(postgres.Config{TCP: true, OnDisk: true, Conf: conf})
+	c, p, stop, err := start(append([]string{"shared_preload_libraries = 'pg_stat_statements'", "pg_stat_statements.track_planning = on"}, server...))
 	if err != nil {
 		return err
 	}
-	defer c.Close()
-	p, err := postgres.NewPooler(c, pooler...)
-	if err != nil {
-		return err
-	}
-	defer p.Close()
+	defer stop()
 	if _, err := c.PSQL("CREATE EXTENSION pg_stat_statements"); err != nil {
 		return err
 	}

@@ -11,10 +11,11 @@
 // /usr/local/bin. Its systemctl is a script that runs the program of the one unit. An apply takes 20 s of the simulated time: the
 // health window of 10 s, and 10 s for the rest.
 //
-// Run it as root from the project's directory: go run ./e2e/scale/rollout [-hosts 200].
+// Run it as root from the project's directory: make bench-rollout, or go run ./e2e/scale/rollout [-hosts 200].
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -27,11 +28,7 @@ import (
 func main() {
 	hosts := flag.Int("hosts", 200, "number of hosts")
 	flag.Parse()
-	err := run(os.Stdout, *hosts)
-	if cleanErr := workspace.Clean(); err == nil {
-		err = cleanErr
-	}
-	if err != nil {
+	if err := errors.Join(run(os.Stdout, *hosts), workspace.Clean()); err != nil {
 		fmt.Fprintln(os.Stderr, "rollout: error:", err)
 		os.Exit(1)
 	}
