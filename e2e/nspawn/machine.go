@@ -127,7 +127,7 @@ func (m *Machine) Reboot() {
 }
 
 // CutPower kills all processes of the machine with SIGKILL, as if its power had failed, boots it again, and returns when its
-// script has begun again. What processes have written to files is kept, as the kernel goes on.
+// script has begun again. What processes have written to files is kept, because the kernel goes on.
 func (m *Machine) CutPower() {
 	m.t.Helper()
 	m.again(func() error {

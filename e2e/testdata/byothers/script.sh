@@ -63,7 +63,7 @@ gives $member 1 "$denied" volbackup verify
 gives $member 1 "$denied" volbackup restore v
 gives $unit 0 '"msg":"status".*"drift":0' gitsync status
 
-# Other users are told what they may not read, although they have no state and name none.
+# The error names what another user may not read, although that user has no state and names none.
 for command in 'gitsync status' 'volbackup status' 'volbackup list' 'volbackup cat v' 'volbackup verify' 'sysmetrics status' \
   'readsync status' 'volbackup prune' 'manage_volume.sh resume'; do
   # shellcheck disable=SC2086 # words

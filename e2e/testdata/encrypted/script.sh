@@ -8,7 +8,7 @@ seal() { install -d -m 700 /etc/credstore.encrypted && systemd-creds encrypt --n
 
 systemd-sysusers
 systemd-tmpfiles --create
-# Requests to a program named ssh: it shows the key that it was told to use.
+# Requests to a program named ssh: it shows the key that gitsync gave it.
 install -m 755 /dev/stdin /usr/local/bin/ssh <<'SSH'
 #!/bin/bash
 for word; do
