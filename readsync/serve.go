@@ -197,8 +197,8 @@ func (c *call) write(answer *reply, request *http.Request) bool {
 		// caller may lose the answer. Read that data first.
 		_ = c.tcp.CloseWrite()
 		_ = c.tcp.SetReadDeadline(time.Now().Add(lingerWait))
-		if _, gone := io.Copy(io.Discard, io.LimitReader(c.tcp, 1<<20)); errors.Is(gone, syscall.ECONNRESET) {
-			err = gone // the caller had closed the connection before the answer came
+		if _, readErr := io.Copy(io.Discard, io.LimitReader(c.tcp, 1<<20)); errors.Is(readErr, syscall.ECONNRESET) {
+			err = readErr // the caller had closed the connection before the answer came
 		}
 	}
 	return err == nil

@@ -209,10 +209,7 @@ func (c *collectCmd) sample(ctx context.Context, env *cli.Env, h *host, dir *sta
 	if err != nil {
 		return err
 	}
-	wait := false
-	if c.Flush {
-		wait = c.sendLater(prev, cur)
-	}
+	wait := c.Flush && c.sendLater(prev, cur)
 	// The state is kept only after the records were printed or stored. If they
 	// were not, the next run's window covers this run's window too.
 	keep := nothing
