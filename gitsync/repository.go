@@ -35,6 +35,7 @@ const (
 
 	fetchedRef  = "refs/gitsync/fetched"  // the object that the last fetch fetched
 	acceptedRef = "refs/gitsync/accepted" // the commit that the last pull accepted; protects it from gc
+	movedRef    = "refs/gitsync/moved"    // the object that the ref pointed to when a verdict was published
 )
 
 // bareConfig is the whole configuration of the repository. Any other configuration

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"observability-hub/gitsync/internal/gitobj"
 	"observability-hub/lib/cli"
 	"observability-hub/lib/record"
 	"observability-hub/lib/redact"
@@ -88,7 +89,7 @@ func (c *verdictCmd) Run(ctx context.Context, env *cli.Env) error {
 	}
 	changed := was != want
 	if changed {
-		if err := c.publish(ctx, env, dir, want); err != nil {
+		if err := c.publish(ctx, env, dir, want, p.FullRef); err != nil {
 			return err
 		}
 		step("verdict")
@@ -110,8 +111,9 @@ func (c *verdictCmd) Run(ctx context.Context, env *cli.Env) error {
 	return env.Stdout.Record(record.Info, l.End())
 }
 
-// publish sets the ref of this host on the remote, or deletes it.
-func (c *verdictCmd) publish(ctx context.Context, env *cli.Env, dir *statedir.Dir, v verdict) error {
+// publish sets the ref of this host on the remote, or deletes it. ref is the full name
+// of the ref that this host follows.
+func (c *verdictCmd) publish(ctx context.Context, env *cli.Env, dir *statedir.Dir, v verdict, ref string) error {
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
 	repo, err := openRepository(dir, env.Diag)
@@ -129,6 +131,13 @@ func (c *verdictCmd) publish(ctx context.Context, env *cli.Env, dir *statedir.Di
 	}
 	repo.env = append(repo.user, extra...)
 	step("verdict")
+	if v.Commit != "" && !gitobj.IsHash(ref) {
+		// git sends what is not in the history of the remote's refs, as far as it has
+		// their commits. If the branch has moved, it would send the whole history of the
+		// bad commit. Negotiation (push.negotiate) needs a protocol that sshd passes on
+		// only if it is configured.
+		_, _ = repo.fetch(ctx, from.url, "+"+ref+":"+movedRef) // the push gives the reason if it fails
+	}
 	// The empty source deletes the ref.
 	_, err = repo.run(ctx, "push", "--quiet", "--no-verify", "--", from.url, "+"+v.Commit+":"+badRef(v.Host))
 	switch {
