@@ -39,7 +39,9 @@ func newVerdictServer(t *testing.T) *verdictServer {
 	// sshd runs the forced command of the key with the client's command in SSH_ORIGINAL_COMMAND. HOST stands for the key.
 	write(t, filepath.Join(w.dir, "ssh"), `#!/bin/sh
 for last; do :; done
-SSH_ORIGINAL_COMMAND=$last exec `+filepath.Join(root, "deploy/git/git-host")+` "$HOST" `+s.bare+"\n")
+unset GIT_PROTOCOL # as sshd does
+export SSH_ORIGINAL_COMMAND="$last" PATH="${SERVER_PATH:-$PATH}"
+exec "${GIT_HOST:-`+filepath.Join(root, "deploy/git/git-host")+`}" "$HOST" `+s.bare+"\n")
 	if err := os.Chmod(filepath.Join(w.dir, "ssh"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -82,6 +84,26 @@ func (s *verdictServer) want(status int, text, host string, args ...string) {
 	}
 }
 
+// A verdict uploads nothing, also if the branch has moved to a commit that the host does not have.
+func TestGitsyncVerdictOfMovedBranch(t *testing.T) {
+	s := newVerdictServer(t)
+	noise := make([]byte, 100_000)
+	_, _ = rand.Read(noise) // never fails
+	write(t, filepath.Join(s.w.dir, "hub/large"), string(noise))
+	s.w.git("add", "-A")
+	s.w.git("commit", "-q", "-m", "more than git-host accepts")
+	s.w.git("push", "-q", "server", "main")
+	s.want(0, `"msg":"applied"`, "web1", "sync")
+	bad := s.publish()
+	s.want(0, `"msg":"applied"`, "web1", "sync")
+	s.want(0, `"msg":"applied"`, "web1", "rollback")
+	s.publish()
+	s.want(0, `"bad":"`+bad, "web1", "verdict")
+	if got := s.refs("refs/hosts/web1/bad"); got != bad {
+		t.Errorf("the verdict is %q; want %q", got, bad)
+	}
+}
+
 // A host may write its own verdict and nothing else, and its verdict stops other hosts.
 func TestGitsyncVerdictServer(t *testing.T) {
 	s := newVerdictServer(t)
@@ -97,10 +119,11 @@ func TestGitsyncVerdictServer(t *testing.T) {
 	s.want(78, "may write only refs/hosts/web2/bad, not refs/hosts/web3/bad", "web2", "verdict", "--host", "web3", "--state-dir", filepath.Join(s.w.dir, "state-web1"))
 
 	// What a host can push with its key and git itself.
+	var server []string // variables of the server
 	push := func(text string, refs ...string) {
 		t.Helper()
 		cmd := exec.Command("git", append([]string{"-C", filepath.Join(s.w.dir, "hub"), "push", "-q", "ssh://git@server/any.git"}, refs...)...)
-		cmd.Env = append(os.Environ(), "HOST=web2", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_SSH_COMMAND="+filepath.Join(s.w.dir, "ssh"), "GIT_SSH_VARIANT=ssh")
+		cmd.Env = append(append(os.Environ(), server...), "HOST=web2", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_SSH_COMMAND="+filepath.Join(s.w.dir, "ssh"), "GIT_SSH_VARIANT=ssh")
 		if out, err := cmd.CombinedOutput(); !strings.Contains(string(out), text) || (err == nil) != (text == "") {
 			t.Errorf("git push %s: %v: %s; want %q", strings.Join(refs, " "), err, out, text)
 		}
@@ -122,6 +145,40 @@ func TestGitsyncVerdictServer(t *testing.T) {
 	s.w.git("add", "-A")
 	s.w.git("commit", "-q", "-m", "large")
 	push("exceeds maximum allowed size", "main:refs/hosts/web2/bad")
+	// Objects beside an acceptable verdict, which git's own push does not send.
+	junk := exec.Command("sh", "-c", `
+		blob=$(git hash-object -w "$3") line="0000000000000000000000000000000000000000 $1 refs/hosts/web2/bad"
+		{ printf '%04x%s\0report-status0000' $((${#line} + 18)) "$line" && echo "$blob" | git pack-objects -q --stdout; } | "$2" server "git-receive-pack x"`, "sh", first, filepath.Join(s.w.dir, "ssh"), filepath.Join(s.w.dir, "small"))
+	junk.Dir = filepath.Join(s.w.dir, "hub")
+	write(t, filepath.Join(s.w.dir, "small"), "an object of the host")
+	junk.Env = append(os.Environ(), "HOST=web2")
+	if out, _ := junk.CombinedOutput(); !strings.Contains(string(out), "may send no objects") {
+		t.Errorf("a verdict with another object: %s", out)
+	}
+	// A server whose git does not know GIT_CONFIG_COUNT, as before 2.31, and one without the hook.
+	old := filepath.Join(s.w.dir, "old")
+	executable := func(name, text string) {
+		t.Helper()
+		if err := os.MkdirAll(old, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(old, name), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"git", "git-receive-pack"} {
+		executable(name, "#!/bin/sh\nunset GIT_CONFIG_COUNT\nexec /usr/bin/"+name+" \"$@\"\n")
+	}
+	server = []string{"SERVER_PATH=" + old + ":" + os.Getenv("PATH")}
+	push("may write only", first+":refs/heads/x")
+	copied, err := os.ReadFile("../deploy/git/git-host")
+	if err != nil {
+		t.Fatal(err)
+	}
+	executable("git-host", string(copied))
+	server = []string{"GIT_HOST=" + filepath.Join(old, "git-host")}
+	push("nothing may be pushed", first+":refs/heads/x")
+	server = nil
 	if after := contents(t, s.bare); !slices.Equal(after, before) {
 		t.Errorf("the server keeps what it refused: %q; before: %q", after, before)
 	}
