@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"observability-hub/e2e/await"
 	"observability-hub/e2e/postgres"
 )
 
@@ -113,4 +114,68 @@ func TestPruneRollsUpFirst(t *testing.T) {
 		t.Error("prune succeeds although the means cannot be written")
 	}
 	expectRows(t, c, 4)
+}
+
+// nullable is the table of a hub whose columns may be NULL.
+const nullable = "SET ROLE hub; CREATE TABLE system_metrics (time timestamptz, host text, os text, metric_type text, payload jsonb);\n"
+
+// Rows that another program wrote, and that have no mean, stop neither a roll-up nor a prune.
+func TestRollupOfOddRows(t *testing.T) {
+	c := postgres.Run(t, postgres.Config{})
+	m := sysmetrics(t, "DATABASE_URL="+c.URL())
+	psql(t, c, nullable+m.want(0, "", "schema", "--rollup").stdout)
+	hour := time.Now().UTC().Truncate(time.Hour).Add(-5 * time.Hour)
+	m.want(0, hourly("web1", hour, 10, 40), "flush")
+	for n, row := range []string{
+		`'odd', '', 'cpu', '{"usage": 1e400, "load1": 1e-400}'`, // jsonb holds it, double precision does not
+		`'odd', '', 'memory', '{"used_percent": 1.7e308}'`,      // the mean of two
+		`'odd', '', 'memory', '{"used_percent": 1.7e308}'`,      // overflows
+		`NULL, '', 'cpu', '{"usage": 1}'`,
+		`'odd', '', 'disk', NULL`,
+	} {
+		psql(t, c, fmt.Sprintf("INSERT INTO system_metrics VALUES ('%s', %s)", hour.Add(time.Duration(n)*time.Minute).Format(time.RFC3339), row))
+	}
+	if r := rolled(t, m, "rollup"); r.Hours != 1 || r.Means != 5 {
+		t.Errorf("rollup: %+v; want the 5 means of web1", r)
+	}
+	for _, at := range []string{"-infinity", "0044-03-15 BC"} {
+		psql(t, c, fmt.Sprintf(`INSERT INTO system_metrics VALUES ('%s', 'odd', '', 'cpu', '{"usage": 1}')`, at))
+	}
+	m.want(0, "", "prune", "--keep", "7d")
+	expectRows(t, c, 7)
+}
+
+// A roll-up that waited while prune summed up an hour and deleted a part of it leaves the means alone.
+func TestRollupWaitsForPrune(t *testing.T) {
+	c := postgres.Run(t, postgres.Config{})
+	m := sysmetrics(t, "DATABASE_URL="+c.URL())
+	psql(t, c, nullable+m.want(0, "", "schema", "--rollup").stdout)
+	hour := time.Now().UTC().Truncate(time.Hour).Add(-5 * time.Hour)
+	m.want(0, hourly("web1", hour, 10, 40)+hourly("web1", hour.Add(50*time.Minute), 30, 40), "flush")
+	psql(t, c, fmt.Sprintf("INSERT INTO system_metrics_hours VALUES ('%s', 0)", hour.Format(time.RFC3339)))
+	lock, err := c.DB().Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Rollback()
+	if _, err := lock.Exec("SELECT FROM system_metrics_hours FOR UPDATE"); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan []outcome, 1)
+	go func() { done <- atOnce(2, func(int) outcome { return m.run("", "rollup") }) }()
+	await.Until(t, "both to wait: one for the row, one for the other", func() bool {
+		rows, err := c.Query("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype IN ('transactionid', 'advisory')")
+		return err == nil && rows[0][0] == "2"
+	})
+	psql(t, c, fmt.Sprintf("DELETE FROM system_metrics WHERE time < '%s'", hour.Add(30*time.Minute).Format(time.RFC3339)))
+	if err := lock.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	for _, got := range <-done {
+		if got.status != 0 {
+			t.Errorf("exit status %d: %s", got.status, got.stderr)
+		}
+	}
+	expect(t, c, "SELECT mean FROM system_metrics_hourly WHERE metric = 'cpu_usage'", "20")
+	expect(t, c, "SELECT records FROM system_metrics_hours", "4")
 }

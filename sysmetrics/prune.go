@@ -83,7 +83,8 @@ func (p *pruneCmd) rollUp(env *cli.Env, db *database, server, cutoff time.Time) 
 	if !there {
 		return nil
 	}
-	oldest, err := db.column("SELECT coalesce(extract(epoch FROM min(time)), extract(epoch FROM now()))::text FROM system_metrics")
+	// Rows of other programs may have an infinite time, or one before the first year.
+	oldest, err := db.column("SELECT coalesce(extract(epoch FROM min(time)), extract(epoch FROM now()))::text FROM system_metrics WHERE time >= '0001-01-01 00:00:00+00'")
 	if err != nil {
 		return databaseError(err)
 	}

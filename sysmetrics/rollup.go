@@ -102,13 +102,18 @@ func between(from, to time.Time) string {
 	return "time >= " + timeLiteral(from) + " AND time < " + timeLiteral(to)
 }
 
-// sums is a condition for the rows that have hourly means.
-const sums = "metric_type IN ('cpu', 'memory', 'disk', 'network')"
+// sums is a condition for the rows that have hourly means. The table of an older hub
+// may have rows without a host.
+const sums = "metric_type IN ('cpu', 'memory', 'disk', 'network') AND host IS NOT NULL"
 
 // hourSQL returns the statements that sum up one hour. One statement counts the
-// rows and sums them up, so both see the same rows. Values that are not numbers
-// and objects of another form are left out: rows of older collectors lack most
-// keys, and other programs may have written rows.
+// rows and sums them up, so both see the same rows. It changes nothing if the means
+// contain as many rows already: another run may have summed up the hour while this
+// one waited for the lock, and prune may have deleted some of its rows since.
+//
+// Values that are not numbers and objects of another form are left out: rows of older
+// collectors lack most keys, and other programs may have written rows. So are numbers
+// of 100 digits or more, because double precision or the mean would overflow.
 func hourSQL(hour time.Time) string {
 	rows := "FROM system_metrics WHERE " + sums + " AND " + between(hour, hour.Add(time.Hour))
 	object := func(path string) string {
@@ -117,8 +122,8 @@ func hourSQL(hour time.Time) string {
 	return fmt.Sprintf("SELECT pg_advisory_xact_lock(%d);\n", lockKey("\x00hourly")) +
 		"WITH counted AS (\n" +
 		"INSERT INTO system_metrics_hours (time, records) SELECT " + timeLiteral(hour) + "::timestamptz, count(*) " + rows + "\n" +
-		"ON CONFLICT (time) DO UPDATE SET records = excluded.records\n" +
-		"), raw AS (SELECT time, host, metric_type, payload " + rows + "), found AS (\n" +
+		"ON CONFLICT (time) DO UPDATE SET records = excluded.records WHERE excluded.records > system_metrics_hours.records RETURNING 1\n" +
+		"), raw AS (SELECT time, host, metric_type, payload " + rows + " AND EXISTS (SELECT FROM counted)), found AS (\n" +
 		"SELECT time, host, v.metric, '' AS name, v.value FROM raw, LATERAL (VALUES\n" +
 		"('cpu_usage', payload->'usage'), ('cpu_iowait', payload->'modes'->'iowait'), ('cpu_pressure', payload->'pressure'->'some'->'percent'), ('load1', payload->'load1')) v(metric, value)\n" +
 		"WHERE metric_type = 'cpu'\n" +
@@ -135,7 +140,7 @@ func hourSQL(hour time.Time) string {
 		"UNION ALL SELECT time, host, v.metric, m.key, v.value FROM raw, " + object("payload") + " m, LATERAL (VALUES\n" +
 		"('rx_bytes_per_s', m.value->'rx_bytes_per_s'), ('tx_bytes_per_s', m.value->'tx_bytes_per_s')) v(metric, value)\n" +
 		"WHERE metric_type = 'network' AND left(m.key, 1) <> '_'\n" +
-		"), numbers AS (SELECT time, host, metric, name, CASE WHEN jsonb_typeof(value) = 'number' THEN (value #>> '{}')::float8 END AS value FROM found)\n" +
+		"), numbers AS (SELECT time, host, metric, name, CASE WHEN jsonb_typeof(value) = 'number' AND length(value #>> '{}') < 100 THEN (value #>> '{}')::float8 END AS value FROM found)\n" +
 		"INSERT INTO system_metrics_hourly (time, host, metric, name, samples, mean, highest, last)\n" +
 		"SELECT " + timeLiteral(hour) + "::timestamptz, host, metric, name, count(*), avg(value), max(value), (array_agg(value ORDER BY time DESC))[1]\n" +
 		"FROM numbers WHERE value IS NOT NULL GROUP BY host, metric, name\n" +
