@@ -117,7 +117,7 @@ func TestPruneRollsUpFirst(t *testing.T) {
 }
 
 // nullable is the table of a hub whose columns may be NULL.
-const nullable = "SET ROLE hub; CREATE TABLE system_metrics (time timestamptz, host text, os text, metric_type text, payload jsonb);\n"
+const nullable = "SET ROLE hub; CREATE TABLE IF NOT EXISTS system_metrics (time timestamptz, host text, os text, metric_type text, payload jsonb);\n"
 
 // Rows that another program wrote, and that have no mean, stop neither a roll-up nor a prune.
 func TestRollupOfOddRows(t *testing.T) {
@@ -178,4 +178,29 @@ func TestRollupWaitsForPrune(t *testing.T) {
 	}
 	expect(t, c, "SELECT mean FROM system_metrics_hourly WHERE metric = 'cpu_usage'", "20")
 	expect(t, c, "SELECT records FROM system_metrics_hours", "4")
+}
+
+// The hints name what rollup and prune need, which is more than what inserting needs.
+func TestRollupHints(t *testing.T) {
+	c := postgres.Run(t, postgres.Config{})
+	m := sysmetrics(t, "DATABASE_URL="+c.URL())
+	hints := func(hint string, args ...string) {
+		t.Helper()
+		if got := m.want(exitConfig, "", args...); !strings.Contains(got.stderr, hint) {
+			t.Errorf("sysmetrics %v: %s; want %s", args, got.stderr, hint)
+		}
+	}
+	tables := strings.TrimPrefix(nullable, "SET ROLE hub; ") + m.want(0, "", "schema", "--rollup").stdout
+	psql(t, c, tables+"GRANT SELECT, INSERT ON system_metrics TO hub; DROP TABLE system_metrics_hours")
+	m.want(0, hourly("web1", time.Now().Add(-time.Minute), 10, 40), "flush")
+	hints("sysmetrics schema --rollup | psql", "rollup")
+	psql(t, c, tables)
+	hints("GRANT SELECT, INSERT, UPDATE, DELETE ON system_metrics_hours TO", "rollup")
+	psql(t, c, "GRANT SELECT, INSERT, UPDATE, DELETE ON system_metrics_hours TO hub")
+	hints("GRANT SELECT, INSERT, UPDATE, DELETE ON system_metrics_hourly TO", "prune", "--keep=1d")
+	psql(t, c, "GRANT SELECT, INSERT, UPDATE, DELETE ON system_metrics_hourly TO hub")
+	m.want(0, "", "rollup")
+	hints("GRANT SELECT, INSERT, DELETE ON system_metrics TO", "prune", "--keep=1d")
+	psql(t, c, "GRANT SELECT, INSERT, DELETE ON system_metrics TO hub")
+	m.want(0, "", "prune", "--keep=1d", "--keep-hourly=2d")
 }

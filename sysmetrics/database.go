@@ -80,11 +80,17 @@ func (d *database) exec(sql string) (int64, error) { return d.Exec(d.limited(sql
 func (d *database) column(sql string) ([]string, error) { return d.Column(d.limited(sql)) }
 
 // databaseError adds an exit status and a hint to an error of the driver.
-func databaseError(err error) error {
+func databaseError(err error) error { return tableError(err, "SELECT, INSERT", makeTable) }
+
+const makeTable = "run: sysmetrics schema | psql, as the role that should own the table system_metrics"
+
+// tableError is databaseError for statements that need these rights, and tables that
+// are created like that.
+func tableError(err error, rights, create string) error {
 	return postgres.Failure(err, postgres.Needs{
 		Table:  "system_metrics",
-		Rights: "SELECT, INSERT",
-		Make:   "run: sysmetrics schema | psql, as the role that should own the table system_metrics",
+		Rights: rights,
+		Make:   create,
 		Slow:   "a large table without an index is slow: sysmetrics schema | psql adds the index",
 	})
 }

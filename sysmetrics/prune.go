@@ -64,7 +64,7 @@ func (p *pruneCmd) Run(ctx context.Context, env *cli.Env) error {
 	}
 	rows, err := db.deleteBefore(cutoff)
 	if err != nil {
-		return databaseError(err)
+		return tableError(err, "SELECT, INSERT, DELETE", makeTable)
 	}
 	l := record.New(time.Now(), record.Info, "pruned", env.Service)
 	l.String("before", cutoff.UTC().Format(record.TimeFormat))
@@ -108,7 +108,7 @@ func (p *pruneCmd) rollUp(env *cli.Env, db *database, server, cutoff time.Time) 
 	before := timeLiteral(server.Add(-time.Duration(p.KeepHourly)))
 	_, err = db.exec("DELETE FROM system_metrics_hours WHERE time < " + before + ";\nDELETE FROM system_metrics_hourly WHERE time < " + before)
 	if err != nil {
-		return databaseError(err)
+		return rollupError(err)
 	}
 	return nil
 }

@@ -57,6 +57,11 @@ func (r *rollupCmd) Run(ctx context.Context, env *cli.Env) error {
 	return db.rollUp(env, since, between(since.Truncate(time.Hour), server))
 }
 
+// rollupError is [databaseError] for the tables of hourly means.
+func rollupError(err error) error {
+	return tableError(err, "SELECT, INSERT, UPDATE, DELETE", "run: sysmetrics schema --rollup | psql, as the role that inserts the records")
+}
+
 // hasRollup reports whether the database has the table of hourly means.
 func (d *database) hasRollup() (bool, error) {
 	found, err := d.column("SELECT to_regclass('system_metrics_hourly')::text")
@@ -75,7 +80,7 @@ func (d *database) rollUp(env *cli.Env, since time.Time, condition string) error
 		"SELECT date_trunc('hour', time AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS hour, count(*) AS records FROM system_metrics WHERE " + sums + " AND (" + condition + ") GROUP BY 1" +
 		") r LEFT JOIN system_metrics_hours h ON h.time = r.hour WHERE r.records > coalesce(h.records, 0) ORDER BY r.hour")
 	if err != nil {
-		return databaseError(err)
+		return rollupError(err)
 	}
 	var means int64
 	for _, text := range hours {
@@ -85,7 +90,7 @@ func (d *database) rollUp(env *cli.Env, since time.Time, condition string) error
 		}
 		n, err := d.exec(hourSQL(time.Unix(epoch, 0)))
 		if err != nil {
-			return databaseError(err)
+			return rollupError(err)
 		}
 		means += n
 	}
