@@ -705,5 +705,49 @@ SH
   mkfifo "$BATS_TEST_TMPDIR/fifo"
   run -73 --separate-stderr "$script" --textfile "$BATS_TEST_TMPDIR/fifo"
   [ -p "$BATS_TEST_TMPDIR/fifo" ]
+  run -73 --separate-stderr "$script" --textfile "$BATS_TEST_TMPDIR/missing/hub.prom"
   run -64 --separate-stderr "$script" --textfile
+}
+
+@test "--textfile escapes the name of an instance, and keeps its last success" {
+  local file=$BATS_TEST_TMPDIR/hub.prom name='gitops-sync@a\x2db'
+  a_timer "$name.timer"
+  a_service "$name.service"
+  "$script" --textfile "$file" "$name" "$name"
+  grep -Fqx 'hub_job_ok{family="gitops-sync@a\\x2db"} 1' "$file"
+  [ "$(grep -c '^hub_job_ok{' "$file")" -eq 1 ]
+  a_service "$name.service" Result=exit-code ExecMainStatus=69 "ExecMainStartTimestamp=$(at -60)"
+  "$script" --textfile "$file" "$name"
+  grep -Fqx "hub_job_last_success_timestamp_seconds{family=\"gitops-sync@a\\\\x2db\"} $((now - 300))" "$file"
+  # The name of a unit has neither of these, but an argument can.
+  run -0 "$script" --textfile "$file" $'gitops-sync@"/\n'
+  grep -Fqx 'hub_job_running{family="gitops-sync@\"/\n"} 0' "$file"
+}
+
+@test "--textfile does not follow a link that someone put in its way" {
+  echo mine >"$BATS_TEST_TMPDIR/other"
+  ln -s other "$BATS_TEST_TMPDIR/hub.prom.new"
+  run -0 "$script" --textfile "$BATS_TEST_TMPDIR/hub.prom"
+  [ "$(cat "$BATS_TEST_TMPDIR/other")" = mine ]
+  [ -f "$BATS_TEST_TMPDIR/hub.prom" ] && [ ! -L "$BATS_TEST_TMPDIR/hub.prom" ]
+}
+
+@test "--textfile waits for another run that writes the same file" {
+  local file=$BATS_TEST_TMPDIR/dir/hub.prom lock
+  mkdir "$BATS_TEST_TMPDIR/dir"
+  mkfifo "$BATS_TEST_TMPDIR/waits"
+  stand_in flock <<'SH'
+echo >"$BATS_TEST_TMPDIR/waits"
+exec /usr/bin/flock "$@"
+SH
+  exec {lock}<"$BATS_TEST_TMPDIR/dir"
+  /usr/bin/flock "$lock"
+  echo other >"$file.new"
+  (exec {lock}<&- && exec "$script" --textfile "$file") &
+  read -r -t 10 <>"$BATS_TEST_TMPDIR/waits"
+  mv "$file.new" "$file"
+  [ "$(cat "$file")" = other ]
+  exec {lock}<&-
+  wait $!
+  grep -q '^hub_job_ok' "$file"
 }
