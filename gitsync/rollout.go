@@ -101,11 +101,16 @@ type waiting struct {
 
 // see returns what waits after a pull has found tip at the time now. If the clock was
 // set back, the wait begins again. So it lasts one more delay, and does not wait until
-// the clock reaches the old time.
+// the clock reaches the old time. The commit after one that hosts have stopped begins a
+// roll-out of its own: its limit must not be that of the stopped one, which may be over
+// on all hosts.
 func (w *waiting) see(tip string, now time.Time) waiting {
 	var next waiting
 	if w != nil {
 		next = *w
+	}
+	if next.Tip != tip && len(next.BadOn) > 0 {
+		next.First = now
 	}
 	if next.Tip != tip {
 		next = waiting{Tip: tip, First: next.First, Since: now}
@@ -175,7 +180,7 @@ func (p *pull) postpone(ctx context.Context, repo *repository, url string, was p
 		return err
 	}
 	clock := time.Now().UTC().Truncate(time.Millisecond)
-	w := was.Waiting.see(now.Tip, clock)
+	w := p.resumed(was.Waiting, clock).see(now.Tip, clock)
 	later := func() error {
 		now.Tip, now.Waiting = was.Tip, &w
 		return nil
@@ -213,6 +218,20 @@ func (p *pull) postpone(ctx context.Context, repo *repository, url string, was p
 	p.env.Diag.Warn("rollout_stopped", fmt.Sprintf("commit %s is not taken: it was rolled back on %s", c.ID, named(bad)),
 		diag.Field{Key: "commit", Value: c.ID}, diag.Field{Key: "hosts", Value: len(bad)})
 	return later()
+}
+
+// resumed returns what waits after pulls that failed. If none succeeded for one stagger,
+// because the remote was down or its branch was refused, then the host was not starved
+// by newer commits, and the next one is rolled out like any other. The same is true of
+// all hosts of the fleet, which would otherwise take it at once.
+func (p *pull) resumed(w *waiting, now time.Time) *waiting {
+	info, err := os.Stat(p.dir.Join(pulledFile)) // its time is that of the last pull that succeeded
+	if w == nil || p.Stagger == 0 || err != nil || now.Sub(info.ModTime()) <= p.Stagger {
+		return w
+	}
+	next := *w
+	next.First = now
+	return &next
 }
 
 // maxNamed is how many hosts a message names.

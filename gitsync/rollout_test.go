@@ -160,6 +160,48 @@ func TestStaggerPublishes(t *testing.T) {
 	}
 }
 
+// The correction of a commit that was stopped is rolled out like any other, however long the stop was: otherwise all hosts
+// would take it at once.
+func TestStaggerAfterStop(t *testing.T) {
+	w := newCommands(t)
+	t.Setenv("GITSYNC_STAGGER", "30m")
+	t.Setenv("GITSYNC_TURN", "0.5")
+	t.Setenv("GITSYNC_STOP_AFTER", "1")
+	w.want(0, "", "pull")
+	w.git("update-ref", "refs/hosts/web9/bad", w.push())
+	w.want(0, `"waiting_until":"`, "pull")
+	w.age(3 * time.Hour)
+	w.want(0, "rollout_stopped", "pull")
+	correction := w.push()
+	w.want(0, `"waiting":"`+correction+`","waiting_until":"`, "pull")
+	w.age(14 * time.Minute)
+	w.want(0, `"changed":false`, "pull")
+	w.age(time.Minute)
+	w.want(0, `"changed":true`, "pull")
+}
+
+// So is a commit after a time without pulls that succeeded, but one that waits has its turn as before.
+func TestStaggerAfterFailedPulls(t *testing.T) {
+	w := newCommands(t)
+	t.Setenv("GITSYNC_STAGGER", "30m")
+	t.Setenv("GITSYNC_TURN", "0.5")
+	failed := func() {
+		t.Helper()
+		w.age(3 * time.Hour)
+		if err := os.Chtimes(w.path("state/pulled.json"), time.Time{}, time.Now().Add(-3*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.want(0, "", "pull")
+	w.push()
+	w.want(0, `"waiting":"`, "pull")
+	failed()
+	next := w.push()
+	w.want(0, `"waiting":"`+next+`","waiting_until":"`, "pull")
+	failed()
+	w.want(0, `"changed":true`, "pull")
+}
+
 // A host cannot wait at a commit that its new clone does not have, because the branch was rewritten.
 func TestStaggerWithoutTheAcceptedCommit(t *testing.T) {
 	w := newCommands(t)
