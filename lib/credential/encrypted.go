@@ -74,5 +74,6 @@ func isEncrypted(text string) bool {
 // does not decrypt them.
 func notDecrypted(path, name string) error {
 	return sysexits.New(sysexits.Config, "bad_configuration", fmt.Errorf("read %s: the credential is encrypted, and systemd has not decrypted it", path)).
-		WithHint("add a drop-in to the unit with systemctl edit: [Service], and below it LoadCredentialEncrypted=" + name)
+		WithHint("add a drop-in to the unit with systemctl edit: [Service], and below it LoadCredentialEncrypted=" + name +
+			"; if a file follows in its line LoadCredential=" + name + ":, it must follow here too")
 }

@@ -614,6 +614,11 @@ SH
 reading-sync every user can read $HUB_ETC/credstore/database_url: chmod 600 $HUB_ETC/credstore/database_url
 system-metrics every user can read $HUB_ETC/credstore/database_url: chmod 600 $HUB_ETC/credstore/database_url
 volume-backup every user can read $HUB_ETC/credstore/age_identity: chmod 600 $HUB_ETC/credstore/age_identity" ]
+  touch "$HUB_ETC"/credstore/verdict_{key,credentials}
+  echo 'GITSYNC_REPO=https://u:token@git.example.org/hub' >"$HUB_ETC/observability-hub/gitops-verdict.env"
+  chmod 644 "$HUB_ETC"/*/*verdict*
+  run -1 "$script" --json gitops-sync
+  [ "$(grep -o 'credstore/verdict_key:\|credstore/verdict_credentials:\|gitops-verdict.env:' <<<"$output" | wc -l)" -eq 3 ]
   # In a directory that nobody else may enter, nobody else reads them.
   chmod 700 "$HUB_ETC"/*
   run -0 "$script" --json
@@ -662,13 +667,28 @@ SH
   [ "$(jq -r '.payload.problems[]' <<<"$output")" = "reading-sync-api@.service does not decrypt $HUB_ETC/credstore.encrypted/mongo_uri: systemctl edit reading-sync-api@.service, [Service], LoadCredentialEncrypted=mongo_uri" ]
 }
 
+@test "an encrypted credential of another name is known by the name in the unit" {
+  mkdir -p "$HUB_ETC/credstore.encrypted"
+  touch "$HUB_ETC"/credstore.encrypted/{deploy_key-web,verdict_key-web,known_hosts-web}
+  a_timer gitops-sync@web.timer
+  a_service gitops-sync@web.service
+  stand_in systemctl <<'SH'
+if [[ $* == 'cat -- gitops-sync@web.service' ]]; then printf '[Service]\nLoadCredential=deploy_key:deploy_key-%%i\nLoadCredentialEncrypted=known_hosts:known_hosts-web\n'; exit; fi
+if [[ $* == cat* ]]; then exit; fi
+cat "$BATS_TEST_TMPDIR"/units.*
+SH
+  run -1 "$script" --json gitops-sync@web
+  [ "$(jq -r '.payload.problems[]' <<<"$output" | sed 's/.*: //')" = 'systemctl edit gitops-sync@web.service, [Service], LoadCredentialEncrypted=deploy_key:deploy_key-web
+systemctl edit gitops-verdict@web.service, [Service], LoadCredentialEncrypted=deploy_key:verdict_key-web' ]
+}
+
 @test "hub-status knows each credential of the units" {
   local name known=0
   while read -r name; do
-    grep -q "[:\"]$name\|name $name" "$script"
+    grep -q "[:\" ]$name\b" "$script"
     known=$((known + 1))
-  done < <(sed -n 's/^LoadCredential=\([a-z_]*\).*/\1/p' "$BATS_TEST_DIRNAME"/../../systemd/*.service | sort -u)
-  ((known >= 7))
+  done < <(sed -n 's/^LoadCredential=\([a-z_]*:\)\?\([a-z_]*\).*/\2/p' "$BATS_TEST_DIRNAME"/../../systemd/*.service | sort -u)
+  ((known >= 9))
 }
 
 # --- --textfile ---
