@@ -132,6 +132,8 @@ func TestRollupOfOddRows(t *testing.T) {
 		`'odd', '', 'memory', '{"used_percent": 1.7e308}'`,      // overflows
 		`NULL, '', 'cpu', '{"usage": 1}'`,
 		`'odd', '', 'disk', NULL`,
+		// A name that no index can hold.
+		`'odd', '', 'disk', (SELECT jsonb_build_object(string_agg(md5(i::text), ''), '{"used": 1}'::jsonb) FROM generate_series(1, 200) i)`,
 	} {
 		psql(t, c, fmt.Sprintf("INSERT INTO system_metrics VALUES ('%s', %s)", hour.Add(time.Duration(n)*time.Minute).Format(time.RFC3339), row))
 	}
@@ -142,7 +144,7 @@ func TestRollupOfOddRows(t *testing.T) {
 		psql(t, c, fmt.Sprintf(`INSERT INTO system_metrics VALUES ('%s', 'odd', '', 'cpu', '{"usage": 1}')`, at))
 	}
 	m.want(0, "", "prune", "--keep", "7d")
-	expectRows(t, c, 7)
+	expectRows(t, c, 8)
 }
 
 // A roll-up that waited while prune summed up an hour and deleted a part of it leaves the means alone.

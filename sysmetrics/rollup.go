@@ -118,7 +118,8 @@ const sums = "metric_type IN ('cpu', 'memory', 'disk', 'network') AND host IS NO
 //
 // Values that are not numbers and objects of another form are left out: rows of older
 // collectors lack most keys, and other programs may have written rows. So are numbers
-// of 100 digits or more, because double precision or the mean would overflow.
+// of 100 digits or more, because double precision or the mean would overflow, and
+// names that do not fit into the index.
 func hourSQL(hour time.Time) string {
 	rows := "FROM system_metrics WHERE " + sums + " AND " + between(hour, hour.Add(time.Hour))
 	object := func(path string) string {
@@ -148,6 +149,6 @@ func hourSQL(hour time.Time) string {
 		"), numbers AS (SELECT time, host, metric, name, CASE WHEN jsonb_typeof(value) = 'number' AND length(value #>> '{}') < 100 THEN (value #>> '{}')::float8 END AS value FROM found)\n" +
 		"INSERT INTO system_metrics_hourly (time, host, metric, name, samples, mean, highest, last)\n" +
 		"SELECT " + timeLiteral(hour) + "::timestamptz, host, metric, name, count(*), avg(value), max(value), (array_agg(value ORDER BY time DESC))[1]\n" +
-		"FROM numbers WHERE value IS NOT NULL GROUP BY host, metric, name\n" +
+		"FROM numbers WHERE value IS NOT NULL AND octet_length(host) + octet_length(name) < 2000 GROUP BY host, metric, name\n" +
 		"ON CONFLICT (host, metric, name, time) DO UPDATE SET samples = excluded.samples, mean = excluded.mean, highest = excluded.highest, last = excluded.last"
 }
