@@ -200,8 +200,28 @@ func (c *call) write(answer *reply, request *http.Request) bool {
 		if _, readErr := io.Copy(io.Discard, io.LimitReader(c.tcp, 1<<20)); errors.Is(readErr, syscall.ECONNRESET) {
 			err = readErr // the caller had closed the connection before the answer came
 		}
+		err = errors.Join(err, pending(c.tcp))
 	}
 	return err == nil
+}
+
+// pending returns the error of a connection that no call has returned yet. If the
+// caller closed it in good order before the answer came, then writing succeeded,
+// reading finds the end, and only this tells that the answer was refused.
+func pending(c *net.TCPConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var option int
+	var asked error
+	if err := raw.Control(func(fd uintptr) { option, asked = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_ERROR) }); err != nil {
+		return err
+	}
+	if option != 0 {
+		return syscall.Errno(option)
+	}
+	return asked
 }
 
 // reply is an http.ResponseWriter that holds the answer until it is sent.

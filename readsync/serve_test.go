@@ -111,6 +111,42 @@ func TestCallOverTCP(t *testing.T) {
 	<-done
 }
 
+// An answer to a caller that has closed the connection meanwhile, for example because its deadline was over, is not delivered.
+func TestCallThatEnded(t *testing.T) {
+	for _, ends := range []bool{false, true} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		caller, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		tcp := conn.(*net.TCPConn)
+		if _, err := io.WriteString(caller, "POST "+syncPath+" HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		sync := func(context.Context) (int64, error) {
+			if ends {
+				return 7, caller.Close()
+			}
+			go func() { _, _ = io.Copy(io.Discard, caller); caller.Close() }()
+			return 7, nil
+		}
+		withEndpoint(t, sync, func(e *endpoint) {
+			if got := (&call{in: tcp, out: tcp, tcp: tcp}).serve(e.stopping, e); got == ends {
+				t.Errorf("the caller ends: %v; delivered: %v", ends, got)
+			}
+		})
+		tcp.Close()
+		l.Close()
+	}
+}
+
 // serve exits with status 64 if stdin is neither a connection nor a pipe nor a file.
 func TestServeNotByHand(t *testing.T) {
 	null, err := os.Open("/dev/null")
