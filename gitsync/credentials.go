@@ -17,18 +17,33 @@ type credentials struct {
 	copies string            // directory with copies, if there are any
 }
 
-// findCredentials returns the credentials for git. If as is not nil, git runs as
-// that user, who cannot read the files in /etc/credstore. Then the user gets copies
-// in a directory below dir, as a unit gets them from systemd. A decrypted credential
-// is always such a copy. The caller must remove the copies.
+// pullKeys and verdictKeys return the name in the stores of a credential of
+// gitops-sync.service and gitops-verdict.service.
+func pullKeys(name string) string { return name }
+
+func verdictKeys(name string) string {
+	switch name {
+	case "deploy_key":
+		return "verdict_key"
+	case "git_credentials":
+		return "verdict_credentials"
+	}
+	return name
+}
+
+// findCredentials returns the credentials for git. called returns their names in the
+// stores. If as is not nil, git runs as that user, who cannot read the files in
+// /etc/credstore. Then the user gets copies in a directory below dir, as a unit gets
+// them from systemd. A decrypted credential is always such a copy. The caller must
+// remove the copies.
 //
 // The caller holds the lock of the directory state. So copies for it that exist
 // already are from a run that was killed, and findCredentials replaces them.
-func findCredentials(as *syscall.Credential, state, dir string) (*credentials, error) {
+func findCredentials(as *syscall.Credential, called func(string) string, state, dir string) (*credentials, error) {
 	c := &credentials{files: map[string]string{}}
 	copies := map[string][]byte{}
 	for _, name := range []string{"git_credentials", "deploy_key", "known_hosts"} {
-		file, content, err := credential.File(name)
+		file, content, err := credential.File(name, called(name))
 		if err != nil {
 			return c, err
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -15,7 +16,7 @@ func TestFindCredentials(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(store, "deploy_key"), []byte("key"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	own, err := findCredentials(nil, "/state", dir)
+	own, err := findCredentials(nil, pullKeys, "/state", dir)
 	if err != nil || len(own.files) != 1 || own.files["deploy_key"] != filepath.Join(store, "deploy_key") {
 		t.Fatalf("for this user: %v, %v", own, err)
 	}
@@ -23,18 +24,18 @@ func TestFindCredentials(t *testing.T) {
 	if as.Uid == 0 {
 		as = &syscall.Credential{Uid: 65534, Gid: 65534}
 	}
-	killed, err := findCredentials(as, "/state", dir) // a run that cannot remove its copies
+	killed, err := findCredentials(as, pullKeys, "/state", dir) // a run that cannot remove its copies
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(killed.copies, "old"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	other, err := findCredentials(as, "/other", dir) // a run of another state directory, at the same time
+	other, err := findCredentials(as, pullKeys, "/other", dir) // a run of another state directory, at the same time
 	if err != nil {
 		t.Fatal(err)
 	}
-	lent, err := findCredentials(as, "/state", dir)
+	lent, err := findCredentials(as, pullKeys, "/state", dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,5 +62,22 @@ func TestFindCredentials(t *testing.T) {
 	lent.remove()
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
 		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// In the stores, the keys that may write have names of their own; the units give them those of git's keys.
+func TestVerdictKeys(t *testing.T) {
+	text, err := os.ReadFile("../systemd/gitops-verdict.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"deploy_key", "known_hosts", "git_credentials"} {
+		line := "\nLoadCredential=" + name + ":" + verdictKeys(name) + "\n"
+		if verdictKeys(name) == name {
+			line = "\nLoadCredential=" + name + "\n"
+		}
+		if !strings.Contains(string(text), line) {
+			t.Errorf("gitops-verdict.service has no line %s", line)
+		}
 	}
 }

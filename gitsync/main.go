@@ -140,7 +140,7 @@ func app() cli.App {
 			{Name: "rollback", Help: "Apply the commit before the applied one, and quarantine the newer one.", Grammar: &rollbackCmd{}},
 			{Name: "hold", Help: "Keep apply from changing anything, for a time or until resume.", Grammar: &holdCmd{}},
 			{Name: "resume", Help: "End a hold.", Grammar: &resumeCmd{}},
-			{Name: "verdict", Help: "Publish on the remote that this host rolled a commit back.", Grammar: &verdictCmd{}},
+			{Name: "verdict", Help: "Publish on the remote that this host rolled a commit back.", Unit: "gitops-verdict", Grammar: &verdictCmd{}},
 		},
 		Flags: flagHelp,
 		Examples: `  gitsync pull --repo https://git.example.org/hub.git --ref main

@@ -150,7 +150,7 @@ func (p *pull) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c, err := findCredentials(repo.as, p.dir.Path, "/run")
+	c, err := findCredentials(repo.as, pullKeys, p.dir.Path, "/run")
 	defer c.remove()
 	if err != nil {
 		return err

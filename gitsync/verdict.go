@@ -120,7 +120,7 @@ func (c *verdictCmd) publish(ctx context.Context, env *cli.Env, dir *statedir.Di
 	if err != nil {
 		return err
 	}
-	keys, err := findCredentials(repo.as, dir.Path, "/run")
+	keys, err := findCredentials(repo.as, verdictKeys, dir.Path, "/run")
 	defer keys.remove()
 	if err != nil {
 		return err

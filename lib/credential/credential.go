@@ -59,9 +59,13 @@ func lookup(root, name string) (value string, ok bool, err error) {
 // path of its file, which is $CREDENTIALS_DIRECTORY/name or, if root runs the tool
 // by hand, the file in the stores. If that file is encrypted, path is "", and content
 // is what the caller must write to a file. Both are empty if there is no credential.
-func File(name string) (path string, content []byte, err error) { return file("/", name) }
+// called is the name of the file in the stores, to which the unit may give another
+// name: LoadCredential=name:called.
+func File(name, called string) (path string, content []byte, err error) {
+	return file("/", name, called)
+}
 
-func file(root, name string) (path string, content []byte, err error) {
+func file(root, name, called string) (path string, content []byte, err error) {
 	if path := given(name); path != "" {
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Size() > 0 {
 			b, err := os.ReadFile(path)
@@ -74,7 +78,7 @@ func file(root, name string) (path string, content []byte, err error) {
 	if !byHand() {
 		return "", nil, nil
 	}
-	path, encrypted, _ := stored(root, name)
+	path, encrypted, _ := stored(root, called)
 	if encrypted {
 		content, err = decrypt(systemdCreds, path, name)
 		return "", content, err

@@ -43,7 +43,7 @@ func TestNotDecrypted(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, looked := Lookup("database_url")
-	_, _, filed := File("database_url")
+	_, _, filed := File("database_url", "database_url")
 	for _, err := range []error{looked, filed} {
 		e, ok := errors.AsType[*sysexits.Error](err)
 		if !ok || e.Code != sysexits.Config || !strings.Contains(e.Error(), path) || strings.Contains(e.Error(), "Whxq") || !strings.Contains(e.Hint, "LoadCredentialEncrypted=database_url") {

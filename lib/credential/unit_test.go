@@ -118,6 +118,12 @@ func TestRootByHand(t *testing.T) {
 			if got := os.Getenv("X"); got != tc.variable || url != tc.url || ok != (tc.url != "") || err != nil {
 				t.Errorf("X = %q, database_url = %q, %v, %v; want %q, %q", got, url, ok, err, tc.variable, tc.url)
 			}
+			if path, _, err := file(root, "name", "database_url"); (path != "") != (tc.store != "") || err != nil {
+				t.Errorf("file = %q, %v", path, err)
+			}
+			if path, _, err := file(root, "database_url", "other"); path != "" || err != nil {
+				t.Errorf("file of another name = %q, %v", path, err)
+			}
 			// In a unit, systemd has already provided the settings.
 			t.Setenv("INVOCATION_ID", "1")
 			unset(t, "DATABASE_URL")
