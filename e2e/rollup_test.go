@@ -155,6 +155,7 @@ func TestRollupWaitsForPrune(t *testing.T) {
 	hour := time.Now().UTC().Truncate(time.Hour).Add(-5 * time.Hour)
 	m.want(0, hourly("web1", hour, 10, 40)+hourly("web1", hour.Add(50*time.Minute), 30, 40), "flush")
 	psql(t, c, fmt.Sprintf("INSERT INTO system_metrics_hours VALUES ('%s', 0)", hour.Format(time.RFC3339)))
+	psql(t, c, "ALTER ROLE hub SET default_transaction_isolation = 'repeatable read'")
 	lock, err := c.DB().Begin()
 	if err != nil {
 		t.Fatal(err)

@@ -125,7 +125,8 @@ func hourSQL(hour time.Time) string {
 	object := func(path string) string {
 		return "jsonb_each(CASE WHEN jsonb_typeof(" + path + ") = 'object' THEN " + path + " ELSE '{}' END)"
 	}
-	return fmt.Sprintf("SELECT pg_advisory_xact_lock(%d);\n", lockKey("\x00hourly")) +
+	// The statement must see what was committed before it got the lock, as in insertSQL.
+	return "SET TRANSACTION ISOLATION LEVEL READ COMMITTED;\n" + fmt.Sprintf("SELECT pg_advisory_xact_lock(%d);\n", lockKey("\x00hourly")) +
 		"WITH counted AS (\n" +
 		"INSERT INTO system_metrics_hours (time, records) SELECT " + timeLiteral(hour) + "::timestamptz, count(*) " + rows + "\n" +
 		"ON CONFLICT (time) DO UPDATE SET records = excluded.records WHERE excluded.records > system_metrics_hours.records RETURNING 1\n" +
