@@ -207,7 +207,8 @@ SELECT time + f * interval '1 millisecond', host, 'debian 12', 'jobs',
   || CASE family
     WHEN 'system-metrics' THEN jsonb_build_object('spooled', 0, 'spool_age_s', NULL, 'rejected', 0)
     WHEN 'gitops-sync' THEN jsonb_build_object('instance', 'apps', 'commit', '8c0f3a1d5b7e9f2046a8c1d3e5f7091b2d4f6a8c', 'apply_age_s', m % 15 * 60, 'held', host = 'web05', 'held_until', CASE WHEN host = 'web05' THEN '2026-03-03T06:00:00.000Z' END,
-      'quarantined', CASE WHEN host = 'web09' THEN '1f2e3d4c5b6a79880716253443526170a9b8c7d6' END)
+      'quarantined', CASE WHEN host = 'web09' THEN '1f2e3d4c5b6a79880716253443526170a9b8c7d6' END,
+      'waiting', CASE WHEN host = 'web10' THEN '1f2e3d4c5b6a79880716253443526170a9b8c7d6' END)
     WHEN 'reading-sync' THEN jsonb_build_object('synced', 40, 'dead_letters', CASE WHEN host = 'db4' THEN 3 ELSE 0 END)
     ELSE jsonb_build_object('volumes', 3, 'stale_volumes', CASE WHEN problems = '[]' THEN 0 ELSE 1 END, 'oldest_backup_s', extract(epoch FROM time - last)::int + CASE WHEN problems = '[]' THEN 0 ELSE 86400 END) END
 FROM (

@@ -15,10 +15,10 @@ func gitops() *builder {
 			Description("The commit of the newest apply that succeeded, and how long ago that was.").
 			OverrideByName("host", linkToHost())).
 		WithPanel(values("Hosts of each commit", "hosts", "short", logValues("count by (commit) ("+newest+")")).Span(12)).
-		WithPanel(list("State of each host", rows(`SELECT host, payload->>'instance' AS "instance", left(payload->>'commit', 12) AS "commit", (payload->>'apply_age_s')::float8 AS "applied", payload->>'held' = 'true' AS "held", (payload->>'held_until')::timestamptz AS "held until", left(payload->>'quarantined', 12) AS "quarantined", time AS "reported" FROM (
+		WithPanel(list("State of each host", rows(`SELECT host, payload->>'instance' AS "instance", left(payload->>'commit', 12) AS "commit", (payload->>'apply_age_s')::float8 AS "applied", payload->>'held' = 'true' AS "held", (payload->>'held_until')::timestamptz AS "held until", left(payload->>'quarantined', 12) AS "quarantined", left(payload->>'waiting', 12) AS "waiting", time AS "reported" FROM (
   `+lastJobs("true", "payload->>'family' = 'gitops-sync'")+`
 ) jobs ORDER BY payload->>'quarantined' IS NULL, "held" DESC, "applied" DESC NULLS FIRST, host`)).
-			Description("From hub-status.").
+			Description("From hub-status. A commit waits for the turn of the host, or because other hosts have rolled it back.").
 			OverrideByName("host", linkToHost()).OverrideByName("applied", limits("s", 2700, 7200))).
 		WithPanel(bars("Drift that was repaired", "short",
 			logSeries("{{host}} {{path}}", count("host, path", stream(apply, "action")+` | json reason="reason", path="path" | reason="drift"`, "$__interval"))).
