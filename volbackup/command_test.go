@@ -358,9 +358,18 @@ func TestResticFailed(t *testing.T) {
 		{1, "Fatal: Please specify repository location (-r)", sysexits.Config},
 		{1, "", sysexits.Unavailable},
 	} {
-		err := resticFailed("restic backup", c.said, c.code, errors.New("exit status"))
+		err := resticFailed("restic backup", c.said, c.code, false, errors.New("exit status"))
 		if got := sysexits.Code(err); got != c.status {
 			t.Errorf("%d, %q: %d; want %d", c.code, c.said, got, c.status)
+		}
+	}
+	// A network that damages the list of keys is no error of the settings: an earlier call has opened the repository.
+	for _, err := range []error{
+		resticFailed("restic forget", "Fatal: wrong password or no key found", 1, true, errors.New("exit status")),
+		resticFailed("restic forget", "", 12, true, errors.New("exit status")),
+	} {
+		if got := sysexits.Code(err); got != sysexits.Unavailable {
+			t.Errorf("%v after a call that succeeded: %d", err, got)
 		}
 	}
 	h := newHost(t)
@@ -368,6 +377,9 @@ func TestResticFailed(t *testing.T) {
 	t.Setenv("VOLBACKUP_ENGINE", "restic")
 	for _, command := range []string{"unlock", "backup", "check", "forget", "prune"} {
 		for code, status := range map[string]int{"10": sysexits.Unavailable, "11": sysexits.TempFail, "12": sysexits.Config} {
+			if code == "12" && command != "unlock" { // unlock is the first call of a run
+				status = sysexits.Unavailable
+			}
 			t.Setenv("FAIL_COMMAND", command)
 			t.Setenv("FAIL_STATUS", code)
 			h.do(status, "run")

@@ -37,6 +37,7 @@ type restic struct {
 	outcomes []outcome        // of run: volumes that settle still has to verify
 	ahead    bool             // of run: there are snapshots with the tag aheadTag
 	added    map[string]int64 // of run: how many bytes sendAhead added for each volume
+	opened   bool             // a call has succeeded, so the password is right
 }
 
 func newRestic(env *cli.Env, state repositoryFlags, staging stagingFlags, script scriptFlags) (*restic, error) {
@@ -122,20 +123,28 @@ func (r *restic) callAccepting(ctx context.Context, accepted int, args ...string
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		return out, resticFailed("restic "+args[0], string(messages), command.Status(err), err)
+		return out, resticFailed("restic "+args[0], string(messages), command.Status(err), r.opened, err)
 	}
+	r.opened = true
 	return out, nil
 }
 
 // resticFailed returns the error for a restic that failed. From version 0.17 on the
 // exit status gives the reason. Earlier versions, such as Debian's 0.14, exit with
 // status 1 for any reason, so their messages are searched.
-func resticFailed(what, said string, code int, err error) error {
+//
+// restic also reports a wrong password if the network damages the list of its keys. So if
+// opened says that an earlier call of the run has succeeded, the settings are right, and
+// the unit may try again.
+func resticFailed(what, said string, code int, opened bool, err error) error {
 	const (
-		noRepository  = "create it with restic init; if it exists, see whether it is reachable: restic snapshots"
-		locked        = "wait for the other restic process; if it is dead, run: restic unlock"
-		wrongPassword = "RESTIC_PASSWORD_FILE must name a file with the password of that repository"
+		noRepository = "create it with restic init; if it exists, see whether it is reachable: restic snapshots"
+		locked       = "wait for the other restic process; if it is dead, run: restic unlock"
 	)
+	passwordStatus, wrongPassword := sysexits.Config, "RESTIC_PASSWORD_FILE must name a file with the password of that repository"
+	if opened {
+		passwordStatus, wrongPassword = sysexits.Unavailable, "restic opened the repository with this password before, so the network or the server damages data: try again, and then run restic check"
+	}
 	status, hint := sysexits.Unavailable, "see whether the repository is reachable: restic snapshots"
 	switch code {
 	case 10:
@@ -143,7 +152,7 @@ func resticFailed(what, said string, code int, err error) error {
 	case 11:
 		status, hint = sysexits.TempFail, locked
 	case 12:
-		status, hint = sysexits.Config, wrongPassword
+		status, hint = passwordStatus, wrongPassword
 	default:
 		for _, known := range []struct {
 			text, hint string
@@ -151,7 +160,7 @@ func resticFailed(what, said string, code int, err error) error {
 		}{
 			{"executable file not found", "apt-get install restic", sysexits.Config},
 			{"Please specify repository location", "set RESTIC_REPOSITORY in /etc/observability-hub/volume-backup.env", sysexits.Config},
-			{"wrong password", wrongPassword, sysexits.Config},
+			{"wrong password", wrongPassword, passwordStatus},
 			{"no password", "set RESTIC_PASSWORD_FILE", sysexits.Config},
 			{"an empty password is not a password", "set RESTIC_PASSWORD_FILE", sysexits.Config},
 			{"Resolving password failed", "RESTIC_PASSWORD_FILE must name a file that the user of this run can read", sysexits.Config},
@@ -382,7 +391,7 @@ func (r *restic) snapshotted(ctx context.Context, m *repository.Manifest, text, 
 		return errors.Join(sysexits.New(sysexits.Failed, "restic_failed", fmt.Errorf("restic backup: some files could not be read: %s", last)).
 			WithHint("run as root, or with the capability CAP_DAC_READ_SEARCH; the incomplete snapshot is removed"), forgot)
 	case code != 0:
-		return resticFailed("restic backup", last, code, fmt.Errorf("exit status %d", code))
+		return resticFailed("restic backup", last, code, r.opened, fmt.Errorf("exit status %d", code))
 	case summary.ID == "":
 		return errors.New("restic backup: it succeeded, but printed no snapshot id")
 	}
