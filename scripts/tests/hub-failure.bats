@@ -225,6 +225,30 @@ TXT
   [ "$(wc -l <"$BATS_TEST_TMPDIR/slept")" -eq 20 ]
 }
 
+@test "hub-failure waits for lines of the unit itself, which may reach the journal after those of systemd" {
+  echo 'Main process exited' >"$BATS_TEST_TMPDIR/journal"
+  MONITOR_UNIT=a.service MONITOR_INVOCATION_ID=0123456789abcdef0123456789abcdef export MONITOR_UNIT MONITOR_INVOCATION_ID
+  stand_in journalctl <<'SH'
+case $* in
+  *MESSAGE_ID=*) echo "Failed with result 'exit-code'." ;;
+  *_PID=1*) cat "$BATS_TEST_TMPDIR/journal" ;;
+  *_SYSTEMD_INVOCATION_ID=*) grep 'last words' "$BATS_TEST_TMPDIR/journal" ;;
+esac
+SH
+  stand_in sleep <<<'echo . >>"$BATS_TEST_TMPDIR/slept"; if (($(wc -l <"$BATS_TEST_TMPDIR/slept") == 3)); then echo "last words" >>"$BATS_TEST_TMPDIR/journal"; fi'
+  report a.service
+  has '.lines == ["Main process exited", "last words"]'
+  [ "$(wc -l <"$BATS_TEST_TMPDIR/slept")" -eq 3 ]
+}
+
+@test "hub-failure waits only for a second if the unit printed nothing" {
+  stand_in journalctl <<<'case $* in *MESSAGE_ID=*) echo "Failed with result" ;; esac'
+  stand_in sleep <<<'echo . >>"$BATS_TEST_TMPDIR/slept"'
+  report a.service
+  has '.lines == []'
+  [ "$(wc -l <"$BATS_TEST_TMPDIR/slept")" -eq 10 ]
+}
+
 @test "hub-failure fails on a full disk" {
   run -1 --separate-stderr bash -c '"$0" a.service >/dev/full' "$script"
 }
