@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"fmt"
 	"os"
 	"testing"
 
@@ -9,10 +8,5 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	status := m.Run()
-	if err := workspace.Clean(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		status = 1
-	}
-	os.Exit(status)
+	os.Exit(workspace.Run(m))
 }

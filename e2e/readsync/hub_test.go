@@ -23,12 +23,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	status := m.Run()
-	if err := workspace.Clean(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		status = 1
-	}
-	os.Exit(status)
+	os.Exit(workspace.Run(m))
 }
 
 // Exit statuses that the tests expect: those of sysexits(3), and those that the toolkit adds.

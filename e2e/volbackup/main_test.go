@@ -3,7 +3,6 @@
 package volbackup
 
 import (
-	"fmt"
 	"os"
 	"testing"
 
@@ -15,10 +14,5 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == dependent.ReapArgument {
 		os.Exit(dependent.Reap(os.Args[2:]))
 	}
-	status := m.Run()
-	if err := workspace.Clean(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		status = 1
-	}
-	os.Exit(status)
+	os.Exit(workspace.Run(m))
 }

@@ -112,7 +112,18 @@ func compile(src, name string) (string, error) {
 	return path, nil
 }
 
-// Clean removes the files of Binary and Build. TestMain calls it after the tests.
+// Run runs the tests of m, which is a *testing.M, and removes the files of Binary and
+// Build. It returns the exit status for TestMain.
+func Run(m interface{ Run() int }) int {
+	status := m.Run()
+	if err := Clean(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return status
+}
+
+// Clean removes the files of Binary and Build.
 func Clean() error {
 	mu.Lock()
 	defer mu.Unlock()

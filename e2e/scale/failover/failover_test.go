@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -11,12 +10,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	status := m.Run()
-	if err := workspace.Clean(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		status = 1
-	}
-	os.Exit(status)
+	os.Exit(workspace.Run(m))
 }
 
 // An asynchronous failover over a slow link loses the records that were on the link, and nothing else.

@@ -9,12 +9,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	status := m.Run()
-	if err := workspace.Clean(); err != nil {
-		println(err.Error())
-		status = 1
-	}
-	os.Exit(status)
+	os.Exit(workspace.Run(m))
 }
 
 // A bad commit reaches all hosts without verdicts, and only the canary with them.
