@@ -51,7 +51,7 @@ func (r *rollupCmd) Run(ctx context.Context, env *cli.Env) error {
 	}
 	if !there {
 		return sysexits.New(sysexits.Config, "no_rollup", errors.New("there is no table system_metrics_hourly")).
-			WithHint("run: sysmetrics schema --rollup | psql, as the role that inserts the records")
+			WithHint(makeRollup)
 	}
 	since := server.Add(-time.Duration(r.Since))
 	return db.rollUp(env, since, between(since.Truncate(time.Hour), server))
@@ -59,8 +59,10 @@ func (r *rollupCmd) Run(ctx context.Context, env *cli.Env) error {
 
 // rollupError is [databaseError] for the tables of hourly means.
 func rollupError(err error) error {
-	return tableError(err, "SELECT, INSERT, UPDATE, DELETE", "run: sysmetrics schema --rollup | psql, as the role that inserts the records")
+	return tableError(err, "SELECT, INSERT, UPDATE, DELETE", makeRollup)
 }
+
+const makeRollup = "run: sysmetrics schema --rollup | psql, as the role that inserts the records"
 
 // hasRollup reports whether the database has the table of hourly means.
 func (d *database) hasRollup() (bool, error) {
